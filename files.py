@@ -1,0 +1,60 @@
+"""Errors that bad input raises, and files that are written whole or not at all. Imports neither torch nor pandas."""
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+
+class InputError(Exception):
+    """Bad input. Scripts show it as one line, `error: ...`, and exit with 2.
+
+    The text names the file, row or attribute, its value, and what would mend it.
+    """
+
+
+@contextlib.contextmanager
+def replace_file(path, mode="w"):
+    """Open a temporary file beside `path`; on success flush it to disk and rename it to `path`, on failure remove it.
+
+    Args:
+        path (str | Path): the file to write; its folder is made where it is missing.
+        mode (str): "w" (UTF-8 text, newlines as given) or "wb".
+
+    Yields:
+        the open temporary file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, mode, **text) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def write_csv(table, path):
+    """Write a pandas DataFrame without its index; floats in their shortest exact form, lines ended by a line feed."""
+    with replace_file(path) as file:
+        table.to_csv(file, index=False, lineterminator="\n")
+
+
+def write_json(data, path):
+    """Write JSON that every parser reads: indented, and NaN or infinity refused (ValueError)."""
+    with replace_file(path) as file:
+        json.dump(data, file, indent=2, allow_nan=False)
+        file.write("\n")
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
