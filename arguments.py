@@ -57,3 +57,137 @@ def run_script(get_args_parser, main):
 def _fail(error):
     print("error: " + " ".join(str(error).split()), file=sys.stderr)
     return EXIT_BAD_INPUT
+
+
+def add_data_arguments(parser):
+    group = parser.add_argument_group("data")
+    group.add_argument("--data", default="data.csv", metavar="CSV", help="manifest: one row per view (see README)")
+    group.add_argument("--images", metavar="DIR", help="what `filename` is relative to (default: the CSV's folder)")
+    return group
+
+
+def add_device_arguments(parser):
+    group = parser.add_argument_group("device")
+    group.add_argument("--device", default="auto", help="auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps")
+    group.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: PyTorch's choice)")
+    group.add_argument("--amp", default="auto", choices=("auto", "bf16", "off"),
+                       help="bfloat16 autocast; auto: where the processor or GPU computes it in hardware")
+    return group
+
+
+def add_input_arguments(parser):
+    group = parser.add_argument_group("network input")
+    group.add_argument("--image_size", nargs="+", type=side_or_auto, default=[310], metavar="PIXELS",
+                       help="frame of the network, after --pool: a side, rows and columns, or auto: the smallest "
+                            "box of multiples of 32 that holds every training and validation body and --margin "
+                            "(default: 310)")
+    group.add_argument("--margin", type=natural_int, default=8, metavar="PIXELS",
+                       help="with auto: room to move a body in, per axis")
+    group.add_argument("--pool", type=positive_int, default=1, metavar="K",
+                       help="max-pool each MIP K x K first (a MIP of K times the spacing): 1/K^2 of the work")
+    group.add_argument("--crop_bodies", action="store_true",
+                       help="cut bodies larger than the frame to its size, about their middle; else they are refused")
+    group.add_argument("--normalize", action=argparse.BooleanOptionalAction, default=True,
+                       help="subtract the mean and divide by the standard deviation of --norm (default: yes)")
+    group.add_argument("--norm", default="auto", choices=("auto", "lars", "thesis"),
+                       help="auto: of the training split's body pixels, SUV clipped to 0..30; lars: 2.13, 3.39; "
+                            "thesis: 0.6089, 1.8575 (SUV)")
+    return group
+
+
+def add_model_arguments(parser):
+    group = parser.add_argument_group("model")
+    group.add_argument("--cls_arch", default="simple", choices=("simple", "complex"),
+                       help="head: Linear, or Linear-ReLU-Dropout-Linear")
+    group.add_argument("--hidden", type=positive_int, default=256, metavar="UNITS", help="of the complex head")
+    group.add_argument("--dropout", type=_fraction, default=0.5, metavar="P", help="dropout of the complex head, 0..1")
+    group.add_argument("--weights", default="imagenet", metavar="imagenet|none|PATH",
+                       help="where the ResNet34 starts: torchvision's ImageNet weights, random, or a file of a "
+                            "torchvision ResNet34's state_dict")
+    group.add_argument("--checkpoint", metavar="FILE", help="start from this checkpoint's weights instead")
+    exclusive = group.add_mutually_exclusive_group()
+    exclusive.add_argument("--transfer_learning", action="store_true", help="train the head only")
+    exclusive.add_argument("--finetune", action="store_true", help="train layer4 and the head only")
+    return group
+
+
+def add_training_arguments(parser):
+    group = parser.add_argument_group("training")
+    group.add_argument("--nepochs", type=positive_int, default=40, metavar="N", help="epochs at most")
+    group.add_argument("--batch_size", type=positive_int, default=50, metavar="N", help="images per step, at most")
+    group.add_argument("--optimizer", default="sgd", choices=("sgd", "adam", "adamw"),
+                       help="sgd: with Nesterov momentum")
+    group.add_argument("--lr", type=_positive_float, default=0.001, help="learning rate (onecycle: its highest)")
+    group.add_argument("--momentum", type=_fraction, default=0.9, help="of sgd")
+    group.add_argument("--wd", type=_not_negative_float, default=0.0001, help="weight decay")
+    group.add_argument("--lr_schedule", default="step", choices=("step", "plateau", "onecycle", "none"),
+                       help="step: a tenth every --lr_anneal epochs; plateau: a tenth after an epoch without better "
+                            "validation AUC (patience 1, cooldown 1, floor 1e-5)")
+    group.add_argument("--lr_scheduler", dest="lr_schedule", action="store_const", const="plateau",
+                       default=argparse.SUPPRESS, help="the same as --lr_schedule plateau")
+    group.add_argument("--lr_anneal", type=positive_int, default=15, metavar="EPOCHS", help="of --lr_schedule step")
+    group.add_argument("--early_stopping", action="store_true",
+                       help="stop after --patience epochs without 0.001 more validation AUC")
+    group.add_argument("--patience", type=positive_int, default=5, metavar="EPOCHS", help="of --early_stopping")
+    group.add_argument("--augm", type=int, default=0, choices=(0, 1, 2, 3, 4, 5, 12, 14, 34, 45), metavar="CODE",
+                       help="augmentation: 0 none, 1 flip along either axis, 2 turn by multiples of 90 degrees, 3 left-"
+                            "right flip, 4 intensity x U(0.85, 1.15), 5 noise (0.1 SUV); 12, 14, 34, 45: both digits")
+    group.add_argument("--balance", action="store_true", help="weigh the loss by the classes of the training split")
+    group.add_argument("--oversample", action="store_true", help="repeat the rarer class's images till it has as many")
+    group.add_argument("--seed", type=natural_int, default=0, help="of every random choice, with split, run and epoch")
+    group.add_argument("--resume", action="store_true", help="go on from last_splitS_runR.pth; leave a finished run")
+    group.add_argument("--overwrite", action="store_true", help="train again what --output holds already")
+    return group
+
+
+def images_folder(args):
+    """The folder that the manifest's file names are relative to."""
+    return args.images or os.path.dirname(args.data) or "."
+
+
+def image_size(values):
+    """--image_size as given -> "auto" or (rows, columns). Raises InputError where the values do not go together."""
+    if values == ["auto"]:
+        return "auto"
+    if "auto" in values or len(values) > 2:
+        raise InputError(f"--image_size {' '.join(map(str, values))}: give one side, rows and columns, or auto")
+    return values[0], values[-1]
+
+
+def natural_int(text):
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
+
+
+def positive_int(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def side_or_auto(text):
+    return text if text == "auto" else positive_int(text)
+
+
+def _positive_float(text):
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def _not_negative_float(text):
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
+    return value
+
+
+def _fraction(text):
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not in 0..1 (1 excluded)")
+    return value

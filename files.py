@@ -1,9 +1,11 @@
-"""Errors that bad input raises, and files that are written whole or not at all. Imports neither torch nor pandas."""
+"""Errors that bad input raises, files written whole or not at all, progress bars. Imports no torch."""
 import contextlib
 import json
 import os
 import tempfile
 from pathlib import Path
+
+from tqdm import tqdm
 
 
 class InputError(Exception):
@@ -41,6 +43,30 @@ def replace_file(path, mode="w"):
         raise
 
 
+def read_csv(path, needed=(), usecols=None):
+    """A CSV as a DataFrame of text, empty fields as "".
+
+    Args:
+        needed (iterable of str): columns that must be there.
+        usecols: as pandas.read_csv takes it.
+
+    Raises:
+        InputError: unreadable, a line longer than the header, a column of `needed` missing.
+    """
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", usecols=usecols)
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        raise InputError(f"{path}: cannot be read as CSV: {error}") from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas took surplus fields for an index
+        raise InputError(f"{path}, line 2: has more fields than the header; mend the file")
+    missing = [name for name in needed if name not in table]
+    if missing:
+        raise InputError(f"{path}: no column {', '.join(missing)}; it has {', '.join(table.columns[:9])}")
+    return table
+
+
 def write_csv(table, path):
     """Write a pandas DataFrame without its index; floats in their shortest exact form, lines ended by a line feed."""
     with replace_file(path) as file:
@@ -52,6 +78,11 @@ def write_json(data, path):
     with replace_file(path) as file:
         json.dump(data, file, indent=2, allow_nan=False)
         file.write("\n")
+
+
+def progress(items, description, unit):
+    """A tqdm bar over `items`, shown from the second second on and taken away at the end; use it in a `with`."""
+    return tqdm(items, desc=description, unit=unit, delay=1, leave=False)
 
 
 def _umask():

@@ -1,0 +1,358 @@
+"""DICOM PET studies -> coronal and sagittal MIPs in SUV (.bin) and their manifest, data.csv.
+
+python prepro_script.py --input dicom --output mips
+python prepro_script.py --input dicom --output mips --labels labels.csv --workers 8   # for training
+
+Studies that give no trustworthy SUV are listed in errors.csv with the reason and a remedy; the others go on.
+"""
+import contextlib
+import functools
+import hashlib
+import os
+import re
+import secrets
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from arguments import EXIT_SOME_FAILED, Parser, run_script
+from dicom_file import DICOM_SUFFIXES, SERIES_UID, NotDicom, Refused, is_pet, read_header, text
+from files import InputError, replace_file, write_csv
+from geometry import first_centre, project
+from suv import suv_volume
+
+MAX_ROWS = 310  # the height of LARS's frame
+ERROR_COLUMNS = ["study", "attribute", "value", "reason", "remedy"]
+QUALITY_COLUMNS = ["suv_max", "suv_mean", "uptake_min", "units", "scanner", "warnings"]
+MANIFEST_COLUMNS = ["scan_id", "filename", "target", "matrix_size_1", "matrix_size_2", "patient_id", "view",
+                    "target_loc", "spacing_mm", "row0_mm", "column0_mm"]
+IDENTIFYING = re.compile(r"patient|study|name|birth|dob|date|time|accession|mrn|uid|address|phone|mail|path|folder|"
+                         r"file|comment|note|description|ssn|(^|_|\b)(id|ids|nr|number)($|_|\b)", re.IGNORECASE)
+
+
+def get_args_parser():
+    parser = Parser(__doc__)
+    group = parser.add_argument_group("input")
+    group.add_argument("--input", required=True, metavar="FOLDER", help="searched with its subfolders for PET series")
+    group.add_argument("--labels", metavar="CSV", help="StudyInstanceUID and target (0 or 1) or deauville (1 to 5), "
+                       "optionally target_loc; further columns are carried into data.csv, identifying ones are not")
+    group.add_argument("--allow_uncorrected", action="store_true", help="take series without attenuation correction")
+    group = parser.add_argument_group("output")
+    group.add_argument("--output", required=True, metavar="FOLDER", help="gets images/*.bin, data.csv, errors.csv")
+    group.add_argument("--spacing", type=float, default=3.27, help="pixel size of the MIPs, mm")
+    group.add_argument("--key", metavar="FILE", help="secret, 16 bytes or more, for hashing StudyInstanceUID and "
+                       "PatientID into scan_id and patient_id (default: hash_key.txt in --output, made where missing)")
+    group.add_argument("--keep_ids", action="store_true", help="write StudyInstanceUID, PatientID and every column of "
+                       "--labels as they are")
+    group = parser.add_argument_group("running")
+    group.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    return parser
+
+
+def main(args):
+    from tqdm import tqdm
+    folder, output = Path(args.input), Path(args.output)
+    if not folder.is_dir():
+        raise InputError(f"--input {folder}: no such folder; give the folder that holds the DICOM files")
+    if not 0.5 <= args.spacing <= 20:
+        raise InputError(f"--spacing {args.spacing:g}: must be 0.5 to 20 mm")
+    if args.workers < 1:
+        raise InputError(f"--workers {args.workers}: must be at least 1")
+    labels, carried = read_labels(args.labels, args.keep_ids) if args.labels else (None, [])
+    with _processes(args.workers) as run:
+        paths = [os.path.join(where, name) for where, _, names in os.walk(folder) for name in names if name[0] != "."]
+        paths = sorted(filter(os.path.isfile, paths))
+        seen = tqdm(run(peek, paths, 64), total=len(paths), desc="finding PET series", unit="file", disable=None)
+        studies, errors = group_series(seen, folder)
+        if not studies and not errors:
+            raise InputError(f"--input {folder}: no PET image (Modality PT) among {len(paths)} files; give the folder "
+                             "that holds the DICOM studies")
+        key = None if args.keep_ids else read_key(args.key, output)
+        jobs, missing = [], [] if labels is None else sorted(
+            row["row"] for uid, row in labels.items() if uid not in studies)
+        for uid, study in studies.items():
+            if labels is not None and uid not in labels:
+                errors.append(error_row(study["folder"], Refused("StudyInstanceUID", uid, f"no row in {args.labels}",
+                                                                 "add a row for this study, or remove the study")))
+            else:
+                jobs.append((hash_id(uid, key), study, labels[uid] if labels else {}))
+        jobs.sort(key=lambda job: job[0])
+        convert = functools.partial(convert_study, output=output, key=key, spacing=args.spacing,
+                                    allow_uncorrected=args.allow_uncorrected)
+        rows = []
+        for made, error in tqdm(run(convert, jobs, 1), total=len(jobs), desc="SUV and MIPs", unit="study",
+                                disable=None):
+            rows += made
+            errors += error
+    return report(rows, errors, missing, carried, args)
+
+
+def report(rows, errors, missing, carried, args):
+    """Write data.csv and errors.csv, and say what happened. Returns the exit code."""
+    import pandas as pd
+    output = Path(args.output)
+    columns = [c for c in MANIFEST_COLUMNS if c not in ("target", "target_loc") or any(c in row for row in rows)]
+    write_csv(pd.DataFrame(rows, columns=columns + carried + QUALITY_COLUMNS), output / "data.csv")
+    scans, warned = len(rows) // 2, sum(bool(row["warnings"]) for row in rows) // 2
+    print(f"{scans} studies -> {output / 'data.csv'} and {len(rows)} MIPs in {output / 'images'}")
+    if warned:
+        print(f"{warned} studies have warnings: column `warnings` of data.csv")
+    if missing:
+        shown = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
+        print(f"{len(missing)} rows of {args.labels} have no study under {args.input}: line {shown}")
+    if not errors:
+        (output / "errors.csv").unlink(missing_ok=True)
+        return None
+    errors = sorted(errors, key=lambda row: row["study"])
+    write_csv(pd.DataFrame(errors, columns=ERROR_COLUMNS), output / "errors.csv")
+    for row in errors[:5]:
+        print(f"refused: {row['study']}: {row['attribute']} {row['value']!r}: {row['reason']}; {row['remedy']}")
+    print(f"{len(errors)} refused: {output / 'errors.csv'} (it names folders of --input: share it with care)")
+    return EXIT_SOME_FAILED
+
+
+# Finding the series
+
+def peek(path):
+    """(path, kind, StudyInstanceUID, SeriesInstanceUID or a Refused) of a file; kind: pet, other, damaged, none."""
+    try:
+        header = read_header(path, SERIES_UID)
+        kind, study, series = "pet" if is_pet(header) else "other", text(header, "StudyInstanceUID"), text(
+            header, "SeriesInstanceUID")
+        for keyword, uid in (("StudyInstanceUID", study), ("SeriesInstanceUID", series)):
+            if kind == "pet" and not re.fullmatch(r"[0-9.]{1,64}", uid):
+                raise Refused(keyword, uid, "is not a UID", "export the series again")
+        return path, kind, study, series
+    except NotDicom as error:
+        return path, "damaged" if path.lower().endswith(DICOM_SUFFIXES) else "none", "", error
+    except Refused as error:
+        return path, "damaged", "", error
+    except Exception as error:  # a damaged file may break anything; it must not end the run
+        return path, "damaged", "", _unexpected(error)
+
+
+def group_series(seen, folder):
+    """Files by study and series.
+
+    Args:
+        seen: what `peek` returned. folder (Path): --input, which the paths in messages are relative to.
+
+    Returns:
+        studies: StudyInstanceUID -> {"folder": text, "series": {SeriesInstanceUID: [paths]}, "refused": Refused or
+        None}; rows of errors.csv for damaged files in folders without any PET image.
+    """
+    studies, others, damaged, of_folder = {}, set(), [], {}
+    for path, kind, study, series in seen:
+        if kind == "pet":
+            studies.setdefault(study, {"series": {}, "refused": None})["series"].setdefault(series, []).append(path)
+            of_folder.setdefault(os.path.dirname(path), set()).add(study)
+        elif kind == "other":
+            others.add(series)
+        elif kind == "damaged":
+            damaged.append((path, series))
+    for study in studies.values():
+        where = os.path.commonpath([os.path.dirname(path) for paths in study["series"].values() for path in paths])
+        study["folder"] = os.path.relpath(where, folder)
+        if others & set(study["series"]):
+            study["refused"] = Refused("Modality", "", "some files of the PET series are no PET images",
+                                       "remove them, or copy the series again from its source")
+    errors = []
+    for path, refused in damaged:  # it may have been a slice of any PET series beside it
+        for study in of_folder.get(os.path.dirname(path), ()):
+            studies[study]["refused"] = refused
+        if os.path.dirname(path) not in of_folder:
+            errors.append(error_row(os.path.relpath(path, folder), refused))
+    return studies, errors
+
+
+def choose_series(series):
+    """The files of the one PET series of a study to use, and a warning where there was a choice.
+
+    Attenuation-corrected ones first, then the one with the most files, then the lowest SeriesNumber.
+    """
+    if len(series) == 1:
+        return next(iter(series.values())), []
+    ranked = []
+    for uid, paths in series.items():
+        header = read_header(paths[0])
+        corrected = "ATTN" in text(header, "CorrectedImage").split("\\")
+        name = text(header, "SeriesNumber")
+        ranked.append((not corrected, -len(paths), int(name) if name.isdecimal() else 0, uid, name))
+    ranked.sort()
+    best, second = ranked[:2]
+    tie = "; another has as many slices" if best[:2] == second[:2] else ""
+    return series[best[3]], [f"{len(series)} PET series: number {best[4] or '?'} with {-best[1]} files was used{tie}"]
+
+
+# One study
+
+def convert_study(job, output, key, spacing, allow_uncorrected):
+    """Write the two MIPs of one study.
+
+    Args:
+        job: (scan_id, study as `group_series` gives it, its label row).
+
+    Returns:
+        (rows of data.csv, rows of errors.csv): two and none, or none and one.
+    """
+    scan_id, study, label = job
+    try:
+        if study["refused"]:
+            raise study["refused"]
+        paths, warnings = choose_series(study["series"])
+        volume = suv_volume(paths, allow_uncorrected)
+        warnings += volume.warnings
+        if not volume.patient_id:
+            warnings.append("PatientID is empty")
+        coronal, sagittal = project(volume.array, volume.spacing, spacing)
+        z, y, x = pixel_origin(volume, spacing)
+        if (rows := len(coronal)) > MAX_ROWS:
+            warnings.append(f"{rows - MAX_ROWS} rows ({(rows - MAX_ROWS) * spacing:.0f} mm) at the feet end cropped")
+        common = {"scan_id": scan_id, "patient_id": volume.patient_id and hash_id(volume.patient_id, key),
+                  "spacing_mm": spacing, **{k: v for k, v in label.items() if k != "row"},
+                  "suv_max": round(float(volume.array.max()), 3), "suv_mean": round(float(volume.array.mean()), 4),
+                  "uptake_min": "" if volume.uptake_min is None else round(volume.uptake_min, 1),
+                  "units": volume.units, "scanner": volume.scanner, "warnings": "; ".join(warnings)}
+        made = []
+        for view, image, column in (("cor", coronal, x), ("sag", sagittal, y)):
+            image, name = image[:MAX_ROWS], f"images/{scan_id}_{view}.bin"
+            with replace_file(output / name, "wb") as file:
+                file.write(image.astype("<f4").tobytes())
+            made.append(common | {"filename": name, "view": view, "matrix_size_1": image.shape[0], "matrix_size_2":
+                                  image.shape[1], "row0_mm": round(z, 2), "column0_mm": round(column, 2)})
+        return made, []
+    except Refused as error:
+        return [], [error_row(study["folder"], error)]
+    except OSError as error:
+        if error.filename and str(error.filename).startswith(str(output)):
+            raise InputError(f"--output {output}: {error.strerror}; give a folder that can be written") from error
+        return [], [error_row(study["folder"], _unexpected(error))]
+    except Exception as error:  # whatever a damaged file provokes is that study's refusal, not the run's end
+        return [], [error_row(study["folder"], _unexpected(error))]
+
+
+def pixel_origin(volume, spacing):
+    """Patient coordinates, mm, of the first pixels: z of row 0, y of column 0 (sagittal), x of column 0 (coronal).
+
+    Row r lies at row0_mm - r * spacing_mm, column c at column0_mm + c * spacing_mm.
+    """
+    (rows, z), (_, y), (_, x) = (first_centre(n, s, spacing) for n, s in zip(
+        volume.array.shape, volume.spacing, strict=True))
+    return volume.origin[0] + z + (rows - 1) * spacing, volume.origin[1] + y, volume.origin[2] + x
+
+
+def error_row(where, error):
+    return dict(zip(ERROR_COLUMNS, (where, error.attribute, error.value, error.reason, error.remedy), strict=True))
+
+
+def _unexpected(error):
+    return Refused("file", "", f"cannot be converted ({type(error).__name__}: {' '.join(str(error).split())[:200]})",
+                   "check that the series is complete and undamaged")
+
+
+# Identifiers and labels
+
+def read_key(path, output):
+    """The key of the hashes: from --key, else from hash_key.txt in the output folder, made there the first time."""
+    default = output / "hash_key.txt"
+    if path is None:
+        with contextlib.suppress(FileExistsError):
+            output.mkdir(parents=True, exist_ok=True)
+            with os.fdopen(os.open(default, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(secrets.token_hex(32) + "\n")
+            print(f"new key {default}: with it, scan_id and patient_id can be traced to studies and patients. Keep it "
+                  "from whoever gets the images, and give it as --key wherever the same patients must match")
+    try:
+        secret = Path(path or default).read_bytes().strip()
+    except OSError as error:
+        raise InputError(f"--key {path or default}: {error.strerror}; give a readable file") from error
+    if len(secret) < 16:
+        raise InputError(f"--key {path or default}: {len(secret)} bytes; a key needs at least 16")
+    return hashlib.blake2b(secret).digest()
+
+
+def hash_id(value, key):
+    """Keyed BLAKE2b (RFC 7693) of an identifier, 24 hexadecimal digits; the identifier itself where key is None."""
+    return value if key is None else hashlib.blake2b(value.encode(), digest_size=12, key=key).hexdigest()
+
+
+def read_labels(path, keep_ids):
+    """Read and check --labels.
+
+    Returns:
+        dict: StudyInstanceUID -> {"row": line in the file, "target": 0 or 1, "target_loc": int (optional), carried
+        columns}; list of the carried columns' names.
+
+    Raises:
+        InputError: naming the line and column.
+    """
+    import pandas as pd
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"--labels {path}: {reason}; give a readable CSV") from error
+    if "StudyInstanceUID" not in table or not {"target", "deauville"} & set(table):
+        raise InputError(f"--labels {path}: needs the column StudyInstanceUID and target or deauville, has "
+                         f"{', '.join(table)}")
+    own = {"StudyInstanceUID", "target", "target_loc", *MANIFEST_COLUMNS, *QUALITY_COLUMNS}
+    others = [c for c in table if c not in own and not re.fullmatch(r"split\d+", c)]
+    carried = [c for c in others if keep_ids or not IDENTIFYING.search(c)]
+    dropped = [c for c in table if c not in carried + ["StudyInstanceUID", "target", "target_loc"]]
+    print(f"{path}: {len(table)} rows; columns carried into data.csv: {', '.join(carried) or 'none'}; "
+          f"left out: {', '.join(dropped) or 'none'}")
+    labels = {}
+    for line, row in enumerate(table.to_dict("records"), start=2):
+        uid, where = row["StudyInstanceUID"].strip(), f"--labels {path}: line {line}"
+        if not uid or uid in labels:
+            fault = f"on line {labels[uid]['row']} too" if uid else "empty"
+            raise InputError(f"{where}: StudyInstanceUID is {fault}; give each study one row")
+        labels[uid] = {"row": line, "target": _target(row, where), **{name: row[name] for name in carried}}
+        if row.get("target_loc"):
+            labels[uid]["target_loc"] = _whole(row, "target_loc", range(1000), where)
+    return labels, carried
+
+
+def _target(row, where):
+    target = _whole(row, "target", (0, 1), where) if row.get("target") else None
+    score = _whole(row, "deauville", range(1, 6), where) if row.get("deauville") else None
+    if target is None and score is None:
+        raise InputError(f"{where}: no target and no deauville; fill in one, or remove the row")
+    if None not in (target, score) and target != (score >= 4):
+        raise InputError(f"{where}: target {target} contradicts deauville {score} (1 to 3 is 0, 4 and 5 are 1); "
+                         "correct one of them")
+    return int(score >= 4) if target is None else target
+
+
+def _whole(row, column, allowed, where):
+    value = row[column].strip()
+    if not re.fullmatch(r"\d+(\.0+)?", value) or int(float(value)) not in allowed:
+        raise InputError(f"{where}: {column} {value!r} is not {allowed[0]} to {allowed[-1]}; correct it")
+    return int(float(value))
+
+
+# Processes
+
+@contextlib.contextmanager
+def _processes(workers):
+    """Yields run(function, items, chunk): results in the order of the items, from `workers` processes."""
+    if workers == 1:
+        yield lambda function, items, chunk: map(function, items)
+        return
+    pool = ProcessPoolExecutor(workers, initializer=_start_worker)
+    try:
+        yield lambda function, items, chunk: pool.map(function, items, chunksize=chunk)
+    except BrokenProcessPool as error:
+        raise InputError(f"--workers {workers}: a process died, probably for lack of memory; use fewer") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends the run
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+if __name__ == "__main__":
+    run_script(get_args_parser, main)

@@ -1,0 +1,64 @@
+"""Small cohorts of MIPs for the tests, and the scripts run as a user runs them."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(script, *args, cwd=ROOT, check=None, env=None):
+    """Run a top-level script in a process of its own; `check` asserts its exit code. Returns the CompletedProcess."""
+    done = subprocess.run([sys.executable, ROOT / script, *map(str, args)], cwd=cwd, capture_output=True, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}, timeout=300)
+    if check is not None:
+        assert done.returncode == check, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def call(module, *args):
+    """A script in this process, as fast as the import it saves: parse `args`, run main -> its exit code (None: 0)."""
+    return module.main(module.get_args_parser().parse_args([str(arg) for arg in args]))
+
+
+def error_line(done):
+    """The one `error: ...` line of a script that was given bad input."""
+    assert done.returncode == 2, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    lines = [line for line in done.stderr.splitlines() if line.strip() and "\r" not in line]
+    assert "Traceback" not in done.stderr and lines[-1].startswith("error: "), done.stderr
+    return lines[-1]
+
+
+def write_cohort(folder, n_scans=24, size=(60, 36), seed=0, n_splits=2):
+    """Scans of two views with a bright square where the target is 1; data.csv and images/ in `folder`, as a table."""
+    rng = np.random.default_rng(seed)
+    (folder / "images").mkdir(parents=True)
+    rows = []
+    for scan in range(n_scans):
+        target = scan % 2
+        part = "test" if scan < n_scans // 4 else None
+        splits = [part or ("val" if (scan // 2 + split) % 3 == 0 else "train") for split in range(n_splits)]
+        for view in ("cor", "sag"):
+            shape = (size[0] - scan % 3, size[1] - scan % 2)
+            image = rng.uniform(0.5, 1.5, shape).astype("<f4")
+            if target:
+                row, column = rng.integers(5, shape[0] - 15), rng.integers(5, shape[1] - 15)
+                image[row:row + 8, column:column + 8] += 6
+            image.tofile(folder / "images" / f"s{scan:03d}_{view}.bin")
+            rows.append({"scan_id": f"s{scan:03d}", "filename": f"images/s{scan:03d}_{view}.bin", "target": target,
+                         "matrix_size_1": shape[0], "matrix_size_2": shape[1], "patient_id": f"p{scan:03d}",
+                         "spacing_mm": 3.27, "hospital": "007"} | {f"split{i}": s for i, s in enumerate(splits)})
+    table = pd.DataFrame(rows)
+    table.to_csv(folder / "data.csv", index=False)
+    return table
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    """A folder with data.csv (24 scans, two splits) and its images."""
+    write_cohort(tmp_path)
+    return tmp_path

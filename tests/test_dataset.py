@@ -1,0 +1,284 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import write_cohort
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dataset
+import manifest
+from dataset import Bodies, crop_body, eval_batch, read_bodies, read_image, train_batch
+from files import InputError
+from manifest import read_manifest
+
+NORM = (2.0, 4.0)
+ZERO = (0 - 2.0) / 4.0  # what SUV 0 is after NORM
+
+
+# ---------------------------------------------------------------- the manifest
+
+def test_manifest_is_read_with_its_columns(cohort):
+    table = read_manifest(cohort / "data.csv", splits=(0, 1))
+    assert len(table) == 48 and table["view"].tolist()[:2] == ["cor", "sag"]
+    assert table["target"].dtype == np.int64 and table["matrix_size_1"].dtype == np.int64
+    assert table["hospital"].unique().tolist() == ["007"]  # carried through as it stands in the file
+    assert table["row"].iloc[0] == 2
+
+
+@pytest.mark.parametrize(("row", "column", "value", "expected"), [
+    (4, "split0", "validation", "row 6 (scan s002): split0 = 'validation' is not train, val or test"),
+    (4, "split0", "", "row 6 (scan s002): split0 = ''"),
+    (6, "target", "2", "row 8 (scan s003): target = '2' is not 0"),
+    (6, "target", "", "row 8 (scan s003): target = ''"),
+    (7, "target", "0", "row 9 (scan s003): target = '0' differs between the rows of this scan"),
+    (7, "split1", "train", "row 9 (scan s003): split1 = 'train' differs"),
+    (3, "matrix_size_1", "-3", "matrix_size_1 = '-3'"),
+    (3, "filename", "images/s000_cor.bin", "filename = 'images/s000_cor.bin' is there twice"),
+    (3, "filename", "images/s000_cor_copy.bin", "view = 'cor' is there twice"),
+    (3, "filename", "images/s000.bin", "view = '' and the file name holds neither"),
+    (3, "spacing_mm", "4", "spacing_mm = '4' differs from the first row's 3.27"),
+    (3, "spacing_mm", "wide", "spacing_mm = 'wide' is not a length"),
+    (0, "patient_id", "p023", "patient_id = 'p000' differs"),
+])
+def test_bad_rows_are_named(cohort, row, column, value, expected):
+    table = pd.read_csv(cohort / "data.csv", dtype=str)
+    table.loc[row, column] = value
+    if expected.startswith("view"):
+        table.loc[row, "scan_id"] = "s000"
+    table.to_csv(cohort / "data.csv", index=False)
+    with pytest.raises(InputError) as error:
+        read_manifest(cohort / "data.csv", splits=(0, 1))
+    assert expected in str(error.value) and "data.csv" in str(error.value)
+
+
+def test_patient_in_two_sets_is_refused(cohort):
+    table = pd.read_csv(cohort / "data.csv")
+    table.loc[table["scan_id"].isin(["s000", "s010"]), "patient_id"] = "p999"
+    table.to_csv(cohort / "data.csv", index=False)
+    with pytest.raises(InputError, match="patient_id p999 is in test and train of split0"):
+        read_manifest(cohort / "data.csv", splits=(0,))
+
+
+def test_files_that_are_no_manifest(tmp_path):
+    with pytest.raises(InputError, match="none.csv: cannot be read as CSV"):
+        read_manifest(tmp_path / "none.csv")
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(InputError, match="cannot be read as CSV"):
+        read_manifest(tmp_path / "empty.csv")
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="no column scan_id, filename"):
+        read_manifest(tmp_path / "other.csv")
+
+
+def test_new_patients_need_neither_target_nor_splits(cohort):
+    table = pd.read_csv(cohort / "data.csv").drop(columns=["target", "split0", "split1"])
+    table.to_csv(cohort / "new.csv", index=False)
+    assert len(read_manifest(cohort / "new.csv", need_target=False)) == 48
+    with pytest.raises(InputError, match="no column target"):
+        read_manifest(cohort / "new.csv")
+
+
+def test_split_with_one_class_is_refused(cohort):
+    table = read_manifest(cohort / "data.csv", splits=(0,))
+    manifest.check_classes("data.csv", table, 0)
+    table.loc[table["split0"] == "val", "target"] = 1
+    with pytest.raises(InputError, match="split0 val holds target 1 only"):
+        manifest.check_classes("data.csv", table, 0)
+    with pytest.raises(InputError, match="split0 train holds no rows"):
+        manifest.check_classes("data.csv", table[table["split0"] != "train"], 0)
+
+
+def test_single_views_are_reported(cohort):
+    table = read_manifest(cohort / "data.csv")
+    assert manifest.report_views(table) is None
+    assert manifest.report_views(table.drop(index=[3, 5])) == "2 of 24 scans have one view only, for example s001"
+
+
+# ---------------------------------------------------------------- the images
+
+def test_bin_and_npy_hold_the_same_image(cohort):
+    row = next(read_manifest(cohort / "data.csv").itertuples())
+    image = read_image(row, cohort)
+    assert image.shape == (60, 36) and image.dtype == np.float32
+    np.save(cohort / "images" / "s000_cor.npy", image.astype(np.float64))
+    np.testing.assert_array_equal(read_image(row._replace(filename="images/s000_cor.npy"), cohort), image)
+
+
+@pytest.mark.parametrize(("damage", "expected"), [
+    (lambda path: path.unlink(), "missing .row 2 of the manifest.; give the images' folder with --images"),
+    (lambda path: path.write_bytes(path.read_bytes()[:-4]), "8636 bytes, but row 2 of the manifest says 60 x 36"),
+    (lambda path: path.write_bytes(path.read_bytes() + b"0"), "8641 bytes"),
+    (lambda path: np.full(60 * 36, np.nan, "<f4").tofile(path), "NaN or infinity"),
+    (lambda path: np.zeros(60 * 36, "<f4").tofile(path), "no pixel above SUV 0.3 .maximum 0.; are the values SUV"),
+])
+def test_bad_images_are_named(cohort, damage, expected):
+    table = read_manifest(cohort / "data.csv")
+    damage(cohort / "images" / "s000_cor.bin")
+    with pytest.raises(InputError, match=expected) as error:
+        read_bodies(table, cohort)
+    assert "s000_cor.bin" in str(error.value)
+
+
+def test_npy_of_another_shape_or_with_objects_is_refused(cohort):
+    row = next(read_manifest(cohort / "data.csv").itertuples())._replace(filename="a.npy")
+    np.save(cohort / "a.npy", np.ones((36, 60)))
+    with pytest.raises(InputError, match="(36, 60)"):
+        read_image(row, cohort)
+    np.save(cohort / "a.npy", np.array([{}, {}], dtype=object))
+    with pytest.raises(InputError, match="not a readable image"):
+        read_image(row, cohort)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 12), st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), min_size=1))
+def test_body_box_holds_every_body_pixel_and_is_tight(height, width, points):
+    image = np.zeros((height, width), np.float32)
+    for row, column in points:
+        image[row % height, column % width] = 1
+    crop = crop_body(image, "x")
+    assert crop.sum() == image.sum()
+    assert crop[0].any() and crop[-1].any() and crop[:, 0].any() and crop[:, -1].any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.integers(0, 2**31))
+def test_pooling_is_max_pooling(height, width, k, seed):
+    image = np.random.default_rng(seed).random((height, width), dtype=np.float32)
+    expected = torch.nn.functional.max_pool2d(torch.from_numpy(image)[None], k, ceil_mode=True)[0]
+    np.testing.assert_array_equal(dataset._pool(image, k), expected)
+
+
+def bodies_of(*shapes, seed=0):
+    rng = np.random.default_rng(seed)
+    images = torch.zeros(len(shapes), max(s[0] for s in shapes), max(s[1] for s in shapes))
+    for image, (height, width) in zip(images, shapes, strict=True):
+        image[:height, :width] = torch.from_numpy(rng.uniform(1, 9, (height, width)))
+    return Bodies(images, torch.tensor(shapes), [f"image{i}" for i in range(len(shapes))])
+
+
+def test_frame_auto_is_the_smallest_box_of_32s_with_room():
+    bodies = bodies_of((100, 20), (64, 40))
+    assert dataset.choose_frame("auto", bodies, 0) == (128, 64)
+    assert dataset.choose_frame("auto", bodies, 25) == (128, 96)
+    assert dataset.choose_frame("auto", bodies, 29) == (160, 96)
+    assert dataset.choose_frame((310, 310), bodies, 8) == (310, 310)
+
+
+def test_body_larger_than_the_frame_is_refused_by_name_or_cut_about_its_middle():
+    bodies = bodies_of((20, 10), (24, 13))
+    with pytest.raises(InputError, match="image1: body of 24 x 13 pixels is larger than the frame 20 x 20"):
+        dataset.fit_bodies(bodies, (20, 20))
+    cut = dataset.fit_bodies(bodies, (20, 12), crop=True)
+    assert cut.sizes.tolist() == [[20, 10], [20, 12]]
+    assert torch.equal(cut.images[0, :20, :10], bodies.images[0, :20, :10])
+    assert torch.equal(cut.images[1, :20, :12], bodies.images[1, 2:22, :12])
+
+
+def test_norm_is_that_of_the_body_boxes_alone():
+    bodies = bodies_of((20, 10), (24, 13), (3, 3))
+    bodies.images[1, 0, 0] = 500  # clipped to 30
+    pixels = np.concatenate([bodies.images[0, :20, :10].flatten(), bodies.images[1, :24, :13].flatten()]).clip(0, 30)
+    assert dataset.norm_constants(bodies, np.array([0, 1])) == pytest.approx((pixels.mean(), pixels.std()), rel=1e-6)
+
+
+# ---------------------------------------------------------------- the batches
+
+def denormalized(x):
+    return x.squeeze(1) * NORM[1] + NORM[0]
+
+
+def test_evaluation_puts_the_body_in_the_middle():
+    bodies = bodies_of((20, 10), (24, 13))
+    x = eval_batch(bodies, np.array([1, 0]), (30, 16), NORM)
+    assert x.shape == (2, 1, 30, 16)
+    expected = np.full((30, 16), ZERO, np.float32)
+    expected[3:27, 1:14] = (bodies.images[1, :24, :13] - 2) / 4
+    np.testing.assert_allclose(x[0, 0], expected, rtol=1e-6)
+
+
+def test_body_that_fills_the_frame():
+    bodies = bodies_of((32, 32))
+    x = train_batch(bodies, np.array([0]), (32, 32), NORM, 0, (0, 1), [0])
+    torch.testing.assert_close(x, eval_batch(bodies, np.array([0]), (32, 32), NORM))
+
+
+def test_training_moves_the_body_anywhere_in_the_frame():
+    bodies = bodies_of((20, 10))
+    x = train_batch(bodies, np.zeros(400, int), (22, 11), (0.0, 1.0), 0, (0, 1), np.arange(400))[:, 0]
+    places = {tuple(place.tolist()) for place in (torch.stack([image.nonzero().amin(0) for image in x]))}
+    assert places == {(row, column) for row in range(3) for column in range(2)}
+    assert torch.allclose(x.sum((1, 2)), bodies.images[0].sum())
+
+
+@pytest.mark.parametrize("augm", [0, 1, 2, 3, 12, 4, 5, 14, 34, 45])
+def test_augmentation_depends_on_seed_and_position_alone(augm):
+    bodies = bodies_of((20, 10), (24, 13), (8, 8))
+    index, positions = np.array([2, 0, 1, 1]), np.array([5, 6, 7, 8])
+    whole = train_batch(bodies, index, (32, 32), NORM, augm, (3, 1), positions)
+    for i in range(4):
+        alone = train_batch(bodies, index[i:i + 1], (32, 32), NORM, augm, (3, 1), positions[i:i + 1])
+        assert torch.equal(alone[0], whole[i])
+    assert not torch.equal(whole, train_batch(bodies, index, (32, 32), NORM, augm, (3, 2), positions))
+    assert not torch.equal(whole[2], whole[3])  # the same image at two positions
+
+
+@pytest.mark.parametrize("augm", [1, 2, 3, 12])
+def test_geometric_augmentations_give_just_the_turned_images(augm):
+    bodies = bodies_of((32, 32))
+    image = (bodies.images[0] - 2) / 4
+    flips = [image.flip(1)] + [image.flip(0)] * (augm in (1, 12))
+    expected = [image, *flips] if augm != 2 else []
+    if augm in (2, 12):
+        expected = [e.rot90(k) for e in expected or [image] for k in range(4)]
+    x = train_batch(bodies, np.zeros(200, int), (32, 32), NORM, augm, (0, 0), np.arange(200))[:, 0]
+    seen = [next(i for i, e in enumerate(expected) if torch.allclose(one, e)) for one in x]
+    distinct = {next(i for i, other in enumerate(expected) if torch.equal(other, expected[k])) for k in seen}
+    assert len(distinct) == {1: 3, 2: 4, 3: 2, 12: 8}[augm]
+    share = np.mean([i == 0 for i in seen])
+    assert abs(share - {1: 0.5, 2: 0.25, 3: 0.5, 12: 0.125}[augm]) < 0.12
+
+
+def test_intensity_scales_the_suv_and_leaves_the_background():
+    bodies = bodies_of((20, 10))
+    x = train_batch(bodies, np.zeros(300, int), (32, 32), NORM, 4, (0, 0), np.arange(300))
+    factors = denormalized(x).sum((1, 2)) / bodies.images[0].sum()
+    assert 0.85 <= factors.min() < 0.86 and 1.14 < factors.max() <= 1.15
+    assert torch.all(x[:, 0].flatten(1).amin(1) == ZERO)
+
+
+def test_noise_is_a_tenth_of_an_suv_in_the_body_alone():
+    bodies = bodies_of((32, 20))
+    x = denormalized(train_batch(bodies, np.zeros(50, int), (32, 32), NORM, 5, (0, 0), np.arange(50)))
+    clean = denormalized(train_batch(bodies, np.zeros(50, int), (32, 32), NORM, 0, (0, 0), np.arange(50)))
+    noise = (x - clean)[clean > 0.5]
+    assert noise.std().item() == pytest.approx(0.1, rel=0.02) and abs(noise.mean().item()) < 0.002
+    assert torch.equal(x[clean == 0], clean[clean == 0])
+
+
+def test_turning_needs_a_square_frame():
+    with pytest.raises(InputError, match="square frame, not 32 x 64"):
+        train_batch(bodies_of((20, 10)), np.array([0]), (32, 64), NORM, 12, (0, 0), [0])
+
+
+def test_oversampling_evens_the_classes_and_keeps_every_image():
+    index, targets = np.arange(100, 120), np.array([1] * 5 + [0] * 15)
+    order = dataset.epoch_order(index, targets, (0, 1), oversample=True)
+    assert len(order) == 30 and set(order) == set(index)
+    repeats = np.bincount(order - 100)
+    assert (repeats[:5] == 3).all() and (repeats[5:] == 1).all()
+    assert sorted(dataset.epoch_order(index, targets, (0, 1))) == index.tolist()
+    assert dataset.epoch_order(index, targets, (0, 1)).tolist() != dataset.epoch_order(index, targets, (0, 2)).tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 200), st.integers(2, 60))
+def test_batches_cover_everything_and_leave_no_single_image(n, batch_size):
+    batches = dataset.batch_indices(np.arange(n), batch_size)
+    assert np.concatenate(batches).tolist() == list(range(n))
+    assert max(map(len, batches)) <= batch_size
+    assert min(map(len, batches)) >= 2 or n == 1 or batch_size == 2
+
+
+def test_two_cohorts_of_one_seed_are_the_same(tmp_path):
+    pd.testing.assert_frame_equal(write_cohort(tmp_path / "a"), write_cohort(tmp_path / "b"))

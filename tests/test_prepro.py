@@ -1,0 +1,298 @@
+"""Folders of DICOM studies -> MIPs, manifest and errors, as a user runs it."""
+import os
+import re
+import shutil
+import stat
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import call, error_line, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pet import BACKGROUND, COLD, FEET_FIRST, HOT, PRONE, datasets, save, write_series
+from scipy.ndimage import map_coordinates
+
+import geometry
+import prepro_script
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "sts_001_fdg_pet"
+COARSE = {"spacing": (20.0, 5.0, 4.0)}  # 7 slices
+IDENTITIES = ("Doe", "Jane", "MRN4711", "19700101", "ACC0815", "1.2.3", "1.2.4", "PATIENT A")
+
+
+def prepro(folder, *args, **kwargs):
+    return call(prepro_script, "--input", folder / "dicom", "--output", folder / "out", "--workers", 1, *args)
+
+
+def read_mip(folder, row):
+    return np.fromfile(folder / row.filename, "<f4").reshape(row.matrix_size_1, row.matrix_size_2)
+
+
+def text_of(folder):
+    return "".join(path.read_text() for path in folder.glob("*.csv"))
+
+
+@pytest.fixture
+def two_studies(tmp_path):
+    write_series(tmp_path / "dicom" / "A" / "1", **COARSE)
+    write_series(tmp_path / "dicom" / "B" / "1", uid="1.2.4", PatientID="MRN4712", **COARSE)
+    return tmp_path
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(shape=st.tuples(*[st.integers(1, 9)] * 3), spacing=st.tuples(*[st.floats(1, 9)] * 3), new=st.floats(1, 9))
+def test_projections_are_those_of_the_resampled_volume(shape, spacing, new):
+    volume = np.random.default_rng(0).random(shape, dtype=np.float32)
+    size = [max(1, round(n * s / new)) for n, s in zip(shape, spacing, strict=True)]
+    # centre of voxel k is at (k + 0.5) * spacing from the edge; both grids share their middle
+    points = [((np.arange(m) + 0.5) * new + (n * s - m * new) / 2) / s - 0.5
+              for m, n, s in zip(size, shape, spacing, strict=True)]
+    expected = map_coordinates(volume.astype(float), np.meshgrid(*points, indexing="ij"), order=1, mode="nearest")
+    coronal, sagittal = geometry.project(volume, spacing, new)
+    np.testing.assert_allclose(coronal, expected.max(axis=1)[::-1], atol=1e-5)
+    np.testing.assert_allclose(sagittal, expected.max(axis=2)[::-1], atol=1e-5)
+
+
+def test_projecting_onto_the_same_grid_changes_nothing():
+    volume = np.random.default_rng(1).random((6, 5, 4), dtype=np.float32)
+    coronal, sagittal = geometry.project(volume, (3.27, 3.27, 3.27), 3.27)
+    assert (coronal == volume.max(axis=1)[::-1]).all() and (sagittal == volume.max(axis=2)[::-1]).all()
+
+
+def test_mips_show_the_patient(tmp_path):
+    write_series(tmp_path / "dicom" / "study", spacing=(5.0, 5.0, 4.0))
+    assert prepro(tmp_path) is None
+    table = pd.read_csv(tmp_path / "out" / "data.csv")
+    assert list(table["view"]) == ["cor", "sag"] and set(table["spacing_mm"]) == {3.27}
+    assert {tuple(size) for size in table[["matrix_size_1", "matrix_size_2"]].to_numpy()} == {(43, 46), (43, 31)}
+    coronal, sagittal = (read_mip(tmp_path / "out", row) for row in table.itertuples())
+    x, y, z = (round(c / 3.27) for c in HOT)
+    assert coronal[21 - z, 23 + x] == pytest.approx(4, rel=0.01)  # right and up: left and above the middle
+    assert coronal[21 - z, 23 - x] == pytest.approx(1, rel=0.01)
+    assert coronal[21 + z, 23 + x] == pytest.approx(1, rel=0.01)
+    assert sagittal[21 - z, 15 + y] == pytest.approx(4, rel=0.01)  # front: left of the middle
+    assert sagittal[21 - z, 15 - y] == pytest.approx(1, rel=0.01)
+    for row, image, across in ((table.iloc[0], coronal, HOT[0]), (table.iloc[1], sagittal, HOT[1])):
+        place = (row["row0_mm"] - HOT[2]) / 3.27, (across - row["column0_mm"]) / 3.27
+        np.testing.assert_allclose(np.argwhere(image > 3).mean(axis=0), place, atol=0.6)
+    assert table["suv_max"].tolist() == pytest.approx([4, 4], rel=1e-3) and set(table["units"]) == {"BQML"}
+    assert set(table["uptake_min"]) == {60} and table["warnings"].isna().all()
+    assert (tmp_path / "out" / table["filename"][0]).stat().st_size == 4 * 43 * 46
+    assert HOT[2] == BACKGROUND[2] == -COLD[2]
+
+
+@pytest.mark.parametrize("orientation", [FEET_FIRST, PRONE])
+def test_position_on_the_table_makes_no_difference(orientation, tmp_path):
+    mips = []
+    for name, chosen in (("a", (1, 0, 0, 0, 1, 0)), ("b", orientation)):
+        write_series(tmp_path / name / "dicom", orientation=chosen)
+        prepro(tmp_path / name)
+        table = pd.read_csv(tmp_path / name / "out" / "data.csv")
+        mips.append([read_mip(tmp_path / name / "out", row) for row in table.itertuples()])
+    for one, other in zip(*mips, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_labels_and_hashes(two_studies, capsys):
+    labels = pd.DataFrame({"StudyInstanceUID": ["1.2.4", "1.2.3", "1.2.99"], "patient": "PATIENT A",
+                           "deauville": [5, 3, 4], "target_loc": [7, 51, 2], "lesions": ["neck:1:2:3", "", ""],
+                           "StudyDate": "19700101", "split0": "test", "liver_suv": 2.5})
+    labels.to_csv(two_studies / "labels.csv", index=False)
+    assert prepro(two_studies, "--labels", two_studies / "labels.csv") is None
+    table = pd.read_csv(two_studies / "out" / "data.csv")
+    assert list(table.columns) == [
+        "scan_id", "filename", "target", "matrix_size_1", "matrix_size_2", "patient_id", "view", "target_loc",
+        "spacing_mm", "row0_mm", "column0_mm", "deauville", "lesions", "liver_suv", "suv_max", "suv_mean",
+        "uptake_min", "units", "scanner", "warnings"]
+    by_target = table.set_index("target")
+    assert set(by_target.loc[1, "target_loc"]) == {7} and set(by_target.loc[0, "target_loc"]) == {51}
+    assert table["scan_id"].nunique() == table["patient_id"].nunique() == 2
+    assert all(re.fullmatch("[0-9a-f]{24}", value) for value in table["scan_id"])
+    assert all(identity not in text_of(two_studies / "out") for identity in IDENTITIES)
+    printed = capsys.readouterr().out
+    assert "1 rows of" in printed and "line 4" in printed and not any(i in printed for i in IDENTITIES[:5])
+    key = two_studies / "out" / "hash_key.txt"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600 and "hash_key.txt" in printed
+    before = (two_studies / "out" / "data.csv").read_bytes()
+    prepro(two_studies, "--labels", two_studies / "labels.csv")  # the key is used again
+    assert (two_studies / "out" / "data.csv").read_bytes() == before
+    (two_studies / "other").write_text("another key, long enough")
+    prepro(two_studies, "--labels", two_studies / "labels.csv", "--key", two_studies / "other")
+    assert not set(pd.read_csv(two_studies / "out" / "data.csv")["scan_id"]) & set(table["scan_id"])
+
+
+def test_keep_ids(two_studies):
+    prepro(two_studies, "--keep_ids")
+    table = pd.read_csv(two_studies / "out" / "data.csv")
+    assert set(table["scan_id"]) == {"1.2.3", "1.2.4"} and set(table["patient_id"]) == {"MRN4711", "MRN4712"}
+    assert "target" not in table and not (two_studies / "out" / "hash_key.txt").exists()
+
+
+def test_scans_of_one_patient_share_the_patient(two_studies):
+    write_series(two_studies / "dicom" / "A" / "2", uid="1.2.5", **COARSE)
+    prepro(two_studies)
+    table = pd.read_csv(two_studies / "out" / "data.csv")
+    assert table["scan_id"].nunique() == 3 and table["patient_id"].nunique() == 2
+
+
+def test_bad_studies_are_listed_and_the_others_go_on(two_studies):
+    root = two_studies / "dicom"
+    write_series(root / "C", uid="1.2.5", PatientWeight=0, **COARSE)
+    write_series(root / "D", uid="1.2.6", **COARSE)
+    path = root / "D" / "003.dcm"
+    path.write_bytes(path.read_bytes()[:-50])
+    write_series(root / "E", uid="1.2.7", **COARSE)
+    (root / "E" / "007.dcm").write_bytes(b"\0" * 1000)  # the last slice: no gap would show it
+    save([*datasets(uid="1.2.8", **COARSE)[:6], *datasets(uid="1.2.8", Modality="CT", **COARSE)[6:]], root / "F")
+    (root / "G").mkdir()
+    (root / "G" / "a.dcm").write_bytes(b"\0" * 128 + b"DICM\2\0")
+    (root / "readme.txt").write_text("no DICOM")
+    done = run("prepro_script.py", "--input", root, "--output", two_studies / "out", "--workers", 2, check=1)
+    assert "Traceback" not in done.stderr and "2 studies" in done.stdout
+    assert pd.read_csv(two_studies / "out" / "data.csv")["scan_id"].nunique() == 2
+    errors = pd.read_csv(two_studies / "out" / "errors.csv", keep_default_na=False)
+    assert list(errors.columns) == ["study", "attribute", "value", "reason", "remedy"]
+    found = dict(zip(errors["study"], errors["attribute"], strict=True))
+    assert found == {"C": "PatientWeight", "D": "PixelData", "E": "file", "F": "Modality", "G/a.dcm": "file"}
+    assert (errors["reason"] != "").all() and (errors["remedy"] != "").all()
+    for name in "CDEFG":
+        shutil.rmtree(root / name)
+    assert prepro(two_studies) is None and not (two_studies / "out" / "errors.csv").exists()
+
+
+def test_whatever_goes_wrong_is_one_study_refused(two_studies, monkeypatch):
+    real = prepro_script.suv_volume
+    monkeypatch.setattr(prepro_script, "suv_volume", lambda paths, _: real(paths) if "/A/" in paths[0] else 1 / 0)
+    assert prepro(two_studies) == 1
+    errors = pd.read_csv(two_studies / "out" / "errors.csv")
+    assert errors["study"].tolist() == ["B/1"] and "ZeroDivisionError" in errors["reason"][0]
+    assert len(pd.read_csv(two_studies / "out" / "data.csv")) == 2
+
+
+def test_what_is_no_study_is_passed_over(two_studies):
+    folder = two_studies / "dicom" / "A" / "1"
+    (folder / "._001.dcm").write_bytes(b"resource fork")
+    (folder / "report.pdf").write_bytes(b"%PDF")
+    os.mkfifo(folder / "pipe")
+    write_series(two_studies / "dicom" / "A" / "ct", uid="1.2.3", SeriesInstanceUID="1.2.3.7", Modality="CT", **COARSE)
+    for path in (two_studies / "dicom" / "B" / "1").iterdir():
+        path.rename(path.with_suffix(""))  # DICOM needs no extension
+    assert prepro(two_studies) is None
+    table = pd.read_csv(two_studies / "out" / "data.csv")
+    assert table["scan_id"].nunique() == 2 and table["warnings"].isna().all()
+
+
+def test_patient_without_an_id(tmp_path):
+    write_series(tmp_path / "dicom", PatientID="", **COARSE)
+    prepro(tmp_path)
+    table = pd.read_csv(tmp_path / "out" / "data.csv")
+    assert table["patient_id"].isna().all() and table["warnings"][0] == "PatientID is empty"
+
+
+def test_study_without_label_is_listed(two_studies):
+    (two_studies / "labels.csv").write_text("StudyInstanceUID,target\n1.2.3,1\n")
+    assert prepro(two_studies, "--labels", two_studies / "labels.csv") == 1
+    errors = pd.read_csv(two_studies / "out" / "errors.csv")
+    assert errors["study"].tolist() == ["B/1"] and "no row in" in errors["reason"][0]
+    assert "1.2.4" not in errors.to_csv()
+    assert pd.read_csv(two_studies / "out" / "data.csv")["target"].tolist() == [1, 1]
+
+
+def test_attenuation_corrected_series_with_most_slices_is_taken(tmp_path):
+    def series(number, **kwargs):
+        write_series(tmp_path / "dicom" / number, SeriesInstanceUID=f"1.2.3.{number}", SeriesNumber=int(number),
+                     **kwargs)
+
+    series("1", CorrectedImage=["DECY"], spacing=(10.0, 5.0, 4.0))
+    series("2", spacing=(20.0, 5.0, 4.0))
+    series("3", spacing=(28.0, 5.0, 4.0))
+    assert prepro(tmp_path) is None
+    table = pd.read_csv(tmp_path / "out" / "data.csv")
+    assert table["warnings"][0] == "3 PET series: number 2 with 7 files was used"
+    series("4", spacing=(20.0, 5.0, 4.0))
+    prepro(tmp_path)
+    assert "number 2 with 7 files was used; another has as many" in pd.read_csv(tmp_path / "out" / "data.csv")[
+        "warnings"][0]
+
+
+def test_rows_beyond_310_are_cropped_from_the_feet(tmp_path):
+    write_series(tmp_path / "dicom", **COARSE)
+    assert prepro(tmp_path) is None
+    whole = pd.read_csv(tmp_path / "out" / "data.csv")
+    assert whole["matrix_size_1"].tolist() == [43, 43]
+    kept = [read_mip(tmp_path / "out", row) for row in whole.itertuples()]
+    prepro_script.MAX_ROWS = 40
+    try:
+        prepro(tmp_path)
+    finally:
+        prepro_script.MAX_ROWS = 310
+    cropped = pd.read_csv(tmp_path / "out" / "data.csv")
+    assert cropped["matrix_size_1"].tolist() == [40, 40]
+    assert "3 rows (10 mm) at the feet end cropped" in cropped["warnings"][0]
+    for row, before in zip(cropped.itertuples(), kept, strict=True):
+        assert (read_mip(tmp_path / "out", row) == before[:40]).all()
+
+
+def test_workers_change_nothing(two_studies):
+    prepro(two_studies)
+    first = {path.name: path.read_bytes() for path in (two_studies / "out").rglob("*") if path.is_file()}
+    call(prepro_script, "--input", two_studies / "dicom", "--output", two_studies / "out", "--workers", 2)
+    assert first == {path.name: path.read_bytes() for path in (two_studies / "out").rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    ("StudyInstanceUID,target\n1.2.3,1\n1.2.4,2\n", "line 3: target '2' is not 0 to 1"),
+    ("StudyInstanceUID,deauville\n1.2.3,6\n", "line 2: deauville '6' is not 1 to 5"),
+    ("StudyInstanceUID,target,deauville\n1.2.3,1,3\n", "line 2: target 1 contradicts deauville 3"),
+    ("StudyInstanceUID,target,deauville\n1.2.3,,\n", "line 2: no target and no deauville"),
+    ("StudyInstanceUID,target\n1.2.3,1\n1.2.3,1\n", "line 3: StudyInstanceUID is on line 2 too"),
+    ("StudyInstanceUID,target\n,1\n", "line 2: StudyInstanceUID is empty"),
+    ("StudyInstanceUID,target,target_loc\n1.2.3,1,neck\n", "target_loc 'neck'"),
+    ("uid,target\n1.2.3,1\n", "needs the column StudyInstanceUID"), ("", "labels.csv"), (None, "No such file"),
+])
+def test_bad_labels(content, words, tmp_path):
+    (tmp_path / "dicom").mkdir()
+    if content is not None:
+        (tmp_path / "labels.csv").write_text(content)
+    with pytest.raises(prepro_script.InputError, match=re.escape(words)):
+        prepro(tmp_path, "--labels", tmp_path / "labels.csv")
+    assert not (tmp_path / "out").exists()
+
+
+def test_target_from_deauville(tmp_path):
+    (tmp_path / "l.csv").write_text("StudyInstanceUID,deauville,target\n" + "".join(
+        f"1.{score},{score},\n" for score in range(1, 6)) + "1.6,4.0,1\n1.7,,0\n")
+    labels, carried = prepro_script.read_labels(tmp_path / "l.csv", keep_ids=False)
+    assert [row["target"] for row in labels.values()] == [0, 0, 0, 1, 1, 1, 0] and carried == ["deauville"]
+
+
+def test_bad_input_is_one_line(two_studies):
+    empty = two_studies / "empty"
+    empty.mkdir()
+    out = ("--output", two_studies / "out")
+    assert "no PET image" in error_line(run("prepro_script.py", "--input", empty, *out))
+    assert "no such folder" in error_line(run("prepro_script.py", "--input", empty / "x", *out))
+    (two_studies / "short").write_text("1234")
+    with pytest.raises(prepro_script.InputError, match="at least 16"):
+        prepro(two_studies, "--key", two_studies / "short")
+    with pytest.raises(prepro_script.InputError, match="--spacing 0"):
+        prepro(two_studies, "--spacing", 0)
+    with pytest.raises(prepro_script.InputError, match="--workers 0"):
+        prepro(two_studies, "--workers", 0)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real series is not here")
+def test_real_series(tmp_path):
+    call(prepro_script, "--input", REAL, "--output", tmp_path, "--workers", 1)
+    table = pd.read_csv(tmp_path / "data.csv")
+    assert table["suv_max"][0] == pytest.approx(66.5, abs=0.05)
+    assert table["suv_mean"][0] == pytest.approx(0.149, abs=5e-4)
+    coronal, sagittal = (read_mip(tmp_path, row) for row in table.itertuples())
+    assert coronal.shape == sagittal.shape == (267, 183)
+    for mip in (coronal, sagittal):
+        bladder = np.unravel_index(mip.argmax(), mip.shape)[0]
+        assert 190 < bladder < 215 and mip[:5].max() > 7  # the brain is at the top, above the bladder
+    liver, spleen = coronal[105:125, 50:80].mean(), coronal[105:125, 125:155].mean()
+    assert liver > 1.3 * spleen  # the patient's right is on the left

@@ -1,0 +1,457 @@
+"""Digital reference objects: each rule of SUV as a DICOM series whose right answer is known, and each refusal."""
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pet import (
+    AXIAL,
+    CORONAL,
+    DECAYED,
+    DOSE,
+    ENHANCED,
+    FEET_FIRST,
+    FRAME,
+    HALF_LIFE,
+    HEIGHT,
+    LEGACY,
+    PER_SUV,
+    PRONE,
+    SAGITTAL,
+    SUV,
+    SYNTAXES,
+    UPTAKE,
+    WEIGHT,
+    change,
+    code,
+    datasets,
+    save,
+    value_at,
+    write_multiframe,
+    write_series,
+)
+
+import dicom_file
+import suv
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "sts_001_fdg_pet"
+RATE = math.log(2) / HALF_LIFE
+AT_INJECTION = DOSE / (WEIGHT * 1000)  # Bq/ml of SUV 1, decay-corrected to the injection
+X = RATE * FRAME
+FRAME_LOSS = (1 - math.exp(-X)) / X  # mean over a frame / value at its start
+BMI = WEIGHT / HEIGHT**2  # 70 kg, 1.75 m: 22.857
+LBM_F, LBM_M = 1.07 * 70 - 148 * 0.16, 1.10 * 70 - 120 * 0.16  # (70 / 175)^2 = 0.16: 51.22 kg, 57.80 kg
+VOXEL_ML = 0.2  # 10 x 5 x 4 mm
+NO_TIMES = dict.fromkeys(("RadiopharmaceuticalStartTime", "RadiopharmaceuticalStartDateTime", "RadionuclideTotalDose",
+                          "SeriesTime", "AcquisitionTime"))
+
+
+def decayed(minutes, half_life=HALF_LIFE):
+    return AT_INJECTION * 2 ** (-60 * minutes / half_life)
+
+
+# name: (rescaled value of SUV 1, attributes, what a warning says or "", uptake in min)
+CASES = {
+    "BQML START": (PER_SUV, {}, "", 60),
+    "BQML ADMIN": (AT_INJECTION, {"DecayCorrection": "ADMIN"}, "", 60),
+    "ADMIN needs no times": (AT_INJECTION, {"DecayCorrection": "ADMIN", "RadiopharmaceuticalStartTime": None,
+                             "RadiopharmaceuticalStartDateTime": None, "AcquisitionTime": None}, "", None),
+    "NONE": (PER_SUV * FRAME_LOSS, {"DecayCorrection": "NONE", "CorrectedImage": ["ATTN"]}, "", 60),
+    "NONE, DECY contradicts": (PER_SUV * FRAME_LOSS, {"DecayCorrection": "NONE"}, "disagree about DECY", 60),
+    "GML without type": (1, {"Units": "GML", **NO_TIMES, "PatientWeight": None}, "", None),
+    "GML BW": (1, {"Units": "GML", "SUVType": "BW"}, "", 60),
+    "GML LBM F": (LBM_F / 70, {"Units": "GML", "SUVType": "LBM", **NO_TIMES}, "", None),
+    "GML LBM M": (LBM_M / 70, {"Units": "GML", "SUVType": "LBM", "PatientSex": "M"}, "", 60),
+    "GML LBM O": ((LBM_F + LBM_M) / 140, {"Units": "GML", "SUVType": "LBM", "PatientSex": "O"}, "mean of the male", 60),
+    "GML LBM no sex": ((LBM_F + LBM_M) / 140, {"Units": "GML", "SUVType": "LBM", "PatientSex": None}, "mean of", 60),
+    "GML LBMJAMES128 M": ((77 - 128 * 0.16) / 70, {"Units": "GML", "SUVType": "LBMJAMES128", "PatientSex": "M"}, "",
+                          60),
+    "GML LBMJAMES128 F": (LBM_F / 70, {"Units": "GML", "SUVType": "LBMJAMES128"}, "", 60),
+    "GML LBMJANMA M": (9270 / (6680 + 216 * BMI), {"Units": "GML", "SUVType": "LBMJANMA", "PatientSex": "M"}, "", 60),
+    "GML LBMJANMA F": (9270 / (8780 + 244 * BMI), {"Units": "GML", "SUVType": "LBMJANMA"}, "", 60),
+    "GML IBW M": ((48 + 1.06 * 23) / 70, {"Units": "GML", "SUVType": "IBW", "PatientSex": "M"}, "", 60),
+    "GML IBW F": ((45.5 + 0.91 * 23) / 70, {"Units": "GML", "SUVType": "IBW"}, "", 60),
+    "CM2ML BSA": (18480.9 / 70000, {"Units": "CM2ML", "SUVType": "BSA"}, "", 60),  # 70 kg, 175 cm: 1.84809 m2
+    "height in cm": (LBM_F / 70, {"Units": "GML", "SUVType": "LBM", "PatientSize": 175}, "centimetres", 60),
+    "CNTS SUV factor": (1 / 0.0005, {"Units": "CNTS", "p7053_1000": "0.0005", "p7053_1009": "0", **NO_TIMES,
+                                     "PatientWeight": None}, "SUV factor", None),
+    "CNTS activity factor": (PER_SUV / 2.5, {"Units": "CNTS", "p7053_1000": "0", "p7053_1009": "2.5"},
+                             "activity factor", 60),
+    "CPS DCAL": (PER_SUV * VOXEL_ML, {"Units": "CPS", "CorrectedImage": ["DECY", "ATTN", "DCAL"]}, "", 60),
+    "CPS factor": (PER_SUV * VOXEL_ML / 8, {"Units": "CPS", "DoseCalibrationFactor": 8}, "", 60),
+    "weight in grams": (PER_SUV, {"PatientWeight": 70000}, "grams: 70 kg", 60),
+    "dose in MBq": (PER_SUV, {"RadionuclideTotalDose": 370}, "MBq: 370 MBq", 60),
+    "time without date": (PER_SUV, {"RadiopharmaceuticalStartDateTime": None}, "day of the scan was assumed", 60),
+    "date without time": (PER_SUV, {"RadiopharmaceuticalStartDateTime": "20240310"}, "day of the scan was", 60),
+    "midnight, dated": (PER_SUV, {"RadiopharmaceuticalStartDateTime": "20240309233000", "SeriesTime": "003000",
+                        "AcquisitionTime": "003000", "RadiopharmaceuticalStartTime": "233000"}, "", 60),
+    "midnight, no date": (PER_SUV, {"RadiopharmaceuticalStartDateTime": None, "RadiopharmaceuticalStartTime": "2330",
+                          "SeriesTime": "003000", "AcquisitionTime": "003000"}, "the day before", 60),
+    "date moved": (PER_SUV, {"RadiopharmaceuticalStartDateTime": "20190705100000"}, "only its time of day", 60),
+    "date moved, midnight": (PER_SUV, {"RadiopharmaceuticalStartDateTime": "20190705233000", "SeriesTime": "003000",
+                             "AcquisitionTime": "003000", "RadiopharmaceuticalStartTime": None}, "only its time", 60),
+    "zones": (PER_SUV, {"RadiopharmaceuticalStartDateTime": "20240310090000.00+0000",
+                        "TimezoneOffsetFromUTC": "+0100"}, "", 60),
+    "zone of the injection alone": (PER_SUV, {"RadiopharmaceuticalStartDateTime": "20240310100000+0100"},
+                                    "offset from UTC was ignored", 60),
+    "two injection times": (PER_SUV, {"RadiopharmaceuticalStartTime": "095000"}, "StartDateTime, which was used", 60),
+    "injection from GE": (PER_SUV, {"RadiopharmaceuticalStartDateTime": None, "RadiopharmaceuticalStartTime": None,
+                          "p0009_103B": "20240310100000.00"}, "GE (0009,103B)", 60),
+    "START from GE": (decayed(50), {"p0009_100D": "20240310105000.00"}, "reference is GE (0009,100D)", 50),
+    "START, late SeriesTime, frame times": (decayed(50), {"SeriesTime": "130000", "FrameReferenceTime": 1000 * (
+        600 + math.log(1 / FRAME_LOSS) / RATE)}, "FrameReferenceTime", 50),
+    "START, late SeriesTime alone": (PER_SUV, {"SeriesTime": "130000"}, "", 60),
+    "START, no SeriesTime": (PER_SUV, {"SeriesTime": None}, "", 60),
+    "START, candidates disagree": (decayed(55), {"SeriesTime": "105500"}, "others disagree: earliest Acqu", 55),
+    "half-life by code": (PER_SUV, {"RadionuclideHalfLife": None}, "", 60),
+    "half-life by SNOMED CT": (PER_SUV, {"RadionuclideHalfLife": None, "RadionuclideCodeSequence": [code("77004003")]},
+                               "", 60),
+    "half-life without code": (PER_SUV, {"RadionuclideCodeSequence": None}, "", 60),
+    "Ga-68": (decayed(60, 4062.6), {"RadionuclideHalfLife": None, "RadionuclideCodeSequence": [code("C-131A3")]}, "",
+              60),
+    "early": (decayed(20), {"SeriesTime": "102000", "AcquisitionTime": "102000"}, "outside 30 to 120 min", 20),
+    "late": (decayed(150), {"SeriesTime": "123000", "AcquisitionTime": "123000"}, "outside 30 to 120 min", 150),
+    "fewer slices than announced": (PER_SUV, {"NumberOfSlices": 90}, "NumberOfSlices says 90, 14", 60),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_reference_object(name, tmp_path):
+    per_suv, attributes, warning, uptake = CASES[name]
+    volume = suv.suv_volume(write_series(tmp_path / "pet", per_suv=per_suv, **attributes))
+    for centre, expected in SUV.items():
+        assert value_at(volume, centre) == pytest.approx(expected, rel=2e-4)
+    assert volume.array.dtype == np.float32 and volume.spacing == pytest.approx((10, 5, 4))
+    assert warning in "; ".join(volume.warnings) if warning else volume.warnings == []
+    assert volume.uptake_min == (uptake if uptake is None else pytest.approx(uptake, abs=1e-3))
+
+
+# name: (attributes, the attribute that the refusal names, part of its text)
+REFUSALS = {
+    "PROPCNTS": ({"Units": "PROPCNTS"}, "Units", "PROPCNTS"),
+    "1CM": ({"Units": "1CM"}, "Units", "BQML"),
+    "unknown unit": ({"Units": "FURLONG"}, "Units", "FURLONG"),
+    "no unit": ({"Units": None}, "Units", "BQML"),
+    "GML BSA": ({"Units": "GML", "SUVType": "BSA"}, "SUVType", "BSA"),
+    "CM2ML LBM": ({"Units": "CM2ML", "SUVType": "LBM"}, "SUVType", "LBM"),
+    "CNTS without factors": ({"Units": "CNTS"}, "Units", "7053"),
+    "CNTS factors 0": ({"Units": "CNTS", "p7053_1000": "0", "p7053_1009": "0"}, "Units", "7053"),
+    "CPS uncalibrated": ({"Units": "CPS"}, "DoseCalibrationFactor", "calibrates"),
+    "CPS factor 0": ({"Units": "CPS", "DoseCalibrationFactor": 0}, "DoseCalibrationFactor", "calibrates"),
+    "no weight": ({"PatientWeight": None}, "PatientWeight", "kg"),
+    "weight 0": ({"PatientWeight": 0}, "PatientWeight", "not positive"),
+    "weight 0 for LBM": ({"Units": "GML", "SUVType": "LBM", "PatientWeight": 0}, "PatientWeight", "not positive"),
+    "no height for LBM": ({"Units": "GML", "SUVType": "LBM", "PatientSize": None}, "PatientSize", "height"),
+    "IBW of a dwarf": ({"Units": "GML", "SUVType": "IBW", "PatientSize": 0.9}, "PatientSize", "kg"),
+    "no dose": ({"RadionuclideTotalDose": None}, "RadionuclideTotalDose", "missing"),
+    "dose 0": ({"RadionuclideTotalDose": 0}, "RadionuclideTotalDose", "0"),
+    "no injection": ({"RadiopharmaceuticalInformationSequence": None}, "RadionuclideTotalDose", "missing"),
+    "no half-life, no code": ({"RadionuclideHalfLife": None, "RadionuclideCodeSequence": None},
+                              "RadionuclideHalfLife", "half-life"),
+    "half-life in minutes": ({"RadionuclideHalfLife": 109.77}, "RadionuclideHalfLife", "F-18 has 6586.2"),
+    "no injection time": ({"RadiopharmaceuticalStartTime": None, "RadiopharmaceuticalStartDateTime": None},
+                          "RadiopharmaceuticalStartTime", "missing"),
+    "injection after the scan": ({"RadiopharmaceuticalStartDateTime": "20240310113000"},
+                                 "RadiopharmaceuticalStartTime", "-30.0 min"),
+    "six half-lives": ({"RadiopharmaceuticalStartDateTime": "20240309230000"}, "RadiopharmaceuticalStartTime", "six"),
+    "injection after the scan, no date": ({"RadiopharmaceuticalStartDateTime": None,
+                                          "RadiopharmaceuticalStartTime": "113000"},
+                                          "RadiopharmaceuticalStartTime", "six half-lives"),
+    "hour 25": ({"RadiopharmaceuticalStartDateTime": "20240310250000"}, "RadiopharmaceuticalStartDateTime", "time of"),
+    "month 13": ({"RadiopharmaceuticalStartDateTime": "20241310100000"}, "RadiopharmaceuticalStartDateTime", "date"),
+    "no reference": ({"SeriesTime": None, "AcquisitionTime": None}, "AcquisitionTime", "SeriesTime"),
+    "NONE without acquisition": ({"DecayCorrection": "NONE", "AcquisitionTime": None}, "AcquisitionTime", "missing"),
+    "NONE without duration": ({"DecayCorrection": "NONE", "ActualFrameDuration": None}, "ActualFrameDuration",
+                              "missing"),
+    "decay correction": ({"DecayCorrection": "SOME"}, "DecayCorrection", "START"),
+    "not attenuation corrected": ({"CorrectedImage": ["DECY"]}, "CorrectedImage", "ATTN"),
+    "no CorrectedImage": ({"CorrectedImage": None}, "CorrectedImage", "ATTN"),
+    "intercept": ({"RescaleIntercept": -5}, "RescaleIntercept", "must be 0"),
+    "slope 0": ({"RescaleSlope": 0}, "RescaleSlope", "positive"),
+    "no slope": ({"RescaleSlope": None}, "RescaleSlope", "missing"),
+    "no positions": ({"ImagePositionPatient": None}, "ImagePositionPatient", "missing"),
+    "all in one place": ({"ImagePositionPatient": [0, 0, 0]}, "ImagePositionPatient", "4 slices lie where"),
+    "no orientation": ({"ImageOrientationPatient": None}, "ImageOrientationPatient", "missing"),
+    "skewed axes": ({"ImageOrientationPatient": [1, 0, 0, 0.5, 0.8, 0]}, "ImageOrientationPatient", "perpendicular"),
+    "no spacing": ({"PixelSpacing": None}, "PixelSpacing", "missing"),
+    "spacing 0": ({"PixelSpacing": [0, 4]}, "PixelSpacing", "0 mm"),
+    "no PET": ({"Modality": "CT"}, "Modality", "no PET"),
+    "colour": ({"SamplesPerPixel": 3}, "SamplesPerPixel", "grey"),
+    "wrong size": ({"Rows": 21}, "PixelData", "Rows x Columns"),
+    "bits": ({"BitsAllocated": 24}, "BitsAllocated/BitsStored/HighBit/PixelRepresentation", "24/16"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusal(name, tmp_path):
+    attributes, attribute, words = REFUSALS[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, on writing what no scanner should write
+        folder = write_series(tmp_path / "pet", spacing=(28.0, 5.0, 4.0), **attributes)
+    with pytest.raises(suv.Refused) as caught:
+        suv.suv_volume(folder)
+    assert caught.value.attribute == attribute and words in str(caught.value) and str(folder) in str(caught.value)
+    assert caught.value.remedy and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("changed", "attribute"), [
+    ({"PatientID": "OTHER"}, "PatientID"), ({"PatientWeight": 80}, "PatientWeight"), ({"Units": "GML"}, "Units"),
+    ({"RadionuclideTotalDose": 1e8}, "RadiopharmaceuticalInformationSequence"), ({"Rows": 10}, "Rows"),
+    ({"FrameOfReferenceUID": "1.2.9"}, "FrameOfReferenceUID"), ({"DecayCorrection": "ADMIN"}, "DecayCorrection"),
+    ({"ImageOrientationPatient": [-1, 0, 0, 0, 1, 0]}, "ImageOrientationPatient"), ({"Modality": "CT"}, "Modality"),
+    ({"PixelSpacing": [4, 4]}, "PixelSpacing"), ({"ImagePositionPatient": [-74, -47.5, 75]}, "ImagePositionPatient"),
+    ({"RescaleIntercept": 3}, "RescaleIntercept"), ({"SeriesInstanceUID": "1.2.8"}, "SeriesInstanceUID"),
+    ({"RescaleSlope": "1_0"}, "RescaleSlope"), ({"RescaleSlope": "nan"}, "RescaleSlope"),
+])
+def test_one_slice_that_differs_is_refused(changed, attribute, tmp_path):
+    series = datasets()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        change(series[7], **changed)
+        folder = save(series, tmp_path / "pet")
+    with pytest.raises(suv.Refused) as caught:
+        suv.suv_volume(folder)
+    assert caught.value.attribute == attribute
+    assert "OTHER" not in str(caught.value) and "MRN4711" not in str(caught.value)
+
+
+def test_numbers_written_differently_are_the_same_number(tmp_path):
+    series = datasets()
+    change(series[3], PatientWeight="70.00", RadionuclideTotalDose="3.7E8")
+    assert value_at(suv.suv_volume(save(series, tmp_path / "pet")), list(SUV)[0]) == pytest.approx(4, rel=2e-4)
+
+
+@pytest.mark.parametrize(("orientation", "spacing"), [
+    (AXIAL, (10, 5, 4)), (FEET_FIRST, (10, 5, 4)), (PRONE, (10, 5, 4)), (SAGITTAL, (5, 4, 10)), (CORONAL, (5, 10, 4)),
+    ((0.9962, 0, 0.0872, 0, 1, 0), (10, 5, 4)), ((math.cos(0.5), math.sin(0.5), 0, 0, 0, -1), (5, 10, 4))])
+def test_every_orientation_gives_the_same_patient(orientation, spacing, tmp_path):
+    volume = suv.suv_volume(write_series(tmp_path / "pet", orientation=orientation))
+    for centre, expected in SUV.items():
+        assert value_at(volume, centre) == pytest.approx(expected, rel=2e-4)
+    assert volume.spacing == pytest.approx(spacing, rel=1e-3)
+    middle = np.array(volume.origin) + (np.array(volume.array.shape) - 1) / 2 * volume.spacing
+    assert np.abs(middle).max() < max(spacing) / 2  # the object is centred on the patient's 0, 0, 0
+    hot = np.argwhere(volume.array > 3).mean(axis=0) * volume.spacing + volume.origin
+    assert hot[::-1] == pytest.approx(np.array(list(SUV)[0]), abs=3)
+    assert volume.array.flags.c_contiguous and np.isfinite(volume.array).all()
+    oblique = max(sorted(map(abs, orientation))[:-2]) > 0.01
+    assert (["oblique"] == [w.split()[1] for w in volume.warnings]) == oblique
+
+
+def test_an_oblique_series_keeps_its_activity(tmp_path):
+    straight = suv.suv_volume(write_series(tmp_path / "a"))
+    oblique = suv.suv_volume(write_series(tmp_path / "b", orientation=(math.cos(0.3), math.sin(0.3), 0, 0, 0, -1)))
+    totals = [v.array.sum(dtype=float) * math.prod(v.spacing) for v in (straight, oblique)]
+    assert totals[1] == pytest.approx(totals[0], rel=0.03)
+
+
+def test_position_decides_not_name_number_or_thickness(tmp_path):
+    series = datasets(SliceThickness=3)
+    rng = np.random.default_rng(0)
+    for ds, number in zip(series, rng.permutation(len(series)), strict=True):
+        ds.InstanceNumber = int(number)
+    rng.shuffle(series)
+    volume = suv.suv_volume(save(series, tmp_path / "pet"))
+    assert volume.spacing[0] == pytest.approx(10)
+    assert [value_at(volume, c) for c in SUV] == pytest.approx(list(SUV.values()), rel=2e-4)
+
+
+@pytest.mark.parametrize(("keep", "words"), [
+    (lambda s: s[:9] + s[10:], "slices are missing"), (lambda s: s[:9] + s[8:], "1 slices lie where another"),
+    (lambda s: s[:1], "one slice"), (lambda s: s + datasets(uid="1.2.3"), "14 slices lie where")])
+def test_missing_and_duplicated_slices(keep, words, tmp_path):
+    series = keep(datasets())
+    with pytest.raises(suv.Refused, match=words):
+        suv.suv_volume(save(series, tmp_path / "pet"))
+
+
+def test_shifted_and_overlapping_slices(tmp_path):
+    series = datasets()
+    x, y, z = series[5].ImagePositionPatient
+    change(series[5], ImagePositionPatient=[x + 5, y, z])
+    with pytest.raises(suv.Refused, match="sideways"):
+        suv.suv_volume(save(series, tmp_path / "a"))
+    change(series[5], ImagePositionPatient=[x, y, z])
+    change(series[0], ImagePositionPatient=[x, y, z + 4])
+    with pytest.raises(suv.Refused, match="slices overlap"):
+        suv.suv_volume(save(series, tmp_path / "b"))
+
+
+def test_uneven_slices_are_put_on_an_even_grid(tmp_path):
+    series = datasets()
+    for k, ds in enumerate(series):  # 8 mm apart below the middle, 10 mm above
+        x, y, z = ds.ImagePositionPatient
+        change(ds, ImagePositionPatient=[x, y, z * 0.8 if k < 7 else z],
+               PixelData=np.full((20, 38), 1000, "<i2").tobytes())
+        ds.RescaleSlope = float(ds.ImagePositionPatient[2] + 100)  # SUV linear in z
+    volume = suv.suv_volume(save(series, tmp_path / "pet"))
+    line = volume.array[:, 3, 3].astype(float)
+    assert "uneven slice positions" in "; ".join(volume.warnings)
+    assert np.diff(line) == pytest.approx(1000 * volume.spacing[0] / PER_SUV, rel=1e-3)
+
+
+def test_slopes_of_slices_and_start_of_beds(tmp_path):
+    beds = np.arange(14) // 7 * 180.0  # two bed positions, from START by the frame's own times
+    average = math.log(1 / FRAME_LOSS) / RATE
+    series = datasets(slopes=np.linspace(0.5, 2, 14), SeriesTime="130000")
+    for ds, start in zip(series, beds, strict=True):
+        change(ds, AcquisitionTime=f"11{int(start // 60):02d}00", FrameReferenceTime=1000 * (start + average))
+    volume = suv.suv_volume(save(series, tmp_path / "pet"))
+    assert [value_at(volume, c) for c in SUV] == pytest.approx(list(SUV.values()), rel=1e-3)
+    assert volume.uptake_min == pytest.approx(60, abs=1e-3)
+
+
+def test_none_with_several_acquisition_times(tmp_path):
+    beds = np.arange(14) // 7 * 180.0
+    series = datasets(per_suv=PER_SUV * FRAME_LOSS * np.exp(-RATE * beds), DecayCorrection="NONE",
+                      CorrectedImage=["ATTN"])
+    for ds, start in zip(series, beds, strict=True):
+        ds.AcquisitionTime = f"11{int(start // 60):02d}00"
+    volume = suv.suv_volume(save(series, tmp_path / "pet"))
+    assert [value_at(volume, c) for c in SUV] == pytest.approx(list(SUV.values()), rel=2e-4)
+
+
+def test_start_equals_the_formula_in_float32(tmp_path):
+    folder = write_series(tmp_path / "pet", slopes=np.linspace(0.5, 2, 14))
+    volume = suv.suv_volume(folder)
+    for k, path in enumerate(sorted(folder.iterdir())):
+        ds = pydicom.dcmread(path)
+        expected = ds.pixel_array * float(ds.RescaleSlope) * (70 * 1000) / (370e6 * 2 ** (-UPTAKE / HALF_LIFE))
+        np.testing.assert_allclose(volume.array[k], expected, rtol=2**-23)
+    assert pytest.approx(2 ** (-UPTAKE / HALF_LIFE)) == DECAYED
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_headers_read_as_pydicom_reads_them(syntax, tmp_path):
+    path = sorted(write_series(tmp_path / "pet", syntax, p7053_1000="0.5").iterdir())[3]
+    header, ds = dicom_file.read_header(path), pydicom.dcmread(path)
+    for keyword in ("PatientID", "Units", "SeriesTime", "StudyInstanceUID", "Manufacturer"):
+        assert dicom_file.text(header, keyword) == str(ds[keyword].value)
+    assert dicom_file.numbers(header, "ImagePositionPatient", 3) == list(ds.ImagePositionPatient)
+    assert dicom_file.integer(header, "Columns") == ds.Columns
+    assert dicom_file.number(header, dicom_file.private(header, 0x7053, "Philips PET Private Group", 0)) == 0.5
+    assert header["RadiopharmaceuticalInformationSequence"][0]["RadionuclideTotalDose"].strip() == b"370000000.0"
+    assert (dicom_file.read_pixels(header) == ds.pixel_array).all()
+    assert [value_at(suv.suv_volume(path.parent), c) for c in SUV] == pytest.approx(list(SUV.values()), rel=2e-4)
+
+
+def test_private_elements_follow_their_creator(tmp_path):
+    series = datasets(Units="CNTS", per_suv=4)
+    for ds in series:
+        ds.private_block(0x7053, "SOMEONE ELSE", create=True).add_new(0x00, "DS", "7")
+        ds.private_block(0x7053, "Philips PET Private Group", create=True).add_new(0x00, "DS", "0.25")
+        assert ds[0x7053, 0x1100].value == 0.25
+    assert value_at(suv.suv_volume(save(series, tmp_path / "pet")), list(SUV)[0]) == pytest.approx(4, rel=2e-4)
+
+
+def test_compressed_pixels(tmp_path):
+    series = datasets()
+    for ds in series:
+        ds.compress(pydicom.uid.RLELossless)
+    volume = suv.suv_volume(save(series, tmp_path / "pet"))
+    assert [value_at(volume, c) for c in SUV] == pytest.approx(list(SUV.values()), rel=2e-4)
+
+
+def test_pixels_that_cannot_be_decoded_are_refused(tmp_path):
+    series = datasets()
+    for ds in series:
+        ds.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLosslessSV1
+        ds.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xc3no JPEG\xff\xd9"])
+        ds["PixelData"].is_undefined_length = True
+    with pytest.raises(suv.Refused, match="JPEG Lossless.*cannot be decoded"):
+        suv.suv_volume(save(series, tmp_path / "pet"))
+
+
+def test_deflated(tmp_path):
+    folder = write_series(tmp_path / "pet", pydicom.uid.DeflatedExplicitVRLittleEndian)
+    assert [value_at(suv.suv_volume(folder), c) for c in SUV] == pytest.approx(list(SUV.values()), rel=2e-4)
+
+
+@pytest.mark.parametrize("sop_class", [LEGACY, ENHANCED])
+def test_multiframe(sop_class, tmp_path):
+    volume = suv.suv_volume(write_multiframe(tmp_path / "pet", sop_class))
+    assert [value_at(volume, c) for c in SUV] == pytest.approx(list(SUV.values()), rel=2e-4)
+    assert volume.units == "BQML" and volume.uptake_min == pytest.approx(60)
+
+
+def test_multiframe_without_functional_groups(tmp_path):
+    path = write_multiframe(tmp_path / "pet", LEGACY)
+    ds = pydicom.dcmread(path)
+    del ds.PerFrameFunctionalGroupsSequence
+    ds.save_as(path)
+    with pytest.raises(suv.Refused, match="NumberOfFrames '14"):
+        suv.suv_volume(path)
+
+
+def test_twelve_bits_with_an_overlay_above(tmp_path):
+    series = datasets(slopes=20.0, BitsStored=12, HighBit=11)
+    for ds in series:
+        pixels = np.frombuffer(ds.PixelData, "<i2")
+        assert 0 <= pixels.min() and pixels.max() < 2048
+        ds.PixelData = (pixels | 0x3000).tobytes()
+    volume = suv.suv_volume(save(series, tmp_path / "pet"))
+    assert [value_at(volume, c) for c in SUV] == pytest.approx(list(SUV.values()), rel=6e-3)
+
+
+def test_other_objects_are_passed_over_and_two_series_are_not(tmp_path):
+    write_series(tmp_path / "a" / "pet")
+    write_series(tmp_path / "a" / "ct", uid="1.2.4", Modality="CT", size=(10, 10, 10))
+    (tmp_path / "a" / "notes.txt").write_text("no DICOM")
+    assert suv.suv_volume(tmp_path / "a").series_uid == "1.2.3.1"
+    write_series(tmp_path / "a" / "pet2", uid="1.2.5")
+    with pytest.raises(suv.Refused, match="2 PET series"):
+        suv.suv_volume(tmp_path / "a")
+    assert suv.suv_volume(sorted((tmp_path / "a" / "pet2").iterdir())).series_uid == "1.2.5.1"
+
+
+def test_uncorrected_only_when_asked(tmp_path):
+    folder = write_series(tmp_path / "pet", CorrectedImage=["DECY"])
+    assert suv.suv_volume(folder, allow_uncorrected=True).array.max() == pytest.approx(4, rel=2e-4)
+
+
+@pytest.mark.parametrize("length", [0, 100, 300, 900, -300])
+def test_truncated_file(length, tmp_path):
+    folder = write_series(tmp_path / "pet")
+    path = folder / "005.dcm"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(suv.Refused, match="005.dcm|breaks off"):
+        suv.suv_volume(folder)
+
+
+@pytest.fixture(scope="module")
+def small_series(tmp_path_factory):
+    return write_series(tmp_path_factory.mktemp("flips") / "pet", spacing=(20.0, 20.0, 20.0))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_flipped_bytes_give_a_refusal_or_a_finite_volume(small_series, data):
+    path = data.draw(st.sampled_from(sorted(small_series.glob("*.dcm"))))
+    original = path.read_bytes()
+    damaged = bytearray(original)
+    for _ in range(data.draw(st.integers(1, 3))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        path.write_bytes(damaged)
+        volume = suv.suv_volume(small_series)
+        assert np.isfinite(volume.array).all()
+    except suv.Refused as refused:
+        assert refused.reason and refused.remedy
+    finally:
+        path.write_bytes(original)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real series is not here")
+def test_real_series():
+    volume = suv.suv_volume(REAL)
+    assert volume.array.shape == (267, 128, 128) and volume.spacing == pytest.approx((3.27, 4.6875, 4.6875))
+    assert volume.array.max() == pytest.approx(66.5, abs=0.05)
+    assert volume.array.mean(dtype=float) == pytest.approx(0.149, abs=0.0005)
+    bladder = np.unravel_index(volume.array.argmax(), volume.array.shape)[0]
+    assert bladder < 100 and volume.array[250:, :, 40:90].max() > 7  # brain at the upper end: the head is at the top
+    assert volume.units == "BQML" and volume.uptake_min == pytest.approx(45.18, abs=0.01)
+    assert any("no date" in warning for warning in volume.warnings)

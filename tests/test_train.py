@@ -1,0 +1,298 @@
+"""train.py, find_best_model.py and predict.py on a small cohort, and the engine under them."""
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, call, error_line, run
+
+import engine
+import find_best_model
+import predict
+import train
+import utils
+from dataset import eval_batch, read_bodies
+from files import InputError
+from manifest import read_manifest
+
+SMALL = ("--weights", "none", "--image_size", "auto", "--margin", 2, "--pool", 2, "--batch_size", 12, "--lr", 0.01,
+         "--threads", 1, "--device", "cpu", "--amp", "off")
+
+
+def fit(folder, *args, output="results"):
+    return call(train, "--data", folder / "data.csv", "--output", folder / output, *SMALL, *args)
+
+
+def best(folder, output="results"):
+    return call(find_best_model, "--dir", folder / output)
+
+
+def weights(path):
+    return utils.read_checkpoint(path)["state_dict"]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+# ---------------------------------------------------------------- the engine
+
+def test_loss_is_binary_cross_entropy_of_both_logits():
+    logits, target = torch.tensor([[0.2, 1.5], [-1.0, 0.3]]), torch.tensor([1, 0])
+
+    def term(z, y, weight=1.0):
+        p = 1 / (1 + np.exp(-z))
+        return -(weight * y * np.log(p) + (1 - y) * np.log(1 - p))
+
+    plain = [term(0.2, 0), term(1.5, 1), term(-1.0, 1), term(0.3, 0)]
+    assert engine.binary_loss(np.array([0, 0, 0, 1]))(logits, target).item() == pytest.approx(np.mean(plain))
+    weighted = [term(0.2, 0, 1 / 3), term(1.5, 1, 3), term(-1.0, 1, 1 / 3), term(0.3, 0, 3)]  # 3 negatives, 1 positive
+    balanced = engine.binary_loss(np.array([0, 0, 0, 1]), balance=True)
+    assert balanced(logits, target).item() == pytest.approx(np.mean(weighted))
+
+
+def test_metrics_are_those_of_the_scans_mean():
+    scans, y = np.array(list("aabbccdd")), np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    p = np.array([0.1, 0.3, 0.9, 0.5, 0.2, 0.9, 0.4, 0.2])  # scans 0.2, 0.7 | 0.55, 0.3
+    assert engine.scan_metrics(scans, y, p) == pytest.approx({"auc": 0.5, "ber": 0.5, "fpr": 0.5, "fnr": 0.5})
+    p[4] = 0.8  # 0.85
+    assert engine.scan_metrics(scans, y, p) == pytest.approx({"auc": 0.75, "ber": 0.5, "fpr": 0.5, "fnr": 0.5})
+
+
+def test_probability_is_the_softmax_of_class_1():
+    p = engine.probabilities(np.array([[0.0, np.log(3.0)], [50.0, -50.0]]))
+    assert p == pytest.approx([0.75, np.exp(-100)])
+
+
+# ---------------------------------------------------------------- a run and its files
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A cohort with two splits trained for three epochs, and best_run.csv."""
+    from conftest import write_cohort
+    folder = tmp_path_factory.mktemp("trained")
+    write_cohort(folder)
+    assert fit(folder, "--split_index", 0, 1, "--nepochs", 3, "--augm", 34, "--early_stopping") is None
+    assert best(folder) is None
+    return folder
+
+
+def test_run_writes_its_log_and_its_best_epoch(trained):
+    for split in (0, 1):
+        log = pd.read_csv(trained / "results" / f"convergence_split{split}_run1.csv")
+        assert list(log.columns) == ["epoch", "split", "metric", "value"]
+        assert len(log) == 3 * 2 * 5 and set(log["metric"]) == {"loss", "auc", "ber", "fpr", "fnr"}
+        auc = log[(log["split"] == "validation") & (log["metric"] == "auc")].set_index("epoch")["value"]
+        content = utils.read_checkpoint(trained / "results" / f"checkpoint_split{split}_run1.pth")
+        assert content["auc"] == auc.max() and content["epoch"] == auc.idxmax()
+        assert isinstance(content["auc"], np.float64)
+        assert content["input"]["pool"] == 2 and content["input"]["spacing_mm"] == 3.27
+        assert tuple(content["input"]["frame"]) == (32, 32)
+    assert not list((trained / "results").glob("last_*")) and not list((trained / "results").glob(".*"))
+
+
+def test_logged_validation_is_what_the_kept_weights_give(trained):
+    table = read_manifest(trained / "data.csv", (0,))
+    table = table[table["split0"] == "val"].reset_index(drop=True)
+    model, content = utils.load_model(trained / "results" / "checkpoint_split0_run1.pth")
+    bodies = read_bodies(table, trained, pool=2)
+    logits, _ = engine.evaluate(model, bodies, np.arange(len(table)), engine.Input(**content["input"]), 8, None)
+    metrics = engine.scan_metrics(table["scan_id"], table["target"], engine.probabilities(logits))
+    assert metrics["auc"] == content["auc"]
+
+
+def test_predictions_are_the_forward_pass_of_the_checkpoint(trained):
+    assert call(predict, "--data", trained / "data.csv", "--output", trained / "pred", "--chptfolder",
+                trained / "results", "--splits", 0, 1, "--set", "val", "test", "--amp", "off") is None
+    table = pd.read_csv(trained / "pred" / "pred_split1_run1.csv", dtype={"hospital": str})
+    assert table["set"].value_counts().to_dict() == {"test": 12, "val": 12}
+    assert (table["set"] == table["split1"]).all() and (table["hospital"] == "007").all()
+    assert [c for c in table if c.startswith("F")] == [f"F{i}" for i in range(1, 513)]
+    rows = read_manifest(trained / "data.csv").set_index("filename").loc[table["filename"]].reset_index()
+    model, content = utils.load_model(trained / "results" / "checkpoint_split1_run1.pth")
+    bodies = read_bodies(rows, trained, pool=2)
+    x = eval_batch(bodies, np.arange(len(rows)), content["input"]["frame"], content["input"]["norm"])
+    with torch.inference_mode():
+        expected = model(x).double().softmax(1)[:, 1].numpy()
+        features = model.embed(x).numpy()
+    np.testing.assert_allclose(table["probs"], expected, rtol=1e-4)
+    np.testing.assert_allclose(table[[f"F{i}" for i in range(1, 513)]], features, rtol=1e-3, atol=1e-5)
+
+
+def test_new_patients_without_target_or_splits(trained):
+    new = pd.read_csv(trained / "data.csv").drop(columns=["target", "split0", "split1"])
+    new.to_csv(trained / "new.csv", index=False)
+    assert call(predict, "--data", trained / "new.csv", "--output", trained / "new", "--chptfolder",
+                trained / "results", "--splits", 0, 1, "--set", "all") is None
+    table = pd.read_csv(trained / "new" / "pred_split0_run1.csv")
+    assert len(table) == 48 and (table["set"] == "all").all() and table["probs"].between(0, 1).all()
+
+
+def test_splits_without_a_model_are_listed_and_exit_1(trained, capsys):
+    assert call(predict, "--data", trained / "data.csv", "--output", trained / "range", "--chptfolder",
+                trained / "results", "--splits", 0, 3) == 1
+    out = capsys.readouterr().out
+    assert "split 2: no model" in out and "split 3: no model" in out
+    assert len(list((trained / "range").glob("pred_*.csv"))) == 2
+
+
+def test_seed_split_and_run_make_the_weights(trained):
+    fit(trained, "--split_index", 1, "--nepochs", 3, "--augm", 34, "--early_stopping", output="again")
+    fit(trained, "--split_index", 1, "--nepochs", 1, "--augm", 34, "--run", 2, output="again")
+    fit(trained, "--split_index", 1, "--nepochs", 1, "--augm", 34, output="again1")
+    assert same(weights(trained / "again" / "checkpoint_split1_run1.pth"),
+                weights(trained / "results" / "checkpoint_split1_run1.pth"))
+    assert not same(weights(trained / "again" / "checkpoint_split1_run2.pth"),
+                    weights(trained / "again1" / "checkpoint_split1_run1.pth"))
+
+
+def test_bad_checkpoints_and_folders_of_checkpoints(trained, tmp_path):
+    args = ("--data", trained / "data.csv", "--output", tmp_path / "pred", "--chptfolder", tmp_path, "--splits", 0, 0)
+    with pytest.raises(InputError, match="best_run.csv: missing; find_best_model.py --dir"):
+        call(predict, *args)
+    (tmp_path / "best_run.csv").write_text("split,run,epoch,metric,value,rank\n0,1,1,auc,0.9,1\n")
+    with pytest.raises(InputError, match="checkpoint_split0_run1.pth: no such checkpoint"):
+        call(predict, *args)
+    (tmp_path / "checkpoint_split0_run1.pth").write_bytes(b"PK\x03\x04 broken")
+    with pytest.raises(InputError, match="checkpoint_split0_run1.pth: not a readable checkpoint"):
+        call(predict, *args)
+    with pytest.raises(InputError, match="no model of splits 5 to 9; it has .0."):
+        call(predict, *args[:-2], 5, 9)
+    (tmp_path / "best_run.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="not a best_run.csv"):
+        call(predict, *args)
+
+
+def test_another_spacing_is_refused(trained):
+    table = pd.read_csv(trained / "data.csv")
+    table["spacing_mm"] = 4.0
+    table.to_csv(trained / "wide.csv", index=False)
+    with pytest.raises(InputError, match="trained on pixels of 3.27 mm, but .*wide.csv has 4.0 mm.*--spacing 3.27"):
+        call(predict, "--data", trained / "wide.csv", "--output", trained / "wide", "--chptfolder", trained / "results")
+
+
+def test_lars_checkpoint_needs_its_input_named(trained, tmp_path):
+    content = utils.read_checkpoint(trained / "results" / "checkpoint_split0_run1.pth")
+    torch.save({k: content[k] for k in ("epoch", "state_dict", "optimizer", "lr_scheduler", "early_stopping", "auc")},
+               tmp_path / "checkpoint_split0_run1.pth")
+    (tmp_path / "best_run.csv").write_text("split,run,epoch,metric,value,rank\n0,1,1,auc,0.9,1\n")
+    args = ("--data", trained / "data.csv", "--output", tmp_path, "--chptfolder", tmp_path, "--splits", 0, 0)
+    with pytest.raises(InputError, match="give --norm and --image_size"):
+        call(predict, *args, "--norm", "lars")
+    assert call(predict, *args, "--norm", "lars", "--image_size", 64, "--amp", "off") is None
+    table = read_manifest(trained / "data.csv", (0,))
+    table = table[table["split0"] == "test"].reset_index(drop=True)
+    x = eval_batch(read_bodies(table, trained), np.arange(len(table)), (64, 64), (2.13, 3.39))
+    model, _ = utils.load_model(tmp_path / "checkpoint_split0_run1.pth")
+    with torch.inference_mode():
+        expected = model(x).double().softmax(1)[:, 1].numpy()
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "pred_split0_run1.csv")["probs"], expected, rtol=1e-4)
+
+
+# ---------------------------------------------------------------- starting from a checkpoint, going on, refusing
+
+@pytest.mark.parametrize(("mode", "moved"), [("--transfer_learning", {"fc"}), ("--finetune", {"fc", "features.7"})])
+def test_frozen_layers_do_not_move_nor_do_their_batch_norms(trained, mode, moved):
+    start = trained / "results" / "checkpoint_split0_run1.pth"
+    fit(trained, "--nepochs", 1, "--checkpoint", start, mode, output=mode.strip("-"))
+    old, new = weights(start), weights(trained / mode.strip("-") / "checkpoint_split0_run1.pth")
+    changed = {k for k in new if not torch.equal(new[k], old[k])}
+    assert {k.split(".")[0] if k.startswith("fc") else ".".join(k.split(".")[:2]) for k in changed} == moved
+
+
+def test_checkpoint_with_another_head_keeps_its_backbone(trained, capsys):
+    start = trained / "results" / "checkpoint_split0_run1.pth"
+    model = utils.ResNet34("complex", hidden=64)
+    utils.load_weights(model, start)
+    assert torch.equal(model.features[0].weight, weights(start)["features.0.weight"])
+    assert "left random, since the checkpoint has another head: fc.0.weight" in capsys.readouterr().out
+
+
+def interrupt_in_epoch(monkeypatch, epoch):
+    whole = engine.train_one_epoch
+
+    def interrupted(*args, **kwargs):
+        if args[-1][-1] == epoch:
+            raise KeyboardInterrupt
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(engine, "train_one_epoch", interrupted)
+
+
+@pytest.mark.parametrize("options", [
+    ("--cls_arch", "complex", "--optimizer", "sgd", "--lr_schedule", "plateau", "--augm", 45, "--oversample"),
+    ("--optimizer", "adamw", "--lr_schedule", "onecycle", "--augm", 3, "--balance"),
+])
+def test_resumed_run_is_the_undisturbed_one_to_the_bit(cohort, monkeypatch, options):
+    options = (*options, "--nepochs", 3)
+    fit(cohort, *options, output="whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_in_epoch(patch, 3)
+        fit(cohort, *options, output="cut")
+    assert (cohort / "cut" / "last_split0_run1.pth").exists()
+    fit(cohort, *options, "--resume", output="cut")
+    assert not (cohort / "cut" / "last_split0_run1.pth").exists()
+    for name in ("convergence_split0_run1.csv",):
+        assert (cohort / "cut" / name).read_bytes() == (cohort / "whole" / name).read_bytes()
+    assert same(weights(cohort / "cut" / "checkpoint_split0_run1.pth"),
+                weights(cohort / "whole" / "checkpoint_split0_run1.pth"))
+
+
+def test_resume_with_other_arguments_is_refused_by_name(cohort, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_in_epoch(patch, 2)
+        fit(cohort, "--nepochs", 3)
+    with pytest.raises(InputError, match="other values of --optimizer, --augm; give the same"):
+        fit(cohort, "--nepochs", 3, "--resume", "--augm", 3, "--optimizer", "adam")
+
+
+def test_finished_run_is_neither_overwritten_nor_trained_twice(trained, capsys):
+    with pytest.raises(InputError, match="--resume goes on with it, --overwrite trains it again"):
+        fit(trained, "--nepochs", 3)
+    before = (trained / "results" / "checkpoint_split0_run1.pth").stat().st_mtime_ns
+    fit(trained, "--nepochs", 3, "--resume")
+    assert "split 0 run 1 is finished" in capsys.readouterr().out
+    assert (trained / "results" / "checkpoint_split0_run1.pth").stat().st_mtime_ns == before
+
+
+def test_sigterm_leaves_a_state_to_go_on_from(cohort):
+    process = subprocess.Popen([sys.executable, ROOT / "train.py", "--data", cohort / "data.csv", "--output",
+                                cohort / "results", *map(str, SMALL), "--nepochs", "400"], stderr=subprocess.PIPE,
+                               stdout=subprocess.DEVNULL, text=True)
+    last = cohort / "results" / "last_split0_run1.pth"
+    while not last.exists() and process.poll() is None:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143 and "interrupted by SIGTERM" in stderr and "Traceback" not in stderr
+    assert "--resume" in stderr
+    assert utils.read_checkpoint(last)["epoch"] >= 1
+    assert not list((cohort / "results").glob(".*.tmp"))
+
+
+def test_bad_input_of_the_commands_is_one_line_and_exit_2(cohort):
+    table = pd.read_csv(cohort / "data.csv")
+    (cohort / "images" / "s007_cor.bin").unlink()
+    assert "s007_cor.bin: missing (row 16" in error_line(run("train.py", "--data", cohort / "data.csv", *SMALL,
+                                                            "--output", cohort / "r"))
+    table[table["split0"] == "train"].to_csv(cohort / "one.csv", index=False)
+    with pytest.raises(InputError, match="split0 val holds no rows"):
+        call(train, "--data", cohort / "one.csv", "--output", cohort / "r")
+    assert "--lr: invalid" in error_line(run("train.py", "--lr", "fast"))
+    assert not (cohort / "r").exists()
+
+
+def test_diverging_training_is_said(cohort):
+    with pytest.raises(InputError, match="the loss is not finite in epoch 1; lower --lr"):
+        fit(cohort, "--nepochs", 1, "--lr", "1e30")
+
+
+@pytest.mark.parametrize("script", ["train.py", "predict.py"])
+def test_help_answers_without_torch(script, tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')")
+    done = run(script, "--help", check=0, env={"PYTHONPATH": str(tmp_path)})
+    assert "python " + script in done.stdout and "default:" in done.stdout

@@ -1,0 +1,201 @@
+import argparse
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+import utils
+from files import InputError
+from utils import EarlyStopping, ResNet34
+
+LARS_HEAD = {"simple": {"fc.weight": (2, 512), "fc.bias": (2,)},
+             "complex": {"fc.0.weight": (128, 512), "fc.0.bias": (128,), "fc.3.weight": (2, 128), "fc.3.bias": (2,)}}
+
+
+def one_channel_torchvision(seed=0):
+    """The plain torchvision network that LARS's is built from: one input channel, two outputs."""
+    torch.manual_seed(seed)
+    net = torchvision.models.resnet34(weights=None)
+    net.conv1 = torch.nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    net.fc = torch.nn.Linear(512, 2)
+    for module in net.modules():  # running statistics that are not the initial ones
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    return net.eval()
+
+
+def lars_checkpoint(net, path):
+    """What LARS saves: features = Sequential of all but the last layer, and its training state."""
+    features = torch.nn.Sequential(*list(net.children())[:-1])
+    state = {f"features.{k}": v for k, v in features.state_dict().items()}
+    state |= {f"fc.{k}": v for k, v in net.fc.state_dict().items()}
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, nesterov=True)
+    torch.save({"epoch": 7, "state_dict": state, "optimizer": optimizer.state_dict(), "lr_scheduler": None,
+                "early_stopping": None, "auc": np.float64(0.93)}, path)
+
+
+@pytest.mark.parametrize("cls_arch", ["simple", "complex"])
+def test_parameters_have_the_names_of_lars(cls_arch):
+    state = ResNet34(cls_arch, hidden=128).state_dict()
+    assert state["features.0.weight"].shape == (64, 1, 7, 7)
+    assert state["features.7.2.conv2.weight"].shape == (512, 512, 3, 3)  # layer4
+    assert {k: tuple(v.shape) for k, v in state.items() if k.startswith("fc")} == LARS_HEAD[cls_arch]
+
+
+def test_lars_checkpoint_gives_the_probabilities_of_plain_torchvision(tmp_path):
+    net = one_channel_torchvision()
+    lars_checkpoint(net, tmp_path / "lars.pth")
+    model, content = utils.load_model(tmp_path / "lars.pth")
+    assert set(content) == {"epoch", "state_dict", "optimizer", "lr_scheduler", "early_stopping", "auc"}
+    assert content["auc"] == 0.93 and not model.training
+    x = torch.randn(3, 1, 96, 64)
+    with torch.inference_mode():
+        assert torch.equal(model(x).softmax(1), net(x).softmax(1))
+
+
+def test_auc_under_the_name_of_numpy_1_is_read(tmp_path):
+    """NumPy 1 pickled its scalars as numpy.core.multiarray.scalar."""
+    lars_checkpoint(one_channel_torchvision(), tmp_path / "new.pth")
+    import zipfile
+    with zipfile.ZipFile(tmp_path / "new.pth") as old, zipfile.ZipFile(tmp_path / "old.pth", "w") as new:
+        for item in old.infolist():
+            new.writestr(item, old.read(item).replace(b"numpy._core", b"numpy.core"))
+    assert utils.load_model(tmp_path / "old.pth")[1]["auc"] == 0.93
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("code of the checkpoint ran",)
+
+
+def test_unreadable_checkpoints_are_refused(tmp_path, capsys):
+    with pytest.raises(InputError, match="none.pth: no such checkpoint"):
+        utils.load_model(tmp_path / "none.pth")
+    (tmp_path / "text.pth").write_text("not a checkpoint")
+    torch.save({"state_dict": {}, "x": Evil()}, tmp_path / "evil.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"state_dict": {"fc.weight": torch.zeros(2, 512)}}, tmp_path / "part.pth")
+    torch.save({"weights": 1}, tmp_path / "other.pth")
+    lars_checkpoint(one_channel_torchvision(), tmp_path / "cut.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:100000])
+    for name in ("text", "evil", "list", "part", "other", "cut"):
+        with pytest.raises(InputError, match=f"{name}.pth: "):
+            utils.load_model(tmp_path / f"{name}.pth")
+    assert "ran" not in capsys.readouterr().out
+
+
+def test_backbone_from_a_torchvision_file_averages_the_first_convolution(tmp_path):
+    torch.manual_seed(0)
+    net = torchvision.models.resnet34(weights=None).eval()
+    torch.save(net.state_dict(), tmp_path / "resnet34.pth")
+    model = ResNet34().eval()
+    utils.load_backbone(model, tmp_path / "resnet34.pth")
+    x = torch.randn(2, 1, 64, 64)
+    net.fc = torch.nn.Identity()
+    with torch.inference_mode():  # grey as three channels of a third each is the mean filter
+        torch.testing.assert_close(model.embed(x), net(x.expand(-1, 3, -1, -1) / 3), rtol=1e-3, atol=1e-5)
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "part.pth")
+    with pytest.raises(InputError, match="not a state_dict of torchvision's ResNet34"):
+        utils.load_backbone(model, tmp_path / "part.pth")
+
+
+def test_imagenet_weights_come_from_torchvisions_cache(tmp_path, monkeypatch):
+    """The real loading code, with a file of our own where torchvision keeps its download."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    name = torchvision.models.ResNet34_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    torch.manual_seed(0)
+    net = torchvision.models.resnet34(weights=None)
+    torch.save(net.state_dict(), tmp_path / "hub" / "checkpoints" / name)
+    model = ResNet34()
+    utils.load_backbone(model, "imagenet")
+    torch.testing.assert_close(model.features[0].weight, net.conv1.weight.mean(1, keepdim=True))
+    assert torch.equal(model.features[7][0].conv1.weight, net.layer4[0].conv1.weight)
+
+
+def test_imagenet_weights_that_cannot_be_downloaded(tmp_path, monkeypatch):
+    def offline(*args, **kwargs):
+        raise URLError("no network")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    monkeypatch.setattr("torch.hub.urlopen", offline)
+    with pytest.raises(InputError, match="cannot be downloaded .*no network.*--weights none.*--weights PATH"):
+        utils.load_backbone(ResNet34(), "imagenet")
+
+
+def test_early_stopping_waits_for_a_thousandth_more():
+    stopper = EarlyStopping(patience=3, min_delta=0.001)
+    assert [stopper.step(v) for v in (0.7, 0.7009, 0.69, 0.702, 0.7029, 0.7, 0.7029)] == [False] * 6 + [True]
+    other = EarlyStopping()
+    other.load_state_dict(stopper.state_dict())
+    assert vars(other) == vars(stopper)
+
+
+def arguments_of(**changes):
+    return argparse.Namespace(**{"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "wd": 1e-4, "lr_schedule": "step",
+                                 "lr_anneal": 15, "nepochs": 4} | changes)
+
+
+def learning_rates(aucs, steps_per_epoch=3, **changes):
+    """The learning rate of each epoch's first batch, as engine.fit steps the schedule."""
+    args = arguments_of(**changes)
+    optimizer = utils.build_optimizer(args, [torch.nn.Parameter(torch.zeros(1))])
+    scheduler = utils.build_scheduler(args, optimizer, steps_per_epoch)
+    rates = []
+    for auc in aucs:
+        rates.append(optimizer.param_groups[0]["lr"])
+        for _ in range(steps_per_epoch):
+            optimizer.step()
+            utils.step_batch(scheduler)
+        utils.step_epoch(scheduler, auc)
+    return rates
+
+
+def test_schedules():
+    assert learning_rates([0.5] * 5, lr_schedule="none") == [0.1] * 5
+    assert learning_rates([0.5] * 5, lr_anneal=2) == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
+    # plateau alone, without the step schedule over it: patience 1, factor 0.1, cooldown 1, floor 1e-5
+    assert learning_rates([0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6], lr_schedule="plateau", lr_anneal=1) == pytest.approx(
+        [0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01])
+    assert min(learning_rates([0.5] * 30, lr_schedule="plateau")) == pytest.approx(1e-5)
+    cycle = learning_rates([0.5] * 4, lr_schedule="onecycle")
+    assert cycle[0] == pytest.approx(0.1 / 25) and max(cycle) > 0.09 and cycle[-1] < 0.03
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam),
+                                            ("adamw", torch.optim.AdamW)])
+def test_optimizers(name, kind):
+    optimizer = utils.build_optimizer(arguments_of(optimizer=name), [torch.nn.Parameter(torch.zeros(1))])
+    assert type(optimizer) is kind and optimizer.defaults["weight_decay"] == 1e-4
+    assert name != "sgd" or optimizer.defaults["nesterov"]
+
+
+def test_freezing_leaves_the_asked_part():
+    model = ResNet34()
+    utils.freeze(model, finetune=True)
+    assert {n.split(".")[1] for n, p in model.named_parameters() if p.requires_grad and n.startswith("feat")} == {"7"}
+    utils.set_train_mode(model)
+    assert not model.features[6].training and model.features[7].training and model.fc.training
+    utils.freeze(model, transfer_learning=True)
+    assert {n for n, p in model.named_parameters() if p.requires_grad} == {"fc.weight", "fc.bias"}
+
+
+def test_precision_follows_the_processor(monkeypatch):
+    cpu = torch.device("cpu")
+    for name in ("avx512_bf16", "amx_bf16"):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=name: {name: True})
+        assert utils.choose_amp("auto", cpu) is torch.bfloat16
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True})
+    assert utils.choose_amp("auto", cpu) is None
+    assert utils.choose_amp("bf16", cpu) is torch.bfloat16 and utils.choose_amp("off", cpu) is None
+
+
+def test_device_that_is_not_there():
+    with pytest.raises(InputError, match="--device nonsense: not on this machine"):
+        utils.choose_device("nonsense")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="--device cuda:5"):
+            utils.choose_device("cuda:5")

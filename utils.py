@@ -1,0 +1,242 @@
+"""ResNet34 for one-channel MIPs, optimizers, schedules, early stopping, checkpoints."""
+import pickle
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import torch
+import torchvision
+from torch import nn
+
+from files import InputError, replace_file
+
+FEATURES = 512
+LAYER4 = 7  # its place in ResNet34.features
+
+
+# ---------------------------------------------------------------- the network
+
+class ResNet34(nn.Module):
+    """torchvision's ResNet34 with one input channel; the parameters have the names of LARS.
+
+    Args:
+        cls_arch (str): "simple": fc = Linear(512, 2); "complex": fc = Linear, ReLU, Dropout, Linear.
+        hidden (int): units between the two layers of the complex head.
+        dropout (float): of the complex head.
+    """
+
+    def __init__(self, cls_arch="simple", hidden=256, dropout=0.5):
+        super().__init__()
+        net = torchvision.models.resnet34(weights=None, zero_init_residual=True)
+        net.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+        nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.features = nn.Sequential(*list(net.children())[:-1])
+        if cls_arch == "simple":
+            self.fc = nn.Linear(FEATURES, 2)
+        else:
+            self.fc = nn.Sequential(nn.Linear(FEATURES, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 2))
+
+    def embed(self, x):
+        """(B, 1, rows, columns) -> (B, 512), what F1..F512 of a prediction are."""
+        return self.features(x).flatten(1)
+
+    def forward(self, x):
+        """(B, 1, rows, columns) -> (B, 2) logits of Deauville 1-3 and 4-5."""
+        return self.fc(self.embed(x))
+
+
+def load_backbone(model, weights):
+    """Start `model.features` from "imagenet", "none" (random) or the file of a torchvision ResNet34's state_dict.
+
+    The first convolution's three colour channels are averaged to one. Raises InputError where it cannot be done.
+    """
+    if weights == "none":
+        return
+    if weights == "imagenet":
+        try:
+            state = torchvision.models.ResNet34_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+        except (URLError, OSError, RuntimeError) as error:
+            raise InputError(f"ImageNet weights cannot be downloaded ({error}); use --weights none, or --weights PATH "
+                             "with a file of torchvision's ResNet34 weights") from None
+    else:
+        state = read_checkpoint(weights)
+        state = state.get("state_dict", state)
+    try:
+        state["conv1.weight"] = state["conv1.weight"].mean(1, keepdim=True)
+        names = ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool"]
+        model.features.load_state_dict({f"{names.index(key.split('.')[0])}.{key.split('.', 1)[1]}": value
+                                        for key, value in state.items() if not key.startswith("fc.")})
+    except (KeyError, ValueError, RuntimeError, IndexError) as error:
+        raise InputError(f"--weights {weights}: not a state_dict of torchvision's ResNet34: {_short(error)}") from None
+
+
+def freeze(model, transfer_learning=False, finetune=False):
+    """Leave only the head (transfer_learning) or layer4 and the head (finetune) to be trained."""
+    if transfer_learning or finetune:
+        model.features.requires_grad_(False)
+    if finetune:
+        model.features[LAYER4].requires_grad_(True)
+
+
+def set_train_mode(model):
+    """Training mode, but evaluation mode for what is frozen: its batch-norm statistics stay as they are."""
+    model.train()
+    for module in model.features:
+        if not any(p.requires_grad for p in module.parameters()):
+            module.eval()
+
+
+# ---------------------------------------------------------------- optimizers and schedules
+
+def build_optimizer(args, parameters):
+    """--optimizer with --lr, --wd, --momentum, over the parameters that are trained."""
+    parameters = [p for p in parameters if p.requires_grad]
+    if args.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=args.lr, momentum=args.momentum, weight_decay=args.wd,
+                               nesterov=args.momentum > 0)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[args.optimizer](parameters, lr=args.lr,
+                                                                                  weight_decay=args.wd)
+
+
+def build_scheduler(args, optimizer, steps_per_epoch):
+    """--lr_schedule -> a scheduler or None. onecycle steps once a batch, the others once an epoch (`step_epoch`)."""
+    if args.lr_schedule == "step":
+        return torch.optim.lr_scheduler.StepLR(optimizer, step_size=args.lr_anneal, gamma=0.1)
+    if args.lr_schedule == "plateau":
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", factor=0.1, patience=1, cooldown=1,
+                                                          min_lr=1e-5)
+    if args.lr_schedule == "onecycle":
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=args.nepochs * steps_per_epoch)
+    return None
+
+
+def step_batch(scheduler):
+    if isinstance(scheduler, torch.optim.lr_scheduler.OneCycleLR):
+        scheduler.step()
+
+
+def step_epoch(scheduler, auc):
+    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        scheduler.step(auc)
+    elif isinstance(scheduler, torch.optim.lr_scheduler.StepLR):
+        scheduler.step()
+
+
+class EarlyStopping:
+    """Says stop after `patience` epochs without `min_delta` more than the best value."""
+
+    def __init__(self, patience=5, min_delta=0.001):
+        self.patience, self.min_delta, self.best, self.waited = patience, min_delta, None, 0
+
+    def step(self, value):
+        """Take an epoch's validation AUC; True where training should stop."""
+        if self.best is None or value > self.best + self.min_delta:
+            self.best, self.waited = value, 0
+        else:
+            self.waited += 1
+        return self.waited >= self.patience
+
+    def state_dict(self):
+        return dict(vars(self))
+
+    def load_state_dict(self, state):
+        vars(self).update(state)
+
+
+# ---------------------------------------------------------------- checkpoints
+
+def save_checkpoint(path, content):
+    """torch.save, whole or not at all."""
+    with replace_file(path, "wb") as file:
+        torch.save(content, file)
+
+
+def read_checkpoint(path):
+    """A checkpoint's content on the CPU, read as data only: tensors, numbers and texts (`weights_only`), no code.
+
+    NumPy scalars are let through: LARS stores its AUC as one, under the name of NumPy 1 or 2. Raises InputError.
+    """
+    scalar = np._core.multiarray.scalar
+    allowed = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype,
+               np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType]
+    try:
+        with torch.serialization.safe_globals(allowed):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such checkpoint") from None
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, TypeError) as error:
+        reason = _short(str(error).split("WeightsUnpickler error:")[-1])  # without torch's advice to run its code
+        raise InputError(f"{path}: not a readable checkpoint: {reason}; give one of train.py or LARS") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not a checkpoint: it holds a {type(content).__name__}")
+    return content
+
+
+def load_model(path):
+    """A checkpoint of this toolkit or of LARS -> (model in evaluation mode, the checkpoint's content).
+
+    The architecture is read from the parameters' shapes, so LARS's files need no more than they hold.
+    """
+    content = read_checkpoint(path)
+    state = {name.removeprefix("module."): value for name, value in content.get("state_dict", {}).items()}
+    if "fc.weight" in state:
+        model = ResNet34("simple")
+    elif "fc.0.weight" in state:
+        model = ResNet34("complex", state["fc.0.weight"].shape[0], content.get("model", {}).get("dropout", 0.5))
+    else:
+        raise InputError(f"{path}: no checkpoint of a ResNet34 with a head `fc`; it has {', '.join(list(content)[:5])}")
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(f"{path}: its weights do not fit ResNet34: {_short(error)}") from None
+    return model.eval(), content
+
+
+def load_weights(model, path):
+    """Start the model from a checkpoint of this toolkit or of LARS; a head of another shape stays random, named."""
+    trained, _ = load_model(path)
+    state = trained.state_dict()
+    own = model.state_dict()
+    left = [name for name in own if name not in state or state[name].shape != own[name].shape]
+    model.load_state_dict({name: state[name] for name in own if name not in left}, strict=False)
+    if left:
+        print(f"{path}: left random, since the checkpoint has another head: {', '.join(left)}")
+
+
+def run_file(folder, kind, split, run):
+    """The path of a run's file: kind is checkpoint, last, convergence or pred."""
+    suffix = ".pth" if kind in ("checkpoint", "last") else ".csv"
+    return Path(folder) / f"{kind}_split{split}_run{run}{suffix}"
+
+
+def set_threads(threads):
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def choose_device(name):
+    """--device -> torch.device. Raises InputError for one that this machine does not have."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"--device {name}: not on this machine: {_short(error)}") from None
+    return device
+
+
+def choose_amp(amp, device):
+    """--amp -> torch.bfloat16 or None (float32). auto: bfloat16 where the hardware computes it."""
+    if amp != "auto":
+        return torch.bfloat16 if amp == "bf16" else None
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
+    if device.type == "cpu":
+        processor = torch.cpu.get_capabilities()
+        return torch.bfloat16 if processor.get("avx512_bf16") or processor.get("amx_bf16") else None
+    return None
+
+
+def _short(error):
+    return " ".join(str(error).split())[:200] or type(error).__name__
