@@ -43,9 +43,11 @@ VENDORS = {
 DECOYS = ("bowel", "brown_fat", "marrow", "injection", "bladder", "heart", "ureter", "muscle")
 # Probability of each decoy in negative and positive scans: the difference balances what lesions add to intensity.
 DECOY_RATE = {
-    "bowel": (0.35, 0.20), "brown_fat": (0.20, 0.10), "marrow": (0.22, 0.10), "injection": (0.20, 0.15),
-    "bladder": (0.30, 0.25), "heart": (0.40, 0.35), "ureter": (0.25, 0.25), "muscle": (0.20, 0.10),
+    "bowel": (0.30, 0.20), "brown_fat": (0.14, 0.10), "marrow": (0.18, 0.10), "injection": (0.20, 0.15),
+    "bladder": (0.30, 0.25), "heart": (0.40, 0.35), "ureter": (0.25, 0.25), "muscle": (0.15, 0.10),
 }
+
+
 def get_args_parser():
     parser = Parser(__doc__)
     group = parser.add_argument_group("output")
@@ -160,16 +162,16 @@ def plan_lesions(rng, score, sites, seen):
         sites = [s for s in sites if s not in SOLID_ORGANS][:rng.integers(1, 3)]
         reference, low, high = ("pool", 0.75, 0.97) if score == 2 else ("liver", 0.84, 0.95)
         return [(site, reference, rng.uniform(low, high)) for site in sites]
-    top = rng.uniform(1.75, 1.97) if score == 4 else rng.uniform(2.3, 4.4)
+    top = rng.uniform(1.8, 1.98) if score == 4 else rng.uniform(2.3, 4.4)
     if score == 4 and seen:
         sites = [int(s) for s in rng.permutation(sorted(seen))]
     if score == 5 and seen and rng.random() < 0.3:
-        top = rng.uniform(1.75, 3)
+        top = rng.uniform(1.8, 3)
         sites = [int(s) for s in rng.permutation(sorted(set(SITES) - seen))][:1] + sites
     lesions = [(sites[0], "liver", top)]
     for site in list(dict.fromkeys(sites))[1:rng.integers(2, 5) if score == 4 else rng.integers(3, 7)]:
-        if rng.random() < 0.85:
-            lesions.append((site, "liver", max(1.5, top * rng.uniform(0.5, 0.75))))
+        if rng.random() < 0.9:
+            lesions.append((site, "liver", max(1.6, top * rng.uniform(0.65, 0.85))))
         elif site not in SOLID_ORGANS:
             lesions.append((site, "liver", rng.uniform(0.7, 0.95)))
     return lesions

@@ -31,7 +31,7 @@ SOLID_ORGANS = (20, 25)
 NO_LESION = 51
 STANDARD_TRUNK = 840.0  # mm from vertex to crotch in the standard body
 LIVER_VOI, LIVER_VOI_DIAMETER = (-80, 5, 605), 30.0  # clear of the liver lesions' places
-POOL_VOI, POOL_VOI_DIAMETER = (-18, -30, 415), 14.0  # ascending aorta
+POOL_VOI, POOL_VOI_DIAMETER = (20, 37, 540), 14.0  # lower descending aorta
 FWHM = 6.0  # mm, partial volume
 NOISE = 0.11  # standard deviation at SUV 1
 AMBIGUOUS = 1.3  # no lesion lies between 1.0 and this many times the liver
@@ -148,10 +148,13 @@ def draw(patient, scan, noise=True):
         patient (dict), scan (dict): from `patient_parameters`. noise (bool): False gives the noise-free volume.
 
     Returns:
-        (float32 array (z, y, x) of SUV, feet to head, front to back, patient's right to left; truth dict): truth has
-        `axes` (z, y, x coordinates of voxel centres, LPS mm), `voxel` (z, y, x mm), `liver`, `pool` (mean SUV),
-        `liver_voi`, `pool_voi` (x, y, z, diameter; mm), `lesions` (dicts site, x, y, z, diameter, suv; suv is the
-        noise-free maximum in that sphere), `deauville`, `target`, `target_loc`.
+        (float32 array (z, y, x) of SUV, feet to head, front to back, patient's right to left; dict truth): truth has
+        `axes` (z, y, x of the voxel centres), `origin` (x, y, z of the vertex), `voxel` (z, y, x), `liver`, `pool`
+        (mean SUV), `liver_voi`, `pool_voi` (x, y, z, diameter), `lesions` (dicts of site, x, y, z, diameter, suv, the
+        noise-free maximum in that sphere), `deauville`, `target`, `target_loc`. Places are DICOM's LPS, lengths mm.
+
+    Raises:
+        RuntimeError: a lesion came out between liver and 1.3 times liver, where its label would be doubtful.
     """
     shape = np.random.default_rng([patient["seed"], patient["index"], 1])  # the body, alike in all scans
     rng = np.random.default_rng([patient["seed"], patient["index"], 2, scan["number"]])
@@ -170,7 +173,8 @@ def draw(patient, scan, noise=True):
     draw_decoys(canvas, patient, scan, suv, rng)
     sigma = [FWHM / math.sqrt(8 * math.log(2)) / v for v in (canvas.distance, canvas.pixel, canvas.pixel)]
     clean = gaussian_filter(canvas.volume, sigma, truncate=3)
-    truth = {"axes": (canvas.z, canvas.y, canvas.x), "voxel": (canvas.distance, canvas.pixel, canvas.pixel),
+    truth = {"origin": origin, "axes": (canvas.z, canvas.y, canvas.x),
+             "voxel": (canvas.distance, canvas.pixel, canvas.pixel),
              "liver_voi": (*canvas.to_mm(LIVER_VOI), LIVER_VOI_DIAMETER),
              "pool_voi": (*canvas.to_mm(POOL_VOI), POOL_VOI_DIAMETER)}
     for name in ("liver", "pool"):
@@ -300,7 +304,7 @@ def draw_heart(canvas, suv, shape):
     canvas.ellipsoid((26, -22, 474), (20 * size, 21 * size, 36 * size), blood, -turn)
     canvas.tube([(0, -28, 450), (-18, -30, 420), (-16, -26, 400)], 16, blood)
     canvas.tube([(-16, -26, 400), (2, 0, 378), (20, 34, 398), (24, 42, 500), (12, 26, 600), (10, 8, 705)],
-                [14, 13, 12, 11, 9], blood)
+                [14, 13, 12, 12, 9], blood)
     canvas.tube([(-28, -18, 450), (-26, -18, 350), (-45, -5, 270)], [10, 7], blood)
     canvas.tube([(-26, -5, 490), (-20, 12, 600), (-14, 14, 705)], 10, blood)
     for side in (-1, 1):
@@ -410,8 +414,9 @@ def draw_decoys(canvas, patient, scan, suv, rng):
 def draw_lesions(canvas, clean, patient, scan, truth, sigma):
     """Add the planned lesions to the blurred volume, in place, and list them in `truth["lesions"]`.
 
-    Blurring is linear, so a lesion is an excess that is blurred alone and scaled to give its planned SUV. A lesion in a
-    place too hot for it to be seen is moved, and left out after thirty tries.
+    Blurring is linear, so a lesion is an excess that is blurred alone and scaled to give its planned SUV. A lesion is
+    moved where the place is too hot for it to be seen, or close to another lesion or a reference sphere; it is left out
+    after thirty tries.
     """
     truth["lesions"] = []
     coronal, sagittal = clean.max(1), clean.max(2)
@@ -422,19 +427,24 @@ def draw_lesions(canvas, clean, patient, scan, truth, sigma):
         for attempt in range(30):
             nodes = cluster(canvas, rng, site, bright + (bright and order == 0), 4 + 0.5 * attempt)
             hidden = max(voi(clean, truth["axes"], node).max(initial=0) for node in nodes) > 0.75 * suv
-            hidden |= any(math.dist(node[:3], [lesion[k] for k in "xyz"]) < (node[3] + lesion["diameter"]) / 2 + 20
-                          for node in nodes for lesion in truth["lesions"])
+            taken = [truth["liver_voi"], truth["pool_voi"], *(place_of(lesion) for lesion in truth["lesions"])]
+            hidden |= any(math.dist(node[:3], other[:3]) < (node[3] + other[3]) / 2 + 12
+                          for node in nodes for other in taken)
             if bright and not hidden:
                 x, y, z, _ = nodes[0]
                 k, j, i = (int(np.abs(axis - c).argmin()) for axis, c in zip(truth["axes"], (z, y, x), strict=True))
                 hidden = coronal[k, i] > 0.8 * suv or sagittal[k, j] > 0.8 * suv
             if not hidden:
-                goals = suv * np.concatenate([[1], rng.uniform(0.8, 1, len(nodes) - 1)])
-                goals = np.maximum(goals, 1.38 * truth["liver"]) if bright else goals
+                goals = suv * np.concatenate([[1], rng.uniform(0.85, 1, len(nodes) - 1)])
+                goals = np.maximum(goals, 1.45 * truth["liver"]) if bright else goals
                 add_cluster(clean, truth["axes"], nodes, goals, sigma)
                 truth["lesions"] += [dict(zip(("site", "x", "y", "z", "diameter"), (site, *node), strict=True))
                                      for node in nodes]
                 break
+
+
+def place_of(lesion):
+    return [lesion[key] for key in ("x", "y", "z", "diameter")]
 
 
 def cluster(canvas, rng, site, bulk, scatter):
@@ -442,7 +452,7 @@ def cluster(canvas, rng, site, bulk, scatter):
     places = SITES[site][1]
     centre = canvas.to_mm(np.array(places[rng.integers(len(places))]) + rng.normal(0, scatter, 3))
     organ = site in SOLID_ORGANS
-    count, smallest, largest = ((1, 14, 26), (5, 18, 34), (7, 20, 40))[bulk]
+    count, smallest, largest = ((1, 14, 26), (6, 18, 34), (8, 22, 40))[bulk]
     nodes = []
     for k in range(rng.integers(count, count + 1 + (bulk > 0) * 3)):
         diameter = rng.uniform(smallest, largest)
@@ -463,22 +473,22 @@ def add_cluster(clean, axes, nodes, goals, sigma):
                 for axis, low, high in zip(axes, places.min(0), places.max(0), strict=True))
     local = [axis[c] for axis, c in zip(axes, cut, strict=True)]
     step = float(np.diff(axes[1][:2])[0])
-    base, excess = clean[cut], np.float32(0)
+    base, excess, inside = clean[cut], np.float32(0), False
     for place, node, goal in zip(places, nodes, goals, strict=True):
         dz, dy, dx = np.ix_(*[axis - c for axis, c in zip(local, place, strict=True)])
         distance = np.sqrt(dz ** 2 + dy ** 2 + dx ** 2)
         cover = np.clip((node[3] / 2 - distance) / step + 0.5, 0, 1).astype(np.float32)
         blurred = gaussian_filter(cover, sigma, truncate=3)
         sphere = distance <= node[3] / 2
-        excess = np.maximum(excess, blurred * ((goal - base[sphere]) / blurred[sphere]).min())
-    base += excess
+        excess, inside = np.maximum(excess, blurred * ((goal - base[sphere]) / blurred[sphere]).min()), inside | sphere
+    base += excess * min(1, ((max(goals) - base[inside]) / excess[inside]).min())
 
 
 def score_truth(clean, scan, truth):
     """Measure every lesion in the noise-free volume and derive Deauville score, target and site from it."""
     liver, pool = truth["liver"], truth["pool"]
     for lesion in truth["lesions"]:
-        lesion["suv"] = float(voi(clean, truth["axes"], [lesion[k] for k in ("x", "y", "z", "diameter")]).max())
+        lesion["suv"] = float(voi(clean, truth["axes"], place_of(lesion)).max())
         if liver < lesion["suv"] < AMBIGUOUS * liver:
             raise RuntimeError(f"a lesion of SUV {lesion['suv']:.2f} lies between liver, {liver:.2f}, and 1.3 x liver")
     hottest = max(truth["lesions"], key=lambda lesion: lesion["suv"], default=None)

@@ -7,7 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import settings
 
+os.environ["OMP_NUM_THREADS"] = "1"  # the tests run in two processes: make test
+settings.register_profile("seeded", derandomize=True, deadline=None)  # the same examples every time
+settings.load_profile("seeded")
 ROOT = Path(__file__).resolve().parents[1]
 
 

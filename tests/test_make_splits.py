@@ -192,9 +192,11 @@ def broken(change):
     (lambda t: t.__setitem__("target", list(t["target"])[:-1] + [""]), "target = '' is not 0"),
     (lambda t: t.__setitem__("target", ["1" if t["target"][0] == "0" else "0"] + list(t["target"])[1:]),
      r"scan P000-0\): target = '.' differs between the rows"),
-    (lambda t: t.__setitem__("patient_id", ["x"] + list(t["patient_id"])[1:]), r"scan P000-0\): patient_id = .* differs"),
+    (lambda t: t.__setitem__("patient_id", ["x"] + list(t["patient_id"])[1:]),
+     r"scan P000-0\): patient_id = .* differs"),
     (lambda t: t.__setitem__("patient_id", [""] + list(t["patient_id"])[1:]), "patient_id"),
-    (lambda t: t.__setitem__("filename", [t["filename"][1]] + list(t["filename"])[1:]), "row 3 .*filename = .* is there twice"),
+    (lambda t: t.__setitem__("filename", [t["filename"][1]] + list(t["filename"])[1:]),
+     "row 3 .*filename = .* is there twice"),
     (lambda t: t.__delitem__("target"), "no column target"),
     (lambda t: t.__setitem__("target", "0"), "holds none with target 1"),
 ])
