@@ -80,9 +80,9 @@ def write_json(data, path):
         file.write("\n")
 
 
-def progress(items, description, unit):
-    """A tqdm bar over `items`, shown from the second second on and taken away at the end; use it in a `with`."""
-    return tqdm(items, desc=description, unit=unit, delay=1, leave=False)
+def progress(items, description, unit, total=None):
+    """A tqdm bar over `items`, for use in a `with`: shown from the second second on, taken away at the end."""
+    return tqdm(items, desc=description, unit=unit, total=total, delay=1, leave=False)
 
 
 def _umask():

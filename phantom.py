@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from arguments import Parser, run_script
-from files import InputError, write_csv
+from files import InputError, progress, write_csv
 from phantom_body import SITES, SOLID_ORGANS, STANDARD_TRUNK, draw
 
 GRIDS = ((96, 5.3, 4.7), (92, 5.6, 5.0), (100, 5.15, 4.9))  # columns and rows, pixel, slice distance; mm
@@ -43,8 +43,8 @@ VENDORS = {
 DECOYS = ("bowel", "brown_fat", "marrow", "injection", "bladder", "heart", "ureter", "muscle")
 # Probability of each decoy in negative and positive scans: the difference balances what lesions add to intensity.
 DECOY_RATE = {
-    "bowel": (0.30, 0.20), "brown_fat": (0.14, 0.10), "marrow": (0.18, 0.10), "injection": (0.20, 0.15),
-    "bladder": (0.30, 0.25), "heart": (0.40, 0.35), "ureter": (0.25, 0.25), "muscle": (0.15, 0.10),
+    "bowel": (0.40, 0.15), "brown_fat": (0.14, 0.10), "marrow": (0.26, 0.06), "injection": (0.20, 0.15),
+    "bladder": (0.30, 0.25), "heart": (0.40, 0.35), "ureter": (0.25, 0.25), "muscle": (0.20, 0.08),
 }
 
 
@@ -56,13 +56,13 @@ def get_args_parser():
     group.add_argument("--patients", type=int, default=250, metavar="N", help="patients; each has one to three scans")
     group.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
     group.add_argument("--arms", choices=("mixed", "up", "down"), default="mixed", help="position of the arms")
-    group.add_argument("--workers", type=int, default=1, metavar="W", help="processes; they do not change the result")
+    group.add_argument("--workers", type=int, default=os.cpu_count() or 1,
+                       metavar="W", help="processes; they do not change the result")
     return parser
 
 
 def main(args):
     import pandas as pd
-    from tqdm import tqdm
 
     for name, lowest in (("patients", 1), ("seed", 0), ("workers", 1)):
         if getattr(args, name) < lowest:
@@ -70,13 +70,10 @@ def main(args):
     output = Path(args.output)
     patients = [patient_parameters(args.seed, index, args.arms) for index in range(args.patients)]
     check_output(output, {patient["patient"] for patient in patients})
-    rows = []
-    scans = sum(len(patient["scans"]) for patient in patients)
-    with Pool(args.workers, leave_interrupts) as pool, tqdm(total=scans, unit="scan", desc="phantom") as bar:
-        for labels in pool.imap(partial(write_patient, output=output), patients):
-            rows += labels
-            bar.update(len(labels))
-    table = pd.DataFrame(rows)
+    with Pool(args.workers, leave_interrupts) as pool:
+        made = pool.imap(partial(write_patient, output=output), patients)
+        with progress(made, "phantom", "patient", len(patients)) as bar:
+            table = pd.DataFrame([row for rows in bar for row in rows])
     write_csv(table, output / "labels.csv")
     print(f"{len(table)} SYNTHETIC scans of {len(patients)} patients, {table.target.sum()} with target 1: {output}")
     print(f"labels: {output / 'labels.csv'}")
@@ -135,7 +132,7 @@ def patient_parameters(seed, index, arms="mixed"):
         "thigh": float(rng.uniform(70, 110)), "arms": arms, "scans": []}
     if arms == "mixed":
         patient["arms"] = "up" if rng.random() < 0.75 else "down"
-    sites = [int(s) for s in rng.permutation(list(SITES))[:rng.integers(4, 7)]]
+    sites = [int(s) for s in rng.permutation(list(SITES))[:rng.integers(6, 9)]]
     day, seen = int(rng.integers(0, 700)), set()
     for number in range(1, 1 + int(rng.choice([1, 2, 3], p=[0.45, 0.35, 0.2]))):
         score = int(rng.choice([1, 2, 3, 4, 5], p=[0.2, 0.2, 0.15, 0.2, 0.25]))
@@ -162,15 +159,15 @@ def plan_lesions(rng, score, sites, seen):
         sites = [s for s in sites if s not in SOLID_ORGANS][:rng.integers(1, 3)]
         reference, low, high = ("pool", 0.75, 0.97) if score == 2 else ("liver", 0.84, 0.95)
         return [(site, reference, rng.uniform(low, high)) for site in sites]
-    top = rng.uniform(1.8, 1.98) if score == 4 else rng.uniform(2.3, 4.4)
+    top = rng.uniform(1.8, 1.98) if score == 4 else rng.uniform(2.5, 4.4)
     if score == 4 and seen:
         sites = [int(s) for s in rng.permutation(sorted(seen))]
     if score == 5 and seen and rng.random() < 0.3:
         top = rng.uniform(1.8, 3)
         sites = [int(s) for s in rng.permutation(sorted(set(SITES) - seen))][:1] + sites
     lesions = [(sites[0], "liver", top)]
-    for site in list(dict.fromkeys(sites))[1:rng.integers(2, 5) if score == 4 else rng.integers(3, 7)]:
-        if rng.random() < 0.9:
+    for site in list(dict.fromkeys(sites))[1:rng.integers(3, 6) if score == 4 else rng.integers(4, 8)]:
+        if rng.random() < 0.93:
             lesions.append((site, "liver", max(1.6, top * rng.uniform(0.65, 0.85))))
         elif site not in SOLID_ORGANS:
             lesions.append((site, "liver", rng.uniform(0.7, 0.95)))

@@ -11,6 +11,8 @@ import math
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from files import InputError
+
 # Code -> (name, places): millimetres in the standard body, (to the left, to the back, below the vertex); see Canvas.
 SITES = {
     1: ("cervical", ((40, 8, 232), (-40, 8, 232))),
@@ -58,12 +60,12 @@ def uptakes(rng, decoys):
     return {
         "liver": liver, "blood": blood, "mediastinum": 0.6 * blood, "spleen": liver * rng.uniform(0.7, 0.9),
         "heart": float(np.clip(heart, 1.3 * blood, 14)), "bladder": float(np.clip(bladder, 8, 70)),
-        "brain": float(np.clip(rng.lognormal(math.log(9.5), 0.2), 6, 14)),
+        "brain": float(np.clip(rng.lognormal(math.log(9.5), 0.25), 6, 15)),
         "kidney": float(np.clip(rng.lognormal(math.log(3.6), 0.25), 2.3, 7)),
         "pelvis": float(np.clip(rng.lognormal(math.log(6), 0.3), 3, 12)),
         "marrow": liver * rng.uniform(1.1, 2.0) if "marrow" in decoys else rng.uniform(0.9, 1.4),
-        "muscle": rng.uniform(0.5, 0.7), "fat": rng.uniform(0.2, 0.3), "lung": rng.uniform(0.33, 0.48),
-        "bowel": rng.uniform(0.8, 1.5), "stomach": rng.uniform(1.2, 2.4), "pancreas": rng.uniform(1.2, 1.8),
+        "muscle": rng.uniform(0.42, 0.85), "fat": rng.uniform(0.17, 0.33), "lung": rng.uniform(0.3, 0.5),
+        "bowel": rng.uniform(0.8, 1.7), "stomach": rng.uniform(1.2, 2.4), "pancreas": rng.uniform(1.2, 1.8),
         "tonsil": rng.uniform(2, 4), "salivary": rng.uniform(1.3, 2.4), "oral": rng.uniform(1, 2),
         "thyroid": rng.uniform(0.9, 1.6), "eye": rng.uniform(1.2, 2.6), "gonad": rng.uniform(1.5, 3)}
 
@@ -154,7 +156,7 @@ def draw(patient, scan, noise=True):
         noise-free maximum in that sphere), `deauville`, `target`, `target_loc`. Places are DICOM's LPS, lengths mm.
 
     Raises:
-        RuntimeError: a lesion came out between liver and 1.3 times liver, where its label would be doubtful.
+        InputError: a lesion came out between liver and 1.3 times liver, where its label would be doubtful.
     """
     shape = np.random.default_rng([patient["seed"], patient["index"], 1])  # the body, alike in all scans
     rng = np.random.default_rng([patient["seed"], patient["index"], 2, scan["number"]])
@@ -490,7 +492,8 @@ def score_truth(clean, scan, truth):
     for lesion in truth["lesions"]:
         lesion["suv"] = float(voi(clean, truth["axes"], place_of(lesion)).max())
         if liver < lesion["suv"] < AMBIGUOUS * liver:
-            raise RuntimeError(f"a lesion of SUV {lesion['suv']:.2f} lies between liver, {liver:.2f}, and 1.3 x liver")
+            raise InputError(f"a lesion of SUV {lesion['suv']:.2f} lies between liver, {liver:.2f}, and 1.3 x liver, where "
+                             "its label would be doubtful; give another --seed")
     hottest = max(truth["lesions"], key=lambda lesion: lesion["suv"], default=None)
     new = any(lesion["site"] not in scan["known_sites"] and lesion["suv"] > liver for lesion in truth["lesions"])
     truth["deauville"] = deauville(hottest["suv"] if hottest else None, pool, liver, new and scan["number"] > 1)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from arguments import EXIT_SOME_FAILED, Parser, run_script
 from dicom_file import DICOM_SUFFIXES, SERIES_UID, NotDicom, Refused, is_pet, read_header, text
-from files import InputError, replace_file, write_csv
+from files import InputError, progress, replace_file, write_csv
 from geometry import first_centre, project
 from suv import suv_volume
 
@@ -51,7 +51,6 @@ def get_args_parser():
 
 
 def main(args):
-    from tqdm import tqdm
     folder, output = Path(args.input), Path(args.output)
     if not folder.is_dir():
         raise InputError(f"--input {folder}: no such folder; give the folder that holds the DICOM files")
@@ -63,8 +62,8 @@ def main(args):
     with _processes(args.workers) as run:
         paths = [os.path.join(where, name) for where, _, names in os.walk(folder) for name in names if name[0] != "."]
         paths = sorted(filter(os.path.isfile, paths))
-        seen = tqdm(run(peek, paths, 64), total=len(paths), desc="finding PET series", unit="file", disable=None)
-        studies, errors = group_series(seen, folder)
+        with progress(run(peek, paths, 64), "finding PET series", "file", len(paths)) as seen:
+            studies, errors = group_series(seen, folder)
         if not studies and not errors:
             raise InputError(f"--input {folder}: no PET image (Modality PT) among {len(paths)} files; give the folder "
                              "that holds the DICOM studies")
@@ -81,10 +80,10 @@ def main(args):
         convert = functools.partial(convert_study, output=output, key=key, spacing=args.spacing,
                                     allow_uncorrected=args.allow_uncorrected)
         rows = []
-        for made, error in tqdm(run(convert, jobs, 1), total=len(jobs), desc="SUV and MIPs", unit="study",
-                                disable=None):
-            rows += made
-            errors += error
+        with progress(run(convert, jobs, 1), "SUV and MIPs", "study", len(jobs)) as bar:
+            for made, error in bar:
+                rows += made
+                errors += error
     return report(rows, errors, missing, carried, args)
 
 
