@@ -8,11 +8,12 @@ PYTHON ?= python3
 VENV = .venv
 PY = $(VENV)/bin/python
 DEMO = demo
-PATIENTS = 300
+PATIENTS = 240
+SEED = 1
 
 # What the demo trains with: see "Demo" in README.md. --weights none: it needs no download.
-DEMO_TRAIN = --weights none --image_size auto --pool 2 --batch_size 16 --optimizer adamw --lr 0.001 \
-             --lr_schedule onecycle --nepochs 10 --augm 4
+DEMO_TRAIN = --weights none --image_size auto --pool 2 --augm 4 --nepochs 4 --batch_size 8 \
+             --optimizer adamw --lr 0.0015 --wd 0.01 --lr_schedule onecycle
 
 .PHONY: demo demo-data test test-slow lint clean
 .DELETE_ON_ERROR:
@@ -25,8 +26,9 @@ $(VENV)/installed: requirements.txt requirements-dev.txt
 	@touch $@
 
 # DICOM of the cohort -> MIPs, manifest and splits. images is a link, so that data.csv finds its files.
-$(DEMO)/data_resplit.csv: phantom.py phantom_body.py prepro_script.py suv.py geometry.py dicom_file.py make_splits.py | $(VENV)/installed
-	$(PY) phantom.py --output $(DEMO)/dicom --patients $(PATIENTS) --seed 0
+$(DEMO)/data_resplit.csv: phantom.py phantom_body.py prepro_script.py suv.py geometry.py dicom_file.py \
+                         make_splits.py manifest.py | $(VENV)/installed
+	$(PY) phantom.py --output $(DEMO)/dicom --patients $(PATIENTS) --seed $(SEED)
 	$(PY) prepro_script.py --input $(DEMO)/dicom --output $(DEMO) --labels $(DEMO)/dicom/labels.csv --keep_ids
 	$(PY) make_splits.py --data $(DEMO)/data.csv --n_splits 20 --seed 0
 

@@ -492,8 +492,8 @@ def score_truth(clean, scan, truth):
     for lesion in truth["lesions"]:
         lesion["suv"] = float(voi(clean, truth["axes"], place_of(lesion)).max())
         if liver < lesion["suv"] < AMBIGUOUS * liver:
-            raise InputError(f"a lesion of SUV {lesion['suv']:.2f} lies between liver, {liver:.2f}, and 1.3 x liver, where "
-                             "its label would be doubtful; give another --seed")
+            raise InputError(f"a lesion of SUV {lesion['suv']:.2f} lies between liver ({liver:.2f}) and 1.3 x it: its "
+                             "label would be doubtful; give another --seed")
     hottest = max(truth["lesions"], key=lambda lesion: lesion["suv"], default=None)
     new = any(lesion["site"] not in scan["known_sites"] and lesion["suv"] > liver for lesion in truth["lesions"])
     truth["deauville"] = deauville(hottest["suv"] if hottest else None, pool, liver, new and scan["number"] > 1)
