@@ -34,12 +34,13 @@ $(DEMO)/data_resplit.csv: phantom.py phantom_body.py prepro_script.py suv.py geo
 
 demo-data: $(DEMO)/data_resplit.csv
 	ln -sfn $(DEMO)/images images
-	@cmp -s data.csv $(DEMO)/data_resplit.csv || echo "warning: data.csv is not the manifest that this demo made"
+	@cmp -s data.csv $(DEMO)/data_resplit.csv || echo "warning: data.csv differs from $(DEMO)/data_resplit.csv, the manifest of these images"
 
 demo: demo-data
-	$(PY) train.py --split_index 0 1 --run 1 --output $(DEMO)/results --overwrite $(DEMO_TRAIN)
+	$(PY) train.py --data $(DEMO)/data_resplit.csv --split_index 0 1 --run 1 --output $(DEMO)/results --overwrite $(DEMO_TRAIN)
 	$(PY) find_best_model.py --dir $(DEMO)/results
-	$(PY) predict.py --output $(DEMO)/results --chptfolder $(DEMO)/results --splits 0 1
+	$(PY) predict.py --data $(DEMO)/data_resplit.csv --output $(DEMO)/results --chptfolder $(DEMO)/results \
+	    --splits 0 1
 	$(PY) aggregate.py --dir $(DEMO)/results --output $(DEMO)/results
 
 test: $(VENV)/installed
