@@ -8,11 +8,11 @@ PYTHON ?= python3
 VENV = .venv
 PY = $(VENV)/bin/python
 DEMO = demo
-PATIENTS = 240
+PATIENTS = 300
 SEED = 1
 
 # What the demo trains with: see "Demo" in README.md. --weights none: it needs no download.
-DEMO_TRAIN = --weights none --image_size auto --pool 2 --augm 4 --nepochs 4 --batch_size 8 \
+DEMO_TRAIN = --weights none --image_size auto --pool 2 --augm 4 --nepochs 6 --batch_size 8 \
              --optimizer adamw --lr 0.0015 --wd 0.01 --lr_schedule onecycle
 
 .PHONY: demo demo-data test test-slow lint clean
