@@ -2,6 +2,7 @@
 
 python phantom.py --output cohort --patients 250 --seed 0 --workers 2
 python phantom.py --output one --patients 1 --arms down
+python phantom.py --output gemini --patients 20 --vendor philips   # that vendor's files, private attributes included
 
 It writes OUTPUT/PATIENT/STUDY/NNN.dcm (one slice a file) and OUTPUT/labels.csv. Every image says SYNTHETIC.
 
@@ -34,7 +35,7 @@ PLACEHOLDERS = {"SOPInstanceUID": ".9999", "InstanceNumber": "1000000001", "Imag
                 "SliceLocation": "1000000000000003", "FrameReferenceTime": "1000000000000004",
                 "DecayFactor": "1000000000000005", "RescaleSlope": "1000000000000006",
                 "AcquisitionTime": "235958.123456"}
-# What scanners differ in; private attributes come with the vendors' full clothes.
+# Manufacturer, model, reconstruction. What else vendors differ in: vendor_habits, add_private.
 VENDORS = {
     "siemens": ("SIEMENS", "Biograph mCT", "OSEM3D+PSF+TOF"),
     "ge": ("GE MEDICAL SYSTEMS", "Discovery 710", "VPFX"),
@@ -56,6 +57,9 @@ def get_args_parser():
     group.add_argument("--patients", type=int, default=250, metavar="N", help="patients; each has one to three scans")
     group.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
     group.add_argument("--arms", choices=("mixed", "up", "down"), default="mixed", help="position of the arms")
+    group.add_argument("--vendor", choices=("mixed", *VENDORS), default="mixed", help="whose files: mixed is BQML with "
+                       "any of the names; siemens has bed positions of several acquisition times, ge its private scan "
+                       "datetime, philips counts (CNTS) with private factors; the same patients and SUV from each")
     group.add_argument("--workers", type=int, default=os.cpu_count() or 1,
                        metavar="W", help="processes; they do not change the result")
     return parser
@@ -71,7 +75,7 @@ def main(args):
     patients = [patient_parameters(args.seed, index, args.arms) for index in range(args.patients)]
     check_output(output, {patient["patient"] for patient in patients})
     with Pool(args.workers, leave_interrupts) as pool:
-        made = pool.imap(partial(write_patient, output=output), patients)
+        made = pool.imap(partial(write_patient, output=output, vendor=args.vendor), patients)
         with progress(made, "phantom", "patient", len(patients)) as bar:
             table = pd.DataFrame([row for rows in bar for row in rows])
     write_csv(table, output / "labels.csv")
@@ -94,12 +98,12 @@ def leave_interrupts():
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def write_patient(patient, output):
+def write_patient(patient, output, vendor="mixed"):
     """Draw and write every scan of one patient; return their rows of labels.csv."""
     rows = []
     for scan in patient["scans"]:
         volume, truth = draw(patient, scan)
-        habits = study_habits(patient, scan)
+        habits = study_habits(patient, scan, vendor)
         write_study(volume, truth["axes"], patient, scan, habits, output / patient["patient"] / scan["study"])
         rows.append(label_row(patient, scan, habits, truth))
     return rows
@@ -177,21 +181,41 @@ def plan_lesions(rng, score, sites, seen):
 # ----------------------------------------------------------------------------------------------------------- DICOM
 
 
-def study_habits(patient, scan):
-    """How one scan was made and stored: scanner, times, decay correction, bed positions, orientation, order."""
+def study_habits(patient, scan, vendor="mixed"):
+    """How one scan was made and stored: scanner, times, decay correction, bed positions, units, orientation, order.
+
+    The injection, the scan's start and the volume are the same for every vendor.
+    """
     rng = np.random.default_rng([patient["seed"], patient["index"], 4, scan["number"]])
     start = datetime(2018, 1, 1, 8) + timedelta(days=scan["day"], seconds=int(rng.integers(0, 8 * 3600)))
-    return {
+    habits = {
         "vendor": str(rng.choice(list(VENDORS))), "start": start,
         "injection": start - timedelta(seconds=round(60 * float(np.clip(rng.normal(62, 6), 50, 80)))),
         "dose": round(1e6 * patient["weight_kg"] * rng.uniform(3, 4)),  # Bq
         "decay_correction": "ADMIN" if rng.random() < 0.15 else "START",
         "dated": bool(rng.random() < 0.4),  # RadiopharmaceuticalStartDateTime as well as StartTime
-        "late_series_time": bool(rng.random() < 0.15),  # a reconstruction with a SeriesTime after the acquisition
+        "series_time_s": 3000 if rng.random() < 0.15 else 0,  # SeriesTime after the start: of a late reconstruction
         "bed_slices": int(rng.integers(28, 45)) if rng.random() < 0.6 else None,
         "frame_s": int(rng.choice([90, 120, 150, 180])),
         "feet_first": bool(rng.random() < 0.1), "head_to_feet": bool(rng.random() < 0.5),
-        "explicit": bool(rng.random() < 0.7)}
+        "explicit": bool(rng.random() < 0.7),
+        "private": False, "one_slope": False, "activity_factor": None, "suv_factor": False}
+    if vendor != "mixed":
+        rng = np.random.default_rng([patient["seed"], patient["index"], 5, scan["number"]])
+        habits |= {"vendor": vendor, "private": True} | vendor_habits(vendor, habits, rng)
+    return habits
+
+
+def vendor_habits(vendor, habits, rng):
+    """What `vendor` does otherwise than `habits` say."""
+    if vendor == "siemens":
+        return {"bed_slices": habits["bed_slices"] or int(rng.integers(28, 45))}
+    if vendor == "ge":  # SeriesTime is not the scan's in a quarter: late, or of the moment the series was set up
+        early = not habits["series_time_s"] and rng.random() < 0.12
+        return {"series_time_s": -int(rng.integers(120, 900))} if early else {}
+    return {"activity_factor": round(rng.uniform(0.5, 5), 3),  # Bq/ml of a rescaled count
+            "suv_factor": bool(rng.random() < 0.7),  # else 0, which leaves the activity factor
+            "one_slope": bool(rng.random() < 0.5)}  # one RescaleSlope for the series
 
 
 def write_study(volume, axes, patient, scan, habits, folder):
@@ -212,9 +236,12 @@ def write_study(volume, axes, patient, scan, habits, folder):
     if habits["feet_first"]:
         volume = volume[:, :, ::-1]  # ImageOrientationPatient runs to the patient's right
     peaks = np.maximum(volume.max((1, 2)), 1e-3)
+    if habits["one_slope"]:
+        peaks[:] = peaks.max()
+    factor = activity_per_suv(patient, habits) / (habits["activity_factor"] or 1)  # the rescaled value of SUV 1
     for number in range(1, slices + 1):
         k = slices - number if habits["head_to_feet"] else number - 1
-        values, factor = slice_values(habits, patient, k, number)
+        values = slice_values(habits, k, number)
         values["RescaleSlope"] = f"{peaks[k] * factor / 32767:.9e}"
         values["SliceLocation"] = values["ImagePositionPatient"] = f"{axes[0][k]:.3f}"
         pixels = np.rint(volume[k] * np.float32(factor / float(values["RescaleSlope"]))).astype("<i2")
@@ -225,8 +252,14 @@ def write_study(volume, axes, patient, scan, habits, folder):
     os.rename(temporary, folder)
 
 
-def slice_values(habits, patient, k, number):
-    """The text of the elements that vary over slices, and the Bq/ml of SUV 1, in slice k from the feet.
+def activity_per_suv(patient, habits):
+    """The Bq/ml of SUV 1, decay corrected as DecayCorrection says."""
+    waited = 0 if habits["decay_correction"] == "ADMIN" else (habits["start"] - habits["injection"]).total_seconds()
+    return habits["dose"] * math.exp(-math.log(2) / HALF_LIFE * waited) / (1000 * patient["weight_kg"])
+
+
+def slice_values(habits, k, number):
+    """The text of the elements that vary over slices, in slice k from the feet.
 
     The decay within a frame makes its activity that of the time T_ave after its start (PS3.3 C.8.9.4, suv.md rule 7).
     """
@@ -237,13 +270,11 @@ def slice_values(habits, patient, k, number):
     average = math.log(rate * frame / -math.expm1(-rate * frame)) / rate
     uptake = (habits["start"] - habits["injection"]).total_seconds()
     admin = habits["decay_correction"] == "ADMIN"
-    factor = habits["dose"] * math.exp(-rate * (0 if admin else uptake)) / (1000 * patient["weight_kg"])
-    values = {
+    return {
         "SOPInstanceUID": f".{1000 + number}", "InstanceNumber": str(number),
         "AcquisitionTime": f"{habits['start'] + timedelta(seconds=acquired):%H%M%S}",
         "FrameReferenceTime": f"{1000 * (acquired + average):.3f}",
         "DecayFactor": f"{math.exp(rate * (acquired + average + (uptake if admin else 0))):.9f}"}
-    return values, factor
 
 
 def serialise(dataset, habits):
@@ -275,8 +306,8 @@ def study_dataset(patient, scan, habits, shape):
     names = patient["seed"], patient["index"], scan["number"]
     manufacturer, model, reconstruction = VENDORS[habits["vendor"]]
     start = habits["start"]
-    series_time = start + timedelta(seconds=3000 if habits["late_series_time"] else 0)
-    series_uid = make_uid(*names, "series")
+    series_time = start + timedelta(seconds=habits["series_time_s"])
+    series_uid = make_uid(*names, "series", *([habits["vendor"]] if habits["private"] else []))
     _, pixel, distance = patient["grid"]
     ds = Dataset()
     ds.ImageType = ["ORIGINAL", "PRIMARY"]
@@ -306,15 +337,31 @@ def study_dataset(patient, scan, habits, shape):
     ds.PixelSpacing, ds.SliceThickness = [str(pixel), str(pixel)], str(distance)
     ds.BitsAllocated = ds.BitsStored = 16
     ds.HighBit, ds.PixelRepresentation, ds.RescaleIntercept = 15, 1, "0"
-    ds.SeriesType, ds.Units, ds.CountsSource = ["WHOLE BODY", "IMAGE"], "BQML", "EMISSION"
+    ds.SeriesType, ds.CountsSource = ["WHOLE BODY", "IMAGE"], "EMISSION"
+    ds.Units = "CNTS" if habits["activity_factor"] else "BQML"
     ds.DecayCorrection, ds.CorrectedImage = habits["decay_correction"], ["DECY", "ATTN", "SCAT", "DTIM", "RAN", "NORM"]
     ds.RandomsCorrectionMethod, ds.ScatterCorrectionMethod = "DLYD", "Model-based"
     ds.AttenuationCorrectionMethod, ds.CollimatorType = "CT", "NONE"
     ds.RadiopharmaceuticalInformationSequence = [radiopharmaceutical(habits)]
+    if habits["private"]:
+        add_private(ds, patient, habits)
     ds.PixelData = bytes(2 * shape[1] * shape[2])
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if habits["explicit"] else ImplicitVRLittleEndian
     return ds
+
+
+def add_private(ds, patient, habits):
+    """The vendor's private elements that SUV may need (suv.md rules 3, 6 and 7)."""
+    if habits["vendor"] == "ge":
+        block = ds.private_block(0x0009, "GEMS_PETD_01", create=True)
+        block.add_new(0x0D, "DT", f"{habits['start']:%Y%m%d%H%M%S}.00")  # of the scan, to which START decays
+        block.add_new(0x3B, "DT", f"{habits['injection']:%Y%m%d%H%M%S}.00")
+    if habits["vendor"] == "philips":
+        suv_factor = habits["activity_factor"] / activity_per_suv(patient, habits) if habits["suv_factor"] else 0
+        block = ds.private_block(0x7053, "Philips PET Private Group", create=True)
+        block.add_new(0x00, "DS", f"{suv_factor:.9e}")  # SUV of a rescaled count
+        block.add_new(0x09, "DS", f"{habits['activity_factor']:.9e}")  # Bq/ml of a rescaled count
 
 
 def radiopharmaceutical(habits):

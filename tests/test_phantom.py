@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 import phantom
 import phantom_body
 from files import InputError
+from suv import suv_volume
 
 ROOT = Path(__file__).parents[1]
 COARSE = (64, 8.0, 8.0)  # columns, pixel, slice distance: a quarter of the voxels, for speed
@@ -103,6 +104,7 @@ def check_study(folder, volume, axes, patient, uid):
     for ds in slices:
         assert ds.SOPClassUID == "1.2.840.10008.5.1.4.1.1.128" and ds.Modality == "PT" and ds.Units == "BQML"
         assert ds.file_meta.MediaStorageSOPInstanceUID == ds.SOPInstanceUID and ds.SOPInstanceUID.is_valid
+        assert not any(element.tag.is_private for element in ds)
         assert "ATTN" in ds.CorrectedImage and "DECY" in ds.CorrectedImage and float(ds.RescaleIntercept) == 0
         assert all("SYNTHETIC" in ds[k].value for k in ("SeriesDescription", "StudyDescription", "ImageComments"))
         assert ds.StudyInstanceUID == uid and ds.StudyInstanceUID.is_valid and ds.pixel_array.dtype == np.int16
@@ -132,7 +134,7 @@ def test_every_study_is_valid_and_gives_its_suv_back(cohort):
 
 
 @pytest.mark.parametrize("change", [
-    {"decay_correction": "ADMIN"}, {"decay_correction": "START", "late_series_time": True, "bed_slices": 30},
+    {"decay_correction": "ADMIN"}, {"decay_correction": "START", "series_time_s": 3000, "bed_slices": 30},
     {"feet_first": True}, {"head_to_feet": True, "bed_slices": 30}, {"head_to_feet": False, "bed_slices": None},
     {"explicit": False, "dated": False}, {"explicit": True, "dated": True}])
 def test_every_habit_gives_the_suv_back(tmp_path, change):
@@ -148,7 +150,7 @@ def test_every_habit_gives_the_suv_back(tmp_path, change):
     assert first.DecayCorrection == habits["decay_correction"]
     assert (first.PatientPosition == "FFS") == habits["feet_first"] == (first.ImageOrientationPatient[0] == -1)
     assert (int(first.InstanceNumber) != 1) == habits["head_to_feet"]
-    assert (first.SeriesTime > max(times)) == habits["late_series_time"]
+    assert (first.SeriesTime > max(times)) == (habits["series_time_s"] > 0)
     assert len(times) == (math.ceil(len(slices) / habits["bed_slices"]) if habits["bed_slices"] else 1)
     assert first.file_meta.TransferSyntaxUID.is_implicit_VR != habits["explicit"]
     assert ("RadiopharmaceuticalStartDateTime" in item) == habits["dated"]
@@ -158,11 +160,131 @@ def test_habits_of_a_cohort_cover_what_is_found_in_public_series():
     patients = [phantom.patient_parameters(0, index) for index in range(120)]
     habits = [phantom.study_habits(patient, scan) for patient in patients for scan in patient["scans"]]
     share = {key: np.mean([bool(h[key]) for h in habits])
-             for key in ("dated", "late_series_time", "bed_slices", "feet_first", "head_to_feet", "explicit")}
+             for key in ("dated", "series_time_s", "bed_slices", "feet_first", "head_to_feet", "explicit")}
     assert all(0.03 < value < 0.9 for value in share.values()), share
     assert share["dated"] < 0.6 and share["bed_slices"] > 0.5
-    assert {h["vendor"] for h in habits} == set(phantom.VENDORS)
+    assert {h["vendor"] for h in habits} == set(phantom.VENDORS) and not any(h["private"] for h in habits)
     assert 0.05 < np.mean([h["decay_correction"] == "ADMIN" for h in habits]) < 0.3
+
+
+def test_data_csv_holds_the_default_cohort():
+    """The repository's manifest names the images of `--patients 240 --seed 1`: a change of the draws breaks it."""
+    with open(ROOT / "data.csv", newline="") as file:
+        rows = {row["scan_id"]: row for row in csv.DictReader(file)}
+    scans = [(patient, scan) for patient in (phantom.patient_parameters(1, i) for i in range(240))
+             for scan in patient["scans"]]
+    assert len(scans) == len(rows)
+    for patient, scan in scans:
+        row, habits = rows[phantom.make_uid(1, patient["index"], scan["number"], "study")], phantom.study_habits(
+            patient, scan)
+        assert (row["vendor"], row["decay_correction"]) == (habits["vendor"], habits["decay_correction"])
+        assert float(row["uptake_min"]) == pytest.approx((habits["start"] - habits["injection"]).seconds / 60, abs=0.06)
+        assert float(row["weight_kg"]) == patient["weight_kg"] and row["units"] == "BQML"
+
+
+# What the vendors' own files differ in: (vendor, habits to force)
+CLOTHES = [("siemens", {}), ("siemens", {"series_time_s": 3000}),
+           ("ge", {"series_time_s": 0, "explicit": True}), ("ge", {"series_time_s": -600, "explicit": False}),
+           ("ge", {"series_time_s": 3000, "bed_slices": 30}),
+           ("philips", {"suv_factor": True, "one_slope": True, "explicit": False}),
+           ("philips", {"suv_factor": False, "one_slope": True, "explicit": True}),
+           ("philips", {"suv_factor": False, "one_slope": False})]
+
+
+def suv_steps(slices, patient, habits):
+    """SUV of one stored unit, slice by slice from the feet: the slopes, by the patient's true dose, weight and wait."""
+    dose = habits["dose"]
+    if habits["decay_correction"] == "START":
+        dose *= 2 ** (-(habits["start"] - habits["injection"]).total_seconds() / 6586.2)
+    slopes = np.array([float(ds.RescaleSlope) for ds in slices])
+    if slices[0].Units == "CNTS":  # to Bq/ml
+        slopes *= float(slices[0].get_private_item(0x7053, 0x09, "Philips PET Private Group").value)
+    return slopes * patient["weight_kg"] * 1000 / dose
+
+
+def check_clothes(slices, habits):
+    """What each vendor's files hold, and the others' do not."""
+    first, vendor = slices[0], habits["vendor"]
+    creators = {element.value for element in first if element.tag.is_private_creator}
+    assert creators == {"siemens": set(), "ge": {"GEMS_PETD_01"}, "philips": {"Philips PET Private Group"}}[vendor]
+    assert first.Units == ("CNTS" if vendor == "philips" else "BQML")
+    if vendor == "siemens":
+        assert len({ds.AcquisitionTime for ds in slices}) > 1
+    elif vendor == "ge":
+        scan, injected = (first.get_private_item(0x0009, element, "GEMS_PETD_01") for element in (0x0D, 0x3B))
+        assert (scan.tag, injected.tag, scan.VR, injected.VR) == ((0x0009, 0x100D), (0x0009, 0x103B), "DT", "DT")
+        scan, injected, series = (datetime.strptime(str(text)[:14], "%Y%m%d%H%M%S") for text in (
+            scan.value, injected.value, first.SeriesDate + first.SeriesTime))
+        assert (scan, injected) == (habits["start"], habits["injection"])
+        assert (series - scan).total_seconds() == habits["series_time_s"]
+    else:
+        factor = first.get_private_item(0x7053, 0x00, "Philips PET Private Group")
+        assert factor.tag == (0x7053, 0x1000) and factor.VR == "DS" and (factor.value != 0) == habits["suv_factor"]
+        assert (len({ds.RescaleSlope for ds in slices}) == 1) == habits["one_slope"]
+
+
+@pytest.mark.parametrize("decay_correction", ["START", "ADMIN"])
+def test_the_same_patient_has_the_same_suv_from_every_vendor(tmp_path, decay_correction):
+    """To half a stored unit of each: float32 adds 2^-22 of the value, on the way in and out."""
+    patient = coarse_patient(4, 0)
+    scan = patient["scans"][0]
+    volume, truth = phantom.draw(patient, scan)
+    read = []
+    for vendor, change in CLOTHES:
+        habits = {**phantom.study_habits(patient, scan, vendor), "decay_correction": decay_correction, **change}
+        phantom.write_study(volume, truth["axes"], patient, scan, habits, tmp_path / "study")
+        slices = [pydicom.dcmread(path) for path in sorted((tmp_path / "study").glob("*.dcm"))]
+        slices.sort(key=lambda ds: float(ds.ImagePositionPatient[2]))
+        check_clothes(slices, habits)
+        got = suv_volume(tmp_path / "study")
+        half = suv_steps(slices, patient, habits)[:, None, None] / 2 + 2 ** -22 * volume
+        assert half.max() < volume.max() / 60000
+        assert got.array.shape == volume.shape and np.all(np.abs(got.array.astype(float) - volume) <= half)
+        assert got.uptake_min == pytest.approx((habits["start"] - habits["injection"]).total_seconds() / 60, abs=1e-6)
+        assert got.units == slices[0].Units and got.series_uid == slices[0].SeriesInstanceUID
+        early = vendor == "ge" and habits["series_time_s"] < 0 and decay_correction == "START"
+        assert any("reference is GE (0009,100D); others disagree: SeriesTime -10.0 min" in text
+                   for text in got.warnings) == early
+        assert any("CNTS converted with Philips" in text for text in got.warnings) == (vendor == "philips")
+        read.append((vendor, got, half))
+    for i, (_, one, half) in enumerate(read):
+        for _, other, other_half in read[:i]:
+            assert np.all(np.abs(one.array.astype(float) - other.array) <= half + other_half)
+            assert (one.spacing, one.origin, one.study_uid) == (other.spacing, other.origin, other.study_uid)
+    assert len({(vendor, got.series_uid) for vendor, got, _ in read}) == 3
+    assert any(not np.array_equal(read[0][1].array, got.array) for _, got, _ in read)  # other pixels, not one's copies
+
+
+@pytest.mark.parametrize("vendor", list(phantom.VENDORS))
+def test_habits_of_one_vendor(vendor):
+    patients = [phantom.patient_parameters(0, index) for index in range(200)]
+    mixed, own = ([phantom.study_habits(patient, scan, name) for patient in patients for scan in patient["scans"]]
+                  for name in ("mixed", vendor))
+    share = {key: np.mean([bool(h[key]) for h in own]) for key in ("bed_slices", "series_time_s", "suv_factor",
+                                                                   "one_slope", "activity_factor")}
+    assert all(h["vendor"] == vendor and h["private"] for h in own)
+    assert all(a[key] == b[key] for a, b in zip(mixed, own, strict=True)
+               for key in ("start", "injection", "dose", "decay_correction", "frame_s"))
+    assert (share["bed_slices"] == 1) == (vendor == "siemens")
+    late = [h["series_time_s"] for h in own]
+    assert 0.2 < share["series_time_s"] < 0.3 and min(late) < 0 < max(late) if vendor == "ge" else min(late) == 0
+    if vendor == "philips":
+        assert share["activity_factor"] == 1 and 0.6 < share["suv_factor"] < 0.8 and 0.4 < share["one_slope"] < 0.6
+    else:
+        assert share["activity_factor"] == share["suv_factor"] == share["one_slope"] == 0
+
+
+def test_vendor_option(tmp_path):
+    done = run("--output", tmp_path / "one", "--patients", 1, "--seed", 5, "--workers", 1, "--vendor", "philips")
+    assert done.returncode == 0, done.stderr
+    with open(tmp_path / "one" / "labels.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["vendor"] for row in rows} == {"philips"}
+    patient = phantom.patient_parameters(5, 0)
+    for row, scan in zip(rows, patient["scans"], strict=True):
+        slices = [pydicom.dcmread(path) for path in (tmp_path / "one" / row["patient"] / row["study"]).glob("*.dcm")]
+        check_clothes(slices, phantom.study_habits(patient, scan, "philips"))
+        assert {ds.StudyInstanceUID for ds in slices} == {row["StudyInstanceUID"]}
 
 
 def sphere_values(volume, axes, sphere):
