@@ -26,8 +26,8 @@ $(VENV)/installed: requirements.txt requirements-dev.txt
 	@touch $@
 
 # DICOM of the cohort -> MIPs, manifest and splits. images is a link, so that data.csv finds its files.
-$(DEMO)/data_resplit.csv: phantom.py phantom_body.py prepro_script.py suv.py geometry.py dicom_file.py \
-                         make_splits.py manifest.py | $(VENV)/installed
+$(DEMO)/data_resplit.csv: phantom.py phantom_body.py prepro_script.py discovery.py suv.py geometry.py \
+                         dicom_file.py make_splits.py manifest.py | $(VENV)/installed
 	$(PY) phantom.py --output $(DEMO)/dicom --patients $(PATIENTS) --seed $(SEED)
 	$(PY) prepro_script.py --input $(DEMO)/dicom --output $(DEMO) --labels $(DEMO)/dicom/labels.csv --keep_ids
 	$(PY) make_splits.py --data $(DEMO)/data.csv --n_splits 20 --seed 0

@@ -3,6 +3,7 @@
 pydicom builds an object for every element of every slice (2 to 3 ms a file); a PET series repeats the same hundred
 elements on each of its slices. Here only the wanted ones are kept, as bytes. Compressed pixels are pydicom's work.
 """
+import contextlib
 import struct
 import warnings
 import zlib
@@ -83,12 +84,13 @@ class _Truncated(Exception):
     pass
 
 
-def read_header(path, last=PIXEL_DATA):
+def read_header(path, last=PIXEL_DATA, file=None):
     """The wanted attributes of one DICOM file (PS3.5 clause 7, PS3.10 clause 7.1).
 
     Args:
         path (str | Path): a DICOM file, any transfer syntax.
         last (int): the last tag to read.
+        file (binary file): what to read in place of `path`, such as a member of an archive; it stays open.
 
     Returns:
         dict: keyword -> bytes as stored, or a list of such dicts for a sequence; private elements under their integer
@@ -99,7 +101,7 @@ def read_header(path, last=PIXEL_DATA):
         NotDicom: no preamble. Refused: the file breaks off, or its elements make no sense.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb") if file is None else contextlib.nullcontext(file) as file:
             start = file.read(CHUNK)
             if start[128:132] != b"DICM":
                 raise NotDicom(path)

@@ -2,12 +2,15 @@
 
 python prepro_script.py --input dicom --output mips
 python prepro_script.py --input dicom --output mips --labels labels.csv --workers 8   # for training
+python prepro_script.py --input dicom --list                                          # what is there; writes nothing
 
-Studies that give no trustworthy SUV are listed in errors.csv with the reason and a remedy; the others go on.
+Studies that give no trustworthy SUV are listed in errors.csv with the reason and a remedy; the others go on. The same
+command again converts what is new or changed, and leaves the rest.
 """
 import contextlib
 import functools
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -17,12 +20,25 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from arguments import EXIT_SOME_FAILED, Parser, run_script
-from dicom_file import DICOM_SUFFIXES, SERIES_UID, NotDicom, Refused, is_pet, read_header, text
-from files import InputError, progress, replace_file, write_csv
+from dicom_file import Refused
+from discovery import (
+    choose_series,
+    find_studies,
+    format_table,
+    list_files,
+    list_series,
+    local_files,
+    read_checksums,
+    split_member,
+    unexpected,
+    want_series,
+)
+from files import InputError, progress, replace_file, write_csv, write_json
 from geometry import first_centre, project
 from suv import suv_volume
 
 MAX_ROWS = 310  # the height of LARS's frame
+CODE = ("prepro_script.py", "suv.py", "geometry.py", "dicom_file.py", "discovery.py")  # what makes a study's result
 ERROR_COLUMNS = ["study", "attribute", "value", "reason", "remedy"]
 QUALITY_COLUMNS = ["suv_max", "suv_mean", "uptake_min", "units", "scanner", "warnings"]
 MANIFEST_COLUMNS = ["scan_id", "filename", "target", "matrix_size_1", "matrix_size_2", "patient_id", "view",
@@ -34,40 +50,52 @@ IDENTIFYING = re.compile(r"patient|study|name|birth|dob|date|time|accession|mrn|
 def get_args_parser():
     parser = Parser(__doc__)
     group = parser.add_argument_group("input")
-    group.add_argument("--input", required=True, metavar="FOLDER", help="searched with its subfolders for PET series")
+    group.add_argument("--input", required=True, metavar="FOLDER", help="searched with its subfolders and the .zip "
+                       "archives in them for PET series; or one .zip, or a DICOMDIR (its folder is searched)")
+    group.add_argument("--series", action="append", default=[], metavar="UID", help="SeriesInstanceUID to use in its "
+                       "study; may be given several times (default, and in other studies: attenuation corrected, then "
+                       "the longest from head to feet, then the one with the most slices)")
+    group.add_argument("--checksums", metavar="FILE", help="SHA-256 sums as sha256sum writes them, names relative to "
+                       "--input: files that are changed, missing or not listed are refused")
     group.add_argument("--labels", metavar="CSV", help="StudyInstanceUID and target (0 or 1) or deauville (1 to 5), "
                        "optionally target_loc; further columns are carried into data.csv, identifying ones are not")
     group.add_argument("--allow_uncorrected", action="store_true", help="take series without attenuation correction")
     group = parser.add_argument_group("output")
-    group.add_argument("--output", required=True, metavar="FOLDER", help="gets images/*.bin, data.csv, errors.csv")
+    group.add_argument("--output", metavar="FOLDER", help="gets images/*.bin, data.csv, errors.csv, done.json")
+    group.add_argument("--list", action="store_true", help="print the studies and PET series that are there, and which "
+                       "would be used and why; convert and write nothing")
     group.add_argument("--spacing", type=float, default=3.27, help="pixel size of the MIPs, mm")
     group.add_argument("--key", metavar="FILE", help="secret, 16 bytes or more, for hashing StudyInstanceUID and "
                        "PatientID into scan_id and patient_id (default: hash_key.txt in --output, made where missing)")
     group.add_argument("--keep_ids", action="store_true", help="write StudyInstanceUID, PatientID and every column of "
                        "--labels as they are")
     group = parser.add_argument_group("running")
+    group.add_argument("--overwrite", action="store_true", help="convert again what done.json in --output says is done "
+                       "and unchanged")
     group.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     return parser
 
 
 def main(args):
-    folder, output = Path(args.input), Path(args.output)
-    if not folder.is_dir():
-        raise InputError(f"--input {folder}: no such folder; give the folder that holds the DICOM files")
+    if not args.list and not args.output:
+        raise InputError("--output: missing; give the folder to write to, or --list")
     if not 0.5 <= args.spacing <= 20:
         raise InputError(f"--spacing {args.spacing:g}: must be 0.5 to 20 mm")
     if args.workers < 1:
         raise InputError(f"--workers {args.workers}: must be at least 1")
-    labels, carried = read_labels(args.labels, args.keep_ids) if args.labels else (None, [])
+    folder, paths = list_files(args.input)
+    labels, carried = read_labels(args.labels, args.keep_ids) if args.labels and not args.list else (None, [])
+    sums = read_checksums(args.checksums, folder, paths) if args.checksums else None
     with _processes(args.workers) as run:
-        paths = [os.path.join(where, name) for where, _, names in os.walk(folder) for name in names if name[0] != "."]
-        paths = sorted(filter(os.path.isfile, paths))
-        with progress(run(peek, paths, 64), "finding PET series", "file", len(paths)) as seen:
-            studies, errors = group_series(seen, folder)
-        if not studies and not errors:
-            raise InputError(f"--input {folder}: no PET image (Modality PT) among {len(paths)} files; give the folder "
-                             "that holds the DICOM studies")
-        key = None if args.keep_ids else read_key(args.key, output)
+        studies, refused = find_studies(folder, paths, sums, run)
+        if not studies and not refused:
+            raise InputError(f"--input {args.input}: no PET image (Modality PT) among {len(paths)} files; give the "
+                             "folder that holds the DICOM studies")
+        want_series(studies, args.series)
+        if args.list:
+            return print_list(studies, refused, run)
+        key = None if args.keep_ids else read_key(args.key, Path(args.output))
+        errors = [error_row(where, error) for where, error in refused]
         jobs, missing = [], [] if labels is None else sorted(
             row["row"] for uid, row in labels.items() if uid not in studies)
         for uid, study in studies.items():
@@ -77,14 +105,24 @@ def main(args):
             else:
                 jobs.append((hash_id(uid, key), study, labels[uid] if labels else {}))
         jobs.sort(key=lambda job: job[0])
-        convert = functools.partial(convert_study, output=output, key=key, spacing=args.spacing,
-                                    allow_uncorrected=args.allow_uncorrected)
-        rows = []
-        with progress(run(convert, jobs, 1), "SUV and MIPs", "study", len(jobs)) as bar:
-            for made, error in bar:
-                rows += made
-                errors += error
-    return report(rows, errors, missing, carried, args)
+        made, failed = convert_studies(jobs, folder, key, args, run)
+    rows = [row | {k: v for k, v in label.items() if k != "row"} for scan_id, _, label in jobs
+            for row in made.get(scan_id, ())]
+    return report(rows, errors + failed, missing, carried, args)
+
+
+def print_list(studies, refused, run):
+    """--list. Returns the exit code."""
+    rows = []
+    with progress(run(list_series, sorted(studies.items()), 1), "reading headers", "study", len(studies)) as bar:
+        for found, error in bar:
+            rows += found
+            refused += error
+    print(format_table(rows))
+    print(f"{len(studies)} studies, {len(rows)} PET series; nothing was written")
+    for where, error in sorted(refused, key=lambda one: one[0]):
+        print(f"refused: {where}: {error}")
+    return EXIT_SOME_FAILED if refused else None
 
 
 def report(rows, errors, missing, carried, args):
@@ -111,77 +149,80 @@ def report(rows, errors, missing, carried, args):
     return EXIT_SOME_FAILED
 
 
-# Finding the series
+# All studies
 
-def peek(path):
-    """(path, kind, StudyInstanceUID, SeriesInstanceUID or a Refused) of a file; kind: pet, other, damaged, none."""
-    try:
-        header = read_header(path, SERIES_UID)
-        kind, study, series = "pet" if is_pet(header) else "other", text(header, "StudyInstanceUID"), text(
-            header, "SeriesInstanceUID")
-        for keyword, uid in (("StudyInstanceUID", study), ("SeriesInstanceUID", series)):
-            if kind == "pet" and not re.fullmatch(r"[0-9.]{1,64}", uid):
-                raise Refused(keyword, uid, "is not a UID", "export the series again")
-        return path, kind, study, series
-    except NotDicom as error:
-        return path, "damaged" if path.lower().endswith(DICOM_SUFFIXES) else "none", "", error
-    except Refused as error:
-        return path, "damaged", "", error
-    except Exception as error:  # a damaged file may break anything; it must not end the run
-        return path, "damaged", "", _unexpected(error)
-
-
-def group_series(seen, folder):
-    """Files by study and series.
+def convert_studies(jobs, folder, key, args, run):
+    """Convert the studies that are new or changed since the last run, and note in done.json what was done.
 
     Args:
-        seen: what `peek` returned. folder (Path): --input, which the paths in messages are relative to.
+        jobs: list of (scan_id, study as `find_studies` gives it, anything). folder (Path): what was searched.
 
     Returns:
-        studies: StudyInstanceUID -> {"folder": text, "series": {SeriesInstanceUID: [paths]}, "refused": Refused or
-        None}; rows of errors.csv for damaged files in folders without any PET image.
+        scan_id -> its rows of data.csv without labels; rows of errors.csv.
     """
-    studies, others, damaged, of_folder = {}, set(), [], {}
-    for path, kind, study, series in seen:
-        if kind == "pet":
-            studies.setdefault(study, {"series": {}, "refused": None})["series"].setdefault(series, []).append(path)
-            of_folder.setdefault(os.path.dirname(path), set()).add(study)
-        elif kind == "other":
-            others.add(series)
-        elif kind == "damaged":
-            damaged.append((path, series))
-    for study in studies.values():
-        where = os.path.commonpath([os.path.dirname(path) for paths in study["series"].values() for path in paths])
-        study["folder"] = os.path.relpath(where, folder)
-        if others & set(study["series"]):
-            study["refused"] = Refused("Modality", "", "some files of the PET series are no PET images",
-                                       "remove them, or copy the series again from its source")
-    errors = []
-    for path, refused in damaged:  # it may have been a slice of any PET series beside it
-        for study in of_folder.get(os.path.dirname(path), ()):
-            studies[study]["refused"] = refused
-        if os.path.dirname(path) not in of_folder:
-            errors.append(error_row(os.path.relpath(path, folder), refused))
-    return studies, errors
+    output, errors = Path(args.output), []
+    digests = {scan_id: digest_study(study, folder, key, args) for scan_id, study, _ in jobs}
+    made = {} if args.overwrite else read_done(output, digests)
+    if made:
+        print(f"{len(made)} studies are done and unchanged: left as they are (--overwrite converts them again)")
+    todo = [(scan_id, study) for scan_id, study, _ in jobs if scan_id not in made]
+    convert = functools.partial(convert_study, output=output, key=key, spacing=args.spacing,
+                                allow_uncorrected=args.allow_uncorrected)
+
+    def save():
+        done = {scan_id: {"digest": digests[scan_id], "rows": rows} for scan_id, rows in sorted(made.items())}
+        write_json(done, output / "done.json")
+
+    try:
+        with progress(run(convert, todo, 1), "SUV and MIPs", "study", len(todo)) as bar:
+            for rows, error in bar:
+                errors += error
+                if rows:
+                    made[rows[0]["scan_id"]] = rows
+    except BaseException:  # Ctrl-C, say: the next run goes on from here
+        with contextlib.suppress(OSError):
+            save()
+        raise
+    save()
+    return made, errors
 
 
-def choose_series(series):
-    """The files of the one PET series of a study to use, and a warning where there was a choice.
+def digest_study(study, folder, key, args):
+    """What the result of a study hangs on: its files by name, size and time, the arguments, the code; "" if refused."""
+    parts = [_code_version(), MAX_ROWS, args.spacing, args.allow_uncorrected, key is None,
+             study.get("wanted")]
+    try:
+        for uid, paths in sorted(study["series"].items()):
+            for path in sorted(paths):
+                stat = os.stat(split_member(path)[0])
+                parts.append((uid, os.path.relpath(path, folder), stat.st_size, stat.st_mtime_ns))
+    except OSError:  # gone meanwhile: converting says so
+        return ""
+    return "" if study["refused"] else hashlib.blake2b(json.dumps(parts).encode(), digest_size=32, key=key or b""
+                                                       ).hexdigest()
 
-    Attenuation-corrected ones first, then the one with the most files, then the lowest SeriesNumber.
-    """
-    if len(series) == 1:
-        return next(iter(series.values())), []
-    ranked = []
-    for uid, paths in series.items():
-        header = read_header(paths[0])
-        corrected = "ATTN" in text(header, "CorrectedImage").split("\\")
-        name = text(header, "SeriesNumber")
-        ranked.append((not corrected, -len(paths), int(name) if name.isdecimal() else 0, uid, name))
-    ranked.sort()
-    best, second = ranked[:2]
-    tie = "; another has as many slices" if best[:2] == second[:2] else ""
-    return series[best[3]], [f"{len(series)} PET series: number {best[4] or '?'} with {-best[1]} files was used{tie}"]
+
+@functools.cache
+def _code_version():
+    return hashlib.blake2b(b"".join(Path(__file__).with_name(name).read_bytes() for name in CODE)).hexdigest()
+
+
+def read_done(output, digests):
+    """scan_id -> rows of data.csv without labels, of the studies in done.json whose digest and images are unchanged."""
+    path = output / "done.json"
+    try:
+        done = json.loads(path.read_text(encoding="utf-8"))
+        return {scan_id: entry["rows"] for scan_id, entry in done.items() if entry["digest"] and entry[
+            "digest"] == digests.get(scan_id) and all(_is_whole(output, row) for row in entry["rows"])}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: cannot be read ({type(error).__name__}); remove it, or give --overwrite") from error
+
+
+def _is_whole(output, row):
+    image = output / row["filename"]
+    return image.is_file() and image.stat().st_size == 4 * row["matrix_size_1"] * row["matrix_size_2"]
 
 
 # One study
@@ -190,17 +231,18 @@ def convert_study(job, output, key, spacing, allow_uncorrected):
     """Write the two MIPs of one study.
 
     Args:
-        job: (scan_id, study as `group_series` gives it, its label row).
+        job: (scan_id, study as `find_studies` gives it).
 
     Returns:
-        (rows of data.csv, rows of errors.csv): two and none, or none and one.
+        (rows of data.csv without labels, rows of errors.csv): two and none, or none and one.
     """
-    scan_id, study, label = job
+    scan_id, study = job
     try:
         if study["refused"]:
             raise study["refused"]
-        paths, warnings = choose_series(study["series"])
-        volume = suv_volume(paths, allow_uncorrected)
+        paths, warnings = choose_series(study)
+        with local_files(paths) as files:
+            volume = suv_volume(files, allow_uncorrected)
         warnings += volume.warnings
         if not volume.patient_id:
             warnings.append("PatientID is empty")
@@ -209,7 +251,7 @@ def convert_study(job, output, key, spacing, allow_uncorrected):
         if (rows := len(coronal)) > MAX_ROWS:
             warnings.append(f"{rows - MAX_ROWS} rows ({(rows - MAX_ROWS) * spacing:.0f} mm) at the feet end cropped")
         common = {"scan_id": scan_id, "patient_id": volume.patient_id and hash_id(volume.patient_id, key),
-                  "spacing_mm": spacing, **{k: v for k, v in label.items() if k != "row"},
+                  "spacing_mm": spacing,
                   "suv_max": round(float(volume.array.max()), 3), "suv_mean": round(float(volume.array.mean()), 4),
                   "uptake_min": "" if volume.uptake_min is None else round(volume.uptake_min, 1),
                   "units": volume.units, "scanner": volume.scanner, "warnings": "; ".join(warnings)}
@@ -226,9 +268,9 @@ def convert_study(job, output, key, spacing, allow_uncorrected):
     except OSError as error:
         if error.filename and str(error.filename).startswith(str(output)):
             raise InputError(f"--output {output}: {error.strerror}; give a folder that can be written") from error
-        return [], [error_row(study["folder"], _unexpected(error))]
+        return [], [error_row(study["folder"], unexpected(error))]
     except Exception as error:  # whatever a damaged file provokes is that study's refusal, not the run's end
-        return [], [error_row(study["folder"], _unexpected(error))]
+        return [], [error_row(study["folder"], unexpected(error))]
 
 
 def pixel_origin(volume, spacing):
@@ -243,11 +285,6 @@ def pixel_origin(volume, spacing):
 
 def error_row(where, error):
     return dict(zip(ERROR_COLUMNS, (where, error.attribute, error.value, error.reason, error.remedy), strict=True))
-
-
-def _unexpected(error):
-    return Refused("file", "", f"cannot be converted ({type(error).__name__}: {' '.join(str(error).split())[:200]})",
-                   "check that the series is complete and undamaged")
 
 
 # Identifiers and labels

@@ -3,6 +3,7 @@ import csv
 import filecmp
 import math
 import os
+import re
 import subprocess
 import sys
 from datetime import datetime
@@ -168,14 +169,16 @@ def test_habits_of_a_cohort_cover_what_is_found_in_public_series():
 
 
 def test_data_csv_holds_the_default_cohort():
-    """The repository's manifest names the images of `--patients 240 --seed 1`: a change of the draws breaks it."""
+    """The repository's manifest names the images of `make demo-data`: a change of the draws breaks it."""
+    asked = dict(re.findall(r"^(PATIENTS|SEED) = (\d+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
     with open(ROOT / "data.csv", newline="") as file:
         rows = {row["scan_id"]: row for row in csv.DictReader(file)}
-    scans = [(patient, scan) for patient in (phantom.patient_parameters(1, i) for i in range(240))
+    scans = [(patient, scan) for patient in (phantom.patient_parameters(int(asked["SEED"]), i)
+                                              for i in range(int(asked["PATIENTS"])))
              for scan in patient["scans"]]
     assert len(scans) == len(rows)
     for patient, scan in scans:
-        row, habits = rows[phantom.make_uid(1, patient["index"], scan["number"], "study")], phantom.study_habits(
+        row, habits = rows[phantom.make_uid(int(asked["SEED"]), patient["index"], scan["number"], "study")], phantom.study_habits(
             patient, scan)
         assert (row["vendor"], row["decay_correction"]) == (habits["vendor"], habits["decay_correction"])
         assert float(row["uptake_min"]) == pytest.approx((habits["start"] - habits["injection"]).seconds / 60, abs=0.06)

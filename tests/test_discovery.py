@@ -1,0 +1,457 @@
+"""What is found in folders, archives and DICOM media, which series is taken, and what a second run leaves alone."""
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import zipfile
+
+import pandas as pd
+import pytest
+from conftest import call, error_line, run
+from pet import CORONAL, datasets, write_multiframe, write_series
+from pydicom.fileset import FileSet
+
+import discovery
+import prepro_script
+
+COARSE = {"spacing": (20.0, 5.0, 4.0)}  # 7 slices, 120 mm between the outer ones
+
+
+def prepro(folder, *args):
+    return call(prepro_script, "--input", folder / "dicom", "--output", folder / "out", "--workers", 1, "--keep_ids",
+                *args)
+
+
+def table(folder, name="data.csv"):
+    return pd.read_csv(folder / "out" / name, keep_default_na=False)
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def pack(folder, archive, compression=zipfile.ZIP_DEFLATED, name="{}"):
+    """The files of a folder as an archive, which takes its place."""
+    with zipfile.ZipFile(archive, "w", compression) as packed:
+        for path in sorted(folder.rglob("*")):
+            packed.write(path, name.format(path.relative_to(folder)))
+    shutil.rmtree(folder)
+    return archive
+
+
+@pytest.fixture
+def two_studies(tmp_path):
+    write_series(tmp_path / "dicom" / "A" / "1", **COARSE)
+    write_series(tmp_path / "dicom" / "B" / "1", uid="1.2.4", **COARSE)
+    return tmp_path
+
+
+def one_study(folder, series):
+    """Series of one study, by SeriesNumber."""
+    for number, changed in series.items():
+        write_series(folder / "dicom" / str(number), SeriesInstanceUID=f"1.2.3.{number}", SeriesNumber=number,
+                     **(COARSE | changed))
+
+
+# Archives
+
+def test_an_archive_gives_what_its_files_give(two_studies, monkeypatch):
+    prepro(two_studies)
+    expected = contents(two_studies / "out")
+    expected.pop("done.json")
+    shutil.rmtree(two_studies / "out")
+    root, used = two_studies / "dicom", two_studies / "tmp"
+    used.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(used))
+    for path in (root / "A" / "1").iterdir():
+        path.rename(path.with_suffix(""))  # DICOM needs no extension
+    (root / "A" / "report.pdf").write_bytes(b"%PDF")
+    (root / "A" / "._001.dcm").write_bytes(b"resource fork")
+    (root / "A" / "__MACOSX").mkdir()
+    (root / "A" / "__MACOSX" / "001.dcm").write_bytes(b"resource fork")
+    write_series(root / "A" / "ct", SeriesInstanceUID="1.2.3.7", Modality="CT", **COARSE)
+    pack(root / "A", root / "a.ZIP", name="./{}")
+    pack(root / "B", root / "b.zip", zipfile.ZIP_STORED)
+    before = contents(root)
+    assert prepro(two_studies) is None
+    found = contents(two_studies / "out")
+    found.pop("done.json")
+    assert found == expected and contents(root) == before and not list(used.iterdir())
+    assert call(prepro_script, "--input", root / "b.zip", "--output", two_studies / "b", "--workers", 1,
+                "--keep_ids") is None
+    assert set(pd.read_csv(two_studies / "b" / "data.csv")["scan_id"]) == {"1.2.4"}
+
+
+def test_a_study_may_lie_in_several_archives(two_studies):
+    prepro(two_studies)
+    expected = (two_studies / "out" / "data.csv").read_bytes()
+    root = two_studies / "dicom"
+    for number in range(1, 4):
+        (root / "part").mkdir()
+        (root / "A" / "1" / f"{number:03d}.dcm").rename(root / "part" / f"{number:03d}.dcm")
+        pack(root / "part", root / f"{number}.zip")
+    assert prepro(two_studies) is None
+    assert (two_studies / "out" / "data.csv").read_bytes() == expected
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _add(name, content=b"", compression=zipfile.ZIP_DEFLATED):
+    def add(path):
+        with zipfile.ZipFile(path, "a", compression) as archive:
+            archive.writestr(name, content)
+    return add
+
+
+def _encrypt(path):
+    content = bytearray(path.read_bytes())
+    at = content.rindex(b"PK\1\2")  # the last entry of the central directory; its flags follow 8 bytes in
+    content[at + 8] |= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("damage", "words"), [
+    (_cut, "not a zip file"), (_add("../../evil.dcm"), "unsafe name"), (_add("/etc/evil.dcm"), "unsafe name"),
+    (_add("C:\\evil.dcm"), "unsafe name"), (_add("a\\..\\..\\evil.dcm"), "unsafe name"),
+    (_add("zeros.dcm", b"", zipfile.ZIP_LZMA), "than deflate"),
+    (_add("zeros.dcm", bytes(1 << 24)), "times its size"), (_encrypt, "encrypted")])
+def test_a_bad_archive_is_listed_and_the_others_go_on(damage, words, two_studies):
+    archive = pack(two_studies / "dicom" / "A", two_studies / "dicom" / "a.zip")
+    damage(archive)
+    before = contents(two_studies / "dicom")
+    assert prepro(two_studies) == 1
+    errors = table(two_studies, "errors.csv")
+    assert errors["study"].tolist() == ["a.zip"] and errors["attribute"].tolist() == ["archive"]
+    assert words in errors["reason"][0] and errors["remedy"][0] != ""
+    assert set(table(two_studies)["scan_id"]) == {"1.2.4"}
+    assert contents(two_studies / "dicom") == before and not list(two_studies.parent.rglob("*evil*"))
+
+
+def test_an_archive_that_lies_about_a_size(two_studies):
+    archive = pack(two_studies / "dicom" / "A", two_studies / "dicom" / "a.zip")
+    _add("zeros.dcm", bytes(1 << 24))(archive)
+    content = bytearray(archive.read_bytes())
+    at = content.rindex(b"PK\1\2")
+    content[at + 24:at + 28] = (200).to_bytes(4, "little")  # the unpacked size
+    archive.write_bytes(content)
+    assert prepro(two_studies) == 1
+    errors = table(two_studies, "errors.csv")
+    assert errors["study"].tolist() == ["a.zip/zeros.dcm"] and "Bad CRC-32" in errors["reason"][0]
+
+
+def test_an_announced_size_beyond_the_limit(two_studies, monkeypatch):
+    pack(two_studies / "dicom" / "A", two_studies / "dicom" / "a.zip")
+    monkeypatch.setattr(discovery, "MAX_MEMBER", 1000)
+    assert prepro(two_studies) == 1
+    assert "would unpack to" in table(two_studies, "errors.csv")["reason"][0]
+
+
+def test_an_archive_in_an_archive_is_listed(two_studies):
+    root = two_studies / "dicom"
+    (root / "outer").mkdir()
+    pack(root / "A", root / "outer" / "a.zip")
+    (root / "B").rename(root / "outer" / "B")
+    pack(root / "outer", root / "outer.zip")
+    assert prepro(two_studies) == 1
+    errors = table(two_studies, "errors.csv")
+    assert errors["study"].tolist() == ["outer.zip/a.zip"] and "not searched" in errors["reason"][0]
+    assert set(table(two_studies)["scan_id"]) == {"1.2.4"}
+
+
+def test_a_flipped_pixel_in_an_archive_is_found_by_its_crc(tmp_path):
+    write_series(tmp_path / "dicom" / "A", spacing=(20.0, 0.6, 0.6))  # files larger than what the search reads
+    archive = pack(tmp_path / "dicom" / "A", tmp_path / "dicom" / "a.zip", zipfile.ZIP_STORED)
+    assert prepro(tmp_path) is None
+    content = bytearray(archive.read_bytes())
+    with zipfile.ZipFile(archive) as packed:
+        info = packed.infolist()[3]
+        assert info.file_size > 70_000
+    content[info.header_offset + info.file_size - 1000] ^= 1
+    archive.write_bytes(content)
+    assert prepro(tmp_path) == 1
+    errors = table(tmp_path, "errors.csv")
+    assert errors["study"].tolist() == ["a.zip"] and "Bad CRC-32" in errors["reason"][0]
+    assert table(tmp_path).empty
+
+
+def test_a_damaged_member_refuses_the_study_beside_it(two_studies):
+    path = two_studies / "dicom" / "A" / "1" / "007.dcm"
+    path.write_bytes(path.read_bytes()[:200])
+    pack(two_studies / "dicom" / "A", two_studies / "dicom" / "a.zip")
+    assert prepro(two_studies) == 1
+    assert table(two_studies, "errors.csv")[["study", "value"]].to_numpy().tolist() == [["a.zip/1", "007.dcm"]]
+
+
+# DICOM media
+
+def write_medium(folder):
+    """A DICOMDIR and its files, whose names have no extension."""
+    medium = FileSet()
+    for ds in datasets(StudyID="1", StudyTime="100000", **COARSE):
+        ds.InstanceNumber = int(ds.SOPInstanceUID.rsplit(".", 1)[1])
+        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+        ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
+        medium.add(ds)
+    medium.write(folder)
+    return folder / "DICOMDIR"
+
+
+def test_dicomdir(tmp_path):
+    index = write_medium(tmp_path / "dicom")
+    assert all(not path.suffix for path in (tmp_path / "dicom").rglob("*"))
+    assert call(prepro_script, "--input", index, "--output", tmp_path / "out", "--workers", 1) is None
+    assert table(tmp_path)["warnings"].tolist() == ["", ""]
+    for path in list((tmp_path / "dicom").rglob("*")):  # all in one folder, and the index unreadable
+        if path.is_file() and path != index:
+            path.rename(tmp_path / "dicom" / path.name)
+    index.write_bytes(index.read_bytes()[:300])
+    assert prepro(tmp_path) is None and len(table(tmp_path)) == 2
+
+
+def test_slices_without_extension_that_break_off_are_damaged(tmp_path):
+    write_medium(tmp_path / "dicom")
+    path = next(path for path in (tmp_path / "dicom").rglob("*") if path.is_file() and path.name != "DICOMDIR")
+    path.write_bytes(path.read_bytes()[:200])
+    assert prepro(tmp_path) == 1 and table(tmp_path, "errors.csv")["value"].tolist() == [path.name]
+
+
+# The choice of a series
+
+@pytest.mark.parametrize(("series", "number", "equal"), [
+    ({1: {"CorrectedImage": ["DECY"], "size": (150, 100, 300)}, 2: {}}, 2, ""),  # attenuation correction first
+    ({1: {"spacing": (5.0, 5.0, 4.0)}, 2: {"size": (150, 100, 180)}}, 2, ""),  # 135 mm, 28 slices; 160 mm, 9 slices
+    ({1: {"size": (150, 100, 160)}, 2: {"spacing": (5.0, 5.0, 4.0)}}, 2, ""),  # 140 mm, 8 slices: as long within 1 cm
+    ({1: {}, 2: {"spacing": (10.0, 5.0, 4.0), "size": (150, 100, 130)}}, 2, ""),  # 120 mm each: more slices
+    ({1: {"spacing": (4.0, 5.0, 5.0), "size": (150, 90, 150), "orientation": CORONAL}, 2: {}}, 1, ""),  # 145 mm high
+    ({3: {}, 1: {}, 2: {}}, 1, "; equal: number 2, 3")])
+def test_choice(series, number, equal, tmp_path):
+    one_study(tmp_path, series)
+    studies, refused = discovery.find_studies(*discovery.list_files(tmp_path / "dicom"))
+    files, warnings = discovery.choose_series(studies["1.2.3"])
+    assert {os.path.basename(os.path.dirname(path)) for path in files} == {str(number)} and not refused
+    assert warnings[0].startswith(f"{len(series)} PET series: number {number} (") and warnings[0].endswith(
+        f"was used{equal}")
+
+
+def test_multiframe_series_are_ranked_by_their_frames(tmp_path):
+    one_study(tmp_path, {1: {}})
+    write_multiframe(tmp_path / "dicom" / "2", "1.2.840.10008.5.1.4.1.1.130", SeriesInstanceUID="1.2.3.2",
+                     SeriesNumber=2, spacing=(10.0, 5.0, 4.0))
+    study = discovery.find_studies(*discovery.list_files(tmp_path / "dicom"))[0]["1.2.3"]
+    assert [(s["number"], s["slices"], s["extent"], s["corrected"], s["units"]) for s in discovery.rank_series(
+        study)] == [(2, 14, 130, True, "BQML"), (1, 7, 120, True, "BQML")]
+
+
+def test_series(tmp_path):
+    one_study(tmp_path, {1: {}, 2: {"spacing": (28.0, 5.0, 4.0)}})
+    write_series(tmp_path / "dicom" / "B", uid="1.2.4", **COARSE)
+    assert prepro(tmp_path, "--series", "1.2.3.2") is None
+    assert table(tmp_path)["scan_id"].tolist() == ["1.2.3", "1.2.3", "1.2.4", "1.2.4"]  # other studies: by the rule
+    assert table(tmp_path)["warnings"].tolist()[::2] == [
+        "2 PET series: number 2 (5 slices, 112 mm) was used by --series", ""]
+    assert prepro(tmp_path) is None  # another series is another result: not skipped
+    assert "number 1 (7" in table(tmp_path)["warnings"][0]
+    with pytest.raises(prepro_script.InputError, match="--series 1.2.9: no such PET series"):
+        prepro(tmp_path, "--series", "1.2.9")
+    with pytest.raises(prepro_script.InputError, match="of the same study as 1.2.3.2"):
+        prepro(tmp_path, "--series", "1.2.3.2", "--series", "1.2.3.1")
+
+
+def test_one_series_in_two_studies_is_refused(two_studies):
+    folder = two_studies / "dicom" / "A" / "1"
+    content = (folder / "007.dcm").read_bytes()
+    assert content.count(b"1.2.3\0") == 1  # StudyInstanceUID
+    (folder / "007.dcm").write_bytes(content.replace(b"1.2.3\0", b"1.2.7\0"))
+    assert prepro(two_studies) == 1
+    assert table(two_studies, "errors.csv")["attribute"].tolist() == ["StudyInstanceUID"] * 2
+    assert set(table(two_studies)["scan_id"]) == {"1.2.4"}
+
+
+def test_list(tmp_path):
+    one_study(tmp_path, {1: {"CorrectedImage": ["DECY"]}, 2: {"SeriesDescription": "PET\tWB \x1b[31m"},
+                         3: {"spacing": (28.0, 5.0, 4.0)}})
+    write_series(tmp_path / "dicom" / "C", uid="1.2.5", Units="GML", SUVType="BW", **COARSE)
+    bad = write_series(tmp_path / "dicom" / "D", uid="1.2.6", **COARSE) / "007.dcm"
+    bad.write_bytes(bad.read_bytes()[:200])
+    before = contents(tmp_path)
+    done = run("prepro_script.py", "--input", tmp_path / "dicom", "--list", "--workers", 2, cwd=tmp_path, check=1)
+    assert contents(tmp_path) == before
+    head, *rows = [line.split("  ") for line in done.stdout.splitlines()]
+    rows = [[cell.strip() for cell in row if cell] for row in rows]
+    assert [cell.strip() for cell in head if cell] == [
+        "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "slices", "extent_mm", "Units",
+        "attenuation_corrected", "taken", "why"]
+    assert rows[:5] == [
+        ["1.2.3", "1.2.3.2", "2", "PET WB ?[31m", "7", "120", "BQML", "yes", "yes",
+         "attenuation corrected, longest, most slices"],
+        ["1.2.3", "1.2.3.3", "3", "PET WB", "5", "112", "BQML", "yes", "no", "fewer slices"],
+        ["1.2.3", "1.2.3.1", "1", "PET WB", "7", "120", "BQML", "no", "no", "not attenuation corrected"],
+        ["1.2.5", "1.2.5.1", "1", "PET WB", "7", "120", "GML BW", "yes", "yes", "the only PET series"]] + [rows[4]]
+    assert "3 studies" in rows[-2][0] and rows[-1][0].startswith("refused: D: file '007.dcm'")
+    shutil.rmtree(tmp_path / "dicom" / "D")
+    assert "refused" not in run("prepro_script.py", "--input", tmp_path / "dicom", "--list", check=0).stdout
+    assert "--output: missing" in error_line(run("prepro_script.py", "--input", tmp_path / "dicom"))
+
+
+# Checksums
+
+def sums_of(folder):
+    return "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  ./{path.relative_to(folder)}\n"
+                   for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def test_checksums(two_studies):
+    root, sums = two_studies / "dicom", two_studies / "sums.txt"
+    pack(root / "B", root / "b.zip")
+    write_series(root / "C", uid="1.2.5", **COARSE)
+    write_series(root / "D", uid="1.2.6", **COARSE)
+    sums.write_text(sums_of(root))
+    assert prepro(two_studies, "--checksums", sums) is None
+    assert table(two_studies)["scan_id"].nunique() == 4
+    for name in ("A/1/002.dcm", "A/1/006.dcm"):
+        content = bytearray((root / name).read_bytes())
+        content[-700] ^= 1  # a pixel
+        (root / name).write_bytes(content)
+    os.remove(root / "C" / "001.dcm")  # the last slice: no gap would show it
+    with zipfile.ZipFile(root / "b.zip", "a") as archive:
+        archive.comment = b"changed"
+    sums.write_text("".join(line for line in sums.read_text().splitlines(True) if "D/003" not in line))
+    assert prepro(two_studies) is None  # nothing of this shows without the sums
+    assert prepro(two_studies, "--checksums", sums) == 1
+    errors = table(two_studies, "errors.csv")
+    assert errors[["study", "value", "reason"]].to_numpy().tolist() == [
+        ["A/1", "002.dcm and 1 more", "has another SHA-256 than is listed: --checksums"],
+        ["C", "001.dcm", "is missing: --checksums"], ["D", "003.dcm", "is not listed: --checksums"],
+        ["b.zip", "b.zip", "has another SHA-256 than is listed: --checksums"]]
+    assert table(two_studies).empty
+
+
+@pytest.mark.skipif(not shutil.which("sha256sum"), reason="sha256sum is not here")
+def test_checksums_as_sha256sum_writes_them(two_studies):
+    root = two_studies / "dicom"
+    (root / "A" / "1" / "001.dcm").rename(root / "A" / "1" / "a\\b.dcm")  # escaped in the list
+    subprocess.run("sha256sum */*/* > SUMS; sha256sum --binary SUMS >> SUMS", shell=True, cwd=root, check=True)
+    assert "\n\\" in (root / "SUMS").read_text()
+    assert prepro(two_studies, "--checksums", root / "SUMS") is None
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    ("0123  a\n", "line 1: '0123  a' is not"), ("\n" + "0" * 64 + " a\n", "line 2"),
+    ("0" * 64 + "  elsewhere.dcm\n", "names no file under"), (None, "No such file")])
+def test_bad_checksums(content, words, two_studies):
+    if content is not None:
+        (two_studies / "sums").write_text(content)
+    with pytest.raises(prepro_script.InputError, match=words):
+        prepro(two_studies, "--checksums", two_studies / "sums")
+    assert not (two_studies / "out").exists()
+
+
+# Second runs
+
+@pytest.fixture
+def converted(two_studies, monkeypatch):
+    """Two studies, converted; and the list of StudyInstanceUIDs that are converted from then on."""
+    shutil.copytree(two_studies / "dicom" / "A", two_studies / "dicom" / "C")
+    for path in (two_studies / "dicom" / "C" / "1").iterdir():  # one in an archive
+        path.write_bytes(path.read_bytes().replace(b"1.2.3\0", b"1.2.5\0").replace(b"1.2.3.1\0", b"1.2.5.1\0"))
+    pack(two_studies / "dicom" / "C", two_studies / "dicom" / "c.zip")
+    prepro(two_studies)
+    again, real = [], prepro_script.suv_volume
+
+    def spy(*args):
+        volume = real(*args)
+        again.append(volume.study_uid)
+        return volume
+
+    monkeypatch.setattr(prepro_script, "suv_volume", spy)
+    return two_studies, again
+
+
+def test_a_second_run_converts_nothing_and_changes_nothing(converted, capsys):
+    folder, again = converted
+    before = contents(folder / "out")
+    assert prepro(folder) is None and again == [] and contents(folder / "out") == before
+    assert "3 studies are done and unchanged" in capsys.readouterr().out
+    assert prepro(folder, "--overwrite") is None and again == ["1.2.3", "1.2.4", "1.2.5"]
+    assert contents(folder / "out") == before
+
+
+def test_what_has_changed_is_converted_again(converted):
+    folder, again = converted
+
+    def converted_now(*args, code=None):
+        again.clear()
+        assert prepro(folder, *args) == code
+        done, left = list(again), (folder / "out" / "data.csv").read_bytes()
+        prepro(folder, "--overwrite", *args)
+        assert (folder / "out" / "data.csv").read_bytes() == left  # the same bytes as of a full run
+        return done
+
+    os.utime(folder / "dicom" / "A" / "1" / "001.dcm")
+    assert converted_now() == ["1.2.3"]
+    os.utime(folder / "dicom" / "c.zip")
+    assert converted_now() == ["1.2.5"]
+    write_series(folder / "dicom" / "D", uid="1.2.6", **COARSE)
+    assert converted_now() == ["1.2.6"]
+    os.remove(folder / "out" / "images" / "1.2.4_sag.bin")
+    assert converted_now() == ["1.2.4"]
+    with open(folder / "out" / "images" / "1.2.4_sag.bin", "ab") as file:
+        file.write(b"more")
+    assert converted_now() == ["1.2.4"]
+    assert converted_now("--spacing", 4) == ["1.2.3", "1.2.4", "1.2.5", "1.2.6"]
+    assert converted_now() == ["1.2.3", "1.2.4", "1.2.5", "1.2.6"]
+    shutil.rmtree(folder / "dicom" / "D")
+    assert converted_now() == [] and "1.2.6" not in (folder / "out" / "done.json").read_text()
+    (folder / "dicom" / "A" / "1" / "008.dcm").write_bytes(bytes(200))  # damaged: done before, refused now
+    assert converted_now(code=1) == [] and set(table(folder)["scan_id"]) == {"1.2.4", "1.2.5"}
+
+
+def test_changed_code_converts_everything_again(converted, monkeypatch):
+    folder, again = converted
+    monkeypatch.setattr(prepro_script, "_code_version", lambda: "another")
+    prepro(folder)
+    assert again == ["1.2.3", "1.2.4", "1.2.5"]
+
+
+def test_changed_labels_are_joined_without_converting(converted):
+    folder, again = converted
+    for targets in ((0, 1, 0), (1, 1, 0)):
+        rows = [f"1.2.{uid},{target},{uid * 1.5}\n" for uid, target in zip((3, 4, 5), targets, strict=True)]
+        (folder / "labels.csv").write_text("StudyInstanceUID,target,liver\n" + "".join(rows))
+        prepro(folder, "--labels", folder / "labels.csv")
+        assert again == [] and table(folder)["target"].tolist() == [t for t in targets for _ in "cs"]
+        left = (folder / "out" / "data.csv").read_bytes()
+        prepro(folder, "--labels", folder / "labels.csv", "--overwrite")
+        assert (folder / "out" / "data.csv").read_bytes() == left
+        again.clear()
+
+
+def test_an_interrupted_run_goes_on(converted, monkeypatch):
+    folder, again = converted
+    real = prepro_script.suv_volume
+
+    def interrupted(*args):
+        if len(again) == 2:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(prepro_script, "suv_volume", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepro(folder, "--overwrite")
+    again.clear()
+    monkeypatch.setattr(prepro_script, "suv_volume", real)
+    assert prepro(folder) is None and again == ["1.2.5"]
+
+
+def test_done_json_names_no_file_and_no_patient(two_studies):
+    args = ("--input", two_studies / "dicom", "--output", two_studies / "out", "--workers", 1)
+    call(prepro_script, *args)
+    text = (two_studies / "out" / "done.json").read_text()
+    assert len(json.loads(text)) == 2 and "spacing_mm" in text
+    assert not any(word in text for word in ("1.2.3", "MRN4711", ".dcm", "Doe", str(two_studies)))
+    (two_studies / "out" / "done.json").write_text("{")
+    assert "done.json: cannot be read" in error_line(run("prepro_script.py", *args))
+    assert call(prepro_script, *args, "--overwrite") is None and call(prepro_script, *args) is None
