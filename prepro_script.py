@@ -20,6 +20,7 @@ from arguments import EXIT_SOME_FAILED, Parser, run_script
 from dicom_file import DICOM_SUFFIXES, SERIES_UID, NotDicom, Refused, is_pet, read_header, text
 from files import InputError, progress, replace_file, write_csv
 from geometry import first_centre, project
+from qc import write_qc
 from suv import suv_volume
 
 MAX_ROWS = 310  # the height of LARS's frame
@@ -39,7 +40,8 @@ def get_args_parser():
                        "optionally target_loc; further columns are carried into data.csv, identifying ones are not")
     group.add_argument("--allow_uncorrected", action="store_true", help="take series without attenuation correction")
     group = parser.add_argument_group("output")
-    group.add_argument("--output", required=True, metavar="FOLDER", help="gets images/*.bin, data.csv, errors.csv")
+    group.add_argument("--output", required=True, metavar="FOLDER",
+                       help="gets images/*.bin, data.csv, errors.csv, qc.html")
     group.add_argument("--spacing", type=float, default=3.27, help="pixel size of the MIPs, mm")
     group.add_argument("--key", metavar="FILE", help="secret, 16 bytes or more, for hashing StudyInstanceUID and "
                        "PatientID into scan_id and patient_id (default: hash_key.txt in --output, made where missing)")
@@ -88,11 +90,12 @@ def main(args):
 
 
 def report(rows, errors, missing, carried, args):
-    """Write data.csv and errors.csv, and say what happened. Returns the exit code."""
+    """Write data.csv, errors.csv and qc.html, and say what happened. Returns the exit code."""
     import pandas as pd
     output = Path(args.output)
     columns = [c for c in MANIFEST_COLUMNS if c not in ("target", "target_loc") or any(c in row for row in rows)]
-    write_csv(pd.DataFrame(rows, columns=columns + carried + QUALITY_COLUMNS), output / "data.csv")
+    manifest = pd.DataFrame(rows, columns=columns + carried + QUALITY_COLUMNS)
+    write_csv(manifest, output / "data.csv")
     scans, warned = len(rows) // 2, sum(bool(row["warnings"]) for row in rows) // 2
     print(f"{scans} studies -> {output / 'data.csv'} and {len(rows)} MIPs in {output / 'images'}")
     if warned:
@@ -100,11 +103,15 @@ def report(rows, errors, missing, carried, args):
     if missing:
         shown = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
         print(f"{len(missing)} rows of {args.labels} have no study under {args.input}: line {shown}")
-    if not errors:
-        (output / "errors.csv").unlink(missing_ok=True)
-        return None
     errors = sorted(errors, key=lambda row: row["study"])
-    write_csv(pd.DataFrame(errors, columns=ERROR_COLUMNS), output / "errors.csv")
+    if errors:
+        write_csv(pd.DataFrame(errors, columns=ERROR_COLUMNS), output / "errors.csv")
+    else:
+        (output / "errors.csv").unlink(missing_ok=True)
+    write_qc(manifest, output, output / "qc.html")
+    print(f"MIPs and warnings to look at: {output / 'qc.html'}")
+    if not errors:
+        return None
     for row in errors[:5]:
         print(f"refused: {row['study']}: {row['attribute']} {row['value']!r}: {row['reason']}; {row['remedy']}")
     print(f"{len(errors)} refused: {output / 'errors.csv'} (it names folders of --input: share it with care)")
