@@ -35,6 +35,7 @@ from discovery import (
 )
 from files import InputError, progress, replace_file, write_csv, write_json
 from geometry import first_centre, project
+from qc import write_qc
 from suv import suv_volume
 
 MAX_ROWS = 310  # the height of LARS's frame
@@ -61,7 +62,8 @@ def get_args_parser():
                        "optionally target_loc; further columns are carried into data.csv, identifying ones are not")
     group.add_argument("--allow_uncorrected", action="store_true", help="take series without attenuation correction")
     group = parser.add_argument_group("output")
-    group.add_argument("--output", metavar="FOLDER", help="gets images/*.bin, data.csv, errors.csv, done.json")
+    group.add_argument("--output", metavar="FOLDER",
+                       help="gets images/*.bin, data.csv, errors.csv, qc.html, done.json")
     group.add_argument("--list", action="store_true", help="print the studies and PET series that are there, and which "
                        "would be used and why; convert and write nothing")
     group.add_argument("--spacing", type=float, default=3.27, help="pixel size of the MIPs, mm")
@@ -126,11 +128,12 @@ def print_list(studies, refused, run):
 
 
 def report(rows, errors, missing, carried, args):
-    """Write data.csv and errors.csv, and say what happened. Returns the exit code."""
+    """Write data.csv, errors.csv and qc.html, and say what happened. Returns the exit code."""
     import pandas as pd
     output = Path(args.output)
     columns = [c for c in MANIFEST_COLUMNS if c not in ("target", "target_loc") or any(c in row for row in rows)]
-    write_csv(pd.DataFrame(rows, columns=columns + carried + QUALITY_COLUMNS), output / "data.csv")
+    manifest = pd.DataFrame(rows, columns=columns + carried + QUALITY_COLUMNS)
+    write_csv(manifest, output / "data.csv")
     scans, warned = len(rows) // 2, sum(bool(row["warnings"]) for row in rows) // 2
     print(f"{scans} studies -> {output / 'data.csv'} and {len(rows)} MIPs in {output / 'images'}")
     if warned:
@@ -138,11 +141,15 @@ def report(rows, errors, missing, carried, args):
     if missing:
         shown = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
         print(f"{len(missing)} rows of {args.labels} have no study under {args.input}: line {shown}")
-    if not errors:
-        (output / "errors.csv").unlink(missing_ok=True)
-        return None
     errors = sorted(errors, key=lambda row: row["study"])
-    write_csv(pd.DataFrame(errors, columns=ERROR_COLUMNS), output / "errors.csv")
+    if errors:
+        write_csv(pd.DataFrame(errors, columns=ERROR_COLUMNS), output / "errors.csv")
+    else:
+        (output / "errors.csv").unlink(missing_ok=True)
+    write_qc(manifest, output, output / "qc.html")
+    print(f"MIPs and warnings to look at: {output / 'qc.html'}")
+    if not errors:
+        return None
     for row in errors[:5]:
         print(f"refused: {row['study']}: {row['attribute']} {row['value']!r}: {row['reason']}; {row['remedy']}")
     print(f"{len(errors)} refused: {output / 'errors.csv'} (it names folders of --input: share it with care)")

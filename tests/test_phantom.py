@@ -178,8 +178,8 @@ def test_data_csv_holds_the_default_cohort():
              for scan in patient["scans"]]
     assert len(scans) == len(rows)
     for patient, scan in scans:
-        row, habits = rows[phantom.make_uid(int(asked["SEED"]), patient["index"], scan["number"], "study")], phantom.study_habits(
-            patient, scan)
+        row = rows[phantom.make_uid(int(asked["SEED"]), patient["index"], scan["number"], "study")]
+        habits = phantom.study_habits(patient, scan)
         assert (row["vendor"], row["decay_correction"]) == (habits["vendor"], habits["decay_correction"])
         assert float(row["uptake_min"]) == pytest.approx((habits["start"] - habits["injection"]).seconds / 60, abs=0.06)
         assert float(row["weight_kg"]) == patient["weight_kg"] and row["units"] == "BQML"

@@ -1,0 +1,45 @@
+"""benchmark.py prepro: runs at a tiny size, and compares ways that do the same."""
+import re
+
+import numpy as np
+import pytest
+from conftest import error_line, run
+
+import benchmark
+from suv import suv_volume
+
+
+def test_prints_every_measure():
+    done = run("benchmark.py", "prepro", "--size", 12, 16, 20, "--studies", 2, "--repeats", 1, check=0)
+    table = dict(re.findall(r"^(files read raw|suv\.py \+ geometry\.py) +(\S+)", done.stdout, re.MULTILINE))
+    assert len(table) == 2 and float(table["suv.py + geometry.py"]) > 0
+    assert re.search(r"prepro_script.py, 2 studies.* with two: \d+\.\d\d times the throughput", done.stdout)
+    assert ("times as fast as pydicom + SimpleITK" in done.stdout) != ("SimpleITK is not installed" in done.stdout)
+
+
+def test_series_has_the_size_and_the_suv_it_is_drawn_with(tmp_path):
+    benchmark.build_series(tmp_path / "series", (12, 16, 20), 1)
+    volume = suv_volume(tmp_path / "series")
+    assert volume.array.shape == (12, 16, 20) and volume.spacing == pytest.approx((1.65,) * 3)
+    assert volume.array.max(axis=(1, 2)) == pytest.approx(8 * (1 + 0.1 * (np.arange(12) % 3)), rel=1e-4)  # hot spots
+
+
+def test_both_ways_give_the_same_mips(tmp_path):
+    pytest.importorskip("SimpleITK")
+    benchmark.build_series(tmp_path / "series", (30, 24, 20), 1)
+    for own, other in zip(benchmark.ours()(tmp_path / "series"), benchmark.plain()(tmp_path / "series"), strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-4, atol=1e-4)
+
+
+def test_memory_is_that_of_the_conversion(tmp_path):
+    (tmp_path / "000").mkdir()
+    grown = benchmark.in_new_process(benchmark.measure, hundred_megabytes, tmp_path / "000")[2]
+    assert grown == pytest.approx(100, abs=10)
+
+
+def hundred_megabytes():
+    return lambda folder: (b"x" * 100_000_000)[:1]
+
+
+def test_bad_size_is_one_line():
+    assert "--size 2 9 9" in error_line(run("benchmark.py", "prepro", "--size", 2, 9, 9))
