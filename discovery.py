@@ -267,6 +267,9 @@ def _peek_file(path, file=None):
         header = read_header(path, SERIES_UID, file)
         kind, study, series = "pet" if is_pet(header) else "other", text(header, "StudyInstanceUID"), text(
             header, "SeriesInstanceUID")
+        if not study or not series:  # every DICOM object but a DICOMDIR has both (PS3.3 C.7.2.1, C.7.3.1)
+            raise Refused("file", os.path.basename(path), "breaks off before its StudyInstanceUID or SeriesInstanceUID",
+                          "copy it again from its source")
         for keyword, uid in (("StudyInstanceUID", study), ("SeriesInstanceUID", series)):
             if kind == "pet" and not re.fullmatch(r"[0-9.]{1,64}", uid):
                 raise Refused(keyword, uid, "is not a UID", "export the series again")

@@ -211,6 +211,18 @@ def test_dicomdir(tmp_path):
     assert prepro(tmp_path) is None and len(table(tmp_path)) == 2
 
 
+def test_a_slice_cut_anywhere_refuses_its_study(two_studies):
+    """The cut may fall between two elements, where what is left is a valid but shorter file."""
+    last = sorted((two_studies / "dicom" / "A" / "1").iterdir())[-1]
+    whole = last.read_bytes()
+    for length in [*range(132, 900, 41), len(whole) - 1, len(whole) - 1000]:
+        last.write_bytes(whole[:length])
+        assert prepro(two_studies) == 1, length
+        errors = table(two_studies, "errors.csv")
+        assert len(errors) == 1 and "A" in errors["study"][0], length
+        assert len(table(two_studies)) == 2, "the other study is converted"
+
+
 def test_slices_without_extension_that_break_off_are_damaged(tmp_path):
     write_medium(tmp_path / "dicom")
     path = next(path for path in (tmp_path / "dicom").rglob("*") if path.is_file() and path.name != "DICOMDIR")
