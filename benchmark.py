@@ -43,6 +43,8 @@ def main(args):
     if min(args.size) < 8:
         raise InputError(f"--size {' '.join(map(str, args.size))}: give 8 voxels or more along each axis")
     os.environ.update(ONE_THREAD)  # of the processes started from here
+    if args.folder and not Path(args.folder).is_dir():
+        raise InputError(f"--folder {args.folder}: no such folder; make it, or leave it out")
     with tempfile.TemporaryDirectory(prefix="benchmark_", dir=args.folder) as folder:
         studies = Path(folder, "studies")
         with progress(range(args.studies), "building series", "series") as bar:
