@@ -231,6 +231,10 @@ def _restore(path, trainer, args):
     if differing:
         raise InputError(f"{path} was trained with other values of {', '.join('--' + name for name in differing)}; "
                          "give the same, or --overwrite to train from the start")
+    given = asdict(trainer.given)
+    if state.get("input") != given:  # other images: another frame, spacing, or mean of the training split
+        raise InputError(f"{path} was trained on other images: its input was {state.get('input')}, now it is {given}; "
+                         "give the same --data and --images, or --overwrite to train from the start")
     try:
         trainer.load_state_dict(state)
         return [tuple(row) for row in state["log"]], state["best"], state["epoch"] + 1

@@ -250,6 +250,16 @@ def test_resume_with_other_arguments_is_refused_by_name(cohort, monkeypatch):
         fit(cohort, "--nepochs", 3, "--resume", "--augm", 3, "--optimizer", "adam")
 
 
+def test_resume_on_other_images_is_refused(cohort, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_in_epoch(patch, 2)
+        fit(cohort, "--nepochs", 3)
+    image = cohort / "images" / "s023_cor.bin"  # a training image: its SUV changes the mean
+    (np.fromfile(image, "<f4") * np.float32(1.5)).tofile(image)
+    with pytest.raises(InputError, match="trained on other images: its input was"):
+        fit(cohort, "--nepochs", 3, "--resume")
+
+
 def test_finished_run_is_neither_overwritten_nor_trained_twice(trained, capsys):
     with pytest.raises(InputError, match="--resume goes on with it, --overwrite trains it again"):
         fit(trained, "--nepochs", 3)
