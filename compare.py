@@ -3,8 +3,8 @@
 python compare.py results/ensemble_avg.csv results/ensemble_max.csv --output results
 python compare.py a/ensemble_avg.csv b/ensemble_avg.csv c/ensemble_avg.csv --threshold youden --output comparison
 
-Reads scan_id, target and ensemble_prob (or probs: one model's predictions, of which a scan's views are averaged), joined
-by scan_id. Every pair of files is compared; a difference is the first less the second. Writes compare.json, compare.csv
+Reads scan_id, target and ensemble_prob (or probs: one model's predictions, a scan's views averaged), joined by
+scan_id. Every pair of files is compared; a difference is the first less the second. Writes compare.json, compare.csv
 and compare.html, a table of one page. Bootstrap by patient where every file has patient_id, else by scan.
 """
 import itertools
@@ -252,7 +252,7 @@ def difference_text(row):
     if row[1] is None:
         return "" if row[0].startswith("Errors") else "none"
     interval = "no interval" if row[2] is None else f"{row[2]:+.3f} to {row[3]:+.3f}"
-    return f"{row[1]:+.3f} ({interval})"
+    return f"{row[1]:+.3f} ({interval})".replace("-", "−")
 
 
 def p_text(p):

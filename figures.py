@@ -159,8 +159,8 @@ def score_distribution(folder, curves, thresholds, title, note):
             cell.title.set_fontsize(9)
             cell.yaxis.get_major_locator().set_params(integer=True)
             cell.spines[["top", "right"]].set_visible(False)
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=7, loc="outside lower center", ncols=2)
         axes[-1, 0].set_xlabel("Predicted probability of Deauville 4–5")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=7, loc="outside lower center", ncols=2)
         figure.suptitle(title, fontsize=9)
     return paths
 
@@ -217,6 +217,7 @@ def forest(folder, column, rows, title, note):
                     cell.axvline(entry["value"], color=GREY, linewidth=0.8, linestyle=":", zorder=0)
             cell.set(xlim=(0, 1.02), ylim=(len(rows) - 0.5, -0.5), title=heading, xlabel=f"{heading} [95 % CI]")
             cell.title.set_fontsize(9)
+            cell.set_xticks((0, 0.5, 1))
             cell.set_yticks(range(len(rows)), [f"{textwrap.shorten(label, 34, placeholder='…')}\n{block['n']} scans, "
                                                f"{block['n_positive']} DS 4–5" for label, block in rows]
                             if k == 0 else [""] * len(rows), fontsize=7)
@@ -263,9 +264,7 @@ def canvas(folder, name, note, size, grid=None, heights=None):
                 axes.spines[["top", "right"]].set_visible(False)
             yield figure, axes, paths
             if note:
-                figure.draw_without_rendering()  # below everything, a legend outside the axes too
-                figure.text(0.5, figure.get_tightbbox().y0 / size[1] - 0.01, textwrap.fill(note, int(size[0] * 17)),
-                            ha="center", va="top", fontsize=7)
+                figure.text(0.5, -0.01, textwrap.fill(note, int(size[0] * 17)), ha="center", va="top", fontsize=7)
             for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
                 paths.append(folder / f"{name}.{suffix}")
                 with replace_file(paths[-1], "wb") as file:

@@ -205,7 +205,7 @@ def tripod_answers(metrics, flow, settings):
         "missing": f"{len(metrics['scans_lacking_a_model'])} scans lack a model's prediction and are averaged over the "
                    f"others; {metrics['n_scans'] - measured['n']} have no label and are left out.",
         "partition": f"{len(metrics['models'])} models, each with its own training and validation scans (Cohort); "
-                     f"thresholds from {about['n_scans']} validation scans of other patients.",
+                     f"thresholds: {about['source'] or 'none but 0.5'}.",
         "model": "In part: ResNet34 with one input channel, an ensemble of them; settings under Models.",
         "measures": "Section Methods of this page.",
         "updating": f"Recalibration: {metrics['recalibrate'] or 'none'}.",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import provenance
 from files import replace_file
-from metrics import AT_THRESHOLD, DERIVED, OVERALL
+from metrics import AT_THRESHOLD, DERIVED, NO_ECE_INTERVAL, OVERALL
 
 NAMES = {"auc": "AUC", "average_precision": "Average precision", "brier": "Brier score", "log_loss": "Log loss",
          "calibration_intercept": "Calibration intercept (ideal 0)", "calibration_slope": "Calibration slope (ideal 1)",
@@ -31,7 +31,7 @@ METHODS = (
     ("AUC", "DeLong 1988 on the logit scale (Pepe 2003); with several scans of a patient, Obuchowski 1997; where its "
             "variance is 0, Newcombe 2006. The bootstrap's interval stands in metrics.json beside it."),
     ("Proportions", "Wilson 1927; with several scans of a patient on the effective sample size of Rao and Scott 1992."),
-    ("Everything else", "Percentile bootstrap (Efron and Tibshirani 1993), whole patients drawn with replacement."),
+    ("Everything else", "Percentile bootstrap (Efron and Tibshirani 1993), by {unit}."),
     ("Calibration", "Intercept and slope: Cox 1958, Van Calster 2019. Expected calibration error: ten bins of equal "
                     "width (Naeini 2015). Recalibration: Platt 1999, or isotonic (Zadrozny and Elkan 2002)."),
     ("Thresholds", "Youden 1950; the highest threshold of sensitivity 0.95 or more; the lowest of specificity 0.95 or "
@@ -130,7 +130,8 @@ def calibration(metrics, ensembles):
             "Not recalibrated (--recalibrate platt or isotonic).")
     return (section("Calibration") + table(["", *(ensembles[key] + state for state, key, _ in states)], rows)
             + f"<p class='small'>{text} A slope below 1 says that the probabilities are too far from 0.5: two logits "
-              "trained by binary cross-entropy and read through a softmax double the logit.</p>\n")
+              "trained by binary cross-entropy and read through a softmax double the logit. The expected calibration "
+              f"error has no interval: it is {NO_ECE_INTERVAL}.</p>\n")
 
 
 def figure_parts(figures):
@@ -141,7 +142,8 @@ def figure_parts(figures):
         return
     yield "<div class='figures'>\n"
     for path in svgs:
-        name, text = FIGURES.get(path.stem, ("Subgroups", "AUC, sensitivity and specificity at 0.5, 95 % intervals."))
+        name, text = FIGURES.get(path.stem, (f"Subgroups by {path.stem.removeprefix('forest_')}",
+                                             "AUC, sensitivity and specificity at 0.5, 95 % intervals."))
         data = base64.b64encode(path.read_bytes()).decode()
         wide = " class='wide'" if path.stem in ("confusion", "reliability") or path.stem.startswith("forest_") else ""
         yield (f"<figure{wide}><div class='scroll'><img alt='{escape(name)}: {escape(text)}' "
@@ -238,7 +240,7 @@ def models_part(metrics, settings):
 
 
 def methods(metrics):
-    rows = [[name, text] for name, text in METHODS]
+    rows = [[name, text.format(unit=metrics["independent_unit"])] for name, text in METHODS]
     return (section("Methods") + f"<p>{metrics['resamples']} resamples by {metrics['independent_unit']}, seed "
             f"{metrics['seed']}; the same input gives the same numbers. An interval is left out where more than 5 % of "
             "the resamples cannot give the number, or all of them give the same.</p>\n" + table(["", "Method"], rows))
@@ -267,12 +269,12 @@ def write_comparison(path, result, pairs):
                                                              each["threshold"]] for each in result["ensembles"]]))
     for pair, rows in pairs:
         parts.append(f"<h2>{escape(pair['a'])} less {escape(pair['b'])}</h2>\n"
-                     + table(["", "Difference", "p", "p (Holm)", ""], rows))
+                     + table(["", "Difference", "p", "p, Holm", ""], rows))
     parts += [warning_list(result["warnings"])] if result["warnings"] else []
     parts.append("<p class='small'>DeLong 1988, with several scans of a patient Obuchowski 1997. Bootstrap: centred; "
-                 "its p is below 0.05 exactly where its interval leaves out 0 (Davison and Hinkley 1997). McNemar 1947, "
-                 "exact. Net reclassification: Pencina 2008, the change of sensitivity plus that of specificity. "
-                 "Holm 1979, over the pairs, for each test by itself.</p>\n</main>\n</body>\n</html>\n")
+                 "its p is below 0.05 exactly where its interval leaves out 0 (Davison and Hinkley 1997). McNemar "
+                 "1947, exact. Net reclassification: Pencina 2008, the change of sensitivity plus that of "
+                 "specificity. Holm 1979, over the pairs, for each test by itself.</p>\n</main>\n</body>\n</html>\n")
     with replace_file(path) as file:
         file.write("".join(parts))
 
@@ -292,7 +294,8 @@ def estimate(entry):
     if entry is None or entry["value"] is None:
         return f"none: {entry['reason']}" if entry else "none"
     if entry["ci_low"] is None:
-        return f"{entry['value']:.3f} (no interval: {entry['reason']})"
+        why = "" if entry["reason"] == NO_ECE_INTERVAL else f" (no interval: {entry['reason']})"
+        return f"{entry['value']:.3f}{why}"
     low, high = (f"{entry[key]:.3f}".replace("-", "−") for key in ("ci_low", "ci_high"))
     return f"{entry['value']:.3f}".replace("-", "−") + f" ({low} to {high})"
 
