@@ -184,10 +184,12 @@ def fit_bodies(bodies, frame, crop=False):
 def norm_constants(bodies, index):
     """Mean and standard deviation of the body boxes' pixels, no padding, of the images `index`; SUV clipped first."""
     pixels = int(bodies.sizes[index].prod(1).sum())
-    clipped = bodies.images[index].clamp(*CLIP_SUV).double()  # padding is 0: it adds nothing to either sum
-    mean = clipped.sum() / pixels
-    variance = (clipped.square().sum() / pixels - mean.square()).clamp(min=0)
-    return float(mean), float(variance.sqrt())
+    total, squares = 0.0, 0.0
+    for i in index:  # one at a time: no second copy of them all
+        clipped = bodies.images[i].clamp(*CLIP_SUV).double()  # padding is 0: it adds nothing to either sum
+        total, squares = total + clipped.sum().item(), squares + clipped.square().sum().item()
+    mean = total / pixels
+    return mean, max(0.0, squares / pixels - mean**2) ** 0.5
 
 
 # ---------------------------------------------------------------- the batches

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import parallel
-from feed import batch_indices, step_seed
+from feed import batch_indices, epoch_order, step_seed
 from files import InputError, progress
 from metrics import delong
 from utils import Dropout, EarlyStopping, autocast, set_train_mode
@@ -253,8 +253,8 @@ def fit(trainer, feed, task, sets, args, seed, recorder, position):
         args: nepochs, batch_size, oversample, early_stopping, eval_train, checkpoint_minutes, lr.
         seed (tuple of int): of the run.
         recorder: `epoch(position, rows, trainer, improved)` after every epoch, whose rows are {"train" and
-            "validation": metrics}; `save(position, trainer)` wherever the run may be stopped; `finish(position)`
-            (record.Recorder writes files).
+            "validation": metrics}; `save(position, trainer)` wherever the run may be stopped; at its end
+            `finish(position)` or `interrupted(position)` (record.Recorder writes files).
         position (Position): where to begin; what it is in the end is where the run stands.
 
     Returns:
@@ -289,6 +289,7 @@ def fit(trainer, feed, task, sets, args, seed, recorder, position):
                     raise Interrupted
             recorder.finish(position)
     if received or not ended:
+        recorder.interrupted(position)
         signal.raise_signal(received[0] if received else signal.SIGTERM)  # none here: another process had it
         raise KeyboardInterrupt
     return ended
@@ -332,23 +333,6 @@ def run_epoch(trainer, feed, task, sets, args, seed, position, after_batch=None,
         loss = task.loss(torch.from_numpy(out).to(feed.device), index).cpu().double().mean().item()
         rows[name] = {"loss": loss} | task.metrics(out, index)
     return rows
-
-
-def epoch_order(index, targets, seed, oversample=False):
-    """The images of one training epoch: `index` shuffled, with `oversample` the rarer class filled up by repeats.
-
-    Args:
-        index: (n,) int array, images of the training split.
-        targets: (n,) int array of 0/1.
-        seed (sequence of int): for example (seed, split, run, epoch).
-    """
-    rng = np.random.default_rng(seed)
-    if oversample:
-        classes = [index[targets == c] for c in (0, 1)]
-        rare = min(classes, key=len)
-        missing = abs(len(classes[0]) - len(classes[1]))
-        index = np.concatenate([index, rng.permutation(np.resize(rng.permutation(rare), missing))])
-    return rng.permutation(index)
 
 
 @contextlib.contextmanager

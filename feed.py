@@ -15,6 +15,23 @@ def batch_indices(n, batch_size):
     return np.array_split(np.arange(n), max(1, -(-n // batch_size)))
 
 
+def epoch_order(index, targets, seed, oversample=False):
+    """The images of one training epoch: `index` shuffled, with `oversample` the rarer class filled up by repeats.
+
+    Args:
+        index: (n,) int array, images of the training split.
+        targets: (n,) int array of 0/1.
+        seed (sequence of int): for example (seed, split, run, epoch).
+    """
+    rng = np.random.default_rng(seed)
+    if oversample:
+        classes = [index[targets == c] for c in (0, 1)]
+        rare = min(classes, key=len)
+        missing = abs(len(classes[0]) - len(classes[1]))
+        index = np.concatenate([index, rng.permutation(np.resize(rng.permutation(rare), missing))])
+    return rng.permutation(index)
+
+
 def step_seed(seed, position):
     """One int for the batch that starts at `position` of the epoch `seed` (tuple of int)."""
     return int(np.random.SeedSequence((*seed, int(position))).generate_state(1)[0])

@@ -95,6 +95,11 @@ class Recorder:
                 self.board.close()
         parallel.wait()
 
+    def interrupted(self, position):
+        if parallel.is_main():
+            print(f"\n{self.files['last']} holds epoch {position.epoch} after {position.batches} batches: the same "
+                  "command with --resume goes on from there", file=sys.stderr)
+
     def _tensorboard(self, epoch, rows, trainer):
         if not self.args.tensorboard:
             return

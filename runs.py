@@ -11,7 +11,7 @@ import parallel
 import record
 import utils
 from dataset import NORMS, choose_frame, data_hash, fit_bodies, norm_constants, read_bodies
-from feed import Features, Images, batch_indices
+from feed import Features, Images, batch_indices, epoch_order
 from files import InputError
 from manifest import check_classes, report_views
 
@@ -157,7 +157,7 @@ def prepare(args, data, amp, model, build_task, cache=None):
     optimizer = utils.build_optimizer(args, model.parameters())
     task = build_task(args, data.table, data.sets["train"], data.device)
     train = data.sets["train"]
-    order = engine.epoch_order(train, task.y_true[train], 0, args.oversample)  # for its length
+    order = epoch_order(train, task.y_true[train], 0, args.oversample)  # for its length
     schedule = utils.Schedule(args, optimizer, len(batch_indices(len(order), args.batch_size)))
     ema = utils.build_ema(model, args.ema) if args.ema else None
     if args.compile:
