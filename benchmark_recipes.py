@@ -1,4 +1,4 @@
-"""`benchmark.py recipes`: train.py under several recipes on one split, as validation AUC against seconds of training."""
+"""`benchmark.py recipes`: train.py under several recipes, as validation AUC against seconds of training."""
 import re
 import subprocess
 import sys
@@ -52,8 +52,8 @@ def compare(args):
 def train(args, name, options, split):
     """One run of train.py -> [{"epoch", "seconds" (since its first step, saving included), "auc"}]."""
     folder = args.output / re.sub(r"\W+", "_", name)
-    command = [sys.executable, SCRIPTS / "train.py", "--data", args.data, "--split_index", str(split), "--output", folder,
-               "--weights", "none", "--overwrite", *options.split()]
+    command = [sys.executable, SCRIPTS / "train.py", "--data", args.data, "--split_index", str(split), "--weights",
+               "none", "--output", folder, "--overwrite", *options.split()]
     command += ["--images", args.images] if args.images else []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     start, rows = None, []

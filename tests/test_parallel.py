@@ -62,15 +62,15 @@ def test_two_processes_train_write_once_stop_and_go_on(cohort):
     loss = one["metric"] == "loss"
     np.testing.assert_allclose(two[loss]["value"], one[loss]["value"], rtol=1e-3)
 
-    process = subprocess.Popen(command(2, "train.py", *options, "--output", cohort / "cut", "--checkpoint_minutes", 1e-4),
-                               cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-                               env={**os.environ, "OMP_NUM_THREADS": "1"})
+    options = (*options, "--output", cohort / "cut", "--checkpoint_minutes", 1e-4)
+    process = subprocess.Popen(command(2, "train.py", *options), cwd=ROOT, stderr=subprocess.PIPE, text=True,
+                               stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
     while not (cohort / "cut" / "last_split0_run1.pth").exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
     assert process.returncode != 0
-    torchrun(2, "train.py", *options, "--output", cohort / "cut", "--checkpoint_minutes", 1e-4, "--resume")
+    torchrun(2, "train.py", *options, "--resume")
     assert same(weights(cohort / "cut" / "checkpoint_split0_run1.pth"),
                 weights(cohort / "two" / "checkpoint_split0_run1.pth"))
     assert not list((cohort / "cut").glob("last_*")) and not list((cohort / "cut").glob(".*.tmp"))
