@@ -50,10 +50,12 @@ def test_two_processes_have_the_weights_of_one_after_twenty_steps(cohort):
     torch.testing.assert_close(two["scores"], one["scores"], rtol=0, atol=1e-6)
 
 
-def test_two_processes_train_write_once_stop_and_go_on(cohort):
-    """torchrun train.py: the log of one process within rounding; stopped by SIGTERM, it goes on to its own bits."""
-    options = ("--data", cohort / "data.csv", *SMALL, "--nepochs", 3, "--augm", 34, "--cls_arch", "complex", "--lr",
-               1e-4)
+def options_of(cohort):
+    return ("--data", cohort / "data.csv", *SMALL, "--nepochs", 2, "--augm", 34, "--cls_arch", "complex", "--lr", 1e-4)
+
+
+def test_two_processes_train_alike_and_write_once(cohort):
+    options = options_of(cohort)
     torchrun(1, "train.py", *options, "--output", cohort / "one")
     done = torchrun(2, "train.py", *options, "--output", cohort / "two")
     assert done.stdout.count("epoch 1: train loss") == 1 and "2 processes" in done.stdout
@@ -62,7 +64,11 @@ def test_two_processes_train_write_once_stop_and_go_on(cohort):
     loss = one["metric"] == "loss"
     np.testing.assert_allclose(two[loss]["value"], one[loss]["value"], rtol=1e-3)
 
-    options = (*options, "--output", cohort / "cut", "--checkpoint_minutes", 1e-4)
+
+@pytest.mark.slow
+def test_two_processes_stop_at_a_signal_and_go_on_to_the_same_bits(cohort):
+    torchrun(2, "train.py", *options_of(cohort), "--output", cohort / "two")
+    options = (*options_of(cohort), "--output", cohort / "cut")
     process = subprocess.Popen(command(2, "train.py", *options), cwd=ROOT, stderr=subprocess.PIPE, text=True,
                                stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
     while not (cohort / "cut" / "last_split0_run1.pth").exists() and process.poll() is None:

@@ -450,7 +450,7 @@ def kill_and_resume(cohort, kills, *options):
 
 
 def test_killed_run_goes_on_to_the_same_bits(cohort):
-    assert kill_and_resume(cohort, 2, "--nepochs", 6, "--augm", 34) == 2
+    assert kill_and_resume(cohort, 2, "--nepochs", 4, "--augm", 34) == 2
 
 
 @pytest.mark.slow
