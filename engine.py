@@ -237,10 +237,10 @@ def _channels_last(x):
 def _so_far(task, outputs, order, seen):
     """Loss and AUC of the epoch's places `seen`, for the progress bar."""
     rows = outputs[torch.as_tensor(seen, device=outputs.device)]
-    with contextlib.suppress(InputError, ValueError), np.errstate(all="ignore"):
-        return {"loss": f"{task.loss(rows, order[seen]).mean().item():.3f}",
-                "AUC": f"{task.metrics(rows.cpu().numpy(), order[seen])['auc']:.3f}"}
-    return {}
+    shown = {"loss": f"{task.loss(rows, order[seen]).mean().item():.3f}"}
+    if len(set(task.y_true[order[seen]])) == 2:
+        shown["AUC"] = f"{task.metrics(rows.cpu().numpy(), order[seen])['auc']:.3f}"
+    return shown
 
 
 # ---------------------------------------------------------------- the loop

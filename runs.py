@@ -108,6 +108,9 @@ class Split:
         self.given = engine.Input(frame, norm, args.pool, spacing, args.crop_bodies)
         self.hash = data_hash(bodies, table, split)
         self.bodies = bodies.to(device)
+        if min(map(len, self.sets.values())) < parallel.world():
+            raise InputError(f"{args.data}: split{split} has fewer training or validation images than there are "
+                             f"processes ({parallel.world()}); start fewer")
         say(f"split {split}: {len(self.sets['train'])} training and {len(self.sets['val'])} validation images, frame "
             f"{frame[0]} x {frame[1]}, mean {norm[0]:.4f} and standard deviation {norm[1]:.4f} SUV")
 

@@ -8,6 +8,7 @@ import torch
 import torchvision
 from torch import nn
 
+import parallel
 from files import InputError, replace_file
 
 FEATURES = 512
@@ -274,7 +275,7 @@ def load_weights(model, path):
     own = model.state_dict()
     left = [name for name in own if name not in state or state[name].shape != own[name].shape]
     model.load_state_dict({name: state[name] for name in own if name not in left}, strict=False)
-    if left:
+    if left and parallel.is_main():
         print(f"{path}: left random, since the checkpoint has another head: {', '.join(left)}")
 
 
