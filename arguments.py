@@ -55,8 +55,27 @@ def run_script(get_args_parser, main):
 
 
 def _fail(error):
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
     return EXIT_BAD_INPUT
+
+
+def add_run_arguments(parser, output="results"):
+    group = parser.add_argument_group("run")
+    group.add_argument("--split_index", nargs="+", type=number_range, action=_Flat, default=[0], metavar="S",
+                       help="data splits to train: 0 1 2 or 0-19 (default: 0)")
+    group.add_argument("--run", nargs="+", type=number_range, action=_Flat, default=[1], metavar="R",
+                       help="numbers of the runs of each split, part of the seed: 1 2 or 1-5 (default: 1)")
+    group.add_argument("--output", default=output, metavar="DIR", help="where the runs' files go")
+    group.add_argument("--tensorboard", metavar="DIR", help="write TensorBoard's event files here, too")
+    group.add_argument("--resume", action="store_true", help="go on from last_splitS_runR.pth where there is one")
+    group.add_argument("--resume_anyway", action="store_true",
+                       help="the same, also with other arguments, data, device, precision or thread count, though it "
+                            "then does not lead to the weights of an undisturbed run")
+    group.add_argument("--overwrite", action="store_true", help="train again what --output holds already")
+    group.add_argument("--checkpoint_minutes", type=_positive_float, default=10, metavar="MINUTES",
+                       help="save the state within an epoch this often; after every epoch in any case")
+    return group
 
 
 def add_data_arguments(parser):
@@ -66,12 +85,15 @@ def add_data_arguments(parser):
     return group
 
 
-def add_device_arguments(parser):
+def add_device_arguments(parser, compile=False):
     group = parser.add_argument_group("device")
     group.add_argument("--device", default="auto", help="auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps")
     group.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: PyTorch's choice)")
-    group.add_argument("--amp", default="auto", choices=("auto", "bf16", "off"),
-                       help="bfloat16 autocast; auto: where the processor or GPU computes it in hardware")
+    group.add_argument("--amp", default="auto", choices=("auto", "bf16", "fp16", "off"),
+                       help="autocast to bfloat16 or float16; auto: bfloat16 where the processor or GPU computes it in "
+                            "hardware; off: float32")
+    if compile:
+        group.add_argument("--compile", action="store_true", help="torch.compile the backbone (needs a C++ compiler)")
     return group
 
 
@@ -79,10 +101,9 @@ def add_input_arguments(parser):
     group = parser.add_argument_group("network input")
     group.add_argument("--image_size", nargs="+", type=side_or_auto, default=[310], metavar="PIXELS",
                        help="frame of the network, after --pool: a side, rows and columns, or auto: the smallest "
-                            "box of multiples of 32 that holds every training and validation body and --margin "
-                            "(default: 310)")
-    group.add_argument("--margin", type=natural_int, default=8, metavar="PIXELS",
-                       help="with auto: room to move a body in, per axis")
+                            "box of multiples of 32 that holds every training body and --margin (default: 310)")
+    group.add_argument("--margin", type=natural_int, default=0, metavar="PIXELS",
+                       help="with auto: room to move the largest body in, per axis; smaller ones have more")
     group.add_argument("--pool", type=positive_int, default=1, metavar="K",
                        help="max-pool each MIP K x K first (a MIP of K times the spacing): 1/K^2 of the work")
     group.add_argument("--crop_bodies", action="store_true",
@@ -108,6 +129,9 @@ def add_model_arguments(parser):
     exclusive = group.add_mutually_exclusive_group()
     exclusive.add_argument("--transfer_learning", action="store_true", help="train the head only")
     exclusive.add_argument("--finetune", action="store_true", help="train layer4 and the head only")
+    group.add_argument("--cached_placements", type=natural_int, default=1, metavar="K",
+                       help="of these two: compute the frozen layers for K random placements and augmentations of each "
+                            "image and take them in turn; 0: new ones in every epoch, at full cost")
     return group
 
 
@@ -120,12 +144,14 @@ def add_training_arguments(parser):
     group.add_argument("--lr", type=_positive_float, default=0.001, help="learning rate (onecycle: its highest)")
     group.add_argument("--momentum", type=_fraction, default=0.9, help="of sgd")
     group.add_argument("--wd", type=_not_negative_float, default=0.0001, help="weight decay")
-    group.add_argument("--lr_schedule", default="step", choices=("step", "plateau", "onecycle", "none"),
+    group.add_argument("--lr_schedule", default="step", choices=("step", "plateau", "cosine", "onecycle", "none"),
                        help="step: a tenth every --lr_anneal epochs; plateau: a tenth after an epoch without better "
-                            "validation AUC (patience 1, cooldown 1, floor 1e-5)")
+                            "validation AUC (patience 1, cooldown 1, floor 1e-5); cosine: to 0 at the last epoch")
     group.add_argument("--lr_scheduler", dest="lr_schedule", action="store_const", const="plateau",
                        default=argparse.SUPPRESS, help="the same as --lr_schedule plateau")
     group.add_argument("--lr_anneal", type=positive_int, default=15, metavar="EPOCHS", help="of --lr_schedule step")
+    group.add_argument("--warmup_epochs", type=natural_int, default=0, metavar="N",
+                       help="let the learning rate rise linearly first (onecycle: 0 means 30 %% of the epochs)")
     group.add_argument("--early_stopping", action="store_true",
                        help="stop after --patience epochs without 0.001 more validation AUC")
     group.add_argument("--patience", type=positive_int, default=5, metavar="EPOCHS", help="of --early_stopping")
@@ -134,9 +160,13 @@ def add_training_arguments(parser):
                             "right flip, 4 intensity x U(0.85, 1.15), 5 noise (0.1 SUV); 12, 14, 34, 45: both digits")
     group.add_argument("--balance", action="store_true", help="weigh the loss by the classes of the training split")
     group.add_argument("--oversample", action="store_true", help="repeat the rarer class's images till it has as many")
+    group.add_argument("--label_smoothing", type=_fraction, default=0.0, metavar="S", help="targets S/2 and 1 - S/2")
+    group.add_argument("--ema", type=_fraction, metavar="DECAY",
+                       help="validate and keep an exponential moving average of the weights, for example 0.99 a step")
+    group.add_argument("--eval_train", action="store_true",
+                       help="log the training set as evaluated after the epoch (LARS), not as met in training: a "
+                            "second pass")
     group.add_argument("--seed", type=natural_int, default=0, help="of every random choice, with split, run and epoch")
-    group.add_argument("--resume", action="store_true", help="go on from last_splitS_runR.pth; leave a finished run")
-    group.add_argument("--overwrite", action="store_true", help="train again what --output holds already")
     return group
 
 
@@ -166,6 +196,22 @@ def positive_int(text):
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return value
+
+
+def number_range(text):
+    """"3" -> range(3, 4); "0-19" -> range(0, 20)."""
+    first, _, last = text.partition("-")
+    numbers = range(natural_int(first), natural_int(last or first) + 1)
+    if not numbers:
+        raise argparse.ArgumentTypeError(f"{text}: the first is larger than the last")
+    return numbers
+
+
+class _Flat(argparse.Action):
+    """Several ranges -> one list of their numbers, each once."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, list(dict.fromkeys(number for numbers in values for number in numbers)))
 
 
 def side_or_auto(text):

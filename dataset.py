@@ -1,8 +1,11 @@
 """The raw MIPs of a manifest (`manifest.read_manifest`) -> images in memory, and batches for the network."""
+import hashlib
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 
 from files import InputError, progress
@@ -12,6 +15,7 @@ CLIP_SUV = (0.0, 30.0)
 NORMS = {"lars": (2.13, 3.39), "thesis": (0.6089, 1.8575)}  # mean and standard deviation, SUV
 FRAME_MULTIPLE = 32  # the network halves its input five times
 NOISE_SUV = 0.1
+MEMORY_SHARE = 0.5  # of the free memory, for the images
 
 
 # ---------------------------------------------------------------- the images
@@ -21,27 +25,40 @@ class Bodies:
     """MIPs cropped to their bodies, in one array, top left aligned.
 
     Attributes:
-        images: (N, H, W) float32 tensor, SUV, 0 outside the body's box.
+        images: (N, H, W) float32 tensor, SUV, 0 outside the body's box: on `device` if it fits there, else in host
+            memory, else mapped from a temporary file.
         sizes: (N, 2) int64 tensor on the CPU, rows and columns of each box.
         names: N file names.
+        device: where batches are made for.
     """
     images: torch.Tensor
     sizes: torch.Tensor
     names: list
+    device: torch.device = torch.device("cpu")
 
     def to(self, device):
-        return Bodies(self.images.to(device), self.sizes, self.names)
+        fits = self.images.nbytes < MEMORY_SHARE * available_memory(device)
+        return Bodies(self.images.to(device) if fits else self.images, self.sizes, self.names, device)
 
     def subset(self, index):
-        """The images `index` (int array); all of them: no copy."""
-        if len(index) == len(self.names):
+        """The images `index` (int array); all of them in their order: no copy."""
+        if len(index) == len(self.names) and (np.diff(index) > 0).all():
             return self
         return Bodies(self.images[torch.as_tensor(index)], self.sizes[torch.as_tensor(index)],
-                      [self.names[i] for i in index])
+                      [self.names[i] for i in index], self.device)
+
+
+def available_memory(device):
+    """Free memory of a device, bytes."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
 
 
 def read_bodies(table, folder, pool=1):
     """Read every image of `table` once, check it, crop it to its body and max-pool it.
+
+    Images that may take more than half of the free memory are kept in a temporary file (TMPDIR) that is mapped into it.
 
     Args:
         table (DataFrame): rows of `read_manifest`.
@@ -51,13 +68,42 @@ def read_bodies(table, folder, pool=1):
     Raises:
         InputError: a missing image, one of another size, one that is not SUV.
     """
-    with progress(list(table.itertuples()), "reading MIPs", "image") as rows:
-        crops = [_pool(crop_body(read_image(row, folder), row.filename), pool) for row in rows]
-    sizes = torch.tensor([crop.shape for crop in crops])
-    images = torch.zeros(len(crops), *sizes.amax(0).tolist())
-    for image, crop in zip(images, crops, strict=True):
-        image[:crop.shape[0], :crop.shape[1]] = torch.from_numpy(crop)
-    return Bodies(images, sizes, list(table["filename"]))
+    def crops():
+        with progress(list(table.itertuples()), "reading MIPs", "image") as rows:
+            for row in rows:
+                yield np.ascontiguousarray(_pool(crop_body(read_image(row, folder), row.filename), pool))
+
+    largest = [-(-int(table[f"matrix_size_{i}"].max()) // pool) for i in (1, 2)]
+    if 4 * len(table) * largest[0] * largest[1] > MEMORY_SHARE * available_memory(torch.device("cpu")):
+        file = tempfile.TemporaryFile()
+        file.truncate(4 * len(table) * largest[0] * largest[1])  # zeros that take no room
+        images = np.memmap(file, "float32", "r+", shape=(len(table), *largest))
+        sizes = _fill(images, crops())
+        images = images[:, :sizes.max(0)[0], :sizes.max(0)[1]]
+    else:
+        held = list(crops())
+        images = np.zeros((len(held), *np.max([crop.shape for crop in held], axis=0)), "float32")
+        sizes = _fill(images, (held.pop(0) for _ in range(len(held))))  # each crop goes when it is copied
+    return Bodies(torch.from_numpy(images), torch.from_numpy(sizes), list(table["filename"]))
+
+
+def _fill(images, crops):
+    """Copy the crops to the top left of `images` -> their sizes (N, 2) int64."""
+    sizes = np.empty((len(images), 2), "int64")
+    for i, crop in enumerate(crops):
+        sizes[i] = crop.shape
+        images[i, :crop.shape[0], :crop.shape[1]] = crop
+    return sizes
+
+
+def data_hash(bodies, table, split):
+    """SHA-256 (hex) over the images, their scans, targets and sets: what a run of this split learns from."""
+    digest = hashlib.sha256(bodies.sizes.numpy().tobytes())
+    for image, (rows, columns) in zip(bodies.images, bodies.sizes.tolist(), strict=True):
+        digest.update(image[:rows, :columns].contiguous().numpy())
+    columns = [name for name in ("scan_id", "filename", "target", "target_loc", f"split{split}") if name in table]
+    digest.update(table[columns].to_csv(index=False).encode())
+    return digest.hexdigest()
 
 
 def read_image(row, folder):
@@ -99,11 +145,23 @@ def _pool(image, k):
     return image.reshape(image.shape[0] // k, k, -1, k).max((1, 3))
 
 
-def choose_frame(size, bodies, margin):
-    """("auto" or (rows, columns)) -> (rows, columns); auto: multiples of 32 that hold every body plus the margin."""
+def choose_frame(size, bodies, train, margin):
+    """--image_size -> (rows, columns).
+
+    auto: the smallest multiples of 32 that hold every body of the training images `train` with `margin` pixels to move
+    in, or, should one of the others be larger, that body.
+    """
     if size != "auto":
         return size
-    return tuple(int(-(-(side + margin) // FRAME_MULTIPLE) * FRAME_MULTIPLE) for side in bodies.sizes.amax(0).tolist())
+    needed = torch.maximum(bodies.sizes[train].amax(0) + margin, bodies.sizes.amax(0))
+    return tuple(-(-side // FRAME_MULTIPLE) * FRAME_MULTIPLE for side in needed.tolist())
+
+
+def check_augmentation(augm, frame):
+    """Raises InputError for an --augm that the frame cannot take."""
+    if "2" in str(augm) and frame[0] != frame[1]:
+        raise InputError(f"--augm {augm} turns by 90 degrees: it needs a square frame, not {frame[0]} x {frame[1]}; "
+                         "give --image_size one side")
 
 
 def fit_bodies(bodies, frame, crop=False):
@@ -120,24 +178,21 @@ def fit_bodies(bodies, frame, crop=False):
     index = torch.arange(len(bodies.sizes))
     size = (min(frame[0], bodies.images.shape[1]), min(frame[1], bodies.images.shape[2]))
     images = _shifted(bodies.images, index, -start, size)
-    return Bodies(images, bodies.sizes.minimum(torch.tensor(frame)), bodies.names)
+    return Bodies(images, bodies.sizes.minimum(torch.tensor(frame)), bodies.names, bodies.device)
 
 
 def norm_constants(bodies, index):
     """Mean and standard deviation of the body boxes' pixels, no padding, of the images `index`; SUV clipped first."""
     pixels = int(bodies.sizes[index].prod(1).sum())
-    clipped = bodies.images[index].clamp(*CLIP_SUV).double()  # padding is 0: it adds nothing to either sum
-    mean = clipped.sum() / pixels
-    variance = (clipped.square().sum() / pixels - mean.square()).clamp(min=0)
-    return float(mean), float(variance.sqrt())
+    total, squares = 0.0, 0.0
+    for i in index:  # one at a time: no second copy of them all
+        clipped = bodies.images[i].clamp(*CLIP_SUV).double()  # padding is 0: it adds nothing to either sum
+        total, squares = total + clipped.sum().item(), squares + clipped.square().sum().item()
+    mean = total / pixels
+    return mean, max(0.0, squares / pixels - mean**2) ** 0.5
 
 
 # ---------------------------------------------------------------- the batches
-
-def batch_indices(index, batch_size):
-    """Positions of `index` in batches of at most `batch_size`, as even as they go: none is left with a single image."""
-    return np.array_split(np.arange(len(index)), max(1, -(-len(index) // batch_size)))
-
 
 def epoch_order(index, targets, seed, oversample=False):
     """The images of one training epoch: `index` shuffled, with `oversample` the rarer class filled up by repeats.
@@ -160,32 +215,27 @@ def eval_batch(bodies, index, frame, norm):
     """Images in the middle of the frame, normalized: (B, 1, rows, columns) float32 on the bodies' device."""
     index = torch.as_tensor(index)
     offset = (torch.tensor(frame) - bodies.sizes[index]) // 2
-    return _normalized(_shifted(bodies.images, index, offset, frame), norm)
+    return _normalized(_shifted(bodies.images, index, offset, frame).to(bodies.device), norm)
 
 
-def train_batch(bodies, index, frame, norm, augm, seed, positions):
+def train_batch(bodies, index, draws, frame, norm, augm=0, noise=None):
     """Images at random places of the frame, augmented in SUV, then normalized.
-
-    What happens to an image depends on (seed, its position in the epoch) alone, not on the batch it is in.
 
     Args:
         index: (B,) int array of images.
+        draws: (B, 6) float64 tensor on the CPU, uniform in 0..1: row, column, whether and along which axis to flip,
+            turn, intensity.
         frame: (rows, columns).
         norm: (mean, standard deviation), SUV.
         augm (int): code of --augm, one or two digits.
-        seed (tuple of int): of the epoch.
-        positions: (B,) int array, places in the epoch.
+        noise: (B, rows, columns) standard normal tensor on the bodies' device, for code 5.
 
     Returns:
         (B, 1, rows, columns) float32 tensor on the bodies' device.
     """
     index, codes = torch.as_tensor(index), {int(digit) for digit in str(augm)}
-    if 2 in codes and frame[0] != frame[1]:
-        raise InputError(f"--augm {augm} turns by 90 degrees: it needs a square frame, not {frame[0]} x {frame[1]}")
-    generators = [np.random.default_rng((*seed, int(position))) for position in positions]
-    draws = torch.from_numpy(np.stack([g.random(6) for g in generators]))
     room = torch.tensor(frame) - bodies.sizes[index]
-    x = _shifted(bodies.images, index, (draws[:, :2] * (room + 1)).long(), frame)
+    x = _shifted(bodies.images, index, (draws[:, :2] * (room + 1)).long(), frame).to(bodies.device)
     if 1 in codes or 3 in codes:
         flip = draws[:, 2] < 0.5
         axis = torch.where(draws[:, 3] < 0.5, 1, 2) if 1 in codes else torch.full_like(index, 2)
@@ -200,8 +250,7 @@ def train_batch(bodies, index, frame, norm, augm, seed, positions):
     if 4 in codes:
         x = x * (0.85 + 0.3 * draws[:, 5]).to(x)[:, None, None]
     if 5 in codes:  # in the body alone: the frame around it stays 0
-        noise = np.stack([g.standard_normal(frame, dtype=np.float32) for g in generators])
-        x = torch.where(x > 0, x + NOISE_SUV * torch.from_numpy(noise).to(x), x)
+        x = torch.where(x > 0, x + NOISE_SUV * noise.to(x), x)
     return _normalized(x, norm)
 
 

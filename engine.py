@@ -1,23 +1,22 @@
-"""One training epoch, evaluation, and the loop around them with its log, checkpoint and resume."""
-import json
-import subprocess
-import sys
-from dataclasses import asdict, dataclass
-from pathlib import Path
+"""One training epoch, evaluation, and the loop around them, which may be stopped at any moment."""
+import contextlib
+import signal
+import time
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from dataset import batch_indices, epoch_order, eval_batch, train_batch
-from files import InputError, progress, write_csv
+import parallel
+from feed import batch_indices, epoch_order, step_seed
+from files import InputError, progress
 from metrics import delong
-from utils import EarlyStopping, read_checkpoint, run_file, save_checkpoint, set_train_mode, step_batch, step_epoch
+from utils import Dropout, EarlyStopping, autocast, set_train_mode
 
 THRESHOLD = 0.5
-RESUME_MAY_CHANGE = ("resume", "overwrite", "output", "data", "images", "split_index", "device", "threads")
+BAR_SECONDS = 1.0  # between two looks at loss and AUC for the progress bar
 
 
 @dataclass
@@ -40,106 +39,93 @@ class Input:
 
 @dataclass
 class Trainer:
-    """Everything that training changes, and what it is given. `amp` is torch.bfloat16 or None (float32)."""
+    """Everything that training changes, and what it is given.
+
+    Attributes:
+        network: the model as it is called in training (parallel.wrap); the model itself with one process.
+        amp: torch.bfloat16, torch.float16 or None (float32).
+        scaler: torch.amp.GradScaler, which scales the loss for float16 and does nothing for the others.
+        ema: utils.build_ema's copy, which is validated and kept in the model's stead, or None.
+    """
     model: nn.Module
+    network: nn.Module
     optimizer: torch.optim.Optimizer
-    scheduler: object
+    schedule: object
     stopper: EarlyStopping
     given: Input
     amp: torch.dtype | None
+    scaler: torch.amp.GradScaler
+    ema: nn.Module | None = None
+
+    def kept(self):
+        """The model that is validated and kept."""
+        return self.ema.module if self.ema else self.model
+
+    def checkpoint(self):
+        """LARS's keys, and the input."""
+        return {"state_dict": self.kept().state_dict(), "optimizer": self.optimizer.state_dict(),
+                "lr_scheduler": self.schedule.state_dict(), "early_stopping": self.stopper.state_dict(),
+                "input": asdict(self.given)}
 
     def state_dict(self):
-        return {"state_dict": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-                "lr_scheduler": self.scheduler.state_dict() if self.scheduler else None,
-                "early_stopping": self.stopper.state_dict(), "input": asdict(self.given)}
+        """`checkpoint` and what else it takes to go on."""
+        return self.checkpoint() | {"state_dict": self.model.state_dict(), "scaler": self.scaler.state_dict(),
+                                    "ema": self.ema.state_dict() if self.ema else None}
 
     def load_state_dict(self, state):
         self.model.load_state_dict(state["state_dict"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.scheduler:
-            self.scheduler.load_state_dict(state["lr_scheduler"])
+        self.schedule.load_state_dict(state["lr_scheduler"])
         self.stopper.load_state_dict(state["early_stopping"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema:
+            self.ema.load_state_dict(state["ema"])
 
 
-# ---------------------------------------------------------------- one pass
+@dataclass
+class Position:
+    """Where a run stands: the epoch that is trained, its batches done and their outputs, the log, the best epoch."""
+    epoch: int = 1
+    batches: int = 0
+    outputs: torch.Tensor | None = None
+    log: list = field(default_factory=list)
+    best: dict = field(default_factory=lambda: {"epoch": 0, "value": float("-inf"), "auc": float("nan")})
 
-def binary_loss(y_true, balance=False):
-    """BCE with logits on the one-hot target.
+
+class Interrupted(Exception):
+    """A signal came: the run's state is to be saved."""
+
+
+# ---------------------------------------------------------------- what is learned
+
+class Binary:
+    """Deauville 4-5 or not: BCE with logits on the one-hot target.
 
     Args:
-        y_true: (n,) int array of 0/1, the training split's.
+        table (DataFrame): scan_id and target (0/1) of every image.
+        train: (n,) int array, the training split's images.
         balance (bool): weigh each class's positive term by (rows of the other class) / (rows of the class).
-
-    Returns:
-        function of ((B, 2) logits, (B,) int64 targets) -> the mean loss.
+        smoothing (float): S moves the one-hot target to 1 - S/2 and S/2.
     """
-    counts = np.bincount(y_true, minlength=2)
-    weight = torch.tensor(counts[::-1] / counts, dtype=torch.float32) if balance else None
+    columns = 2  # of the network's output
+    select = "auc"  # the validation metric that early stopping and the kept checkpoint follow
 
-    def loss(logits, target):
-        one_hot = nn.functional.one_hot(target, 2).to(logits)
-        pos_weight = None if weight is None else weight.to(logits.device)
-        return nn.functional.binary_cross_entropy_with_logits(logits, one_hot, pos_weight=pos_weight)
+    def __init__(self, table, train, device, balance=False, smoothing=0.0):
+        self.scans, self.y_true = table["scan_id"].to_numpy(), table["target"].to_numpy(copy=True)
+        self.target, self.smoothing = torch.from_numpy(self.y_true).to(device), smoothing
+        counts = np.bincount(self.y_true[train], minlength=2)
+        self.weight = torch.tensor(counts[::-1] / counts, dtype=torch.float32, device=device) if balance else None
 
-    return loss
+    def loss(self, outputs, index):
+        """(B, 2) logits of the images `index` -> (B,) losses, one an image."""
+        one_hot = nn.functional.one_hot(self.target[torch.as_tensor(index, device=self.target.device)], 2)
+        target = one_hot.to(outputs) * (1 - self.smoothing) + self.smoothing / 2
+        return nn.functional.binary_cross_entropy_with_logits(outputs, target, reduction="none",
+                                                              pos_weight=self.weight).mean(1)
 
-
-def autocast(device, amp):
-    """The autocast context of --amp (None: float32)."""
-    return torch.autocast(device.type, dtype=amp or torch.bfloat16, enabled=amp is not None)
-
-
-def train_one_epoch(trainer, bodies, targets, order, loss_function, batch_size, augm, seed):
-    """One pass over the images `order` in training mode.
-
-    Args:
-        bodies: Bodies on the model's device.
-        targets: (N,) int64 tensor on it, of all bodies.
-        order: (n,) int array, the epoch's images in their order.
-        augm (int): code of --augm.
-        seed (tuple of int): of the epoch; augmentation and dropout depend on it alone. Its last number is the epoch.
-
-    Returns:
-        (n, 2) float32 logits of the training pass itself, and its mean loss.
-    """
-    set_train_mode(trainer.model)
-    torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-    outputs, total = [], 0.0
-    with progress(batch_indices(order, batch_size), f"epoch {seed[-1]}", "batch") as bar:
-        for positions in bar:
-            x = train_batch(bodies, order[positions], trainer.given.frame, trainer.given.norm, augm, seed, positions)
-            y = targets[torch.as_tensor(order[positions], device=targets.device)]
-            trainer.optimizer.zero_grad(set_to_none=True)
-            with autocast(x.device, trainer.amp):
-                logits = trainer.model(x.contiguous(memory_format=torch.channels_last))
-            loss = loss_function(logits.float(), y)
-            loss.backward()
-            trainer.optimizer.step()
-            step_batch(trainer.scheduler)
-            outputs.append(logits.detach().float().cpu())
-            total += loss.item() * len(positions)
-            bar.set_postfix(loss=f"{total / (positions[-1] + 1):.3f}", refresh=False)
-    return torch.cat(outputs).numpy(), total / len(order)
-
-
-@torch.inference_mode()
-def evaluate(model, bodies, index, given, batch_size, amp, description="validation"):
-    """The images `index` in the middle of the frame, in evaluation mode.
-
-    Returns:
-        (n, 2) float32 logits and (n, 512) float32 features, NumPy.
-    """
-    model.eval()
-    logits, features = [], []
-    with progress(batch_indices(index, batch_size), description, "batch") as bar:
-        for positions in bar:
-            x = eval_batch(bodies, index[positions], given.frame, given.norm)
-            with autocast(x.device, amp):
-                embedded = model.embed(x.contiguous(memory_format=torch.channels_last))
-                output = model.fc(embedded)
-            logits.append(output.float().cpu())
-            features.append(embedded.float().cpu())
-    return torch.cat(logits).numpy(), torch.cat(features).numpy()
+    def metrics(self, outputs, index):
+        """(n, 2) logits, NumPy -> dict of scan_metrics."""
+        return scan_metrics(self.scans[index], self.y_true[index], probabilities(outputs[:, :2]))
 
 
 def probabilities(logits):
@@ -156,98 +142,214 @@ def scan_metrics(scan_ids, y_true, y_score):
     return {"auc": delong(y, scans["p"])[0], "ber": (fpr + fnr) / 2, "fpr": fpr, "fnr": fnr}
 
 
-# ---------------------------------------------------------------- the loop
+# ---------------------------------------------------------------- one pass
 
-def fit(trainer, bodies, table, split, run, args, provenance):
-    """Train until --nepochs or early stopping; keep the weights of the best validation epoch.
-
-    Writes convergence_splitS_runR.csv and last_splitS_runR.pth after every epoch, and checkpoint_splitS_runR.pth where
-    the validation AUC is the highest so far; last_* goes when the run is finished.
+def train_one_epoch(trainer, feed, task, order, seed, batch_size, position=None, after_batch=None):
+    """One pass over the images `order` in training mode.
 
     Args:
-        table: manifest rows in the order of `bodies`.
-        provenance (dict): stored in the checkpoint beside weights, architecture and Input.
+        feed (feed.Images | feed.Features): where the batches come from.
+        task (Binary): the loss.
+        order: (n,) int array, the epoch's images in their order.
+        seed (tuple of int): of the epoch; placement, augmentation and dropout depend on it alone. Its last number is
+            the epoch.
+        position (Position): where to begin, for an epoch that was stopped in its middle.
+        after_batch: called with (batches done, outputs so far of this process).
 
     Returns:
-        dict: split, run, best_epoch and its auc, epochs done, and why it ended.
+        (n, task.columns) float32 tensor, the outputs of the training pass itself.
     """
-    files = {kind: run_file(args.output, kind, split, run) for kind in ("checkpoint", "last", "convergence")}
-    log, best, start = [], {"epoch": 0, "auc": -np.inf}, 1
-    if args.resume and files["last"].exists():
-        log, best, start = _restore(files["last"], trainer, args)
-    ended = f"{args.nepochs} epochs"
+    position = position or Position()
+    outputs = torch.zeros(len(order), task.columns, device=feed.device)
+    batches = batch_indices(len(order), batch_size)
+    if position.batches and parallel.is_main():
+        outputs.copy_(position.outputs)
+    if position.batches < len(batches):
+        feed.begin(order, seed)
+    set_train_mode(trainer.model)
+    dropouts = [module for module in trainer.model.modules() if isinstance(module, Dropout)]
+    looked, seen = time.monotonic(), []
+    with progress(None, f"epoch {seed[-1]}", "image", len(order)) as bar:
+        for number, positions in list(enumerate(batches))[position.batches:]:
+            mine = parallel.share(len(positions))
+            here = positions[mine]
+            for module in dropouts:
+                module.draw(step_seed(seed, positions[0]), len(positions), mine, feed.device)
+            x = feed.batch(positions, mine)
+            trainer.optimizer.zero_grad(set_to_none=True)
+            with autocast(feed.device, trainer.amp):
+                output = trainer.network(_channels_last(x), feed.start)
+            output = output.to(torch.promote_types(output.dtype, torch.float32))
+            # every process's gradient is averaged: this makes it that of the mean over the whole batch
+            loss = task.loss(output, order[here]).sum() * (parallel.world() / len(positions))
+            trainer.scaler.scale(loss).backward()
+            trainer.scaler.step(trainer.optimizer)
+            trainer.scaler.update()
+            trainer.schedule.step_batch()
+            if trainer.ema:
+                trainer.ema.update_parameters(trainer.model)
+            outputs[torch.as_tensor(here, device=outputs.device)] = output.detach().to(outputs)
+            seen.append(here)
+            bar.update(len(positions))
+            if time.monotonic() - looked > BAR_SECONDS:
+                bar.set_postfix(_so_far(task, outputs, order, np.concatenate(seen)), refresh=False)
+                looked = time.monotonic()
+            if after_batch:
+                after_batch(number + 1, outputs)
+    return parallel.total(outputs).cpu()
+
+
+@torch.inference_mode()
+def evaluate(model, feed, index, batch_size, amp, description="validation", check=None):
+    """The images `index` in the middle of the frame, in evaluation mode; each once, whatever the number of processes.
+
+    Args:
+        check: called after every batch; may raise.
+
+    Returns:
+        (n, columns) float32 outputs and (n, 512) float32 features, NumPy.
+    """
+    model.eval()
+    feed.prepare(index)
+    results = None
+    mine = np.arange(len(index))[parallel.share(len(index))]
+    with progress(None, description, "image", len(mine)) as bar:
+        for positions in batch_indices(len(mine), batch_size) if len(mine) else ():
+            here = mine[positions]
+            x = feed.middle(index[here])
+            with autocast(feed.device, amp):
+                embedded = model.embed(_channels_last(x), feed.start)
+                output = model.heads(embedded)
+            if results is None:
+                results = [torch.zeros(len(index), t.shape[1], device=t.device) for t in (output, embedded)]
+            for result, t in zip(results, (output, embedded), strict=True):
+                result[torch.as_tensor(here, device=t.device)] = t.float()
+            bar.update(len(positions))
+            if check:
+                check()
+    return [parallel.total(result).cpu().numpy() for result in results]
+
+
+def _channels_last(x):
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+def _so_far(task, outputs, order, seen):
+    """Loss and AUC of the epoch's places `seen`, for the progress bar."""
+    rows = outputs[torch.as_tensor(seen, device=outputs.device)]
+    shown = {"loss": f"{task.loss(rows, order[seen]).mean().item():.3f}"}
+    if len(set(task.y_true[order[seen]])) == 2:
+        shown["AUC"] = f"{task.metrics(rows.cpu().numpy(), order[seen])['auc']:.3f}"
+    return shown
+
+
+# ---------------------------------------------------------------- the loop
+
+def fit(trainer, feed, task, sets, args, seed, recorder, position):
+    """Train until --nepochs or early stopping; the recorder keeps the weights of the best validation epoch.
+
+    Args:
+        sets (dict): "train" and "val", (n,) int arrays of images.
+        args: nepochs, batch_size, oversample, early_stopping, eval_train, checkpoint_minutes, lr.
+        seed (tuple of int): of the run.
+        recorder: `epoch(position, rows, trainer, improved)` after every epoch, whose rows are {"train" and
+            "validation": metrics}; `save(position, trainer)` wherever the run may be stopped; at its end
+            `finish(position)` or `interrupted(position)` (record.Recorder writes files).
+        position (Position): where to begin; what it is in the end is where the run stands.
+
+    Returns:
+        str: the reason why it ended.
+    """
+    saved = time.monotonic()
+    with deferred_signals() as received:
+        def after_batch(batches, outputs):
+            nonlocal saved
+            stop, due = parallel.any_true([bool(received), time.monotonic() - saved > 60 * args.checkpoint_minutes],
+                                          feed.device)
+            if stop or due:
+                position.batches, position.outputs = batches, parallel.total(outputs.clone()).cpu()
+                recorder.save(position, trainer)
+                saved = time.monotonic()
+            if stop:
+                raise Interrupted
+
+        def check():
+            if received and parallel.world() == 1:  # with several, all must stop at the same place: after a batch
+                recorder.save(position, trainer)
+                raise Interrupted
+
+        feed.check = check
+        ended = None
+        with contextlib.suppress(Interrupted):
+            while not (ended := why_ended(position, trainer.stopper, args, task)):
+                rows = run_epoch(trainer, feed, task, sets, args, (*seed, position.epoch), position, after_batch, check)
+                end_epoch(position, rows, trainer, task, recorder)
+                saved = time.monotonic()
+                if parallel.any_true([bool(received)], feed.device)[0] and position.epoch <= args.nepochs:
+                    raise Interrupted
+            recorder.finish(position)
+    if received or not ended:
+        recorder.interrupted(position)
+        signal.raise_signal(received[0] if received else signal.SIGTERM)  # none here: another process had it
+        raise KeyboardInterrupt
+    return ended
+
+
+def why_ended(position, stopper, args, task):
+    """The reason to stop training, or None."""
+    if args.early_stopping and stopper.waited >= stopper.patience:
+        return f"no better validation {task.select} for {stopper.patience} epochs"
+    return f"{args.nepochs} epochs" if position.epoch > args.nepochs else None
+
+
+def end_epoch(position, rows, trainer, task, recorder):
+    """Step schedule and early stopping, log the epoch, hand it to the recorder."""
+    value = float(rows["validation"][task.select])
+    trainer.schedule.step_epoch(value)
+    trainer.stopper.step(value)
+    position.log += [(position.epoch, name, key, float(number))
+                     for name, each in rows.items() for key, number in each.items()]
+    improved = value > position.best["value"]
+    if improved:
+        position.best = {"epoch": position.epoch, "value": value, "auc": float(rows["validation"]["auc"])}
+    position.epoch, position.batches, position.outputs = position.epoch + 1, 0, None
+    recorder.epoch(position, rows, trainer, improved)
+
+
+def run_epoch(trainer, feed, task, sets, args, seed, position, after_batch=None, check=None):
+    """Train one epoch, then validate -> {"train" and "validation": dict of loss and the task's metrics}."""
+    train, val = sets["train"], sets["val"]
+    order = epoch_order(train, task.y_true[train], seed, args.oversample)
+    outputs = train_one_epoch(trainer, feed, task, order, seed, args.batch_size, position, after_batch).numpy()
+    position.batches, position.outputs = len(batch_indices(len(order), args.batch_size)), torch.from_numpy(outputs)
+    if args.eval_train:
+        order = train
+        outputs, _ = evaluate(trainer.kept(), feed, train, args.batch_size, trainer.amp, "training set", check)
+    val_outputs, _ = evaluate(trainer.kept(), feed, val, args.batch_size, trainer.amp, check=check)
+    if not (np.isfinite(outputs).all() and np.isfinite(val_outputs).all()):
+        raise InputError(f"the loss is not finite in epoch {seed[-1]}; lower --lr {args.lr}")
+    rows = {}
+    for name, out, index in (("train", outputs, order), ("validation", val_outputs, val)):
+        loss = task.loss(torch.from_numpy(out).to(feed.device), index).cpu().double().mean().item()
+        rows[name] = {"loss": loss} | task.metrics(out, index)
+    return rows
+
+
+@contextlib.contextmanager
+def deferred_signals():
+    """Within: a first SIGINT or SIGTERM is only put on the list that this yields; a second one takes effect at once."""
+    received, handlers = [], {}
+
+    def note(signum, frame):
+        received.append(signum)
+        if len(received) > 1:
+            signal.signal(signum, handlers[signum])
+            signal.raise_signal(signum)
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        handlers[signum] = signal.signal(signum, note)
     try:
-        for epoch in range(start, args.nepochs + 1):
-            rows = _run_epoch(trainer, bodies, table, args, (args.seed, split, run, epoch))
-            log += [(epoch, name, key, float(value)) for name, each in rows.items() for key, value in each.items()]
-            auc = rows["validation"]["auc"]
-            step_epoch(trainer.scheduler, auc)
-            stop = trainer.stopper.step(auc)
-            state = {"epoch": epoch, "auc": np.float64(auc)} | trainer.state_dict() | provenance
-            if auc > best["auc"]:
-                best = {"epoch": epoch, "auc": float(auc)}
-                save_checkpoint(files["checkpoint"], state)
-            write_csv(pd.DataFrame(log, columns=["epoch", "split", "metric", "value"]), files["convergence"])
-            save_checkpoint(files["last"], state | {"log": log, "best": best})
-            tqdm.write(f"split {split} run {run} epoch {epoch}: "
-                       + ", ".join(f"{name} loss {each['loss']:.3f} AUC {each['auc']:.3f}"
-                                   for name, each in rows.items())
-                       + (" *" if best["epoch"] == epoch else ""), file=sys.stdout)
-            if stop and args.early_stopping:
-                ended = f"no better validation AUC for {trainer.stopper.patience} epochs"
-                break
-    except KeyboardInterrupt:
-        if files["last"].exists():
-            print(f"\n{files['last']} holds the last whole epoch: the same command with --resume goes on from there",
-                  file=sys.stderr)
-        raise
-    files["last"].unlink(missing_ok=True)
-    return {"split": split, "run": run, "epochs": log[-1][0], "best_epoch": best["epoch"], "auc": best["auc"],
-            "ended": ended}
-
-
-def _run_epoch(trainer, bodies, table, args, seed):
-    """Train one epoch, then validate -> {"train" and "validation": {"loss", "auc", "ber", "fpr", "fnr"}}."""
-    _, split, run, epoch = seed
-    train, val = (np.flatnonzero(table[f"split{split}"] == name) for name in ("train", "val"))
-    scans, y = table["scan_id"].to_numpy(), table["target"].to_numpy(copy=True)
-    loss_function = binary_loss(y[train], args.balance)
-    order = epoch_order(train, y[train], seed, args.oversample)
-    targets = torch.from_numpy(y).to(bodies.images.device)
-    logits, loss = train_one_epoch(trainer, bodies, targets, order, loss_function, args.batch_size, args.augm, seed)
-    val_logits, _ = evaluate(trainer.model, bodies, val, trainer.given, args.batch_size, trainer.amp)
-    if not (np.isfinite(loss) and np.isfinite(val_logits).all()):
-        raise InputError(f"split {split} run {run}: the loss is not finite in epoch {epoch}; lower --lr {args.lr}")
-    val_loss = loss_function(torch.from_numpy(val_logits), torch.from_numpy(y[val])).item()
-    return {"train": {"loss": loss} | scan_metrics(scans[order], y[order], probabilities(logits)),
-            "validation": {"loss": val_loss} | scan_metrics(scans[val], y[val], probabilities(val_logits))}
-
-
-def _restore(path, trainer, args):
-    """Load last_*.pth into the trainer -> (log, best, next epoch). Raises InputError."""
-    state = read_checkpoint(path)
-    differing = [name for name, value in state.get("args", {}).items()
-                 if name not in RESUME_MAY_CHANGE and value != json.loads(json.dumps(getattr(args, name, None)))]
-    if differing:
-        raise InputError(f"{path} was trained with other values of {', '.join('--' + name for name in differing)}; "
-                         "give the same, or --overwrite to train from the start")
-    given = asdict(trainer.given)
-    if state.get("input") != given:  # other images: another frame, spacing, or mean of the training split
-        raise InputError(f"{path} was trained on other images: its input was {state.get('input')}, now it is {given}; "
-                         "give the same --data and --images, or --overwrite to train from the start")
-    try:
-        trainer.load_state_dict(state)
-        return [tuple(row) for row in state["log"]], state["best"], state["epoch"] + 1
-    except (KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: does not fit this run ({error}); --overwrite trains from the start") from None
-
-
-def provenance(args, model_settings):
-    """What a checkpoint says about its making: architecture, arguments, package versions, commit (None outside git)."""
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True,
-                                check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = None
-    return {"model": model_settings, "args": json.loads(json.dumps(vars(args))), "commit": commit,
-            "versions": {"python": sys.version.split()[0], "torch": str(torch.__version__), "numpy": np.__version__}}
+        yield received
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)

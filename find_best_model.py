@@ -3,7 +3,8 @@
 python find_best_model.py --dir results
 
 Reads convergence_splitS_runR.csv, writes best_run.csv (split,run,epoch,metric,value,rank) beside them. Of equal AUCs
-the first epoch, the lowest run and the lowest split win. A run without its checkpoint_splitS_runR.pth is left out.
+the first epoch, the lowest run and the lowest split win. A run without its checkpoint_splitS_runR.pth is left out; one
+that is not finished yet (there is a last_splitS_runR.pth) counts as far as it came, and is named.
 """
 import math
 import re
@@ -30,6 +31,10 @@ def main(args):
     runs, left_out = read_runs(args.dir)
     for line in left_out:
         print(f"left out: {line}", file=sys.stderr)
+    for run in runs:
+        if (args.dir / f"last_split{run['split']}_run{run['run']}.pth").exists():
+            print(f"warning: split {run['split']} run {run['run']} is not finished; train.py --resume goes on with it",
+                  file=sys.stderr)
     if not runs:
         raise InputError(f"{args.dir}: none of its {len(left_out)} runs is usable (no checkpoint or no validation AUC)")
     table = pd.DataFrame(rank_runs(runs))

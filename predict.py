@@ -23,6 +23,7 @@ def get_args_parser():
                             "(default: test)")
     group.add_argument("--output", default="results", metavar="DIR", help="where pred_splitS_runR.csv go")
     group.add_argument("--batch_size", type=positive_int, default=50, metavar="N", help="images at a time")
+    group.add_argument("--no_features", action="store_true", help="leave out the columns F1..F512")
     arguments.add_data_arguments(parser)
     group = parser.add_argument_group("network input (only for checkpoints that store none, such as LARS's)")
     group.add_argument("--image_size", nargs="+", type=arguments.side_or_auto, metavar="PIXELS",
@@ -121,15 +122,18 @@ def write_predictions(args, table, bodies, model, given, amp, split, run):
 
     import engine
     import utils
+    from feed import Images
     model = model.to(memory_format=torch.channels_last)
-    logits, features = engine.evaluate(model, bodies, np.arange(len(table)), given, args.batch_size, amp,
+    logits, features = engine.evaluate(model, Images(bodies, given), np.arange(len(table)), args.batch_size, amp,
                                        f"split {split} run {run}")
     carried = table.drop(columns=["row"]).reset_index(drop=True)
     carried["set"] = "all" if "all" in args.set else table[f"split{split}"].to_numpy()
     carried["probs"] = engine.probabilities(logits)
-    columns = [f"F{i + 1}" for i in range(features.shape[1])]
+    if not args.no_features:
+        columns = [f"F{i + 1}" for i in range(features.shape[1])]
+        carried = pd.concat([carried, pd.DataFrame(features, columns=columns)], axis=1)
     path = utils.run_file(args.output, "pred", split, run)
-    write_csv(pd.concat([carried, pd.DataFrame(features, columns=columns)], axis=1), path)
+    write_csv(carried, path)
     print(f"split {split} run {run}: {len(table)} views -> {path}")
 
 

@@ -10,6 +10,10 @@ from pathlib import Path
 from files import InputError, read_csv
 from manifest import read_manifest
 
+VALUES = {"commit": "commit", "data_hash": "data hash", "epoch": "best epoch", "device": "device",
+          "precision": "precision", "threads": "threads", "processes": "processes"}  # of a checkpoint -> name shown
+GROUPS = {"versions": "version of ", "input": "input: ", "args": "--"}  # dicts of it -> what stands before their names
+
 
 class Placeholder:
     """Stands for every object that is no plain data: tensors, NumPy scalars."""
@@ -32,7 +36,7 @@ class _PlainData(pickle.Unpickler):
 
 
 def read_settings(path):
-    """A checkpoint -> {"args", "versions", "commit", "data_hash", "epoch"} as far as it holds them, {} for LARS's own.
+    """A checkpoint -> what it holds of VALUES and GROUPS; of LARS's own that is the epoch only.
 
     Raises InputError where the file is no checkpoint as torch.save writes them (since PyTorch 1.6, a zip archive).
     """
@@ -41,11 +45,11 @@ def read_settings(path):
             name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
             with archive.open(name) as file:
                 content = _PlainData(file).load()
-        kept = {key: content.get(key) for key in ("args", "versions", "commit", "data_hash", "epoch")}
+        kept = {key: content.get(key) for key in (*VALUES, *GROUPS)}
     except (OSError, StopIteration, zipfile.BadZipFile, pickle.UnpicklingError, EOFError, AttributeError, TypeError,
             ValueError, IndexError, KeyError, ImportError) as error:
         raise InputError(f"{path}: its settings cannot be read: {error}") from None
-    return {key: value for key, value in kept.items() if value is not None and not isinstance(value, Placeholder)}
+    return {key: value for key, value in kept.items() if isinstance(value, dict if key in GROUPS else str | int)}
 
 
 def models_settings(folder, models):
@@ -67,23 +71,21 @@ def models_settings(folder, models):
             unreadable.append(str(error))
     if len(missing) == len(models):
         return [], []
-    flat = []
-    for content in found:
-        versions = content.get("versions") or {}
-        args = content.get("args") or {}
-        flat.append({"commit": content.get("commit"), "data hash": content.get("data_hash"),
-                     "best epoch": content.get("epoch"), **{f"version of {k}": v for k, v in versions.items()},
-                     **{f"--{k}": v for k, v in args.items()}})
+    flat = [{shown: content[key] for key, shown in VALUES.items() if key in content}
+            | {f"{before}{name}": value for key, before in GROUPS.items()
+               for name, value in content.get(key, {}).items()}
+            for content in found]
     names = dict.fromkeys(name for each in flat for name in each)
-    rows = [{"name": name, "values": [_shown(each.get(name)) for each in flat]} for name in names]
-    warnings = [f"{len(missing)} models have no checkpoint in {folder}: {', '.join(missing[:5])}"] if missing else []
-    return rows, warnings + unreadable
+    rows = [{"name": name, "values": [_shown(each[name]) if name in each else "not stored" for each in flat]}
+            for name in names]
+    lacking = [f"{len(missing)} models have no checkpoint in {folder}: {', '.join(missing[:5])}"] if missing else []
+    return rows, lacking + unreadable
 
 
 def _shown(value):
-    if value is None:
-        return "not stored"
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, Placeholder):
+        return "not readable"
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def cohort_flow(models, measured, data=None):

@@ -8,6 +8,7 @@ import torch
 import torchvision
 from torch import nn
 
+import parallel
 from files import InputError, replace_file
 
 FEATURES = 512
@@ -37,15 +38,43 @@ class ResNet34(nn.Module):
         if cls_arch == "simple":
             self.fc = nn.Linear(FEATURES, 2)
         else:
-            self.fc = nn.Sequential(nn.Linear(FEATURES, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 2))
+            self.fc = nn.Sequential(nn.Linear(FEATURES, hidden), nn.ReLU(), Dropout(dropout, hidden),
+                                    nn.Linear(hidden, 2))
 
-    def embed(self, x):
-        """(B, 1, rows, columns) -> (B, 512), what F1..F512 of a prediction are."""
-        return self.features(x).flatten(1)
+    def embed(self, x, start=0):
+        """(B, 1, rows, columns), or with `start` the output of features[:start] -> (B, 512), F1..F512."""
+        return (self.features[start:] if start else self.features)(x).flatten(1)
+
+    def heads(self, embedded):
+        """(B, 512) -> (B, 2) logits of Deauville 1-3 and 4-5."""
+        return self.fc(embedded)
+
+    def forward(self, x, start=0):
+        return self.heads(self.embed(x, start))
+
+
+class Dropout(nn.Dropout):
+    """Dropout whose mask is drawn for a whole batch, so that it is the same for any number of processes.
+
+    Args:
+        p (float): share that is dropped.
+        units (int): columns of its (B, units) input.
+    """
+
+    def __init__(self, p, units):
+        super().__init__(p)
+        self.units, self.mask = units, None
+
+    def draw(self, seed, total, mine, device):
+        """Set the next mask: the rows `mine` (slice) of one for `total` images."""
+        generator = torch.Generator().manual_seed(seed)
+        kept = torch.rand((total, self.units), generator=generator)[mine] >= self.p
+        self.mask = (kept / (1 - self.p)).to(device)
 
     def forward(self, x):
-        """(B, 1, rows, columns) -> (B, 2) logits of Deauville 1-3 and 4-5."""
-        return self.fc(self.embed(x))
+        if not self.training or self.mask is None:
+            return super().forward(x)
+        return x * self.mask.to(x)
 
 
 def load_backbone(model, weights):
@@ -89,6 +118,17 @@ def set_train_mode(model):
             module.eval()
 
 
+def first_trained(model):
+    """The first layer of `model.features` that is trained: what lies below it is frozen."""
+    trained = (i for i, module in enumerate(model.features) if any(p.requires_grad for p in module.parameters()))
+    return next(trained, len(model.features))
+
+
+def autocast(device, amp):
+    """The autocast context of --amp (None: float32)."""
+    return torch.autocast(device.type, dtype=amp or torch.bfloat16, enabled=amp is not None)
+
+
 # ---------------------------------------------------------------- optimizers and schedules
 
 def build_optimizer(args, parameters):
@@ -101,28 +141,61 @@ def build_optimizer(args, parameters):
                                                                                   weight_decay=args.wd)
 
 
-def build_scheduler(args, optimizer, steps_per_epoch):
-    """--lr_schedule -> a scheduler or None. onecycle steps once a batch, the others once an epoch (`step_epoch`)."""
-    if args.lr_schedule == "step":
-        return torch.optim.lr_scheduler.StepLR(optimizer, step_size=args.lr_anneal, gamma=0.1)
-    if args.lr_schedule == "plateau":
-        return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", factor=0.1, patience=1, cooldown=1,
+class Schedule:
+    """--lr_schedule with a linear --warmup_epochs: `step_batch` after every step, `step_epoch` after every epoch.
+
+    Args:
+        args: lr, lr_schedule, lr_anneal, warmup_epochs, nepochs.
+        steps (int): steps of an epoch.
+    """
+
+    def __init__(self, args, optimizer, steps):
+        schedulers, warmup = torch.optim.lr_scheduler, args.warmup_epochs * steps
+        self.per_epoch = None
+        if args.lr_schedule == "onecycle":  # has a warm-up of its own
+            share = args.warmup_epochs / args.nepochs if args.warmup_epochs else 0.3
+            self.per_batch = schedulers.OneCycleLR(optimizer, args.lr, total_steps=args.nepochs * steps,
+                                                   pct_start=share)
+            return
+        if args.lr_schedule == "plateau":
+            self.per_epoch = schedulers.ReduceLROnPlateau(optimizer, mode="max", factor=0.1, patience=1, cooldown=1,
                                                           min_lr=1e-5)
-    if args.lr_schedule == "onecycle":
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=args.nepochs * steps_per_epoch)
-    return None
+            self.per_batch = schedulers.LinearLR(optimizer, 1 / warmup, total_iters=warmup - 1) if warmup > 1 else None
+            return
+
+        def factor(step):  # of --lr, for the step that comes
+            if step < warmup:
+                return (step + 1) / warmup
+            if args.lr_schedule == "step":
+                return 0.1 ** (step // steps // args.lr_anneal)
+            if args.lr_schedule == "cosine":
+                return 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(1, args.nepochs * steps - warmup)))
+            return 1.0
+
+        self.per_batch = schedulers.LambdaLR(optimizer, factor)
+
+    def step_batch(self):
+        if self.per_batch:
+            self.per_batch.step()
+
+    def step_epoch(self, value):
+        """`value`: what --lr_schedule plateau watches."""
+        if self.per_epoch:
+            self.per_epoch.step(value)
+
+    def state_dict(self):
+        return {name: each.state_dict() for name, each in vars(self).items() if each}
+
+    def load_state_dict(self, state):
+        for name, each in vars(self).items():
+            if each:
+                each.load_state_dict(state[name])
 
 
-def step_batch(scheduler):
-    if isinstance(scheduler, torch.optim.lr_scheduler.OneCycleLR):
-        scheduler.step()
-
-
-def step_epoch(scheduler, auc):
-    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-        scheduler.step(auc)
-    elif isinstance(scheduler, torch.optim.lr_scheduler.StepLR):
-        scheduler.step()
+def build_ema(model, decay):
+    """A copy of the model whose weights and batch-norm statistics follow its own: w = decay w + (1 - decay) new."""
+    averaging = torch.optim.swa_utils
+    return averaging.AveragedModel(model, multi_avg_fn=averaging.get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 class EarlyStopping:
@@ -202,13 +275,14 @@ def load_weights(model, path):
     own = model.state_dict()
     left = [name for name in own if name not in state or state[name].shape != own[name].shape]
     model.load_state_dict({name: state[name] for name in own if name not in left}, strict=False)
-    if left:
+    if left and parallel.is_main():
         print(f"{path}: left random, since the checkpoint has another head: {', '.join(left)}")
 
 
 def run_file(folder, kind, split, run):
-    """The path of a run's file: kind is checkpoint, last, convergence or pred."""
-    suffix = ".pth" if kind in ("checkpoint", "last") else ".csv"
+    """The path of a run's file: kind is checkpoint, last, convergence, pred, or figure (of its convergence)."""
+    kind, suffix = {"checkpoint": (kind, ".pth"), "last": (kind, ".pth"), "figure": ("convergence", ".png")}.get(
+        kind, (kind, ".csv"))
     return Path(folder) / f"{kind}_split{split}_run{run}{suffix}"
 
 
@@ -230,9 +304,9 @@ def choose_device(name):
 
 
 def choose_amp(amp, device):
-    """--amp -> torch.bfloat16 or None (float32). auto: bfloat16 where the hardware computes it."""
+    """--amp -> torch.bfloat16, torch.float16 or None (float32). auto: bfloat16 where the hardware computes it."""
     if amp != "auto":
-        return torch.bfloat16 if amp == "bf16" else None
+        return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[amp]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
     if device.type == "cpu":

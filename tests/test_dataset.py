@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dataset
+import engine
+import feed
 import manifest
-from dataset import Bodies, crop_body, eval_batch, read_bodies, read_image, train_batch
+from dataset import Bodies, crop_body, eval_batch, read_bodies, read_image
 from files import InputError
 from manifest import read_manifest
 
@@ -158,11 +160,41 @@ def bodies_of(*shapes, seed=0):
 
 
 def test_frame_auto_is_the_smallest_box_of_32s_with_room():
-    bodies = bodies_of((100, 20), (64, 40))
-    assert dataset.choose_frame("auto", bodies, 0) == (128, 64)
-    assert dataset.choose_frame("auto", bodies, 25) == (128, 96)
-    assert dataset.choose_frame("auto", bodies, 29) == (160, 96)
-    assert dataset.choose_frame((310, 310), bodies, 8) == (310, 310)
+    bodies, both = bodies_of((100, 20), (64, 40)), np.array([0, 1])
+    assert dataset.choose_frame("auto", bodies, both, 0) == (128, 64)
+    assert dataset.choose_frame("auto", bodies, both, 25) == (128, 96)
+    assert dataset.choose_frame("auto", bodies, both, 29) == (160, 96)
+    assert dataset.choose_frame((310, 310), bodies, both, 8) == (310, 310)
+
+
+def test_frame_auto_gives_training_bodies_their_room_and_lets_the_others_in():
+    bodies = bodies_of((60, 20), (70, 40))
+    assert dataset.choose_frame("auto", bodies, np.array([0]), 4) == (96, 64)  # 64 x 24, but image 1 is 70 x 40
+    assert dataset.choose_frame("auto", bodies, np.array([1]), 30) == (128, 96)
+
+
+def test_many_images_are_mapped_from_a_file_and_are_the_same(tmp_path, monkeypatch):
+    write_cohort(tmp_path, n_scans=4)
+    table = read_manifest(tmp_path / "data.csv")
+    held = read_bodies(table, tmp_path, pool=2)
+    monkeypatch.setattr(dataset, "available_memory", lambda device: 1000)
+    maps, memmap = [], np.memmap
+    monkeypatch.setattr(np, "memmap", lambda *args, **kwargs: maps.append(kwargs["shape"]) or memmap(*args, **kwargs))
+    mapped = read_bodies(table, tmp_path, pool=2)
+    assert maps == [(8, 30, 18)]
+    assert torch.equal(held.images, mapped.images) and torch.equal(held.sizes, mapped.sizes)
+    assert mapped.to(torch.device("cpu")).images is mapped.images
+
+
+def test_data_hash_sees_images_targets_and_splits(tmp_path):
+    table = write_cohort(tmp_path, n_scans=4)
+    bodies = read_bodies(table.assign(row=0), tmp_path)
+    first = dataset.data_hash(bodies, table, 0)
+    assert first == dataset.data_hash(read_bodies(table.assign(row=0), tmp_path), table.assign(other=1), 0)
+    assert first != dataset.data_hash(bodies, table, 1)
+    assert first != dataset.data_hash(bodies, table.assign(target=1 - table["target"]), 0)
+    bodies.images[3, 2, 2] += 1e-3
+    assert first != dataset.data_hash(bodies, table, 0)
 
 
 def test_body_larger_than_the_frame_is_refused_by_name_or_cut_about_its_middle():
@@ -188,6 +220,12 @@ def denormalized(x):
     return x.squeeze(1) * NORM[1] + NORM[0]
 
 
+def train_batch(bodies, index, frame, norm, augm, seed):
+    images = feed.Images(bodies, engine.Input(frame, norm), augm)
+    images.begin(index, seed)
+    return images.batch(np.arange(len(index)))
+
+
 def test_evaluation_puts_the_body_in_the_middle():
     bodies = bodies_of((20, 10), (24, 13))
     x = eval_batch(bodies, np.array([1, 0]), (30, 16), NORM)
@@ -199,13 +237,13 @@ def test_evaluation_puts_the_body_in_the_middle():
 
 def test_body_that_fills_the_frame():
     bodies = bodies_of((32, 32))
-    x = train_batch(bodies, np.array([0]), (32, 32), NORM, 0, (0, 1), [0])
+    x = train_batch(bodies, np.array([0]), (32, 32), NORM, 0, (0, 1))
     torch.testing.assert_close(x, eval_batch(bodies, np.array([0]), (32, 32), NORM))
 
 
 def test_training_moves_the_body_anywhere_in_the_frame():
     bodies = bodies_of((20, 10))
-    x = train_batch(bodies, np.zeros(400, int), (22, 11), (0.0, 1.0), 0, (0, 1), np.arange(400))[:, 0]
+    x = train_batch(bodies, np.zeros(400, int), (22, 11), (0.0, 1.0), 0, (0, 1))[:, 0]
     places = {tuple(place.tolist()) for place in (torch.stack([image.nonzero().amin(0) for image in x]))}
     assert places == {(row, column) for row in range(3) for column in range(2)}
     assert torch.allclose(x.sum((1, 2)), bodies.images[0].sum())
@@ -213,14 +251,16 @@ def test_training_moves_the_body_anywhere_in_the_frame():
 
 @pytest.mark.parametrize("augm", [0, 1, 2, 3, 12, 4, 5, 14, 34, 45])
 def test_augmentation_depends_on_seed_and_position_alone(augm):
-    bodies = bodies_of((20, 10), (24, 13), (8, 8))
-    index, positions = np.array([2, 0, 1, 1]), np.array([5, 6, 7, 8])
-    whole = train_batch(bodies, index, (32, 32), NORM, augm, (3, 1), positions)
-    for i in range(4):
-        alone = train_batch(bodies, index[i:i + 1], (32, 32), NORM, augm, (3, 1), positions[i:i + 1])
-        assert torch.equal(alone[0], whole[i])
-    assert not torch.equal(whole, train_batch(bodies, index, (32, 32), NORM, augm, (3, 2), positions))
-    assert not torch.equal(whole[2], whole[3])  # the same image at two positions
+    images = feed.Images(bodies_of((20, 10), (24, 13), (8, 8)), engine.Input((32, 32), NORM), augm)
+    order, batches = np.array([2, 0, 1, 1, 0, 2, 1]), (np.arange(3), np.arange(3, 7))
+    images.begin(order, (3, 1))
+    whole = [images.batch(positions) for positions in batches]
+    for positions, batch in zip(reversed(batches), reversed(whole), strict=True):  # shares of several processes
+        shares = [images.batch(positions, mine) for mine in (slice(0, 1), slice(1, None))]
+        assert torch.equal(torch.cat(shares), batch)
+    images.begin(order, (3, 2))
+    assert not torch.equal(whole[0], images.batch(batches[0]))
+    assert not torch.equal(whole[0][2], whole[1][0])  # the same image at two positions
 
 
 @pytest.mark.parametrize("augm", [1, 2, 3, 12])
@@ -231,7 +271,7 @@ def test_geometric_augmentations_give_just_the_turned_images(augm):
     expected = [image, *flips] if augm != 2 else []
     if augm in (2, 12):
         expected = [e.rot90(k) for e in expected or [image] for k in range(4)]
-    x = train_batch(bodies, np.zeros(200, int), (32, 32), NORM, augm, (0, 0), np.arange(200))[:, 0]
+    x = train_batch(bodies, np.zeros(200, int), (32, 32), NORM, augm, (0, 0))[:, 0]
     seen = [next(i for i, e in enumerate(expected) if torch.allclose(one, e)) for one in x]
     distinct = {next(i for i, other in enumerate(expected) if torch.equal(other, expected[k])) for k in seen}
     assert len(distinct) == {1: 3, 2: 4, 3: 2, 12: 8}[augm]
@@ -241,7 +281,7 @@ def test_geometric_augmentations_give_just_the_turned_images(augm):
 
 def test_intensity_scales_the_suv_and_leaves_the_background():
     bodies = bodies_of((20, 10))
-    x = train_batch(bodies, np.zeros(300, int), (32, 32), NORM, 4, (0, 0), np.arange(300))
+    x = train_batch(bodies, np.zeros(300, int), (32, 32), NORM, 4, (0, 0))
     factors = denormalized(x).sum((1, 2)) / bodies.images[0].sum()
     assert 0.85 <= factors.min() < 0.86 and 1.14 < factors.max() <= 1.15
     assert torch.all(x[:, 0].flatten(1).amin(1) == ZERO)
@@ -249,8 +289,8 @@ def test_intensity_scales_the_suv_and_leaves_the_background():
 
 def test_noise_is_a_tenth_of_an_suv_in_the_body_alone():
     bodies = bodies_of((32, 20))
-    x = denormalized(train_batch(bodies, np.zeros(50, int), (32, 32), NORM, 5, (0, 0), np.arange(50)))
-    clean = denormalized(train_batch(bodies, np.zeros(50, int), (32, 32), NORM, 0, (0, 0), np.arange(50)))
+    x = denormalized(train_batch(bodies, np.zeros(50, int), (32, 32), NORM, 5, (0, 0)))
+    clean = denormalized(train_batch(bodies, np.zeros(50, int), (32, 32), NORM, 0, (0, 0)))
     noise = (x - clean)[clean > 0.5]
     assert noise.std().item() == pytest.approx(0.1, rel=0.02) and abs(noise.mean().item()) < 0.002
     assert torch.equal(x[clean == 0], clean[clean == 0])
@@ -258,23 +298,23 @@ def test_noise_is_a_tenth_of_an_suv_in_the_body_alone():
 
 def test_turning_needs_a_square_frame():
     with pytest.raises(InputError, match="square frame, not 32 x 64"):
-        train_batch(bodies_of((20, 10)), np.array([0]), (32, 64), NORM, 12, (0, 0), [0])
+        train_batch(bodies_of((20, 10)), np.array([0]), (32, 64), NORM, 12, (0, 0))
 
 
 def test_oversampling_evens_the_classes_and_keeps_every_image():
     index, targets = np.arange(100, 120), np.array([1] * 5 + [0] * 15)
-    order = dataset.epoch_order(index, targets, (0, 1), oversample=True)
+    order = feed.epoch_order(index, targets, (0, 1), oversample=True)
     assert len(order) == 30 and set(order) == set(index)
     repeats = np.bincount(order - 100)
     assert (repeats[:5] == 3).all() and (repeats[5:] == 1).all()
-    assert sorted(dataset.epoch_order(index, targets, (0, 1))) == index.tolist()
-    assert dataset.epoch_order(index, targets, (0, 1)).tolist() != dataset.epoch_order(index, targets, (0, 2)).tolist()
+    assert sorted(feed.epoch_order(index, targets, (0, 1))) == index.tolist()
+    assert feed.epoch_order(index, targets, (0, 1)).tolist() != feed.epoch_order(index, targets, (0, 2)).tolist()
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 200), st.integers(2, 60))
 def test_batches_cover_everything_and_leave_no_single_image(n, batch_size):
-    batches = dataset.batch_indices(np.arange(n), batch_size)
+    batches = feed.batch_indices(n, batch_size)
     assert np.concatenate(batches).tolist() == list(range(n))
     assert max(map(len, batches)) <= batch_size
     assert min(map(len, batches)) >= 2 or n == 1 or batch_size == 2

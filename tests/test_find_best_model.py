@@ -114,3 +114,11 @@ def test_exit_codes_of_the_process(tmp_path):
     process("find_best_model.py", "--dir", tmp_path, check=0)
     write_run(tmp_path, 1, 1, [0.7], checkpoint=False)
     process("find_best_model.py", "--dir", tmp_path, check=1)
+
+
+def test_unfinished_run_is_named(tmp_path, capsys):
+    write_run(tmp_path, 4, 2, [0.5, 0.6])
+    (tmp_path / "last_split4_run2.pth").touch()
+    assert run_main(tmp_path) is None
+    assert best(tmp_path) == [(4, 2, 2, "auc", 0.6, 1)]
+    assert "warning: split 4 run 2 is not finished; train.py --resume" in capsys.readouterr().err

@@ -90,10 +90,17 @@ def checkpoint(path, **content):
 
 def test_settings_are_read_without_weights(tmp_path):
     args = {"lr": 0.01, "image_size": [310], "checkpoint": None, "balance": True}
-    checkpoint(tmp_path / "c.pth", args=args, commit="abc", versions={"torch": "2"}, data_hash="f00")
-    assert provenance.read_settings(tmp_path / "c.pth") == {"args": args, "commit": "abc", "versions": {"torch": "2"},
-                                                            "data_hash": "f00", "epoch": 3}
-    checkpoint(tmp_path / "lars.pth")
+    held = {"args": args, "commit": "abc", "versions": {"torch": "2"}, "data_hash": "f00", "input": {"frame": (64, 32)}}
+    checkpoint(tmp_path / "c.pth", **held, model={"hidden": 1})
+    assert provenance.read_settings(tmp_path / "c.pth") == held | {"epoch": 3}
+    rows, _ = provenance.models_settings(tmp_path, [{"split": 0, "run": 1}])
+    assert rows == []
+    (tmp_path / "c.pth").rename(tmp_path / "checkpoint_split0_run1.pth")
+    rows, _ = provenance.models_settings(tmp_path, [{"split": 0, "run": 1}])
+    shown = {row["name"]: row["values"] for row in rows}
+    assert shown["--image_size"] == ["310"] and shown["--checkpoint"] == ["None"] and shown["data hash"] == ["f00"]
+    assert shown["input: frame"] == ["64 32"] and shown["best epoch"] == ["3"]
+    checkpoint(tmp_path / "lars.pth", args="no dict")
     assert provenance.read_settings(tmp_path / "lars.pth") == {"epoch": 3}
 
 

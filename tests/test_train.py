@@ -13,9 +13,11 @@ from conftest import ROOT, call, error_line, run
 import engine
 import find_best_model
 import predict
+import record
 import train
 import utils
 from dataset import eval_batch, read_bodies
+from feed import Features, Images
 from files import InputError
 from manifest import read_manifest
 
@@ -41,18 +43,27 @@ def same(a, b):
 
 # ---------------------------------------------------------------- the engine
 
+def binary(*targets, train=None, **options):
+    table = pd.DataFrame({"scan_id": [f"s{i}" for i in range(len(targets))], "target": targets})
+    train = np.arange(len(targets)) if train is None else train
+    return engine.Binary(table, train, torch.device("cpu"), **options)
+
+
 def test_loss_is_binary_cross_entropy_of_both_logits():
-    logits, target = torch.tensor([[0.2, 1.5], [-1.0, 0.3]]), torch.tensor([1, 0])
+    logits, index = torch.tensor([[0.2, 1.5], [-1.0, 0.3]]), np.array([3, 1])  # targets 1, 0
 
     def term(z, y, weight=1.0):
         p = 1 / (1 + np.exp(-z))
         return -(weight * y * np.log(p) + (1 - y) * np.log(1 - p))
 
-    plain = [term(0.2, 0), term(1.5, 1), term(-1.0, 1), term(0.3, 0)]
-    assert engine.binary_loss(np.array([0, 0, 0, 1]))(logits, target).item() == pytest.approx(np.mean(plain))
-    weighted = [term(0.2, 0, 1 / 3), term(1.5, 1, 3), term(-1.0, 1, 1 / 3), term(0.3, 0, 3)]  # 3 negatives, 1 positive
-    balanced = engine.binary_loss(np.array([0, 0, 0, 1]), balance=True)
-    assert balanced(logits, target).item() == pytest.approx(np.mean(weighted))
+    plain = [[term(0.2, 0), term(1.5, 1)], [term(-1.0, 1), term(0.3, 0)]]
+    np.testing.assert_allclose(binary(0, 0, 0, 1).loss(logits, index), np.mean(plain, axis=1), rtol=1e-6)
+    weighted = [[term(0.2, 0, 1 / 3), term(1.5, 1, 3)], [term(-1.0, 1, 1 / 3), term(0.3, 0, 3)]]
+    balanced = binary(0, 0, 0, 1, balance=True)  # 3 negatives, 1 positive
+    np.testing.assert_allclose(balanced.loss(logits, index), np.mean(weighted, axis=1), rtol=1e-6)
+    smooth = [[term(0.2, 0.1), term(1.5, 0.9)], [term(-1.0, 0.9), term(0.3, 0.1)]]
+    smoothed = binary(0, 0, 0, 1, smoothing=0.2)
+    np.testing.assert_allclose(smoothed.loss(logits, index), np.mean(smooth, axis=1), rtol=1e-6)
 
 
 def test_metrics_are_those_of_the_scans_mean():
@@ -100,7 +111,8 @@ def test_logged_validation_is_what_the_kept_weights_give(trained):
     table = table[table["split0"] == "val"].reset_index(drop=True)
     model, content = utils.load_model(trained / "results" / "checkpoint_split0_run1.pth")
     bodies = read_bodies(table, trained, pool=2)
-    logits, _ = engine.evaluate(model, bodies, np.arange(len(table)), engine.Input(**content["input"]), 8, None)
+    images = Images(bodies, engine.Input(**content["input"]))
+    logits, _ = engine.evaluate(model, images, np.arange(len(table)), 8, None)
     metrics = engine.scan_metrics(table["scan_id"], table["target"], engine.probabilities(logits))
     assert metrics["auc"] == content["auc"]
 
@@ -212,76 +224,239 @@ def test_checkpoint_with_another_head_keeps_its_backbone(trained, capsys):
     assert "left random, since the checkpoint has another head: fc.0.weight" in capsys.readouterr().out
 
 
-def interrupt_in_epoch(monkeypatch, epoch):
-    whole = engine.train_one_epoch
+def signal_at(monkeypatch, epoch, batch):
+    """SIGINT in the middle of a batch of an epoch."""
+    whole = Images.batch
 
-    def interrupted(*args, **kwargs):
-        if args[-1][-1] == epoch:
-            raise KeyboardInterrupt
-        return whole(*args, **kwargs)
+    def signalled(self, positions, *args):
+        batches = [b.tolist() for b in engine.batch_indices(len(self.order), 12)]
+        if self.seed[-1] == epoch and positions.tolist() == batches[batch]:
+            signal.raise_signal(signal.SIGINT)
+        return whole(self, positions, *args)
 
-    monkeypatch.setattr(engine, "train_one_epoch", interrupted)
+    monkeypatch.setattr(Images, "batch", signalled)
 
 
-@pytest.mark.parametrize("options", [
-    ("--cls_arch", "complex", "--optimizer", "sgd", "--lr_schedule", "plateau", "--augm", 45, "--oversample"),
-    ("--optimizer", "adamw", "--lr_schedule", "onecycle", "--augm", 3, "--balance"),
+def same_run(one, other, name="split0_run1"):
+    assert (one / f"convergence_{name}.csv").read_bytes() == (other / f"convergence_{name}.csv").read_bytes()
+    assert same(weights(one / f"checkpoint_{name}.pth"), weights(other / f"checkpoint_{name}.pth"))
+
+
+@pytest.mark.parametrize(("options", "epoch", "batch"), [
+    (("--cls_arch", "complex", "--optimizer", "sgd", "--lr_schedule", "plateau", "--augm", 45, "--oversample"), 1, 0),
+    (("--optimizer", "adamw", "--lr_schedule", "onecycle", "--augm", 3, "--balance", "--eval_train"), 2, 1),
+    (("--optimizer", "adam", "--lr_schedule", "cosine", "--warmup_epochs", 1, "--ema", 0.9, "--label_smoothing", 0.1),
+     3, 0),
 ])
-def test_resumed_run_is_the_undisturbed_one_to_the_bit(cohort, monkeypatch, options):
+def test_resumed_run_is_the_undisturbed_one_to_the_bit(cohort, monkeypatch, capsys, options, epoch, batch):
     options = (*options, "--nepochs", 3)
     fit(cohort, *options, output="whole")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt_in_epoch(patch, 3)
+        signal_at(patch, epoch, batch)
         fit(cohort, *options, output="cut")
-    assert (cohort / "cut" / "last_split0_run1.pth").exists()
+    last = cohort / "cut" / "last_split0_run1.pth"
+    assert utils.read_checkpoint(last)["position"]["epoch"] == epoch
+    assert utils.read_checkpoint(last)["position"]["batches"] == batch + 1
+    assert f"holds epoch {epoch} after {batch + 1} batches" in capsys.readouterr().err
+    with pytest.raises(InputError, match="--resume goes on with it"):
+        fit(cohort, *options, output="cut")
     fit(cohort, *options, "--resume", output="cut")
-    assert not (cohort / "cut" / "last_split0_run1.pth").exists()
-    for name in ("convergence_split0_run1.csv",):
-        assert (cohort / "cut" / name).read_bytes() == (cohort / "whole" / name).read_bytes()
-    assert same(weights(cohort / "cut" / "checkpoint_split0_run1.pth"),
-                weights(cohort / "whole" / "checkpoint_split0_run1.pth"))
+    assert not last.exists()
+    same_run(cohort / "cut", cohort / "whole")
 
 
-def test_resume_with_other_arguments_is_refused_by_name(cohort, monkeypatch):
+def test_signal_while_evaluating_is_kept_too(cohort, monkeypatch):
+    fit(cohort, "--nepochs", 2, output="whole")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt_in_epoch(patch, 2)
+        middle = Images.middle
+        patch.setattr(Images, "middle", lambda self, index: signal.raise_signal(signal.SIGINT) or middle(self, index))
+        fit(cohort, "--nepochs", 2, output="cut")
+    fit(cohort, "--nepochs", 2, "--resume", output="cut")
+    same_run(cohort / "cut", cohort / "whole")
+
+
+def test_early_stopping_stops_a_resumed_run_as_well(cohort, monkeypatch):
+    options = ("--nepochs", 30, "--early_stopping", "--patience", 1, "--lr", "1e-9")
+    fit(cohort, *options, output="whole")
+
+    def killed(self, position):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr(record.Recorder, "finish", killed)
+        fit(cohort, *options, output="cut")
+    fit(cohort, *options, "--resume", output="cut")
+    same_run(cohort / "cut", cohort / "whole")
+
+
+def test_resume_with_other_circumstances_is_refused_by_name(cohort, monkeypatch, capsys):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        signal_at(patch, 2, 0)
         fit(cohort, "--nepochs", 3)
-    with pytest.raises(InputError, match="other values of --optimizer, --augm; give the same"):
+    with pytest.raises(InputError, match=r"other values of --optimizer \(sgd, now adam\), --augm \(0, now 3\); give"):
         fit(cohort, "--nepochs", 3, "--resume", "--augm", 3, "--optimizer", "adam")
-
-
-def test_resume_on_other_images_is_refused(cohort, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt_in_epoch(patch, 2)
-        fit(cohort, "--nepochs", 3)
-    image = cohort / "images" / "s023_cor.bin"  # a training image: its SUV changes the mean
-    (np.fromfile(image, "<f4") * np.float32(1.5)).tofile(image)
-    with pytest.raises(InputError, match="trained on other images: its input was"):
+    with pytest.raises(InputError, match=r"precision \(float32, now bfloat16\)"):
+        fit(cohort, "--nepochs", 3, "--resume", "--amp", "bf16")
+    with pytest.raises(InputError, match=r"threads \(1, now 2\)"):
+        fit(cohort, "--nepochs", 3, "--resume", "--threads", 2)
+    utils.set_threads(1)
+    image = cohort / "images" / "s023_cor.bin"  # a training image
+    pixels = np.fromfile(image, "<f4")
+    pixels[pixels.argmax()] += 1e-3
+    pixels.tofile(image)
+    with pytest.raises(InputError, match="other values of data hash"):
         fit(cohort, "--nepochs", 3, "--resume")
+    fit(cohort, "--nepochs", 3, "--resume_anyway")
+    assert "goes on with other values of data hash" in capsys.readouterr().err
+    log = pd.read_csv(cohort / "results" / "convergence_split0_run1.csv")
+    assert log["epoch"].unique().tolist() == [1, 2, 3]
 
 
-def test_finished_run_is_neither_overwritten_nor_trained_twice(trained, capsys):
-    with pytest.raises(InputError, match="--resume goes on with it, --overwrite trains it again"):
-        fit(trained, "--nepochs", 3)
+def test_sweep_trains_what_is_missing_and_sums_up(trained, capsys):
     before = (trained / "results" / "checkpoint_split0_run1.pth").stat().st_mtime_ns
-    fit(trained, "--nepochs", 3, "--resume")
-    assert "split 0 run 1 is finished" in capsys.readouterr().out
+    fit(trained, "--split_index", "0-1", "--run", "1-2", "--nepochs", 3, "--augm", 34, "--early_stopping")
+    out = capsys.readouterr().out
     assert (trained / "results" / "checkpoint_split0_run1.pth").stat().st_mtime_ns == before
+    rows = [line.split() for line in out.splitlines() if line.endswith(("before", "3 epochs"))]
+    assert [row[:2] for row in rows] == [["0", "1"], ["0", "2"], ["1", "1"], ["1", "2"]]
+    assert [row[-1] for row in rows] == ["before", "epochs", "before", "epochs"]
+    for split in (0, 1):
+        content = utils.read_checkpoint(trained / "results" / f"checkpoint_split{split}_run2.pth")
+        assert rows[2 * split + 1][4] == f"{content['auc']:.4f}"
+        (trained / "results" / f"convergence_split{split}_run2.csv").unlink()  # other tests know one run
+
+
+def test_sweep_goes_on_after_a_run_that_failed(cohort, capsys):
+    assert fit(cohort, "--split_index", 0, 1, "--nepochs", 1, "--lr", "1e30") == 1
+    out, err = capsys.readouterr()
+    assert err.count("the loss is not finite in epoch 1; lower --lr") == 2 and out.count("failed: ") == 2
+
+
+def test_finished_run_with_other_arguments_is_refused(trained):
+    with pytest.raises(InputError, match=r"exists, trained with other values of --augm \(34, now 0\).*--overwrite"):
+        fit(trained, "--nepochs", 3, "--early_stopping")
+
+
+def test_checkpoint_says_how_it_was_made(trained):
+    content = utils.read_checkpoint(trained / "results" / "checkpoint_split0_run1.pth")
+    assert content["args"]["augm"] == 34 and content["versions"]["torch"] == str(torch.__version__)
+    assert len(content["data_hash"]) == 64 and content["precision"] == "float32" and content["threads"] == 1
+    assert content["device"].startswith("cpu (") and content["processes"] == 1
+    assert (trained / "results" / "convergence_split0_run1.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_tensorboard_holds_the_log(cohort):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    fit(cohort, "--nepochs", 2, "--tensorboard", cohort / "board")
+    events = EventAccumulator(str(cohort / "board" / "split0_run1")).Reload()
+    log = pd.read_csv(cohort / "results" / "convergence_split0_run1.csv")
+    auc = log[(log["split"] == "validation") & (log["metric"] == "auc")]["value"]
+    assert [event.value for event in events.Scalars("auc/validation")] == pytest.approx(auc.tolist())
+
+
+@pytest.mark.parametrize("mode", ["--transfer_learning", "--finetune"])
+def test_cached_features_give_the_uncached_epoch(trained, mode, monkeypatch):
+    """In evaluation mode a layer's output does not know of the batch: the cache changes nothing but the time."""
+    start, filled = trained / "results" / "checkpoint_split0_run1.pth", []
+    options = ("--nepochs", 3, "--checkpoint", start, mode, "--augm", 34, "--eval_train")
+    fill = Features._fill
+    monkeypatch.setattr(Features, "_fill", lambda self, key, index, *args: filled.append((key, len(index)))
+                        or fill(self, key, index, *args))
+    fit(trained, *options, "--cached_placements", 2, output=f"cached{mode}")
+    assert [f for f in filled if f[0] != "middle"] == [((34, 0), 24), ((34, 1), 24)]
+    assert sum(n for key, n in filled if key == "middle") == 36  # training and validation images, once
+    begin = Images.begin
+
+    def same_placements(self, order, seed):  # those of the cache: (seed, split, placement), drawn for sorted images
+        begin(self, np.unique(order), (0, 0, (seed[-1] - 1) % 2))
+        self.order, self.draws = order, self.draws[np.searchsorted(np.unique(order), order)]
+
+    monkeypatch.setattr(Images, "begin", same_placements)
+    fit(trained, *options, "--cached_placements", 2, "--resume", output=f"cached{mode}")
+    fit(trained, *options, "--cached_placements", 0, output=f"uncached{mode}")
+    one, other = (pd.read_csv(trained / f"{kind}{mode}" / "convergence_split0_run1.csv") for kind in ("cached",
+                                                                                                       "uncached"))
+    np.testing.assert_allclose(one["value"], other["value"], rtol=1e-4, atol=1e-6)
+
+
+def test_features_that_do_not_fit_are_said(trained, monkeypatch):
+    import feed
+    monkeypatch.setattr(feed, "available_memory", lambda device: 1000)
+    with pytest.raises(InputError, match="the frozen layers' output of 24 images needs 0.0 GB.*--cached_placements 0"):
+        fit(trained, "--nepochs", 1, "--checkpoint", trained / "results" / "checkpoint_split0_run1.pth", "--finetune",
+            output="nomemory")
+
+
+def test_fp16_on_this_device_trains(cohort):
+    fit(cohort, "--nepochs", 1, "--amp", "fp16")
+    content = utils.read_checkpoint(cohort / "results" / "checkpoint_split0_run1.pth")
+    assert content["precision"] == "float16" and content["state_dict"]["fc.weight"].dtype == torch.float32
+
+
+def test_eval_train_logs_the_training_set_as_evaluated(cohort):
+    fit(cohort, "--nepochs", 1, "--eval_train")
+    table = read_manifest(cohort / "data.csv", (0,))
+    train = table[table["split0"] == "train"].reset_index(drop=True)
+    model, content = utils.load_model(cohort / "results" / "checkpoint_split0_run1.pth")
+    images = Images(read_bodies(train, cohort, pool=2), engine.Input(**content["input"]))
+    logits, _ = engine.evaluate(model, images, np.arange(len(train)), 12, None)
+    log = pd.read_csv(cohort / "results" / "convergence_split0_run1.csv").set_index(["split", "metric"])["value"]
+    index = np.arange(len(train))
+    task = engine.Binary(train, index, torch.device("cpu"))
+    assert log["train", "loss"] == pytest.approx(task.loss(torch.from_numpy(logits), index).mean().item())
+    assert log["train", "auc"] == task.metrics(logits, index)["auc"]
 
 
 def test_sigterm_leaves_a_state_to_go_on_from(cohort):
-    process = subprocess.Popen([sys.executable, ROOT / "train.py", "--data", cohort / "data.csv", "--output",
-                                cohort / "results", *map(str, SMALL), "--nepochs", "400"], stderr=subprocess.PIPE,
-                               stdout=subprocess.DEVNULL, text=True)
-    last = cohort / "results" / "last_split0_run1.pth"
+    process = start_training(cohort, "cut", "--nepochs", 400)
+    last = cohort / "cut" / "last_split0_run1.pth"
     while not last.exists() and process.poll() is None:
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 143 and "interrupted by SIGTERM" in stderr and "Traceback" not in stderr
     assert "--resume" in stderr
-    assert utils.read_checkpoint(last)["epoch"] >= 1
-    assert not list((cohort / "results").glob(".*.tmp"))
+    assert utils.read_checkpoint(last)["position"]["epoch"] >= 1
+    assert not list((cohort / "cut").glob(".*.tmp"))
+
+
+def start_training(folder, output, *args):
+    return subprocess.Popen([sys.executable, ROOT / "train.py", "--data", folder / "data.csv", "--output",
+                             folder / output, *map(str, (*SMALL, *args))], stderr=subprocess.PIPE,
+                            stdout=subprocess.DEVNULL, text=True)
+
+
+def kill_and_resume(cohort, kills, *options):
+    """Train, killed `kills` times at random moments with its state written all the time -> the number of kills met."""
+    fit(cohort, *options, output="whole")
+    rng, met = np.random.default_rng(0), 0
+    options = (*options, "--checkpoint_minutes", 1e-4)
+    (cohort / "cut").mkdir()
+    while not (cohort / "cut" / "checkpoint_split0_run1.pth").exists() or list((cohort / "cut").glob("last_*")):
+        process = start_training(cohort, "cut", *options, "--resume")
+        if met < kills:
+            while not list((cohort / "cut").glob(".*last_*")) and process.poll() is None:
+                time.sleep(0.005)  # until it writes its first state
+            try:
+                process.wait(rng.uniform(0, 1.5))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                met += 1
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode in (0, -signal.SIGKILL), stderr
+    same_run(cohort / "cut", cohort / "whole")
+    assert not list((cohort / "cut").glob(".*.tmp"))
+    return met
+
+
+def test_killed_run_goes_on_to_the_same_bits(cohort):
+    assert kill_and_resume(cohort, 2, "--nepochs", 4, "--augm", 34) == 2
+
+
+@pytest.mark.slow
+def test_run_killed_twenty_times_goes_on_to_the_same_bits(cohort):
+    assert kill_and_resume(cohort, 20, "--nepochs", 40, "--augm", 45, "--optimizer", "adam", "--cls_arch",
+                           "complex") == 20
 
 
 def test_bad_input_of_the_commands_is_one_line_and_exit_2(cohort):

@@ -136,21 +136,21 @@ def test_early_stopping_waits_for_a_thousandth_more():
 
 def arguments_of(**changes):
     return argparse.Namespace(**{"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "wd": 1e-4, "lr_schedule": "step",
-                                 "lr_anneal": 15, "nepochs": 4} | changes)
+                                 "lr_anneal": 15, "nepochs": 4, "warmup_epochs": 0} | changes)
 
 
 def learning_rates(aucs, steps_per_epoch=3, **changes):
     """The learning rate of each epoch's first batch, as engine.fit steps the schedule."""
     args = arguments_of(**changes)
     optimizer = utils.build_optimizer(args, [torch.nn.Parameter(torch.zeros(1))])
-    scheduler = utils.build_scheduler(args, optimizer, steps_per_epoch)
+    schedule = utils.Schedule(args, optimizer, steps_per_epoch)
     rates = []
     for auc in aucs:
         rates.append(optimizer.param_groups[0]["lr"])
         for _ in range(steps_per_epoch):
             optimizer.step()
-            utils.step_batch(scheduler)
-        utils.step_epoch(scheduler, auc)
+            schedule.step_batch()
+        schedule.step_epoch(auc)
     return rates
 
 
@@ -163,6 +163,66 @@ def test_schedules():
     assert min(learning_rates([0.5] * 30, lr_schedule="plateau")) == pytest.approx(1e-5)
     cycle = learning_rates([0.5] * 4, lr_schedule="onecycle")
     assert cycle[0] == pytest.approx(0.1 / 25) and max(cycle) > 0.09 and cycle[-1] < 0.03
+    cosine = learning_rates([0.5] * 4, lr_schedule="cosine")
+    assert cosine == pytest.approx([0.05 * (1 + np.cos(np.pi * epoch / 4)) for epoch in range(4)])
+
+
+@pytest.mark.parametrize("kind", ["none", "step", "plateau", "cosine"])
+def test_warm_up_rises_linearly_to_the_learning_rate(kind):
+    rates = learning_rates([0.5] * 2 + [0.6, 0.7], lr_schedule=kind, warmup_epochs=2)  # of steps 0, 3, 6, 9; 6 warm
+    after = {"cosine": [0.1, 0.05]}.get(kind, [0.1, 0.1])
+    assert rates == pytest.approx([0.1 / 6, 0.4 / 6, *after])
+
+
+def test_one_cycle_has_its_highest_rate_after_the_warm_up():
+    rates = learning_rates([0.5] * 4, lr_schedule="onecycle", warmup_epochs=2, steps_per_epoch=50)
+    assert np.argmax(rates) == 2 and rates[2] == pytest.approx(0.1, rel=1e-2)
+
+
+def test_schedule_goes_on_from_its_state():
+    for kind in ("step", "plateau", "cosine", "onecycle"):
+        args = arguments_of(lr_schedule=kind, warmup_epochs=1, lr_anneal=1)
+        runs = []
+        for pause in (None, 2):
+            optimizer = utils.build_optimizer(args, [torch.nn.Parameter(torch.zeros(1))])
+            schedule, rates = utils.Schedule(args, optimizer, 3), []
+            for epoch in range(4):
+                if epoch == pause:
+                    state, groups = schedule.state_dict(), optimizer.state_dict()
+                    optimizer = utils.build_optimizer(args, [torch.nn.Parameter(torch.zeros(1))])
+                    schedule = utils.Schedule(args, optimizer, 3)
+                    optimizer.load_state_dict(groups)
+                    schedule.load_state_dict(state)
+                for _ in range(3):
+                    rates.append(optimizer.param_groups[0]["lr"])
+                    optimizer.step()
+                    schedule.step_batch()
+                schedule.step_epoch(0.5)
+            runs.append(rates)
+        assert runs[0] == runs[1]
+
+
+def test_moving_average_of_the_weights():
+    model = torch.nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(1.0)
+    ema = utils.build_ema(model, 0.9)
+    for value in (1.0, 2.0, 4.0):  # the first sets it
+        model.weight.data.fill_(value)
+        ema.update_parameters(model)
+    assert ema.module.weight.item() == pytest.approx(0.9 * (0.9 * 1 + 0.1 * 2) + 0.1 * 4)
+
+
+def test_dropout_mask_is_that_of_the_whole_batch_for_every_share():
+    layer, x = utils.Dropout(0.4, 50), torch.ones(9, 50)
+    layer.draw(3, 9, slice(0, 9), "cpu")
+    whole = layer(x)
+    assert whole.unique().tolist() == pytest.approx([0, 1 / 0.6]) and 0.3 < (whole == 0).float().mean() < 0.5
+    for mine in (slice(0, 4), slice(4, 9)):
+        layer.draw(3, 9, mine, "cpu")
+        assert torch.equal(layer(x[mine]), whole[mine])
+    layer.draw(4, 9, slice(0, 9), "cpu")
+    assert not torch.equal(layer(x), whole)
+    assert torch.equal(layer.eval()(x), x)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam),
@@ -190,6 +250,7 @@ def test_precision_follows_the_processor(monkeypatch):
         assert utils.choose_amp("auto", cpu) is torch.bfloat16
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True})
     assert utils.choose_amp("auto", cpu) is None
+    assert utils.choose_amp("fp16", cpu) is torch.float16
     assert utils.choose_amp("bf16", cpu) is torch.bfloat16 and utils.choose_amp("off", cpu) is None
 
 
