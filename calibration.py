@@ -12,7 +12,7 @@ STEPS, TOLERANCE = 50, 1e-9
 
 
 def clipped_logit(y_score):
-    return logit(np.clip(y_score, CLIP, 1 - CLIP))
+    return logit(np.clip(np.asarray(y_score, dtype=float), CLIP, 1 - CLIP))
 
 
 def row_log_loss(y_true, y_score):

@@ -104,7 +104,7 @@ def cohort_flow(models, measured, data=None):
         table = read_manifest(data, splits, need_target=False, need_images=False)
         rows = [_counts(table[table[f"split{split}"] == name], f"split {split}", name)
                 for split in splits for name in ("train", "val", "test")]
-        rows.insert(0, _counts(table, "all", ""))
+        rows.insert(0, _counts(table, "manifest", "all"))
         errors = Path(data).with_name("errors.csv")
         if errors.is_file():
             excluded = dict(collections.Counter(read_csv(errors, ("attribute",))["attribute"]).most_common())

@@ -207,20 +207,28 @@ def disagreement_part(metrics, table_of_scans, ensembles):
 
 
 def cohort(metrics, flow):
-    def cell(value):
-        return "not known" if value is None else str(value)
+    """What was measured, refused, and how many scans each split has in each set: a row a split."""
+    def cell(row):
+        if row is None:
+            return ""
+        known = [f"{row[key]} {name}" for key, name in (("patients", "patients"), ("positive", "Deauville 4–5"))
+                 if row[key] is not None]
+        return f"{row['scans']} scans" + (f": {', '.join(known)}" if known else "")
 
-    rows = [[row["split"], row["set"], cell(row["scans"]), cell(row["patients"]), cell(row["positive"])]
-            for row in flow["rows"]]
     if flow["excluded"] is None:
         text = "<p>Exclusions before the manifest: not known here.</p>\n"
     else:
         text = f"<p>Refused by prepro_script.py: {sum(flow['excluded'].values())} studies.</p>\n" + table(
             ["Attribute", "Studies"], [[name, str(count)] for name, count in flow["excluded"].items()])
+    sets = list(dict.fromkeys(row["set"] for row in flow["rows"]))
+    by_split = {row["split"]: {} for row in flow["rows"]}
+    for row in flow["rows"]:
+        by_split[row["split"]][row["set"]] = row
+    rows = [[split, *(cell(found.get(name)) for name in sets)] for split, found in by_split.items()]
     measured = (f"<p>Measured here: {metrics['avg']['n']} of {metrics['n_scans']} scans; "
                 f"{metrics['n_scans'] - metrics['avg']['n']} left out for want of a label.</p>\n")
     return (section("Cohort") + measured + text + f"<p class='small'>Counted from {escape(flow['source'])}.</p>\n"
-            + table(["Split or model", "Set", "Scans", "Patients", "Deauville 4–5"], rows))
+            + table(["", *sets], rows))
 
 
 def models_part(metrics, settings):
