@@ -190,8 +190,8 @@ def disagreement_part(metrics, table_of_scans, ensembles):
     if len(metrics["models"]) < 2:
         return "".join(parts) + "<p>One model only.</p>\n"
     top = table_of_scans.head(LISTED)
-    rows = [[f"<code>{escape(str(row.scan_id))}</code>", "" if row.target != row.target or row.target is None
-             or str(row.target) == "<NA>" else ("4–5" if row.target == 1 else "1–3"), f"{row.ensemble_prob:.3f}",
+    label = {"0": "1–3", "1": "4–5"}
+    rows = [[f"<code>{escape(str(row.scan_id))}</code>", label.get(str(row.target), ""), f"{row.ensemble_prob:.3f}",
              "none" if row.sd != row.sd else f"{row.sd:.3f}", f"{100 * row.vote_share:.0f} %",
              f"{100 * row.consistency:.0f} %", str(row.n_models)] for row in top.itertuples()]
     parts.append(f"<p>The {len(top)} scans where the models disagree most ({ensembles['avg']}), for a second reading; "
