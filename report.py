@@ -298,14 +298,14 @@ def section(name):
 
 
 def estimate(entry):
-    """An estimate as `0.951 (0.877–0.981)`; why there is none, in words."""
+    """An estimate as `0.951 (0.877 to 0.981)`; why there is none, in words."""
     if entry is None or entry["value"] is None:
         return f"none: {entry['reason']}" if entry else "none"
-    if entry["ci_low"] is None:
-        why = "" if entry["reason"] == NO_ECE_INTERVAL else f" (no interval: {entry['reason']})"
-        return f"{entry['value']:.3f}{why}"
-    low, high = (f"{entry[key]:.3f}".replace("-", "−") for key in ("ci_low", "ci_high"))
-    return f"{entry['value']:.3f}".replace("-", "−") + f" ({low} to {high})"
+    value, low, high = ("" if entry[key] is None else f"{entry[key]:.3f}".replace("-", "−")
+                        for key in ("value", "ci_low", "ci_high"))
+    if low:
+        return f"{value} ({low} to {high})"
+    return value if entry["reason"] == NO_ECE_INTERVAL else f"{value} (no interval: {entry['reason']})"
 
 
 def table(head, rows, raw=False):
