@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from dataset import batch_indices, epoch_order, eval_batch, train_batch
 from files import InputError, progress, write_csv
+from manifest import VIEWS
 from metrics import delong
 from utils import EarlyStopping, read_checkpoint, run_file, save_checkpoint, set_train_mode, step_batch, step_epoch
 
@@ -30,12 +31,14 @@ class Input:
         pool: K of the K x K max-pooling of each MIP.
         spacing_mm: pixel spacing of the MIPs before pooling, or None where the manifest does not say.
         crop_bodies: whether bodies larger than the frame are cut to it.
+        views: the manifest's views that it was trained on.
     """
     frame: tuple
     norm: tuple
     pool: int = 1
     spacing_mm: float | None = None
     crop_bodies: bool = False
+    views: tuple = VIEWS
 
 
 @dataclass

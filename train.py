@@ -81,6 +81,7 @@ def train_split(args, table, bodies, split, size, device, amp):
     import engine
     import utils
     from dataset import NORMS, batch_indices, choose_frame, epoch_order, fit_bodies, norm_constants
+    from manifest import views_of
 
     frame = choose_frame(size, bodies, args.margin)
     bodies = fit_bodies(bodies, frame, args.crop_bodies)
@@ -89,7 +90,7 @@ def train_split(args, table, bodies, split, size, device, amp):
     if not args.normalize:
         norm = (0.0, 1.0)
     spacing = float(table["spacing_mm"].iloc[0]) if "spacing_mm" in table else None
-    given = engine.Input(frame, norm, args.pool, spacing, args.crop_bodies)
+    given = engine.Input(frame, norm, args.pool, spacing, args.crop_bodies, views_of(table))
     print(f"split {split}: {len(train)} training and {len(table) - len(train)} validation images, frame {frame[0]} x "
           f"{frame[1]}, mean {norm[0]:.4f} and standard deviation {norm[1]:.4f} SUV")
 
