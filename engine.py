@@ -241,7 +241,7 @@ def _so_far(task, outputs, order, seen):
     """Loss and AUC of the epoch's places `seen`, for the progress bar."""
     rows = outputs[torch.as_tensor(seen, device=outputs.device)]
     shown = {"loss": f"{task.loss(rows, order[seen]).mean().item():.3f}"}
-    if len(set(task.y_true[order[seen]])) == 2:
+    if len(set(task.y_true[order[seen]])) == 2 and rows.isfinite().all():
         shown["AUC"] = f"{task.metrics(rows.cpu().numpy(), order[seen])['auc']:.3f}"
     return shown
 
