@@ -4,7 +4,7 @@ python benchmark.py prepro                                              # 600 x 
 python benchmark.py prepro --size 60 100 100 --studies 2 --repeats 1    # a quick look
 
 prepro: PET series to SUV to both MIPs, files in the page cache, against reading the same files raw and against the same
-steps written plainly with pydicom and SimpleITK (pip install SimpleITK; needed for that line only).
+steps written plainly with pydicom and SimpleITK (pip install -r requirements-benchmark.txt; for that line only).
 """
 import importlib.util
 import multiprocessing
@@ -77,7 +77,7 @@ def report_steps(folder, args):
     if any(best[name] > 1.2 * cpu[name] + 0.05 for name in best):
         print("warning: the processes waited (s/study well above CPU s): repeat this on a quiet machine")
     if "pydicom + SimpleITK" not in best:
-        print("SimpleITK is not installed, so there is no comparison: pip install SimpleITK")
+        print("SimpleITK is not installed, so there is no comparison: pip install -r requirements-benchmark.txt")
         return
     own, other = mips["suv.py + geometry.py"], mips["pydicom + SimpleITK"]
     if any(a.shape != b.shape or abs(a - b).max() > 1e-4 * b.max() for a, b in zip(own, other, strict=True)):

@@ -4,6 +4,7 @@ pydicom builds an object for every element of every slice (2 to 3 ms a file); a 
 elements on each of its slices. Here only the wanted ones are kept, as bytes. Compressed pixels are pydicom's work.
 """
 import contextlib
+import os
 import struct
 import warnings
 import zlib
@@ -11,28 +12,35 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.uid import UID
 
 from files import InputError
 
-KEYWORDS = """
-ImageType SOPClassUID SOPInstanceUID StudyDate SeriesDate AcquisitionDate ContentDate AcquisitionDateTime SeriesTime
-AcquisitionTime Modality Manufacturer TimezoneOffsetFromUTC SeriesDescription ManufacturerModelName PatientID PatientSex
-PatientSize PatientWeight Radiopharmaceutical RadiopharmaceuticalStartTime RadionuclideTotalDose RadionuclideHalfLife
-RadiopharmaceuticalStartDateTime ActualFrameDuration StudyInstanceUID SeriesInstanceUID SeriesNumber
-ImagePositionPatient ImageOrientationPatient FrameOfReferenceUID SamplesPerPixel NumberOfFrames Rows Columns
-PixelSpacing CorrectedImage BitsAllocated BitsStored HighBit PixelRepresentation RescaleIntercept RescaleSlope
-RadiopharmaceuticalInformationSequence NumberOfSlices RadionuclideCodeSequence SeriesType Units SUVType DecayCorrection
-FrameReferenceTime DoseCalibrationFactor CodeValue PixelData FloatPixelData DoubleFloatPixelData
-SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence PixelMeasuresSequence PlanePositionSequence
-PlaneOrientationSequence PixelValueTransformationSequence FrameContentSequence FrameAcquisitionDateTime
-FrameReferenceDateTime FrameAcquisitionDuration DecayCorrected DecayCorrectionDateTime AttenuationCorrected
-RealWorldValueMappingSequence RealWorldValueSlope RealWorldValueIntercept MeasurementUnitsCodeSequence
-UnassignedSharedConvertedAttributesSequence UnassignedPerFrameConvertedAttributesSequence
+# Tag and keyword (PS3.6). From a table, as importing pydicom for them takes longer than reading a series' headers.
+TAGS = """
+00080008 ImageType 00080016 SOPClassUID 00080018 SOPInstanceUID 00080020 StudyDate 00080021 SeriesDate
+00080022 AcquisitionDate 00080023 ContentDate 0008002A AcquisitionDateTime 00080031 SeriesTime
+00080032 AcquisitionTime 00080060 Modality 00080070 Manufacturer 00080100 CodeValue 00080201 TimezoneOffsetFromUTC
+0008103E SeriesDescription 00081090 ManufacturerModelName 00100020 PatientID 00100040 PatientSex 00101020 PatientSize
+00101030 PatientWeight 00180031 Radiopharmaceutical 00181072 RadiopharmaceuticalStartTime
+00181074 RadionuclideTotalDose 00181075 RadionuclideHalfLife 00181078 RadiopharmaceuticalStartDateTime
+00181242 ActualFrameDuration 00189074 FrameAcquisitionDateTime 00189151 FrameReferenceDateTime
+00189220 FrameAcquisitionDuration 00189701 DecayCorrectionDateTime 00189758 DecayCorrected
+00189759 AttenuationCorrected 0020000D StudyInstanceUID 0020000E SeriesInstanceUID 00200011 SeriesNumber
+00200032 ImagePositionPatient 00200037 ImageOrientationPatient 00200052 FrameOfReferenceUID
+00209111 FrameContentSequence 00209113 PlanePositionSequence 00209116 PlaneOrientationSequence
+00209170 UnassignedSharedConvertedAttributesSequence 00209171 UnassignedPerFrameConvertedAttributesSequence
+00280002 SamplesPerPixel 00280008 NumberOfFrames 00280010 Rows 00280011 Columns 00280030 PixelSpacing
+00280051 CorrectedImage 00280100 BitsAllocated 00280101 BitsStored 00280102 HighBit 00280103 PixelRepresentation
+00281052 RescaleIntercept 00281053 RescaleSlope 00282110 LossyImageCompression 00289110 PixelMeasuresSequence
+00289145 PixelValueTransformationSequence 004008EA MeasurementUnitsCodeSequence 00409096 RealWorldValueMappingSequence
+00409224 RealWorldValueIntercept 00409225 RealWorldValueSlope 00540016 RadiopharmaceuticalInformationSequence
+00540081 NumberOfSlices 00540300 RadionuclideCodeSequence 00541000 SeriesType 00541001 Units 00541006 SUVType
+00541102 DecayCorrection 00541300 FrameReferenceTime 00541322 DoseCalibrationFactor
+52009229 SharedFunctionalGroupsSequence 52009230 PerFrameFunctionalGroupsSequence 7FE00008 FloatPixelData
+7FE00009 DoubleFloatPixelData 7FE00010 PixelData
 """.split()
-WANTED = {tag_for_keyword(keyword): keyword for keyword in KEYWORDS}
-SEQUENCES = {tag for tag in WANTED if dictionary_VR(tag) == "SQ"}
+WANTED = {int(tag, 16): keyword for tag, keyword in zip(TAGS[::2], TAGS[1::2], strict=True)}
+SEQUENCES = {tag for tag, keyword in WANTED.items() if keyword.endswith("Sequence")}
 PRIVATE_GROUPS = (0x0009, 0x7053)  # GE times, Philips factors: kept under their tag, an int
 FUNCTIONAL_GROUPS = ("PixelMeasuresSequence", "PlanePositionSequence", "PlaneOrientationSequence",
                      "PixelValueTransformationSequence", "FrameContentSequence", "RealWorldValueMappingSequence",
@@ -42,7 +50,10 @@ LONG_VR = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 UNDEFINED, PIXEL_DATA, SERIES_UID = 0xFFFFFFFF, 0x7FE00010, 0x0020000E
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 IMPLICIT, BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
-CHUNK, DAY = 1 << 16, 86400.0
+UNCOMPRESSED = (IMPLICIT, "1.2.840.10008.1.2.1", BIG_ENDIAN)
+# JPEG, extended JPEG, JPEG-LS near-lossless
+LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81")
+CHUNK, SMALL_CHUNK, DAY = 1 << 16, 1 << 13, 86400.0  # bytes read at first: for a whole header, for its identifiers
 PET, LEGACY_PET, ENHANCED_PET = "1.2.840.10008.5.1.4.1.1.128", "1.2.840.10008.5.1.4.1.1.128.1", \
     "1.2.840.10008.5.1.4.1.1.130"
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -71,13 +82,15 @@ class Refused(InputError):
 
 
 class NotDicom(Refused):
-    """The file has no DICOM preamble."""
+    """The file has no DICOM preamble. `suspect`: by its name or its bytes it should have one."""
 
-    def __init__(self, path):
-        super().__init__("file", Path(path).name, "is not a DICOM file", "remove it, or list only DICOM files")
+    def __init__(self, path, suspect=False):
+        super().__init__("file", Path(path).name, "has no DICOM preamble" if suspect else "is not a DICOM file",
+                         "copy it again from its source, or remove it")
+        self.suspect = suspect
 
     def __reduce__(self):
-        return NotDicom, (self.value,)
+        return NotDicom, (self.value, self.suspect)
 
 
 class _Truncated(Exception):
@@ -102,9 +115,9 @@ def read_header(path, last=PIXEL_DATA, file=None):
     """
     try:
         with open(path, "rb") if file is None else contextlib.nullcontext(file) as file:
-            start = file.read(CHUNK)
+            start = file.read(CHUNK if last >= PIXEL_DATA else SMALL_CHUNK)
             if start[128:132] != b"DICM":
-                raise NotDicom(path)
+                raise NotDicom(path, _was_dicom(str(path), start))
             try:
                 header = _parse_file(start, path, last)
             except (_Truncated, struct.error, zlib.error):
@@ -121,6 +134,16 @@ def read_header(path, last=PIXEL_DATA, file=None):
                       "permissions") from error
 
 
+def _was_dicom(path, start):
+    """Whether a file without preamble should have one: .dcm and the like, or no extension and bytes that say so.
+
+    Those bytes: zeros where the preamble was, group 0002 after it, or group 0002 or 0008 without one.
+    """
+    extension = os.path.splitext(path)[1].lower()
+    return extension in DICOM_SUFFIXES or bool(start) and (not extension or extension[1:].isdecimal()) and (
+        not start[:132].strip(b"\0") or start[132:134] == b"\x02\0" or start[:2] in (b"\x02\0", b"\x08\0"))
+
+
 def _parse_file(buffer, path, last):
     meta, at = {}, 132
     while buffer[at:at + 2] == b"\x02\x00":
@@ -128,6 +151,8 @@ def _parse_file(buffer, path, last):
         at += 8
         if vr in LONG_VR:
             length, at = struct.unpack_from("<I", buffer, at)[0], at + 4
+        elif vr not in SHORT_VR:
+            raise ValueError(f"element (0002,{element:04X}) has the value representation {vr!r}")
         meta[element] = buffer[at:at + length]
         at += length
     syntax = meta.get(0x0010, b"").strip(b"\0 ").decode("ascii")
@@ -135,6 +160,8 @@ def _parse_file(buffer, path, last):
         raise ValueError("no TransferSyntaxUID")
     if syntax == DEFLATED:
         buffer, at = zlib.decompressobj(-15).decompress(buffer[at:]), 0
+    if at > len(buffer):
+        raise _Truncated
     order = ">" if syntax == BIG_ENDIAN else "<"
     header, _ = _parse(buffer, at, len(buffer), syntax != IMPLICIT, order, last)
     return header | {"path": str(path), "syntax": syntax, "order": order}
@@ -220,6 +247,23 @@ def frames(header):
     return [_classic(flat | _flatten(groups)) | {"frame": index} for index, groups in enumerate(each)]
 
 
+def is_dicomdir(path):
+    """True for the index of a DICOM medium: the files it names are found without it."""
+    return os.path.basename(path).upper() in ("DICOMDIR", "DICOMDIR.")  # "DICOMDIR.": ISO 9660
+
+
+def series_of(header):
+    """(StudyInstanceUID, SeriesInstanceUID). Every DICOM object but a DICOMDIR has both (PS3.3 C.7.2.1, C.7.3.1).
+
+    Raises Refused where one is missing: the file breaks off between two elements, or one is damaged.
+    """
+    uids = text(header, "StudyInstanceUID"), text(header, "SeriesInstanceUID")
+    if not all(uids):
+        raise Refused("file", os.path.basename(header["path"]), "breaks off before its StudyInstanceUID or "
+                      "SeriesInstanceUID", "copy it again from its source")
+    return uids
+
+
 def is_pet(header):
     """True where a header belongs to a PET image: Modality PT and one of the three PET storage classes."""
     return text(header, "Modality") == "PT" and text(header, "SOPClassUID") in (PET, LEGACY_PET, ENHANCED_PET)
@@ -279,7 +323,7 @@ def numbers(header, keyword, count):
         result = [float(part) for part in value.split("\\")]
     except ValueError:
         result = []
-    if "_" in value or len(result) != count or not np.isfinite(result).all():
+    if "_" in value or not value.isascii() or len(result) != count or not np.isfinite(result).all():
         raise Refused(keyword, value, f"is not {count} number{'s'[:count > 1]}", "correct the attribute")
     return result
 
@@ -327,7 +371,7 @@ def _offset(header, keyword, value):
 def _day(header, keyword, value):
     try:
         digits = value.replace(".", "")  # 2000.09.07: ACR-NEMA
-        if len(digits) != 8 or not digits.isdecimal():
+        if len(digits) != 8 or not digits.isdecimal() or not digits.isascii():
             raise ValueError
         return date(int(digits[:4]), int(digits[4:6]), int(digits[6:])).toordinal() * DAY
     except ValueError as error:
@@ -338,7 +382,7 @@ def time_of_day(header, keyword, value=None):
     """A TM value, HHMMSS.FFFFFF with at least the hour and minute, in s since midnight."""
     value = text(header, keyword) if value is None else value
     whole, _, fraction = value.replace(":", "").partition(".")
-    if len(whole) in (4, 6) and whole.isdecimal() and (not fraction or fraction.isdecimal()):
+    if value.isascii() and len(whole) in (4, 6) and whole.isdecimal() and (not fraction or fraction.isdecimal()):
         hour, minute, second = int(whole[:2]), int(whole[2:4]), int(whole[4:] or 0)
         if hour < 24 and minute < 60 and second < 61:
             return hour * 3600 + minute * 60 + second + float(f"0.{fraction or 0}")
@@ -385,26 +429,40 @@ def read_pixels(header):
                       "not a layout of grey PET pixels", "export the series again")
     offset, length = header["PixelData"]
     if length == UNDEFINED or header["syntax"] == DEFLATED:
-        return _decode(header, (rows, columns))
-    kind, size = np.dtype(f"{header['order']}{'ui'[signed]}{bits // 8}"), rows * columns
-    need = size * kind.itemsize
+        pixels = _decode(header, (rows, columns))
+    elif header["syntax"] not in UNCOMPRESSED:
+        raise Refused("TransferSyntaxUID", _syntax_name(header), "is one of compressed pixels, and these are not",
+                      "copy the file again from its source")
+    else:
+        pixels = _read_uncompressed(header, np.dtype(f"{header['order']}{'ui'[signed]}{bits // 8}"), (rows, columns))
+    if stored < bits:
+        unused = 8 * pixels.itemsize - stored
+        pixels = np.left_shift(pixels, unused) >> unused  # drops the bits above, extends the sign
+    return pixels
+
+
+def _read_uncompressed(header, kind, shape):
+    offset, length = header["PixelData"]
+    need = shape[0] * shape[1] * kind.itemsize
     total = need * int(number(header, "NumberOfFrames") or 1)
     if length not in (total, total + total % 2):
         raise Refused("PixelData", f"{length} bytes", f"Rows x Columns need {total}", "export the series again")
-    pixels = np.fromfile(header["path"], kind, size, offset=offset + header.get("frame", 0) * need)
-    if pixels.size != size:
+    pixels = np.fromfile(header["path"], kind, shape[0] * shape[1], offset=offset + header.get("frame", 0) * need)
+    if pixels.nbytes != need:
         raise Refused("PixelData", f"{pixels.nbytes} bytes", f"the file breaks off, {length} announced",
                       "copy the file again from its source")
-    if stored < bits:
-        unused = bits - stored
-        pixels = np.left_shift(pixels, unused) >> unused  # drops the bits above, extends the sign
-    return pixels.reshape(rows, columns)
+    return pixels.reshape(shape)
 
 
 def _decode(header, shape):
+    """Compressed pixels, by pydicom's plug-ins (requirements.txt names those for JPEG; RLE needs none)."""
     from pydicom import dcmread
-    from pydicom.pixels import pixel_array
+    from pydicom.pixels import get_decoder, pixel_array
+    remedy = "copy the file again from its source, or export it uncompressed"
     try:
+        if header["syntax"] != DEFLATED and not get_decoder(header["syntax"]).is_available:
+            remedy = "pip install -r requirements.txt (pylibjpeg and its plug-ins), or export it uncompressed"
+            raise ImportError("its decoder is not installed")
         index = {"index": header["frame"]} if "frame" in header else {}
         source = dcmread(header["path"]) if header["syntax"] == DEFLATED else header["path"]
         with warnings.catch_warnings():
@@ -412,8 +470,13 @@ def _decode(header, shape):
             pixels = pixel_array(source, raw=True, **index)
     except Exception as error:  # pydicom and its decoders raise whatever they like on damaged data
         reason = "cannot be decoded (" + " ".join(str(error).split())[:200] + ")"
-        raise Refused("TransferSyntaxUID", UID(header["syntax"]).name, reason,
-                      "pip install pylibjpeg and its plug-ins, or export it uncompressed") from error
+        raise Refused("TransferSyntaxUID", _syntax_name(header), reason, remedy) from error
     if pixels.shape != shape or pixels.dtype.kind not in "iu":
         raise Refused("PixelData", pixels.shape, "decodes to another shape than Rows x Columns", "export it again")
     return pixels
+
+
+def _syntax_name(header):
+    from pydicom.config import IGNORE
+    from pydicom.uid import UID
+    return UID(header["syntax"], validation_mode=IGNORE).name

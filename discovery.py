@@ -15,7 +15,18 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from dicom_file import DICOM_SUFFIXES, SERIES_UID, NotDicom, Refused, frames, is_pet, numbers, read_header, text
+from dicom_file import (
+    SERIES_UID,
+    NotDicom,
+    Refused,
+    frames,
+    is_dicomdir,
+    is_pet,
+    numbers,
+    read_header,
+    series_of,
+    text,
+)
 from files import InputError, progress
 
 MAX_RATIO, MAX_MEMBER = 100, 1 << 31  # unpacked to packed size of an archive; bytes of one member. PET packs 2 to 5
@@ -40,7 +51,7 @@ def list_files(source):
         InputError: nothing there.
     """
     source = Path(source)
-    if source.is_file() and not _is_dicomdir(source):
+    if source.is_file() and not is_dicomdir(source):
         return source.parent, [str(source)]
     folder = source.parent if source.is_file() else source
     if not folder.is_dir():
@@ -48,10 +59,6 @@ def list_files(source):
                          "DICOMDIR")
     paths = [os.path.join(where, name) for where, _, names in os.walk(folder) for name in names if name[0] != "."]
     return folder, sorted(filter(os.path.isfile, paths))
-
-
-def _is_dicomdir(path):
-    return os.path.basename(path).upper() in ("DICOMDIR", "DICOMDIR.")  # "DICOMDIR.": ISO 9660
 
 
 def read_checksums(path, folder, files):
@@ -184,13 +191,14 @@ def find_studies(folder, paths, sums=None, run=lambda function, items, chunk: ma
 
     Returns:
         studies: StudyInstanceUID -> {"folder": text, "series": {SeriesInstanceUID: [paths]}, "refused": Refused or
-        None}; list of (path relative to `folder`, Refused): damaged files in folders without any PET image, archives.
+        None}; list of (path relative to `folder`, Refused): damaged files in folders without any PET image (alike ones
+        of a folder together), archives.
     """
     items = [(path, None if sums is None else sums.get(os.path.abspath(path), "")) for path in paths]
     archives = [item for item in items if _is_archive(item[0])]
     files = [item for item in items if not _is_archive(item[0])]
     found = []
-    for these, chunk in ((files, 64), (archives, 1)):
+    for these, chunk in ((files, 256), (archives, 1)):
         with progress(run(peek, these, chunk), "finding PET series", "file", len(these)) as bar:
             found += [one for several in bar for one in several]
     for path in sums or ():
@@ -261,21 +269,17 @@ def _peek_archive(path):
 
 
 def _peek_file(path, file=None):
-    if _is_dicomdir(path):  # an index: the files it names are found without it
+    if is_dicomdir(path):
         return path, "none", "", "", None
     try:
         header = read_header(path, SERIES_UID, file)
-        kind, study, series = "pet" if is_pet(header) else "other", text(header, "StudyInstanceUID"), text(
-            header, "SeriesInstanceUID")
-        if not study or not series:  # every DICOM object but a DICOMDIR has both (PS3.3 C.7.2.1, C.7.3.1)
-            raise Refused("file", os.path.basename(path), "breaks off before its StudyInstanceUID or SeriesInstanceUID",
-                          "copy it again from its source")
-        for keyword, uid in (("StudyInstanceUID", study), ("SeriesInstanceUID", series)):
-            if kind == "pet" and not re.fullmatch(r"[0-9.]{1,64}", uid):
-                raise Refused(keyword, uid, "is not a UID", "export the series again")
-        return path, kind, study, series, None
+        kind, (study, series) = "pet" if is_pet(header) else "other", series_of(header)
+        wrong = [keyword for keyword, uid in (("StudyInstanceUID", study), ("SeriesInstanceUID", series))
+                 if kind == "pet" and not re.fullmatch(r"[0-9.]{1,64}", uid)]
+        fault = Refused(wrong[0], "", "is not a UID", "export the series again") if wrong else None
+        return path, kind, study, series, fault
     except NotDicom as error:
-        return path, "none", "", "", error if path.lower().endswith(DICOM_SUFFIXES) else None
+        return path, "none", "", "", error if error.suspect else None
     except Refused as error:
         return path, "none", "", "", error
     except zipfile.BadZipFile:
@@ -309,17 +313,25 @@ def group_series(found, folder):
         if any(len(of_series[series]) > 1 for series in study["series"]):
             study["refused"] = Refused("StudyInstanceUID", "", "files of one series name several studies",
                                        "copy the series again from its source")
-    errors, faults = [], {}
+    faults, alone = {}, {}
     for path, kind, _, _, fault in found:
         beside = of_folder.get(os.path.dirname(path), ()) if kind != "archive" else ()
         for study in beside if fault else ():  # it may have been a slice of any PET series beside it
             faults.setdefault(study, []).append(fault)
         if fault and not beside:
-            errors.append((os.path.relpath(path, folder), fault))
-    for study, (first, *more) in faults.items():
-        studies[study]["refused"] = Refused(first.attribute, first.value + f" and {len(more)} more" * bool(more),
-                                            first.reason, first.remedy)
-    return studies, errors
+            alike = path if kind == "archive" else os.path.dirname(path), fault.attribute, fault.reason, fault.remedy
+            alone.setdefault(alike, []).append((path, fault))
+    for study, several in faults.items():
+        studies[study]["refused"] = _first_of(several)
+    errors = [(where[0] if len(several) > 1 else several[0][0], _first_of([fault for _, fault in several]))
+              for where, several in alone.items()]  # a folder of damaged files is one refusal
+    return studies, [(os.path.relpath(path, folder), fault) for path, fault in errors]
+
+
+def _first_of(faults):
+    """One Refused for several: the first, and how many more."""
+    first, more = faults[0], len(faults) - 1
+    return Refused(first.attribute, first.value + f" and {more} more" * bool(more), first.reason, first.remedy)
 
 
 # One series of a study
@@ -337,14 +349,15 @@ def want_series(studies, uids):
 
 
 def describe_series(uid, paths):
-    """What ranks and lists a series: a dict with the keys of LISTED, but for study, taken and why."""
+    """What ranks and lists a series: the keys of LISTED but for study, taken and why; places, frame_of_reference."""
     headers = [frame for header in read_headers(paths) for frame in frames(header)]
     first = headers[0]
     places = [numbers(header, "ImagePositionPatient", 3) for header in headers]
     known = [tuple(place) for place in places if place]
     series_number = text(first, "SeriesNumber")
     return {"uid": uid, "number": int(series_number) if series_number.isdecimal() else None,
-            "description": text(first, "SeriesDescription"), "slices": len(set(known)) if known else len(headers),
+            "description": text(first, "SeriesDescription"), "places": set(known), "frame_of_reference": text(
+                first, "FrameOfReferenceUID"), "slices": len(set(known)) if known else len(headers),
             "extent": _extent(first, known), "units": " ".join(filter(None, (text(first, "Units"), text(
                 first, "SUVType")))), "corrected": "ATTN" in text(first, "CorrectedImage").split("\\")}
 
@@ -396,9 +409,14 @@ def choose_series(study):
         return next(iter(study["series"].values())), []
     best, *others = rank_series(study)
     ties = [_name(series) for series in others if series["why"].startswith("equal")]
+    torn = [s for s in others if s["places"] and s["places"].isdisjoint(best["places"]) and all(
+        s[key] == best[key] for key in ("number", "description", "units", "corrected", "frame_of_reference"))]
+    if torn and "wanted" not in study:
+        raise Refused("SeriesInstanceUID", "", f"slices of series number {_name(best)} have {len(torn) + 1} of them",
+                      "copy the series again from its source, or choose one with --series")
     warning = (f"{len(others) + 1} PET series: number {_name(best)} ({best['slices']} slices, {best['extent']:.0f} mm) "
                f"was used" + " by --series" * ("wanted" in study))
-    return study["series"][best["uid"]], [warning + f"; equal: number {', '.join(ties)}" * bool(ties)]
+    return study["series"][best["uid"]], [warning + f" (equal: number {', '.join(ties)})" * bool(ties)]
 
 
 def _name(series):

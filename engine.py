@@ -12,6 +12,7 @@ from torch import nn
 import parallel
 from feed import batch_indices, epoch_order, step_seed
 from files import InputError, progress
+from manifest import VIEWS
 from metrics import delong
 from utils import Dropout, EarlyStopping, autocast, set_train_mode
 
@@ -29,12 +30,14 @@ class Input:
         pool: K of the K x K max-pooling of each MIP.
         spacing_mm: pixel spacing of the MIPs before pooling, or None where the manifest does not say.
         crop_bodies: whether bodies larger than the frame are cut to it.
+        views: the manifest's views that it was trained on.
     """
     frame: tuple
     norm: tuple
     pool: int = 1
     spacing_mm: float | None = None
     crop_bodies: bool = False
+    views: tuple = VIEWS
 
 
 @dataclass
@@ -238,7 +241,7 @@ def _so_far(task, outputs, order, seen):
     """Loss and AUC of the epoch's places `seen`, for the progress bar."""
     rows = outputs[torch.as_tensor(seen, device=outputs.device)]
     shown = {"loss": f"{task.loss(rows, order[seen]).mean().item():.3f}"}
-    if len(set(task.y_true[order[seen]])) == 2:
+    if len(set(task.y_true[order[seen]])) == 2 and rows.isfinite().all():
         shown["AUC"] = f"{task.metrics(rows.cpu().numpy(), order[seen])['auc']:.3f}"
     return shown
 

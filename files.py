@@ -82,7 +82,8 @@ def write_json(data, path):
 
 def progress(items, description, unit, total=None):
     """A tqdm bar over `items`, for use in a `with`: shown from the second second on, taken away at the end."""
-    return tqdm(items, desc=description, unit=unit, total=total, delay=1, leave=False)
+    silent = os.environ.get("RANK", "0") != "0"  # of torchrun's processes one shows it
+    return tqdm(items, desc=description, unit=unit, total=total, delay=1, leave=False, disable=silent)
 
 
 def _umask():

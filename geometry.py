@@ -98,7 +98,7 @@ def _floats(values):
     return tuple(float(value) for value in values)
 
 
-def project(array, spacing, isotropic):
+def project(array, spacing, isotropic, angles=()):
     """Maximum intensity projections of a volume resampled to isotropic voxels, without keeping that volume.
 
     Linear interpolation between voxel centres. The new grid covers the old one edge to edge, centred on it; centres
@@ -108,36 +108,61 @@ def project(array, spacing, isotropic):
         array (ndarray): (z, y, x) float32, z from feet to head, y from front to back, x from right to left.
         spacing (tuple): (z, y, x), mm.
         isotropic (float): new spacing, mm.
+        angles (iterable of float): of further projections, degrees about the body's axis; 0 would be the coronal and 90
+            the sagittal one. Beyond the volume there is 0.
 
     Returns:
-        coronal (z', x') and sagittal (z', y'), float32: head at the top; the patient's right, and the front, on the
-        left. Maximum over y and over x.
+        coronal (z', x'), sagittal (z', y') and one (z', u) for each angle, float32: head at the top; the patient's
+        right, and the front, on the left. Maximum over y, over x, and over the depth at that angle.
     """
     (z0, z1, zw), (y0, y1, yw), (x0, x1, xw) = (_weights(n, s, isotropic) for n, s in zip(
         array.shape, spacing, strict=True))
-    coronal, sagittal = np.empty((len(z0), len(x0)), np.float32), np.empty((len(z0), len(y0)), np.float32)
-    yw, cache = yw[:, None], {}
+    yw, planes = yw[:, None], {}
+    below_y, above_y = np.empty((2, len(y0), array.shape[2]), np.float32)
+    above_x, plane = np.empty((2, len(y0), len(x0)), np.float32)
+    rotations = [_rotation(plane.shape, angle) for angle in angles]
+    if rotations:
+        from scipy.ndimage import affine_transform
+    widths = [len(x0), len(y0), *(rotation["output_shape"][1] for rotation in rotations)]
+    views = [np.empty((len(z0), width), np.float32) for width in widths]
 
-    def plane(index):
-        """Slice `index`, resampled within the plane. Neighbouring new slices share it."""
-        if index not in cache:
-            for old in [key for key in cache if key < index - 1]:
-                del cache[old]
-            rows = array[index].take(y0, 0)
-            rows += (array[index].take(y1, 0) - rows) * yw
-            left = rows.take(x0, 1)
-            cache[index] = left + (rows.take(x1, 1) - left) * xw
-        return cache[index]
+    def resampled(index):
+        """Slice `index`, resampled within the plane. Neighbouring new slices share it. No new memory: it is slow."""
+        if index not in planes:
+            old = next((key for key in planes if key < index - 1), None)
+            result = np.empty_like(plane) if old is None else planes.pop(old)
+            _between(array[index], y0, y1, yw, 0, below_y, above_y)
+            planes[index] = _between(below_y, x0, x1, xw, 1, result, above_x)
+        return planes[index]
 
-    buffer = np.empty((len(y0), len(x0)), np.float32)
-    for row, (low, high, weight) in enumerate(zip(z0, z1, zw, strict=True)):
-        below, above = plane(low), plane(high)
-        np.subtract(above, below, out=buffer)
-        np.multiply(buffer, weight, out=buffer)
-        np.add(buffer, below, out=buffer)
-        buffer.max(axis=0, out=coronal[-1 - row])
-        buffer.max(axis=1, out=sagittal[-1 - row])
-    return coronal, sagittal
+    for row, (low, high, weight) in enumerate(zip(z0, z1, zw, strict=True), start=1):
+        below, above = resampled(low), resampled(high)
+        np.subtract(above, below, out=plane)
+        np.multiply(plane, weight, out=plane)
+        np.add(plane, below, out=plane)
+        plane.max(axis=0, out=views[0][-row])
+        plane.max(axis=1, out=views[1][-row])
+        for view, rotation in zip(views[2:], rotations, strict=True):
+            affine_transform(plane, **rotation).max(axis=0, out=view[-row])
+    return tuple(views)
+
+
+def _between(values, low, high, weight, axis, out, buffer):
+    """Linear interpolation along an axis, into `out`. mode: "raise" would copy first."""
+    np.take(values, low, axis, out=out, mode="clip")
+    np.take(values, high, axis, out=buffer, mode="clip")
+    np.subtract(buffer, out, out=buffer)
+    np.multiply(buffer, weight, out=buffer)
+    return np.add(out, buffer, out=out)
+
+
+def _rotation(shape, angle):
+    """What scipy.ndimage.affine_transform needs to turn a (y, x) plane about its middle into (depth, u)."""
+    sine, cosine = np.sin(np.radians(angle)), np.cos(np.radians(angle))
+    turn = np.array([[cosine, sine], [-sine, cosine]])  # y = depth cos + u sin, x = u cos - depth sin
+    size = np.maximum(1, np.rint(np.abs(turn) @ shape)).astype(int)
+    return {"matrix": turn, "offset": (np.array(shape) - 1) / 2 - turn @ (size - 1) / 2, "output_shape": tuple(size),
+            "order": 1}
 
 
 def first_centre(count, spacing, isotropic):

@@ -12,6 +12,7 @@ import pandas as pd
 from files import InputError, read_csv
 
 SETS = ("train", "val", "test")
+VIEWS = ("cor", "sag")  # coronal and sagittal; rotating projections are rot030, ...: their angle in degrees
 
 
 def read_manifest(path, splits=(), need_target=True, need_images=True):
@@ -67,7 +68,7 @@ def read_manifest(path, splits=(), need_target=True, need_images=True):
         table["spacing_mm"] = spacing
     if "view" not in table:
         table["view"] = [_view_of(name) for name in table["filename"]]
-    refuse(table["view"] == "", "view", "and the file name holds neither cor nor sag: fill in the column view")
+    refuse(table["view"] == "", "view", "and the file name holds no cor, sag or rot030: fill in the column view")
     refuse(table.duplicated(["scan_id", "view"]), "view", "is there twice for this scan: keep one")
     for column in [c for c in ("target", "patient_id", *[f"split{s}" for s in splits]) if c in table]:
         first = table.groupby("scan_id")[column].transform("first")
@@ -90,16 +91,23 @@ def check_classes(path, table, split):
 
 
 def report_views(table):
-    """A line that says how many scans have a single view, or None."""
+    """A line that says how many scans have a single view or fewer than others, or None."""
     counts = table.groupby("scan_id").size()
-    single = counts[counts == 1]
-    if len(single):
-        return f"{len(single)} of {len(counts)} scans have one view only, for example {single.index[0]}"
+    few = counts[counts < counts.max() if counts.max() > len(VIEWS) else counts == 1]
+    if len(few):
+        count = "one view only" if few.max() == 1 else f"fewer than {counts.max()} views"
+        return f"{len(few)} of {len(counts)} scans have {count}, for example {few.index[0]}"
     return None
 
 
+def views_of(table):
+    """The views in a table, coronal and sagittal first."""
+    found = set(table["view"])
+    return tuple(view for view in VIEWS if view in found) + tuple(sorted(found - set(VIEWS)))
+
+
 def _view_of(filename):
-    found = re.findall(r"(?<![a-z])(cor|sag)", Path(filename).name.lower())
+    found = re.findall(r"(?<![a-z])(cor|sag|rot\d{3}(?!\d))", Path(filename).name.lower())
     return found[-1] if found else ""
 
 

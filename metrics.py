@@ -251,7 +251,8 @@ def evaluate(y_true, y_score, threshold=THRESHOLD, points=None, groups=None, res
     drawn = resampling.resample(y_true, y_score, thresholds, groups, resamples, seed)
 
     def interval(name):
-        return resampling.percentile_interval(drawn[name], drawn["unit"], CONFIDENCE)
+        return resampling.bca_interval(drawn["observed"][name][0], drawn["jackknife"][name], drawn["resamples"][name],
+                                       drawn["unit"], CONFIDENCE)
 
     def at(value):
         k = thresholds.index(value)

@@ -78,7 +78,7 @@ def wrap(model, device):
     if world() == 1:
         return model
     return nn.parallel.DistributedDataParallel(model, [device] if device.type == "cuda" else None,
-                                               broadcast_buffers=False)
+                                               forward_sync_buffers=False)
 
 
 def synchronize_batch_norm(model, device):

@@ -57,6 +57,7 @@ def main(args):
                              "--set all predicts every row")
     print(report_views(table) or f"{table['scan_id'].nunique()} scans, {len(table)} images")
 
+    said = {""}
     cache = {}  # one reading per pooling factor, however many models
     for split, run in runs.items():
         path = utils.run_file(args.chptfolder, "checkpoint", split, run)
@@ -64,7 +65,13 @@ def main(args):
         given = stored_input(args, path, content, table)
         if given.pool not in cache:
             cache[given.pool] = read_bodies(table, arguments.images_folder(args), given.pool).to(device)
-        mine = np.arange(len(table)) if everything else np.flatnonzero(table[f"split{split}"].isin(args.set))
+        wanted, note = rows_of_views(table, given.views, path)
+        if note not in said:
+            said.add(note)
+            print(note)
+        if not everything:
+            wanted &= table[f"split{split}"].isin(args.set)
+        mine = np.flatnonzero(wanted)
         bodies = fit_bodies(cache[given.pool].subset(mine), given.frame, args.crop_bodies or given.crop_bodies)
         write_predictions(args, table.iloc[mine], bodies, model.to(device), given, amp, split, run)
     for split in missing:
@@ -111,7 +118,24 @@ def stored_input(args, path, content, table):
                          f"prepro_script.py with --spacing {given.spacing_mm}")
     if given.spacing_mm and not spacing:
         print(f"warning: {args.data} has no spacing_mm; taken to be the checkpoint's {given.spacing_mm} mm")
-    return Input(tuple(given.frame), tuple(given.norm), given.pool, given.spacing_mm, given.crop_bodies)
+    return Input(tuple(given.frame), tuple(given.norm), given.pool, given.spacing_mm, given.crop_bodies,
+                 tuple(given.views))
+
+
+def rows_of_views(table, views, path):
+    """The rows whose view the checkpoint `path` was trained on (bool Series), and a line on what does not match, or "".
+
+    Raises InputError where there is none: a network has no say on projections that it has never seen.
+    """
+    from manifest import VIEWS
+    known = table["view"].isin(views)
+    if not known.any():
+        raise InputError(f"{path}: trained on the views {', '.join(views)}; the manifest has none of them; run "
+                         "prepro_script.py with the --views of training")
+    left = sorted(set(table.loc[~known, "view"]))
+    missing = sorted(set(views) - set(table["view"])) if set(views) - set(VIEWS) else []
+    note = f"; left out: {', '.join(left)}" * bool(left) + f"; the manifest has no {', '.join(missing)}" * bool(missing)
+    return known, note and f"warning: models trained on the views {', '.join(views)}{note}"
 
 
 def write_predictions(args, table, bodies, model, given, amp, split, run):

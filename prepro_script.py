@@ -10,7 +10,9 @@ command again converts what is new or changed, and leaves the rest.
 import contextlib
 import functools
 import hashlib
+import importlib
 import json
+import math
 import os
 import re
 import secrets
@@ -19,7 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from arguments import EXIT_SOME_FAILED, Parser, run_script
+from arguments import EXIT_SOME_FAILED, Parser, positive_int, run_script
 from dicom_file import Refused
 from discovery import (
     choose_series,
@@ -67,6 +69,9 @@ def get_args_parser():
     group.add_argument("--list", action="store_true", help="print the studies and PET series that are there, and which "
                        "would be used and why; convert and write nothing")
     group.add_argument("--spacing", type=float, default=3.27, help="pixel size of the MIPs, mm")
+    group.add_argument("--views", type=positive_int, default=2, metavar="N", help="projections at N angles, in whole "
+                       "degrees, evenly over half a turn about the body's axis (the other half are mirror images): "
+                       "coronal (cor, 0) and sagittal (sag, 90) always, the others as rot030 for 30 degrees")
     group.add_argument("--key", metavar="FILE", help="secret, 16 bytes or more, for hashing StudyInstanceUID and "
                        "PatientID into scan_id and patient_id (default: hash_key.txt in --output, made where missing)")
     group.add_argument("--keep_ids", action="store_true", help="write StudyInstanceUID, PatientID and every column of "
@@ -74,7 +79,7 @@ def get_args_parser():
     group = parser.add_argument_group("running")
     group.add_argument("--overwrite", action="store_true", help="convert again what done.json in --output says is done "
                        "and unchanged")
-    group.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    group.add_argument("--workers", type=positive_int, default=os.cpu_count() or 1, help="processes")
     return parser
 
 
@@ -83,8 +88,8 @@ def main(args):
         raise InputError("--output: missing; give the folder to write to, or --list")
     if not 0.5 <= args.spacing <= 20:
         raise InputError(f"--spacing {args.spacing:g}: must be 0.5 to 20 mm")
-    if args.workers < 1:
-        raise InputError(f"--workers {args.workers}: must be at least 1")
+    if args.views > 180:
+        raise InputError(f"--views {args.views}: must be at most 180, one a degree")
     folder, paths = list_files(args.input)
     labels, carried = read_labels(args.labels, args.keep_ids) if args.labels and not args.list else (None, [])
     sums = read_checksums(args.checksums, folder, paths) if args.checksums else None
@@ -108,9 +113,9 @@ def main(args):
                 jobs.append((hash_id(uid, key), study, labels[uid] if labels else {}))
         jobs.sort(key=lambda job: job[0])
         made, failed = convert_studies(jobs, folder, key, args, run)
-    rows = [row | {k: v for k, v in label.items() if k != "row"} for scan_id, _, label in jobs
-            for row in made.get(scan_id, ())]
-    return report(rows, errors + failed, missing, carried, args)
+        rows = [row | {k: v for k, v in label.items() if k != "row"} for scan_id, _, label in jobs
+                for row in made.get(scan_id, ())]
+        return report(rows, errors + failed, missing, carried, args, run)
 
 
 def print_list(studies, refused, run):
@@ -127,15 +132,16 @@ def print_list(studies, refused, run):
     return EXIT_SOME_FAILED if refused else None
 
 
-def report(rows, errors, missing, carried, args):
+def report(rows, errors, missing, carried, args, run):
     """Write data.csv, errors.csv and qc.html, and say what happened. Returns the exit code."""
     import pandas as pd
     output = Path(args.output)
     columns = [c for c in MANIFEST_COLUMNS if c not in ("target", "target_loc") or any(c in row for row in rows)]
     manifest = pd.DataFrame(rows, columns=columns + carried + QUALITY_COLUMNS)
     write_csv(manifest, output / "data.csv")
-    scans, warned = len(rows) // 2, sum(bool(row["warnings"]) for row in rows) // 2
-    print(f"{scans} studies -> {output / 'data.csv'} and {len(rows)} MIPs in {output / 'images'}")
+    scans = {row["scan_id"]: row["warnings"] for row in rows}
+    warned = sum(map(bool, scans.values()))
+    print(f"{len(scans)} studies -> {output / 'data.csv'} and {len(rows)} MIPs in {output / 'images'}")
     if warned:
         print(f"{warned} studies have warnings: column `warnings` of data.csv")
     if missing:
@@ -146,7 +152,7 @@ def report(rows, errors, missing, carried, args):
         write_csv(pd.DataFrame(errors, columns=ERROR_COLUMNS), output / "errors.csv")
     else:
         (output / "errors.csv").unlink(missing_ok=True)
-    write_qc(manifest, output, output / "qc.html")
+    write_qc(manifest, output, output / "qc.html", run)
     print(f"MIPs and warnings to look at: {output / 'qc.html'}")
     if not errors:
         return None
@@ -174,14 +180,16 @@ def convert_studies(jobs, folder, key, args, run):
         print(f"{len(made)} studies are done and unchanged: left as they are (--overwrite converts them again)")
     todo = [(scan_id, study) for scan_id, study, _ in jobs if scan_id not in made]
     convert = functools.partial(convert_study, output=output, key=key, spacing=args.spacing,
-                                allow_uncorrected=args.allow_uncorrected)
+                                angles=rotation_angles(args.views), allow_uncorrected=args.allow_uncorrected)
 
     def save():
         done = {scan_id: {"digest": digests[scan_id], "rows": rows} for scan_id, rows in sorted(made.items())}
         write_json(done, output / "done.json")
 
     try:
-        with progress(run(convert, todo, 1), "SUV and MIPs", "study", len(todo)) as bar:
+        results = run(convert, todo, 1)
+        importlib.import_module("pandas")  # for the report: a tenth of a second, while the workers convert
+        with progress(results, "SUV and MIPs", "study", len(todo)) as bar:
             for rows, error in bar:
                 errors += error
                 if rows:
@@ -196,13 +204,13 @@ def convert_studies(jobs, folder, key, args, run):
 
 def digest_study(study, folder, key, args):
     """What the result of a study hangs on: its files by name, size and time, the arguments, the code; "" if refused."""
-    parts = [_code_version(), MAX_ROWS, args.spacing, args.allow_uncorrected, key is None,
+    parts = [_code_version(), MAX_ROWS, args.spacing, args.views, args.allow_uncorrected, key is None,
              study.get("wanted")]
     try:
         for uid, paths in sorted(study["series"].items()):
             for path in sorted(paths):
                 stat = os.stat(split_member(path)[0])
-                parts.append((uid, os.path.relpath(path, folder), stat.st_size, stat.st_mtime_ns))
+                parts.append((uid, path.removeprefix(str(folder)), stat.st_size, stat.st_mtime_ns))
     except OSError:  # gone meanwhile: converting says so
         return ""
     return "" if study["refused"] else hashlib.blake2b(json.dumps(parts).encode(), digest_size=32, key=key or b""
@@ -234,14 +242,19 @@ def _is_whole(output, row):
 
 # One study
 
-def convert_study(job, output, key, spacing, allow_uncorrected):
-    """Write the two MIPs of one study.
+def rotation_angles(views):
+    """Degrees of the projections that --views asks for beside the coronal and the sagittal one."""
+    return [angle for angle in (round(180 * k / views) for k in range(views)) if angle not in (0, 90)]
+
+
+def convert_study(job, output, key, spacing, angles, allow_uncorrected):
+    """Write the MIPs of one study.
 
     Args:
-        job: (scan_id, study as `find_studies` gives it).
+        job: (scan_id, study as `find_studies` gives it). angles: as `rotation_angles` gives them.
 
     Returns:
-        (rows of data.csv without labels, rows of errors.csv): two and none, or none and one.
+        (rows of data.csv without labels, rows of errors.csv): one a view and none, or none and one.
     """
     scan_id, study = job
     try:
@@ -253,22 +266,24 @@ def convert_study(job, output, key, spacing, allow_uncorrected):
         warnings += volume.warnings
         if not volume.patient_id:
             warnings.append("PatientID is empty")
-        coronal, sagittal = project(volume.array, volume.spacing, spacing)
-        z, y, x = pixel_origin(volume, spacing)
-        if (rows := len(coronal)) > MAX_ROWS:
+        images = project(volume.array, volume.spacing, spacing, angles)
+        if (rows := len(images[0])) > MAX_ROWS:
             warnings.append(f"{rows - MAX_ROWS} rows ({(rows - MAX_ROWS) * spacing:.0f} mm) at the feet end cropped")
         common = {"scan_id": scan_id, "patient_id": volume.patient_id and hash_id(volume.patient_id, key),
                   "spacing_mm": spacing,
                   "suv_max": round(float(volume.array.max()), 3), "suv_mean": round(float(volume.array.mean()), 4),
                   "uptake_min": "" if volume.uptake_min is None else round(volume.uptake_min, 1),
-                  "units": volume.units, "scanner": volume.scanner, "warnings": "; ".join(warnings)}
+                  "units": volume.units, "scanner": volume.scanner,
+                  "warnings": "; ".join(text.replace("; ", ", ") for text in warnings)}
         made = []
-        for view, image, column in (("cor", coronal, x), ("sag", sagittal, y)):
+        views = {"cor": 0, "sag": 90} | {f"rot{angle:03d}": angle for angle in angles}
+        for (view, angle), image in zip(views.items(), images, strict=True):
+            row0, column0 = pixel_origin(volume, spacing, angle, image.shape)
             image, name = image[:MAX_ROWS], f"images/{scan_id}_{view}.bin"
             with replace_file(output / name, "wb") as file:
                 file.write(image.astype("<f4").tobytes())
             made.append(common | {"filename": name, "view": view, "matrix_size_1": image.shape[0], "matrix_size_2":
-                                  image.shape[1], "row0_mm": round(z, 2), "column0_mm": round(column, 2)})
+                                  image.shape[1], "row0_mm": round(row0, 2), "column0_mm": round(column0, 2)})
         return made, []
     except Refused as error:
         return [], [error_row(study["folder"], error)]
@@ -280,14 +295,19 @@ def convert_study(job, output, key, spacing, allow_uncorrected):
         return [], [error_row(study["folder"], unexpected(error))]
 
 
-def pixel_origin(volume, spacing):
-    """Patient coordinates, mm, of the first pixels: z of row 0, y of column 0 (sagittal), x of column 0 (coronal).
+def pixel_origin(volume, spacing, angle, shape):
+    """Patient coordinates, mm, of a projection's first pixel: z of row 0, and of column 0 x cos(angle) + y sin(angle).
 
     Row r lies at row0_mm - r * spacing_mm, column c at column0_mm + c * spacing_mm.
     """
-    (rows, z), (_, y), (_, x) = (first_centre(n, s, spacing) for n, s in zip(
-        volume.array.shape, volume.spacing, strict=True))
-    return volume.origin[0] + z + (rows - 1) * spacing, volume.origin[1] + y, volume.origin[2] + x
+    first = [start + first_centre(n, step, spacing)[1] for start, n, step in zip(
+        volume.origin, volume.array.shape, volume.spacing, strict=True)]
+    if angle in (0, 90):
+        return first[0] + (shape[0] - 1) * spacing, first[1 if angle else 2]
+    y, x = (start + (n - 1) * step / 2 for start, n, step in zip(
+        volume.origin[1:], volume.array.shape[1:], volume.spacing[1:], strict=True))  # the middle, as the projection's
+    across = x * math.cos(math.radians(angle)) + y * math.sin(math.radians(angle))
+    return first[0] + (shape[0] - 1) * spacing, across - (shape[1] - 1) * spacing / 2
 
 
 def error_row(where, error):

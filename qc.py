@@ -6,6 +6,7 @@ qc.write_qc(pandas.read_csv("mips/data.csv"), "mips", "mips/qc.html")
 It names scans as data.csv does. Of errors.csv it shows neither folders nor values, which may name patients.
 """
 import base64
+import functools
 import math
 import re
 import struct
@@ -22,51 +23,53 @@ LEVELS = 64  # of grey: fewer bytes than 256, and no band to be seen
 FULL_SIDE, SMALL_SIDE = 310, 64  # pixels of a thumbnail's longer side, at most and at least
 FULL_STUDIES = 100  # up to so many have thumbnails of FULL_SIDE; more of them smaller ones, in as many bytes together
 PIXELS_PER_MM = 0.25  # on the page: all patients at one scale
-VIEWS = {"cor": "coronal", "sag": "sagittal"}
+VIEWS = {"cor": "coronal", "sag": "sagittal"}  # further ones are shown beside them at half the size
 # header, whether it sorts as a number
 COLUMNS = [("Scan", False), ("Target", True), ("SUV max (g/ml)", True), ("Uptake (min)", True), ("Units", False),
            ("Scanner", False), ("Spacing (mm)", True), ("Matrix (rows × columns)", True), ("Warnings", False)]
 
 
-def write_qc(manifest_table, folder, path):
+def write_qc(manifest_table, folder, path, run=lambda function, items, chunk: map(function, items)):
     """Write the page.
 
     Args:
-        manifest_table (DataFrame): data.csv, a row per view: scan_id, filename, view ("cor", "sag"; others are left
-            out), matrix_size_1, matrix_size_2, spacing_mm and, where there, target, suv_max, uptake_min, units,
-            scanner, warnings (separated by "; "). As numbers or as text.
+        manifest_table (DataFrame): data.csv, a row per view: scan_id, filename, view, matrix_size_1, matrix_size_2,
+            spacing_mm and, where there, target, suv_max, uptake_min, units, scanner, warnings (separated by "; "). As
+            numbers or as text.
         folder (str | Path): what `filename` is relative to; its errors.csv, where there, gives the refused studies.
         path (str | Path): the page, written whole or not at all; the same bytes for the same input.
+        run: run(function, items, chunk) -> results in order; a pool of processes, say.
 
     Raises:
         InputError: an image that is missing or does not have the size that the manifest says.
     """
     folder = Path(folder)
-    studies = list(manifest_table.groupby("scan_id", sort=False)) if len(manifest_table) else []
+    studies = [(str(scan), rows.to_dict("records")) for scan, rows in manifest_table.groupby("scan_id", sort=False)]
     errors = folder / "errors.csv"
     refused = read_csv(errors, ("attribute", "reason", "remedy")).to_dict("records") if errors.exists() else []
     columns = [column for column in COLUMNS if column[0] != "Target" or "target" in manifest_table]
-    side = thumbnail_side(len(studies))
-    warned = sum(bool(_text(rows.iloc[0].get("warnings"))) for _, rows in studies)
-    with replace_file(path) as file, progress(studies, "qc.html", "study") as bar:
+    show = functools.partial(thumbnails, folder=folder, side=thumbnail_side(len(manifest_table) / len(VIEWS)))
+    turned = "" if set(manifest_table["view"]) <= set(VIEWS) else (
+        " Below them at half the size the further projections; a tooltip gives the angle.")
+    warned = sum(bool(_text(rows[0].get("warnings"))) for _, rows in studies)
+    with replace_file(path) as file, progress(run(show, studies, 1), "qc.html", "study", len(studies)) as bar:
         file.write(HEAD)
         file.write(f"<h1>PET quality control</h1>\n<p>{_count(len(studies))}; <b>{warned}</b> with warnings, "
                    f"<a href='#refused'><b>{len(refused)}</b> refused</a>. Coronal and sagittal maximum intensity "
                    f"projections, SUV {SUV_WHITE:g} (white) to {SUV_BLACK:g} (black); the patient's right, and the "
-                   "front, on the left.</p>\n")
+                   f"front, on the left.{turned}</p>\n")
         file.write("<table id='studies'>\n<thead><tr><th>MIPs</th>" + "".join(
             f"<th data-number='{int(number)}'><button>{escape(name)}</button></th>" for name, number in columns
         ) + "</tr></thead>\n<tbody>\n")
-        for scan, rows in bar:
-            file.write(study_row(str(scan), rows.to_dict("records"), folder, side, [name for name, _ in columns]))
+        for (scan, rows), images in zip(studies, bar, strict=True):
+            file.write(study_row(scan, rows, images, [name for name, _ in columns]))
         file.write("</tbody>\n</table>\n" + refused_list(refused) + SCRIPT)
 
 
-def study_row(scan, rows, folder, side, columns):
-    """One table row: the thumbnails, then a cell for each of `columns`. `rows`: the manifest's rows of the scan."""
-    views = {row["view"]: row for row in rows if row["view"] in VIEWS}
+def study_row(scan, rows, images, columns):
+    """One table row: the images (HTML), then a cell for each of `columns`. `rows`: the manifest's rows of the scan."""
     first, warnings = rows[0], _text(rows[0].get("warnings"))
-    sizes = [(int(row["matrix_size_1"]), int(row["matrix_size_2"])) for row in views.values()]
+    sizes = [(int(row["matrix_size_1"]), int(row["matrix_size_2"])) for row in rows if row["view"] in VIEWS]
     cells = {  # what is shown (HTML), what it sorts by
         "Scan": (f"<code>{escape(scan)}</code>", scan),
         "Warnings": (";<br>".join(map(escape, warnings.split("; "))) or "none", warnings),
@@ -78,15 +81,28 @@ def study_row(scan, rows, folder, side, columns):
         text = _text(first.get(column))
         shown = f"{float(text):.{digits}f}" if text and digits is not None else text
         cells[name] = escape(shown), text
-    images = "".join(
-        thumbnail(views[view], folder, side, f"{name}, {scan}") if view in views else
-        f"<span class='absent'>no {name} view</span>" for view, name in VIEWS.items())
     shown = "".join(f"<td data-name='{escape(name)}' data-sort='{escape(str(cells[name][1]))}'>{cells[name][0]}</td>"
                     for name in columns)
     return f"<tr{' class=warned' if warnings else ''}><td class='mips'>{images}</td>{shown}</tr>\n"
 
 
-def thumbnail(row, folder, side, name):
+def thumbnails(study, folder, side):
+    """The images of a study (scan, its rows of the manifest): coronal, sagittal, and the further ones below them."""
+    scan, rows = study
+    views = {row["view"]: row for row in rows}
+    both = [thumbnail(views[view], folder, side, f"{name}, {scan}") if view in views else
+            f"<span class='absent'>no {name} view</span>" for view, name in VIEWS.items()]
+    others = [thumbnail(row, folder, math.ceil(side / 2), f"{view_name(view)}, {scan}", PIXELS_PER_MM / 2)
+              for view, row in views.items() if view not in VIEWS]
+    return "".join(both) + (f"<div class='others'>{''.join(others)}</div>" if others else "")
+
+
+def view_name(view):
+    """rot030 -> 30 degrees; another view's own name."""
+    return f"{int(view[3:])} degrees" if re.fullmatch(r"rot\d{3}", view) else VIEWS.get(view, view)
+
+
+def thumbnail(row, folder, side, name, pixels_per_mm=PIXELS_PER_MM):
     """An <img> of one MIP, embedded. Pooled by maximum, so that a small hot spot stays; at a fixed scale in mm."""
     path, shape = folder / str(row["filename"]), (int(row["matrix_size_1"]), int(row["matrix_size_2"]))
     try:
@@ -101,9 +117,10 @@ def thumbnail(row, folder, side, name):
     grey = np.clip((image - SUV_WHITE) / (SUV_BLACK - SUV_WHITE), 0, 1) * (LEVELS - 1)
     grey = 255 - np.round(grey).astype(np.uint8).astype(np.uint16) * 255 // (LEVELS - 1)
     data = base64.b64encode(png(grey.astype(np.uint8))).decode()
-    scale = float(_text(row.get("spacing_mm")) or 3.27) * step * PIXELS_PER_MM
+    scale = float(_text(row.get("spacing_mm")) or 3.27) * step * pixels_per_mm
     height, width = (round(size * scale) for size in grey.shape)
-    return f"<img alt='{escape(name)}' width='{width}' height='{height}' src='data:image/png;base64,{data}'>"
+    return (f"<img alt='{escape(name)}' title='{escape(name.split(',')[0])}' "
+            f"width='{width}' height='{height}' src='data:image/png;base64,{data}'>")
 
 
 def thumbnail_side(n_studies):
@@ -118,7 +135,7 @@ def png(grey):
     rows, columns = grey.shape
     header = struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 0)  # 8 bits of grey
     lines = np.pad(grey, ((0, 0), (1, 0))).tobytes()  # each row begins with its filter: 0, none
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines, 9)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines, 6)) + chunk(b"IEND", b"")
 
 
 def refused_list(rows):
@@ -185,6 +202,8 @@ button { font: inherit; font-weight: bold; padding: .1rem 0; border: 0; backgrou
 [aria-sort=ascending] button::after { content: " \\2191"; } [aria-sort=descending] button::after { content: " \\2193"; }
 code { display: inline-block; min-width: 8rem; font-size: .85em; overflow-wrap: anywhere; }
 .mips { white-space: nowrap; }
+.others { white-space: normal; max-width: 27rem; margin-top: 4px; }
+.others img { max-width: 23%; height: auto; }
 .mips img { background: white; margin-right: 4px; vertical-align: top; }
 .absent { display: inline-block; padding: 2rem .5rem; opacity: .7; }
 .warned { box-shadow: inset 4px 0 var(--mark); }
@@ -198,7 +217,9 @@ code { display: inline-block; min-width: 8rem; font-size: .85em; overflow-wrap: 
  thead tr { display: flex; flex-wrap: wrap; } thead th { border: 0; padding: .2rem .6rem; font-size: .9rem; }
  #studies thead { position: static; } #studies thead::before { content: "Sort by"; margin-left: .6rem; opacity: .7; }
  table:not(#studies) thead, #studies th:first-child { display: none; }
- .mips img { height: auto; max-width: 48%; }
+ .mips { flex-wrap: wrap; }
+ .mips img { height: auto; max-width: 47%; }
+ .others { flex: 0 0 100%; }
 }
 </style>
 </head>

@@ -31,7 +31,7 @@ METHODS = (
     ("AUC", "DeLong 1988 on the logit scale (Pepe 2003); with several scans of a patient, Obuchowski 1997; where its "
             "variance is 0, Newcombe 2006. The bootstrap's interval stands in metrics.json beside it."),
     ("Proportions", "Wilson 1927; with several scans of a patient on the effective sample size of Rao and Scott 1992."),
-    ("Everything else", "Percentile bootstrap (Efron and Tibshirani 1993), by {unit}."),
+    ("Everything else", "Bias-corrected and accelerated bootstrap (Efron 1987), by {unit}."),
     ("Calibration", "Intercept and slope: Cox 1958, Van Calster 2019. Expected calibration error: ten bins of equal "
                     "width (Naeini 2015). Recalibration: Platt 1999, or isotonic (Zadrozny and Elkan 2002)."),
     ("Thresholds", "Youden 1950; the highest threshold of sensitivity 0.95 or more; the lowest of specificity 0.95 or "

@@ -13,7 +13,7 @@ import utils
 from dataset import NORMS, choose_frame, data_hash, fit_bodies, norm_constants, read_bodies
 from feed import Features, Images, batch_indices, epoch_order
 from files import InputError
-from manifest import check_classes, report_views
+from manifest import check_classes, report_views, views_of
 
 
 def train_all(args, read_table, build_model, build_task):
@@ -105,7 +105,7 @@ class Split:
         if not args.normalize:
             norm = (0.0, 1.0)
         spacing = float(table["spacing_mm"].iloc[0]) if "spacing_mm" in table else None
-        self.given = engine.Input(frame, norm, args.pool, spacing, args.crop_bodies)
+        self.given = engine.Input(frame, norm, args.pool, spacing, args.crop_bodies, views_of(table))
         self.hash = data_hash(bodies, table, split)
         self.bodies = bodies.to(device)
         if min(map(len, self.sets.values())) < parallel.world():

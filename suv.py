@@ -17,20 +17,22 @@ import numpy as np
 
 from dicom_file import (
     DAY,
-    DICOM_SUFFIXES,
     ENHANCED_PET,
+    LOSSY,
     NotDicom,
     Refused,
     date_and_time,
     date_time,
     frames,
     integer,
+    is_dicomdir,
     is_pet,
     number,
     private,
     read_header,
     read_pixels,
     required,
+    series_of,
     text,
     time_of_day,
 )
@@ -49,8 +51,9 @@ RADIONUCLIDES = {
 }
 SAME = ("StudyInstanceUID", "PatientID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPClassUID", "Modality", "Units",
         "SUVType", "DecayCorrection", "DecayCorrected", "DecayCorrectionDateTime", "AttenuationCorrected",
-        "CorrectedImage", "PatientWeight", "PatientSize", "PatientSex", "Rows", "Columns", "PixelSpacing",
-        "SeriesDate", "SeriesTime", "RadiopharmaceuticalInformationSequence", "TimezoneOffsetFromUTC")
+        "CorrectedImage", "PatientWeight", "PatientSize", "PatientSex", "PixelSpacing", "SeriesDate",
+        "SeriesTime", "RadiopharmaceuticalInformationSequence", "TimezoneOffsetFromUTC")
+SAME_INTEGER = ("Rows", "Columns", "PixelRepresentation")
 GE, PHILIPS = (0x0009, "GEMS_PETD_01"), (0x7053, "Philips PET Private Group")
 MINUTE = 60.0
 
@@ -111,8 +114,11 @@ def _convert(headers, allow_uncorrected):
     if "ATTN" not in _corrections(first) and not allow_uncorrected:
         raise Refused("CorrectedImage", text(first, "CorrectedImage"), "not attenuation corrected (no ATTN)",
                       "choose the corrected series, or allow uncorrected ones")
-    if "frame" not in first and "NumberOfSlices" in first and integer(first, "NumberOfSlices") > len(headers):
-        warnings.append(f"NumberOfSlices says {integer(first, 'NumberOfSlices')}, {len(headers)} slices are there")
+    announced = max((integer(h, "NumberOfSlices") for h in headers if h.get("NumberOfSlices")), default=0)
+    if "frame" not in first and announced > len(headers):
+        warnings.append(f"NumberOfSlices says {announced}, {len(headers)} slices are there")
+    if any(text(h, "LossyImageCompression") == "01" or h["syntax"] in LOSSY for h in headers):
+        warnings.append("the pixels were compressed with loss")
     headers, positions, spacing, axes, origin = slice_geometry(headers)
     scale, uptake = _suv_scale(headers, math.prod(spacing) / 1000, warnings.append)
     array = regular_slices(_read_array(headers, scale), positions, spacing[0], warnings.append)
@@ -134,8 +140,8 @@ def _read_series(folder_or_files):
         headers = _search(Path(folder_or_files))
     else:
         headers = [read_header(folder_or_files)]
-    series = {text(header, "SeriesInstanceUID") for header in headers if is_pet(header)}
-    headers = [header for header in headers if is_pet(header) or text(header, "SeriesInstanceUID") in series]
+    series = {series_of(header)[1] for header in headers if is_pet(header)}
+    headers = [header for header in headers if is_pet(header) or series_of(header)[1] in series]
     if not headers:
         raise Refused("Modality", "", "no PET image found", "give the folder or the files of one PET series")
     if len(series) > 1:
@@ -147,22 +153,26 @@ def _search(folder):
     headers = []
     for path in sorted(folder.rglob("*")):
         try:
-            if path.is_file() and not path.name.startswith("."):
+            if path.is_file() and not path.name.startswith(".") and not is_dicomdir(path):
                 headers.append(read_header(path))
-        except NotDicom:
-            if path.suffix.lower() in DICOM_SUFFIXES:
+        except NotDicom as error:
+            if error.suspect:
                 raise
     return headers
 
 
 def _check_same(headers):
-    first = headers[0]
-    for keyword in SAME + tuple(_private_tags(first)):
-        raw = first.get(keyword)
+    first, differs = headers[0], None
+    for keyword in SAME_INTEGER + SAME + tuple(_private_tags(first)):
         for header in headers:
-            if header.get(keyword) != raw and _comparable(header.get(keyword)) != _comparable(raw):
-                values = "" if isinstance(raw, list) else f"{text(first, keyword)} and {text(header, keyword)}"
-                raise Refused(keyword, values, "differs between the slices of the series",
+            if header.get(keyword) == first.get(keyword):
+                continue
+            if keyword in SAME_INTEGER:
+                differs = keyword, integer(first, keyword), integer(header, keyword)
+            else:
+                differs = _difference(keyword, first.get(keyword), header.get(keyword))
+            if differs:
+                raise Refused(differs[0], f"{differs[1]} and {differs[2]}", "differs between the slices of the series",
                               "remove the slices of another patient or series, or correct the attribute")
 
 
@@ -172,15 +182,33 @@ def _private_tags(header):
     return [tag for tag in found if tag]
 
 
+def _difference(keyword, one, other):
+    """(the attribute, its two values as text) where two values of an attribute differ, in sequences item by item.
+
+    Numbers are compared by value, text without padding.
+    """
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for a, b in zip(one, other, strict=True):
+            for key in sorted(a.keys() | b.keys(), key=str):
+                if a.get(key) != b.get(key) and (differs := _difference(key, a.get(key), b.get(key))):
+                    return differs
+        return None
+    if isinstance(one, list) or isinstance(other, list):
+        return keyword, *("no item" if not v else f"{len(v)} items" if isinstance(v, list) else "a value"
+                          for v in (one, other))
+    one, other = ((value or b"").strip(b"\0 ") for value in (one, other))
+    return None if _comparable(one) == _comparable(other) else (keyword, *(_shown(v) for v in (one, other)))
+
+
 def _comparable(value):
-    """What two slices must have in common: numbers by value, text without padding, sequences item by item."""
-    if isinstance(value, list):
-        return [{key: _comparable(part) for key, part in item.items()} for item in value]
-    value = (value or b"").strip(b"\0 ")
     try:
         return [float(part) for part in value.split(b"\\")]
     except ValueError:
         return value
+
+
+def _shown(value):
+    return value.decode("latin-1") if value.isascii() and value.decode().isprintable() else f"0x{value.hex()}"
 
 
 def _corrections(header):
@@ -355,7 +383,7 @@ def _decay(headers, radio, warn):
     if kind not in ("NONE", "START", "ADMIN"):
         raise Refused("DecayCorrection", kind, "not NONE, START or ADMIN", "correct the attribute")
     if text(first, "SOPClassUID") != ENHANCED_PET and ("DECY" in _corrections(first)) != (kind != "NONE"):
-        warn(f"CorrectedImage and DecayCorrection {kind} disagree about DECY; DecayCorrection was followed")
+        warn(f"CorrectedImage and DecayCorrection {kind} disagree about DECY, DecayCorrection was followed")
     if kind == "ADMIN":
         return 1.0, _uptake_if_known(headers, radio)
     name, half_life = _half_life(radio)
@@ -404,7 +432,13 @@ def _start_time(headers, rate, warn):
     others = [f"{name} {(np.min(time) - np.min(reference)) / MINUTE:+.1f} min" for name, time in candidates.items()
               if name != used and abs(np.min(time) - np.min(reference)) > MINUTE]
     if others:
-        warn(f"decay reference is {used}; others disagree: {', '.join(others)}")
+        warn(f"decay reference is {used}, others disagree: {', '.join(others)}")
+    elif used == "earliest AcquisitionTime":
+        warn(f"decay reference assumed to be the {used}")
+    elif acquired is None:
+        warn(f"decay reference is {used}, with no AcquisitionTime to compare it with")
+    if (spread := np.ptp(reference)) > MINUTE:
+        warn(f"decay reference by {used} differs between slices by up to {spread / MINUTE:.1f} min")
     return reference
 
 

@@ -230,7 +230,7 @@ def test_the_patient_is_the_unit_where_there_is_one(tmp_path):
     assert (metrics["independent_unit"], metrics["n_patients"], metrics["avg"]["n_groups"]) == ("patient", 16, 16)
     assert "Obuchowski" in metrics["avg"]["auc"]["ci_method"]
     assert metrics["avg"]["mcc"]["ci_method"] == metrics["avg"]["auc"]["bootstrap"]["method"] == (
-        "bootstrap by patient, percentile")
+        "bootstrap by patient, BCa")
     blank = predictions(0, scans, patient_id=[""] * 6 + [f"p{k // 6}" for k in range(90)])
     write(tmp_path, blank)
     metrics = aggregated(tmp_path)[2]

@@ -38,7 +38,7 @@ def test_manifest_is_read_with_its_columns(cohort):
     (3, "matrix_size_1", "-3", "matrix_size_1 = '-3'"),
     (3, "filename", "images/s000_cor.bin", "filename = 'images/s000_cor.bin' is there twice"),
     (3, "filename", "images/s000_cor_copy.bin", "view = 'cor' is there twice"),
-    (3, "filename", "images/s000.bin", "view = '' and the file name holds neither"),
+    (3, "filename", "images/s000.bin", "view = '' and the file name holds no cor"),
     (3, "spacing_mm", "4", "spacing_mm = '4' differs from the first row's 3.27"),
     (3, "spacing_mm", "wide", "spacing_mm = 'wide' is not a length"),
     (0, "patient_id", "p023", "patient_id = 'p000' differs"),

@@ -238,7 +238,7 @@ def test_slices_without_extension_that_break_off_are_damaged(tmp_path):
     ({1: {"size": (150, 100, 160)}, 2: {"spacing": (5.0, 5.0, 4.0)}}, 2, ""),  # 140 mm, 8 slices: as long within 1 cm
     ({1: {}, 2: {"spacing": (10.0, 5.0, 4.0), "size": (150, 100, 130)}}, 2, ""),  # 120 mm each: more slices
     ({1: {"spacing": (4.0, 5.0, 5.0), "size": (150, 90, 150), "orientation": CORONAL}, 2: {}}, 1, ""),  # 145 mm high
-    ({3: {}, 1: {}, 2: {}}, 1, "; equal: number 2, 3")])
+    ({3: {}, 1: {}, 2: {}}, 1, " (equal: number 2, 3)")])
 def test_choice(series, number, equal, tmp_path):
     one_study(tmp_path, series)
     studies, refused = discovery.find_studies(*discovery.list_files(tmp_path / "dicom"))

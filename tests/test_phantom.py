@@ -246,7 +246,7 @@ def test_the_same_patient_has_the_same_suv_from_every_vendor(tmp_path, decay_cor
         assert got.uptake_min == pytest.approx((habits["start"] - habits["injection"]).total_seconds() / 60, abs=1e-6)
         assert got.units == slices[0].Units and got.series_uid == slices[0].SeriesInstanceUID
         early = vendor == "ge" and habits["series_time_s"] < 0 and decay_correction == "START"
-        assert any("reference is GE (0009,100D); others disagree: SeriesTime -10.0 min" in text
+        assert any("reference is GE (0009,100D), others disagree: SeriesTime -10.0 min" in text
                    for text in got.warnings) == early
         assert any("CNTS converted with Philips" in text for text in got.warnings) == (vendor == "philips")
         read.append((vendor, got, half))

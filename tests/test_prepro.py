@@ -55,6 +55,49 @@ def test_projections_are_those_of_the_resampled_volume(shape, spacing, new):
     np.testing.assert_allclose(sagittal, expected.max(axis=2)[::-1], atol=1e-5)
 
 
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(shape=st.tuples(*[st.integers(3, 9)] * 3), angle=st.floats(0, 180))
+def test_turned_projections_are_those_of_the_turned_volume(shape, angle):
+    volume = np.random.default_rng(0).random(shape, dtype=np.float32)
+    volume[:, [0, -1]] = volume[:, :, [0, -1]] = 0  # as around a body; beyond the volume there is 0 too
+    sine, cosine = np.sin(np.radians(angle)), np.cos(np.radians(angle))
+    wide, deep = (max(1, round(abs(a) * shape[2] + abs(b) * shape[1])) for a, b in ((cosine, sine), (sine, cosine)))
+    u, v = np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in (wide, deep)), indexing="ij")
+    x, y = u * cosine - v * sine + (shape[2] - 1) / 2, u * sine + v * cosine + (shape[1] - 1) / 2
+    expected = [map_coordinates(plane.astype(float), (y, x), order=1).max(axis=1) for plane in volume[::-1]]
+    turned = geometry.project(volume, (2.0, 2.0, 2.0), 2.0, [angle])[2]
+    np.testing.assert_allclose(turned, expected, atol=1e-5)
+
+
+def test_turning_by_nothing_is_coronal_and_by_a_right_angle_sagittal():
+    volume = np.random.default_rng(1).random((6, 5, 4), dtype=np.float32)
+    coronal, sagittal, *turned = geometry.project(volume, (3.0, 3.0, 3.0), 3.0, [0, 90, 180])
+    np.testing.assert_allclose(turned[0], coronal, atol=1e-5)
+    np.testing.assert_allclose(turned[1][:, 1:-1], sagittal[:, 1:-1], atol=1e-5)
+    np.testing.assert_allclose(turned[2][:, 1:-1], coronal[:, ::-1][:, 1:-1], atol=1e-5)
+
+
+def test_rotating_views(tmp_path, capsys):
+    write_series(tmp_path / "dicom" / "study", spacing=(5.0, 5.0, 4.0))
+    assert prepro(tmp_path) is None
+    both = pd.read_csv(tmp_path / "out" / "data.csv")
+    assert prepro(tmp_path, "--views", 5) is None  # 0, 36, 72, 108, 144 degrees; and the sagittal one
+    assert "1 studies -> " in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "out" / "data.csv")
+    assert list(table["view"]) == ["cor", "sag", "rot036", "rot072", "rot108", "rot144"]
+    assert table.iloc[:2].equals(both) and all(
+        row.filename.endswith(f"_{row.view}.bin") for row in table.itertuples())
+    for row in table.itertuples():
+        angle = {"cor": 0, "sag": 90}[row.view] if row.view in ("cor", "sag") else int(row.view[3:])
+        hot = np.argwhere(read_mip(tmp_path / "out", row) > 3.2).mean(axis=0)
+        across = HOT[0] * np.cos(np.radians(angle)) + HOT[1] * np.sin(np.radians(angle))
+        np.testing.assert_allclose(hot, ((row.row0_mm - HOT[2]) / 3.27, (across - row.column0_mm) / 3.27), atol=0.7)
+    assert (tmp_path / "out" / "qc.html").read_text().count("<img ") == 6
+    assert prepro(tmp_path) is None and len(pd.read_csv(tmp_path / "out" / "data.csv")) == 2  # other views: not skipped
+    assert prepro_script.rotation_angles(2) == prepro_script.rotation_angles(1) == []
+    assert prepro_script.rotation_angles(180) == [a for a in range(180) if a not in (0, 90)]
+
+
 def test_projecting_onto_the_same_grid_changes_nothing():
     volume = np.random.default_rng(1).random((6, 5, 4), dtype=np.float32)
     coronal, sagittal = geometry.project(volume, (3.27, 3.27, 3.27), 3.27)
@@ -213,7 +256,7 @@ def test_attenuation_corrected_series_with_most_slices_is_taken(tmp_path):
     assert table["warnings"][0] == "3 PET series: number 2 (7 slices, 120 mm) was used"
     series("4", spacing=(20.0, 5.0, 4.0))
     prepro(tmp_path)
-    assert "number 2 (7 slices, 120 mm) was used; equal: number 4" in pd.read_csv(tmp_path / "out" / "data.csv")[
+    assert "number 2 (7 slices, 120 mm) was used (equal: number 4)" in pd.read_csv(tmp_path / "out" / "data.csv")[
         "warnings"][0]
 
 
@@ -279,8 +322,9 @@ def test_bad_input_is_one_line(two_studies):
         prepro(two_studies, "--key", two_studies / "short")
     with pytest.raises(prepro_script.InputError, match="--spacing 0"):
         prepro(two_studies, "--spacing", 0)
-    with pytest.raises(prepro_script.InputError, match="--workers 0"):
-        prepro(two_studies, "--workers", 0)
+    assert "workers: 0 is not 1" in error_line(run("prepro_script.py", "--input", empty, *out, "--workers", 0))
+    with pytest.raises(prepro_script.InputError, match="--views 181"):
+        prepro(two_studies, "--views", 181)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real series is not here")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.special import expit, logit
-from scipy.stats import chi2, norm
+from scipy.stats import bootstrap, chi2, norm
 from sklearn.linear_model import LogisticRegression
 
 import calibration
@@ -120,7 +120,7 @@ def test_values_equal_sklearn():
 @given(studies())
 def test_resampled_metrics_equal_sklearn_on_the_repeated_rows(study):
     y, p, groups = study
-    drawn = resampling.resample(y, p, [0.3, 0.5], groups, 12, seed=3)
+    drawn = resampling.resample(y, p, [0.3, 0.5], groups, 12, seed=3)["resamples"]
     weights = np.concatenate(list(resampling.resample_weights(groups, len(y), 12, 3))).astype(int)
     assert (weights.sum(axis=1) > 0).all()
     for k, times in enumerate(weights):
@@ -152,10 +152,29 @@ def test_a_patients_scans_are_drawn_together():
 def test_blocks_do_not_change_the_draw(monkeypatch):
     y, p, groups = simulated(n=40)
     whole = resampling.resample(y, p, [0.5], groups, 30, 1)
+    assert len(whole["jackknife"]["auc"]) == len(set(groups)) and len(whole["resamples"]["auc"]) == 30
     monkeypatch.setattr(resampling, "BLOCK", 100)
-    for name, values in resampling.resample(y, p, [0.5], groups, 30, 1).items():
-        if name != "unit":
-            np.testing.assert_allclose(values, whole[name], rtol=1e-9, err_msg=str(name))
+    again = resampling.resample(y, p, [0.5], groups, 30, 1)
+    for part in ("observed", "jackknife", "resamples"):
+        for name, values in again[part].items():
+            np.testing.assert_allclose(values, whole[part][name], rtol=1e-9, atol=1e-12, err_msg=f"{part} {name}")
+
+
+@pytest.mark.parametrize("name, statistic", [
+    ("auc", sk.roc_auc_score), ("brier", sk.brier_score_loss), ("average_precision", sk.average_precision_score),
+    (("mcc", 0), lambda y, p: sk.matthews_corrcoef(y, p >= 0.5))])
+def test_bca_interval_equals_scipys(name, statistic):
+    """SciPy draws other resamples, so the limits agree to their Monte Carlo error; a tenth of the width is allowed."""
+    y, p, _ = simulated(6, 80)
+    drawn = resampling.resample(y, p, [0.5], None, 4000, 1)
+    entry = resampling.bca_interval(drawn["observed"][name][0], drawn["jackknife"][name], drawn["resamples"][name],
+                                    "scan")
+    scipys = bootstrap((y, p), statistic, paired=True, vectorized=False, n_resamples=2000, method="BCa", rng=5)
+    low, high = scipys.confidence_interval
+    assert (entry["low"], entry["high"]) == pytest.approx((low, high), abs=0.1 * (high - low))
+    for k in range(5):
+        keep = np.arange(80) != k
+        assert drawn["jackknife"][name][k] == pytest.approx(statistic(y[keep], p[keep]))
 
 
 @given(studies(), st.randoms())
@@ -273,7 +292,7 @@ def test_doubled_logit_of_two_outputs_is_found():
 
 def test_resampled_slopes_equal_the_fits_on_repeated_rows():
     y, p, groups = simulated(3, 60, 30)
-    drawn = resampling.resample(y, p, [0.5], groups, 6, seed=1)
+    drawn = resampling.resample(y, p, [0.5], groups, 6, seed=1)["resamples"]
     for k, times in enumerate(np.concatenate(list(resampling.resample_weights(groups, 60, 6, 1))).astype(int)):
         yy, pp = np.repeat(y, times), np.repeat(p, times)
         assert drawn["calibration_slope"][k] == pytest.approx(calibration.slope(yy, pp), abs=1e-7)
@@ -370,10 +389,10 @@ def test_interval_is_the_set_of_values_that_the_test_keeps(observed, seed):
 
 def test_bootstrap_and_delong_agree_in_a_large_sample():
     y, a, b, _ = paired(1, 2000)
-    bootstrap, delong = comparison.bootstrap_auc_difference(y, a, b, None, 1000), comparison.delong_test(y, a, b)
-    assert bootstrap["difference"] == pytest.approx(delong["difference"], abs=1e-12)
+    drawn, delong = comparison.bootstrap_auc_difference(y, a, b, None, 1000), comparison.delong_test(y, a, b)
+    assert drawn["difference"] == pytest.approx(delong["difference"], abs=1e-12)
     for limit in ("ci_low", "ci_high"):
-        assert bootstrap[limit] == pytest.approx(delong[limit], abs=0.003)
+        assert drawn[limit] == pytest.approx(delong[limit], abs=0.003)
 
 
 def test_identical_scores_give_p_1_and_no_interval():
@@ -466,14 +485,11 @@ def test_coverage_of_the_intervals_of_auc_and_sensitivity(clustered):
 @pytest.mark.slow
 @pytest.mark.parametrize("clustered", [False, True])
 def test_coverage_of_the_bootstrap(clustered):
-    """The same of the bootstrap by patient: AUC (percentile), and the difference of two AUCs with its test."""
+    """The same of the bootstrap by patient: AUC (BCa), and the difference of two AUCs with its test."""
     rng, aucs, differences, p_values = np.random.default_rng(8), [], [], []
     for seed in range(1000):
         y, a, b, groups = binormal(rng, clustered)
-        ranked = resampling.Ranked(y, a)
-        drawn = [resampling.weighted_auc(*ranked.below(weights[:, ranked.order]))
-                 for weights in resampling.resample_weights(groups, len(y), 400, seed)]
-        interval = resampling.percentile_interval(np.concatenate(drawn), "patient")
+        interval = metrics.evaluate(y, expit(a), groups=groups, resamples=600, seed=seed)["auc"]["bootstrap"]
         aucs.append((interval["low"], interval["high"]))
         test = comparison.bootstrap_auc_difference(y, a, b, groups, 399, seed)
         differences.append((test["ci_low"], test["ci_high"]))

@@ -1,4 +1,7 @@
-"""Digital reference objects: each rule of SUV as a DICOM series whose right answer is known, and each refusal."""
+"""Digital reference objects: each rule of SUV as a DICOM series whose right answer is known, and each refusal.
+
+pytest -q -s -n 0 tests/test_suv.py -k "reference_object or test_refusal"    # the list of them with measured values
+"""
 import math
 import warnings
 from pathlib import Path
@@ -34,6 +37,7 @@ from pet import (
     write_multiframe,
     write_series,
 )
+from pydicom.dataset import Dataset
 
 import dicom_file
 import suv
@@ -75,7 +79,7 @@ CASES = {
     "GML LBMJANMA F": (9270 / (8780 + 244 * BMI), {"Units": "GML", "SUVType": "LBMJANMA"}, "", 60),
     "GML IBW M": ((48 + 1.06 * 23) / 70, {"Units": "GML", "SUVType": "IBW", "PatientSex": "M"}, "", 60),
     "GML IBW F": ((45.5 + 0.91 * 23) / 70, {"Units": "GML", "SUVType": "IBW"}, "", 60),
-    "CM2ML BSA": (18480.9 / 70000, {"Units": "CM2ML", "SUVType": "BSA"}, "", 60),  # 70 kg, 175 cm: 1.84809 m2
+    "CM2ML BSA": (18481.4 / 70000, {"Units": "CM2ML", "SUVType": "BSA"}, "", 60),  # 70 kg, 175 cm: 1.84814 m2
     "height in cm": (LBM_F / 70, {"Units": "GML", "SUVType": "LBM", "PatientSize": 175}, "centimetres", 60),
     "CNTS SUV factor": (1 / 0.0005, {"Units": "CNTS", "p7053_1000": "0.0005", "p7053_1009": "0", **NO_TIMES,
                                      "PatientWeight": None}, "SUV factor", None),
@@ -104,8 +108,9 @@ CASES = {
     "START from GE": (decayed(50), {"p0009_100D": "20240310105000.00"}, "reference is GE (0009,100D)", 50),
     "START, late SeriesTime, frame times": (decayed(50), {"SeriesTime": "130000", "FrameReferenceTime": 1000 * (
         600 + math.log(1 / FRAME_LOSS) / RATE)}, "FrameReferenceTime", 50),
-    "START, late SeriesTime alone": (PER_SUV, {"SeriesTime": "130000"}, "", 60),
-    "START, no SeriesTime": (PER_SUV, {"SeriesTime": None}, "", 60),
+    "START, late SeriesTime alone": (PER_SUV, {"SeriesTime": "130000"}, "assumed to be the earliest Acq", 60),
+    "START, no SeriesTime": (PER_SUV, {"SeriesTime": None}, "assumed to be the earliest Acq", 60),
+    "START, no AcquisitionTime": (PER_SUV, {"AcquisitionTime": None}, "no AcquisitionTime to compare", 60),
     "START, candidates disagree": (decayed(55), {"SeriesTime": "105500"}, "others disagree: earliest Acqu", 55),
     "half-life by code": (PER_SUV, {"RadionuclideHalfLife": None}, "", 60),
     "half-life by SNOMED CT": (PER_SUV, {"RadionuclideHalfLife": None, "RadionuclideCodeSequence": [code("77004003")]},
@@ -123,6 +128,8 @@ CASES = {
 def test_reference_object(name, tmp_path):
     per_suv, attributes, warning, uptake = CASES[name]
     volume = suv.suv_volume(write_series(tmp_path / "pet", per_suv=per_suv, **attributes))
+    error = max(abs(value_at(volume, centre) / expected - 1) for centre, expected in SUV.items())
+    print(f"\n{name:36}", *(f"{value_at(volume, centre):9.5f}" for centre in SUV), f"{error:9.4%} ", volume.warnings)
     for centre, expected in SUV.items():
         assert value_at(volume, centre) == pytest.approx(expected, rel=2e-4)
     assert volume.array.dtype == np.float32 and volume.spacing == pytest.approx((10, 5, 4))
@@ -133,6 +140,7 @@ def test_reference_object(name, tmp_path):
 # name: (attributes, the attribute that the refusal names, part of its text)
 REFUSALS = {
     "PROPCNTS": ({"Units": "PROPCNTS"}, "Units", "PROPCNTS"),
+    "PROPCPS": ({"Units": "PROPCPS"}, "Units", "PROPCPS"),
     "1CM": ({"Units": "1CM"}, "Units", "BQML"),
     "unknown unit": ({"Units": "FURLONG"}, "Units", "FURLONG"),
     "no unit": ({"Units": None}, "Units", "BQML"),
@@ -150,6 +158,9 @@ REFUSALS = {
     "no dose": ({"RadionuclideTotalDose": None}, "RadionuclideTotalDose", "missing"),
     "dose 0": ({"RadionuclideTotalDose": 0}, "RadionuclideTotalDose", "0"),
     "no injection": ({"RadiopharmaceuticalInformationSequence": None}, "RadionuclideTotalDose", "missing"),
+    "two injections": ({"RadiopharmaceuticalInformationSequence": [Dataset(), Dataset()]},
+                       "RadiopharmaceuticalInformationSequence", "more than one"),
+    "half-life below 0": ({"RadionuclideHalfLife": -1}, "RadionuclideHalfLife", "missing"),
     "no half-life, no code": ({"RadionuclideHalfLife": None, "RadionuclideCodeSequence": None},
                               "RadionuclideHalfLife", "half-life"),
     "half-life in minutes": ({"RadionuclideHalfLife": 109.77}, "RadionuclideHalfLife", "F-18 has 6586.2"),
@@ -167,6 +178,8 @@ REFUSALS = {
     "NONE without acquisition": ({"DecayCorrection": "NONE", "AcquisitionTime": None}, "AcquisitionTime", "missing"),
     "NONE without duration": ({"DecayCorrection": "NONE", "ActualFrameDuration": None}, "ActualFrameDuration",
                               "missing"),
+    "NONE, duration 0": ({"DecayCorrection": "NONE", "ActualFrameDuration": 0}, "ActualFrameDuration", "positive"),
+    "no DecayCorrection": ({"DecayCorrection": None}, "DecayCorrection", "START"),
     "decay correction": ({"DecayCorrection": "SOME"}, "DecayCorrection", "START"),
     "not attenuation corrected": ({"CorrectedImage": ["DECY"]}, "CorrectedImage", "ATTN"),
     "no CorrectedImage": ({"CorrectedImage": None}, "CorrectedImage", "ATTN"),
@@ -180,6 +193,7 @@ REFUSALS = {
     "no spacing": ({"PixelSpacing": None}, "PixelSpacing", "missing"),
     "spacing 0": ({"PixelSpacing": [0, 4]}, "PixelSpacing", "0 mm"),
     "no PET": ({"Modality": "CT"}, "Modality", "no PET"),
+    "no bits": ({"BitsStored": None}, "BitsStored", "missing"),
     "colour": ({"SamplesPerPixel": 3}, "SamplesPerPixel", "grey"),
     "wrong size": ({"Rows": 21}, "PixelData", "Rows x Columns"),
     "bits": ({"BitsAllocated": 24}, "BitsAllocated/BitsStored/HighBit/PixelRepresentation", "24/16"),
@@ -194,13 +208,15 @@ def test_refusal(name, tmp_path):
         folder = write_series(tmp_path / "pet", spacing=(28.0, 5.0, 4.0), **attributes)
     with pytest.raises(suv.Refused) as caught:
         suv.suv_volume(folder)
+    print(f"\n{name:36} refused: {caught.value.attribute} {caught.value.value!r}: {caught.value.reason}; "
+          f"{caught.value.remedy}")
     assert caught.value.attribute == attribute and words in str(caught.value) and str(folder) in str(caught.value)
     assert caught.value.remedy and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("changed", "attribute"), [
     ({"PatientID": "OTHER"}, "PatientID"), ({"PatientWeight": 80}, "PatientWeight"), ({"Units": "GML"}, "Units"),
-    ({"RadionuclideTotalDose": 1e8}, "RadiopharmaceuticalInformationSequence"), ({"Rows": 10}, "Rows"),
+    ({"RadionuclideTotalDose": 1e8}, "RadionuclideTotalDose"), ({"Rows": 10}, "Rows"),
     ({"FrameOfReferenceUID": "1.2.9"}, "FrameOfReferenceUID"), ({"DecayCorrection": "ADMIN"}, "DecayCorrection"),
     ({"ImageOrientationPatient": [-1, 0, 0, 0, 1, 0]}, "ImageOrientationPatient"), ({"Modality": "CT"}, "Modality"),
     ({"PixelSpacing": [4, 4]}, "PixelSpacing"), ({"ImagePositionPatient": [-74, -47.5, 75]}, "ImagePositionPatient"),
@@ -305,6 +321,17 @@ def test_slopes_of_slices_and_start_of_beds(tmp_path):
     assert volume.uptake_min == pytest.approx(60, abs=1e-3)
 
 
+def test_frame_times_that_restart_at_each_bed_are_said(tmp_path):
+    """FrameReferenceTime from the bed's own start: then every bed is decayed to itself, as the rule has it."""
+    beds, average = np.arange(14) // 7 * 180.0, math.log(1 / FRAME_LOSS) / RATE
+    series = datasets(SeriesTime="130000", FrameReferenceTime=1000 * average, per_suv=PER_SUV * np.exp(-RATE * beds))
+    for ds, start in zip(series, beds, strict=True):
+        ds.AcquisitionTime = f"11{int(start // 60):02d}00"
+    volume = suv.suv_volume(save(series, tmp_path / "pet"))
+    assert [value_at(volume, c) for c in SUV] == pytest.approx(list(SUV.values()), rel=1e-3)
+    assert volume.warnings == ["decay reference by FrameReferenceTime differs between slices by up to 3.0 min"]
+
+
 def test_none_with_several_acquisition_times(tmp_path):
     beds = np.arange(14) // 7 * 180.0
     series = datasets(per_suv=PER_SUV * FRAME_LOSS * np.exp(-RATE * beds), DecayCorrection="NONE",
@@ -376,6 +403,13 @@ def test_multiframe(sop_class, tmp_path):
     volume = suv.suv_volume(write_multiframe(tmp_path / "pet", sop_class))
     assert [value_at(volume, c) for c in SUV] == pytest.approx(list(SUV.values()), rel=2e-4)
     assert volume.units == "BQML" and volume.uptake_min == pytest.approx(60)
+
+
+def test_enhanced_pet_in_another_unit_is_refused(tmp_path):
+    path = write_multiframe(tmp_path / "pet", ENHANCED)
+    path.write_bytes(path.read_bytes().replace(b"Bq/ml", b"Bq/kg"))
+    with pytest.raises(suv.Refused, match="MeasurementUnitsCodeSequence 'Bq/kg'"):
+        suv.suv_volume(path)
 
 
 def test_multiframe_without_functional_groups(tmp_path):

@@ -187,6 +187,32 @@ def test_another_spacing_is_refused(trained):
         call(predict, "--data", trained / "wide.csv", "--output", trained / "wide", "--chptfolder", trained / "results")
 
 
+def test_views_that_a_model_was_not_trained_on_are_left_out(trained, capsys):
+    """A rotating projection is none of the images that the network knows: it must not change a scan's score."""
+    def predicted(name, table):
+        table.to_csv(trained / f"{name}.csv", index=False)
+        call(predict, "--data", trained / f"{name}.csv", "--output", trained / name, "--chptfolder",
+             trained / "results", "--splits", 0, 1, "--set", "all")
+        return pd.read_csv(trained / name / "pred_split0_run1.csv")["filename"].tolist()
+
+    plain, turned = (pd.read_csv(trained / "data.csv").assign(view=view) for view in (["cor", "sag"] * 24, "rot030"))
+    turned = turned.iloc[::2].assign(filename=turned["filename"].str.replace("_cor", "_rot030"))
+    for name, source in zip(turned["filename"], plain["filename"][::2], strict=True):
+        (trained / name).write_bytes((trained / source).read_bytes())
+    assert predicted("six", pd.concat([plain, turned])) == plain["filename"].tolist()
+    assert capsys.readouterr().out.count("warning: models trained on the views cor, sag; left out: rot030") == 1
+    with pytest.raises(InputError, match="trained on the views cor, sag; the manifest has none of them"):
+        predicted("turned", turned)
+    pd.concat([plain, turned]).to_csv(trained / "three.csv", index=False)
+    call(train, "--data", trained / "three.csv", "--output", trained / "three", *SMALL, "--nepochs", 1)
+    content = utils.read_checkpoint(trained / "three" / "checkpoint_split0_run1.pth")
+    assert tuple(content["input"]["views"]) == ("cor", "sag", "rot030")
+    best(trained, "three")
+    call(predict, "--data", trained / "data.csv", "--output", trained / "three", "--chptfolder", trained / "three",
+         "--splits", 0, 0)
+    assert "trained on the views cor, sag, rot030; the manifest has no rot030" in capsys.readouterr().out
+
+
 def test_lars_checkpoint_needs_its_input_named(trained, tmp_path):
     content = utils.read_checkpoint(trained / "results" / "checkpoint_split0_run1.pth")
     torch.save({k: content[k] for k in ("epoch", "state_dict", "optimizer", "lr_scheduler", "early_stopping", "auc")},
