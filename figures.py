@@ -160,7 +160,8 @@ def score_distribution(folder, curves, thresholds, title, note):
             cell.yaxis.get_major_locator().set_params(integer=True)
             cell.spines[["top", "right"]].set_visible(False)
         axes[-1, 0].set_xlabel("Predicted probability of Deauville 4–5")
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=7, loc="outside lower center", ncols=2)
+        axes[-1, 0].legend(*axes[0, 0].get_legend_handles_labels(), fontsize=7, loc="upper center", ncols=2,
+                           bbox_to_anchor=(0.5, -0.28))
         figure.suptitle(title, fontsize=9)
     return paths
 

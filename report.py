@@ -344,7 +344,7 @@ nav a {{ padding: .2rem 0; color: #0057a3; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .3rem .7rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }}
 tbody th {{ font-weight: normal; }} td span {{ white-space: nowrap; }}
-code {{ font-size: .85em; overflow-wrap: anywhere; }}
+code {{ font-size: .85em; overflow-wrap: anywhere; }} th code {{ display: inline-block; min-width: 11rem; }}
 .figures {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 1.5rem; }}
 figure {{ margin: 0; break-inside: avoid; }} figure.wide {{ grid-column: 1 / -1; }}
 figure img {{ width: 100%; max-width: 560px; height: auto; }} figure.wide img {{ max-width: 860px; }}
