@@ -1,4 +1,4 @@
-# make demo       the whole chain on a synthetic cohort, from DICOM to a table of test metrics
+# make demo       the whole chain on a synthetic cohort, from DICOM to demo/results/report.html
 # make demo-data  its first half: the cohort, its MIPs in images/, data.csv as it stands in the repository
 # make test       all fast tests (make test-slow: the long ones too)
 # make lint       ruff
@@ -40,8 +40,8 @@ demo: demo-data
 	$(PY) train.py --data $(DEMO)/data_resplit.csv --split_index 0 1 --run 1 --output $(DEMO)/results --overwrite $(DEMO_TRAIN)
 	$(PY) find_best_model.py --dir $(DEMO)/results
 	$(PY) predict.py --data $(DEMO)/data_resplit.csv --output $(DEMO)/results --chptfolder $(DEMO)/results \
-	    --splits 0 1
-	$(PY) aggregate.py --dir $(DEMO)/results --output $(DEMO)/results
+	    --splits 0 1 --set val test
+	$(PY) aggregate.py --dir $(DEMO)/results --output $(DEMO)/results --data $(DEMO)/data_resplit.csv --by view vendor sex
 
 test: $(VENV)/installed
 	$(PY) -m pytest

@@ -1,24 +1,25 @@
-"""Average the predictions of several models into one score per scan, and measure it.
+"""Average the predictions of several models into one score per scan, and measure it: tables, figures, report.html.
 
 python aggregate.py --dir results --output results             # every pred_splitS_runR.csv in results
 python aggregate.py --dir results --output results --top 10    # the ten best by best_run.csv
+python aggregate.py --dir results --output results --data data.csv --by view sex --recalibrate platt
+python aggregate.py --dir new --output new --operating_points results/operating_points.json   # new patients
 
-LARS-avg: per model the mean over a scan's views; LARS-max: their maximum; then the mean over the models.
-Writes ensemble_avg.csv and ensemble_max.csv, and, where the scans have targets, metrics.json, roc.png and roc.svg.
-LARS's own files (scan_id, target, probs; no column `set`: all test) are read too.
+LARS-avg: per model the mean over a scan's views; LARS-max: their maximum; then the mean over the models. Thresholds and
+recalibration come from validation predictions (predict.py --set val test), a scan's from the models that did not train
+on it. Writes ensemble_avg.csv, ensemble_max.csv and disagreement.csv, and, where the scans have targets, metrics.json,
+operating_points.json, figures (PNG, SVG) and report.html. LARS's own files (scan_id, target, probs) are read too.
 """
-import re
+import json
 from pathlib import Path
 
-from arguments import Parser, positive_int, run_script
-from files import InputError, progress, read_csv, replace_file, write_csv, write_json
+from arguments import Parser, natural_int, positive_int, run_script
+from files import InputError, progress, write_csv, write_json
 
-THRESHOLD = 0.5
-PRED_FILE = re.compile(r"pred_split(\d+)_run(\d+)\.csv")
-COLUMNS = ("scan_id", "target", "probs", "set", "view", "filename", "patient_id", "synthetic", "series_description")
-ENSEMBLES = {"avg": "LARS-avg", "max": "LARS-max"}
-METRICS = ("auc", "accuracy", "sensitivity", "specificity")
-SYNTHETIC = "The cohort is SYNTHETIC: these numbers say nothing about patients."
+THRESHOLDS_ON_TEST = "OPTIMISTIC: thresholds{} were derived from the very scans that they are measured on."
+SHOWN = ("auc", "accuracy", "sensitivity", "specificity")
+FIGURES = ("roc", "precision_recall", "reliability", "decision_curve", "confusion", "scores", "ensemble_size",
+           "selective")
 
 
 def get_args_parser():
@@ -31,312 +32,402 @@ def get_args_parser():
                        "(default: best_run.csv in --dir, where it is there)")
     group.add_argument("--top", type=positive_int, metavar="K", help="use the K best models of that ranking "
                        "(default: every model in --dir)")
+    group = parser.add_argument_group("scores, thresholds")
+    group.add_argument("--combine", default="mean", choices=("mean", "median"), help="of the models' scores of a scan")
+    group.add_argument("--recalibrate", choices=("platt", "isotonic"), help="map the ensembles' probabilities by the "
+                       "validation predictions (default: leave them as they are)")
+    group.add_argument("--operating_points", type=Path, metavar="FILE", help="apply the thresholds and recalibration "
+                       "of an earlier run's operating_points.json instead of deriving them")
+    group.add_argument("--threshold_on_test", action="store_true", help="derive thresholds (and recalibration) from "
+                       "the scans that are measured; every output is then marked OPTIMISTIC")
+    group = parser.add_argument_group("statistics")
+    group.add_argument("--by", nargs="+", default=[], metavar="COLUMN", help="subgroups by these columns of the "
+                       "prediction files (view, scanner, sex, ...); numbers are cut at their tertiles")
+    group.add_argument("--resamples", type=positive_int, default=2000, metavar="N", help="of the bootstrap")
+    group.add_argument("--seed", type=natural_int, default=0, help="of the bootstrap and of subsets of models")
+    group = parser.add_argument_group("report")
+    group.add_argument("--data", metavar="CSV", help="manifest, for the report's cohort flow (default: what the "
+                       "prediction files hold)")
+    group.add_argument("--chptfolder", type=Path, metavar="DIR", help="checkpoints, for the report's settings of every "
+                       "model (default: --dir)")
     group = parser.add_argument_group("output")
     group.add_argument("--output", type=Path, default=Path("results"), help="folder to write to")
     return parser
 
 
 def main(args):
-    models, warnings = find_models(args)
-    wanted = read_models(models, args)
-    scans, more = join_scans(models)
-    warnings += more
-    warnings += set_warnings(wanted, scans)
-    ensembles = {name: combine(models, scans, name) for name in ENSEMBLES}
-    metrics = measure(models, scans, ensembles, wanted, warnings)
+    import ensemble
+
+    models, warnings = ensemble.find_models(args.dir, args.best_run, args.top)
+    wanted = ensemble.read_models(models, args.set, args.by)
+    scans, more = ensemble.join_scans(models)
+    warnings += more + set_warnings(wanted, scans)
+    source, about = derivation(args, models, scans, warnings)
+    ensembles = {name: build(args, models, scans, name, source) for name in ensemble.ENSEMBLES}
+    metrics = describe(args, models, scans, wanted, about, warnings)
+    if scans["target"].notna().any():
+        measure(args, models, scans, ensembles, metrics)
+    else:
+        warnings.append("no scan has a target: no metrics, no figures, no report")
 
     print(f"{wanted} set: {len(scans)} scans, {(scans['target'] == 1).sum()} with target 1, "
           f"{(scans['target'] == 0).sum()} with target 0; {len(models)} models")
-    for line in metrics["warnings"]:
+    for line in warnings:
         print(f"warning: {line}")
-    written = write_outputs(args.output, ensembles, metrics)
-    if scans["target"].notna().any():
+    written = write_outputs(args, models, scans, ensembles, metrics)
+    if "avg" in metrics:
         print_table(metrics)
-    if metrics["synthetic"]:
-        print(SYNTHETIC)
-    print("wrote " + ", ".join(str(path) for path in written))
-
-
-# ---------------------------------------------------------------- models
-
-def find_models(args):
-    """(models, warnings): the prediction files to use, best first, as dicts file, split, run, rank (None: unranked)."""
-    models = [{"path": path, "file": path.name, "split": int(match[1]), "run": int(match[2]), "rank": None}
-              for path in sorted(args.dir.glob("pred_split*_run*.csv")) if (match := PRED_FILE.fullmatch(path.name))]
-    if not models:
-        raise InputError(f"{args.dir}: holds no pred_splitS_runR.csv; run predict.py first, or mend --dir")
-    best_run = args.best_run or args.dir / "best_run.csv"
-    if not args.best_run and not best_run.is_file():
-        if args.top:
-            raise InputError(f"--top {args.top}: there is no {best_run} to rank the models by; copy it there, or give "
-                             "--best_run FILE (find_best_model.py writes it)")
-        return sorted(models, key=lambda model: (model["split"], model["run"])), []
-    ranks = read_ranks(best_run)
-    for model in models:
-        model["rank"] = ranks.get((model["split"], model["run"]))
-    models.sort(key=lambda model: (model["rank"] is None, model["rank"], model["split"], model["run"]))
-    ranked = [model for model in models if model["rank"] is not None]
-    if args.top:
-        return top_models(ranked, ranks, args, best_run), []
-    unranked = [model["file"] for model in models[len(ranked):]]
-    return models, [f"{len(unranked)} prediction files are not in {best_run.name} and were used too: "
-                    f"{_some(unranked)}"] if unranked else []
-
-
-def top_models(ranked, ranks, args, best_run):
-    """The models with the K best ranks; InputError where there are fewer, or the prediction of one is missing."""
-    if args.top > len(ranked):
-        raise InputError(f"--top {args.top}: of the models that {best_run} ranks, {args.dir} holds the predictions of "
-                         f"{len(ranked)}; lower --top, or run predict.py with more of them")
-    have = {(model["split"], model["run"]) for model in ranked}
-    for split, run in sorted(ranks, key=ranks.get)[:args.top]:
-        if (split, run) not in have:
-            raise InputError(f"--top {args.top}: {args.dir}/pred_split{split}_run{run}.csv is missing, rank "
-                             f"{ranks[split, run]} in {best_run}; run predict.py for split {split}")
-    return ranked[:args.top]
-
-
-def read_ranks(path):
-    """best_run.csv -> {(split, run): rank}, ranks 1, 2, 3, ... each once."""
-    table = read_csv(path, ("split", "run", "rank"))
-    try:
-        ranks = {(int(row.split), int(row.run)): int(row.rank) for row in table.itertuples()}
-    except ValueError as error:
-        raise InputError(f"{path}: {error}; split, run and rank must be integers") from None
-    if sorted(ranks.values()) != list(range(1, len(table) + 1)):
-        raise InputError(f"{path}: its ranks must be 1 to {len(table)}, each once; run find_best_model.py again")
-    return ranks
-
-
-# ---------------------------------------------------------------- reading
-
-def read_models(models, args):
-    """Add to every model its `rows` of the set that --set asks for, checked; return the name of that set."""
-    sets = set()
-    with progress(models, "reading", "model") as bar:
-        for model in bar:
-            table = read_csv(model["path"], ("scan_id", "probs"), lambda name: name in COLUMNS)
-            if "set" not in table:
-                table["set"] = "test"
-            model["rows"] = table
-            sets |= set(table["set"])
-    wanted = args.set or ("all" if sets == {"all"} else "test")
-    for model in models:
-        rows = model["rows"][model["rows"]["set"] == wanted]
-        if rows.empty:
-            raise InputError(f"{model['path']}: has no row with set {wanted}; the files hold "
-                             f"{_some(sorted(sets)) or 'no rows'}: give --set, or run predict.py --set {wanted}")
-        model["rows"] = check_rows(rows, model["path"])
-    return wanted
-
-
-def check_rows(rows, path):
-    """Rows of one file as scan_id, target (1, 0 or NaN), probs and what else there is; InputError naming the line."""
-    import numpy as np
-
-    for row in rows.index[rows["scan_id"] == ""][:1]:
-        raise InputError(f"{path}, line {row + 2}: scan_id is empty")
-    probs = np.array([_number(text) for text in rows["probs"]])
-    for row in rows.index[~((probs >= 0) & (probs <= 1))][:1]:
-        raise InputError(f"{path}, line {row + 2} (scan {rows.at[row, 'scan_id']}): probs {rows.at[row, 'probs']!r}; "
-                         "it must lie in 0..1; run predict.py again")
-    text = rows["target"].str.strip() if "target" in rows else rows["scan_id"].map(lambda _: "")
-    target = np.array([_number(value) for value in text])
-    for row in rows.index[(text != "") & ~np.isin(target, (0, 1))][:1]:
-        raise InputError(f"{path}, line {row + 2} (scan {rows.at[row, 'scan_id']}): target {text[row]!r}; it must be "
-                         "0, 1 or empty")
-    for column in ("filename", "view"):
-        if column in rows:
-            for row in rows.index[rows.duplicated(["scan_id", column]) & (rows[column] != "")][:1]:
-                raise InputError(f"{path}, line {row + 2}: scan {rows.at[row, 'scan_id']} has {column} "
-                                 f"{rows.at[row, column]} twice; remove one of the two rows")
-    return rows.assign(probs=probs, target=target)
-
-
-def _number(text):
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")
-
-
-# ---------------------------------------------------------------- joining
-
-def join_scans(models):
-    """One row per scan of any model, sorted by scan_id: (DataFrame with target, n_models, n_views, synthetic, and
-    patient_id where the files have it; warnings). InputError where the targets of a scan conflict."""
-    import pandas as pd
-
-    rows = pd.concat([model["rows"].assign(file=model["file"]) for model in models], ignore_index=True)
-    labelled = rows.dropna(subset="target")
-    conflicts = labelled.groupby("scan_id")["target"].nunique().loc[lambda count: count > 1]
-    if len(conflicts):
-        mine = labelled[labelled["scan_id"] == conflicts.index[0]].groupby("target")["file"].unique()
-        raise InputError(f"scan {conflicts.index[0]} has target 0 in {_some(sorted(mine[0]))} and target 1 in "
-                         f"{_some(sorted(mine[1]))}; mend the manifest and predict again")
-    by_scan = rows.groupby("scan_id")
-    views = rows.groupby(["scan_id", "file"]).size().groupby("scan_id")
-    scans = pd.DataFrame({"target": by_scan["target"].first(), "n_models": by_scan["file"].nunique(),
-                          "n_views": views.max()})
-    scans["synthetic"] = _is_synthetic(rows).groupby(rows["scan_id"]).any()
-    if "patient_id" in rows:
-        scans["patient_id"] = by_scan["patient_id"].first()
-    warnings = []
-
-    def warn(which, text):
-        if which.any():
-            warnings.append(f"{which.sum()} of {len(scans)} scans {text}: {_some(scans.index[which])}")
-
-    warn(scans["n_models"] < len(models), "lack some model's prediction; their mean is over the models that have one")
-    warn(views.nunique() > 1, "have more views in one model's file than in another's")
-    warn(scans["n_views"] == 1, "have one view only")
-    if not rows.columns.intersection(["filename", "view"]).size:
-        warn(scans["n_views"] > 2, "have more than two rows; without column filename or view they may be duplicates")
-    if scans["target"].notna().any():
-        warn(scans["target"].isna(), "have no target and are left out of the metrics")
-    return scans, warnings
-
-
-def _is_synthetic(rows):
-    marked = rows["scan_id"].map(lambda _: False)
-    if "synthetic" in rows:
-        marked |= rows["synthetic"].fillna("").str.strip().str.lower().isin(("1", "1.0", "true", "yes"))
-    if "series_description" in rows:
-        marked |= rows["series_description"].fillna("").str.contains("SYNTHETIC")
-    return marked
+    for line in filter(None, (metrics["notice"], metrics["optimistic"])):
+        print(line)
+    drawn = sum(path.suffix == ".png" for path in written)
+    print(f"wrote to {args.output}: " + ", ".join(path.name for path in written if path.suffix not in (".png", ".svg"))
+          + (f", {drawn} figures (.png, .svg)" if drawn else ""))
 
 
 def set_warnings(wanted, scans):
     """What a reader of the numbers must know about the set they come from."""
     if scans["target"].isna().all():
         return []
-    warnings = []
     if wanted == "all":
-        warnings.append("set all: these numbers hold for new patients only if no model was trained or chosen on these "
-                        "scans")
-    elif wanted != "test":
-        done = "trained" if wanted == "train" else "chosen"
-        warnings.append(f"set {wanted}: the models were {done} on these scans; the numbers are OPTIMISTIC")
-    if "patient_id" in scans:
-        per_patient = scans.loc[scans["patient_id"].fillna("") != "", "patient_id"].value_counts()
-        if (per_patient > 1).any():
-            warnings.append(f"{(per_patient > 1).sum()} patients have several scans; the intervals take scans as "
-                            "independent and are somewhat too narrow")
-    return warnings
+        return ["set all: these numbers hold for new patients only if no model was trained or chosen on these scans"]
+    done = {"train": "trained", "val": "chosen"}.get(wanted)
+    return [f"set {wanted}: the models were {done} on these scans; the numbers are OPTIMISTIC"] if done else []
 
 
-def combine(models, scans, ensemble):
-    """The table of ensemble_avg.csv or ensemble_max.csv; adds every model's own score per scan to it as `ensemble`."""
-    import pandas as pd
+# ---------------------------------------------------------------- thresholds and recalibration
 
-    over_views = {"avg": "mean", "max": "max"}[ensemble]
-    for model in models:  # sorted: a sum of floats depends on its order
-        model[ensemble] = model["rows"].sort_values(["scan_id", "probs"]).groupby("scan_id")["probs"].agg(over_views)
-    probs = pd.DataFrame({f"probs_{k}": model[ensemble] for k, model in enumerate(models)}, index=scans.index)
-    mean = probs.mean(axis=1)
-    table = probs.assign(ensemble_prob=mean, pred_label=(mean >= THRESHOLD).astype(int))
+def derivation(args, models, scans, warnings):
+    """Where thresholds and recalibration come from: ((models' rows to use, their scans) or the stored ones or None,
+    what metrics.json says of it). Adds to `warnings`; InputError where what was asked for cannot be had."""
+    import ensemble
+
+    if args.operating_points:
+        if args.threshold_on_test or args.recalibrate:
+            raise InputError("--operating_points: brings its own thresholds and recalibration; leave out "
+                             "--threshold_on_test and --recalibrate")
+        stored = read_operating_points(args, models, warnings)
+        return stored, {"source": f"{args.operating_points.name} of an earlier run", **stored["derived_from"]}
+    if args.threshold_on_test:
+        labelled = scans[scans["target"].notna()]
+        if labelled["target"].nunique() < 2:
+            raise InputError("--threshold_on_test: the scans that are measured are not of both classes")
+        return ("rows", labelled), {"source": "the scans that are measured", "n_scans": len(labelled)}
+    found, about = ensemble.validation_scans(models, scans)
+    if found is None:
+        if args.recalibrate:
+            raise InputError(f"--recalibrate {args.recalibrate}: {about['reason']}; run predict.py --set val test")
+        if scans["target"].notna().any():
+            warnings.append(f"no threshold but 0.5 is used, since {about['reason']}; predict.py --set val test writes "
+                            "validation predictions (--threshold_on_test would be optimistic)")
+        return None, {"source": None, **about}
+    if about["left_out_because_measured"]:
+        warnings.append(f"{about['left_out_because_measured']} validation scans are measured here, or are of patients "
+                        "who are; no threshold was derived from them")
+    return ("val_rows", found), {"source": "validation predictions", **about}
+
+
+def read_operating_points(args, models, warnings):
+    """operating_points.json of an earlier run, checked against this one."""
+    path = args.operating_points
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        for name in ("avg", "max"):
+            stored[name]["recalibration"], dict(stored[name]["thresholds"])
+        combined, files, _ = stored["combine"], list(stored["models"]), stored["derived_from"]["source"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not an operating_points.json of aggregate.py ({error})") from None
+    if combined != args.combine:
+        raise InputError(f"{path}: was made with --combine {combined}, this run has {args.combine}; give the same")
+    if files != [model["file"] for model in models]:
+        warnings.append(f"{path.name} was made with other models ({len(files)}: {', '.join(files[:3])}, ...): its "
+                        "thresholds may not fit these")
+    return stored
+
+
+def build(args, models, scans, name, source):
+    """One ensemble: its models' scores, its probabilities before and after recalibration, its thresholds."""
+    import calibration
+    import ensemble
+    import metrics
+
+    scores = ensemble.score_models(models, scans, name)
+    raw = ensemble.combine(scores, args.combine)
+    fit, points = None, {}
+    if isinstance(source, dict):
+        fit, points = source[name]["recalibration"], source[name]["thresholds"]
+    elif source:
+        rows_of, known = source
+        y = known["target"].to_numpy(dtype=int)
+        p = ensemble.combine(ensemble.score_models(models, known, name, rows_of), args.combine).to_numpy()
+        fit = calibration.fit_recalibration(args.recalibrate, y, p) if args.recalibrate else None
+        points = metrics.choose_thresholds(y, calibration.recalibrate(fit, p))
+    return {"scores": scores, "raw": raw, "prob": raw.map(lambda p: float(calibration.recalibrate(fit, p))), "fit": fit,
+            "points": points}
+
+
+# ---------------------------------------------------------------- measuring
+
+def describe(args, models, scans, wanted, about, warnings):
+    """The part of metrics.json that needs no target."""
+    import ensemble
+    from metrics import CONFIDENCE
+
+    synthetic, clustered = bool(scans["synthetic"].any()), "patient_id" in scans
+    optimistic = [THRESHOLDS_ON_TEST.format(" and recalibration" if args.recalibrate else "")] * args.threshold_on_test
+    optimistic += [about["optimistic"]] if about.get("optimistic") else []  # of an earlier run's thresholds
+    optimistic += [f"OPTIMISTIC: {line}" for line in warnings if line.startswith(("set train", "set val"))]
+    lacking = scans.index[scans["n_models"] < len(models)]
+    return {"set": wanted, "synthetic": synthetic, "notice": ensemble.SYNTHETIC if synthetic else None,
+            "optimistic": " ".join(optimistic) or None, "n_scans": len(scans),
+            "n_patients": int(scans["patient_id"].nunique()) if clustered else None,
+            "independent_unit": "patient" if clustered else "scan", "confidence": CONFIDENCE, "combine": args.combine,
+            "resamples": args.resamples, "seed": args.seed, "recalibrate": None, "validation": about,
+            "warnings": warnings, "scans_lacking_a_model": {scan: int(scans.at[scan, "n_models"]) for scan in lacking}}
+
+
+def measure(args, models, scans, ensembles, result):
+    """Add every number to `result`, the dict of metrics.json."""
+    import calibration
+    import disagreement
+    import ensemble
+    from metrics import THRESHOLD
+
+    warnings = result["warnings"]
+    labelled = scans[scans["target"].notna()]
+    if "patient_id" not in scans:
+        warnings.append("the files have no patient_id: the intervals take scans as independent, which is too narrow "
+                        "where a patient has several")
+    y = labelled["target"].to_numpy(dtype=int)
+    jobs = [(result.setdefault(name, {}), each["prob"], each["points"]) for name, each in ensembles.items()]
+    result["views"], result["models"] = view_jobs(args, models, labelled, jobs), []
+    for k, model in enumerate(models):
+        entry = {key: model[key] for key in ("file", "split", "run", "rank")}
+        entry |= {"n_scans": int(ensembles["avg"]["scores"].iloc[:, k].notna().sum())}
+        result["models"].append(entry)
+        jobs += [(entry.setdefault(name, {}), each["scores"].iloc[:, k].dropna(), {})
+                 for name, each in ensembles.items()]
+    result["subgroups"] = {column: subgroup_jobs(args, models, labelled, ensembles, column, jobs)
+                           for column in dict.fromkeys(args.by)}
+    with progress(jobs, "bootstrap", "set of scores") as bar:
+        for entry, scores, points in bar:
+            entry |= measure_one(args, labelled, scores, points)
+    if result["avg"]["auc"]["value"] is None:
+        warnings.append(f"no AUC and no figures: {result['avg']['auc']['reason']}")
+    result["recalibrate"] = ensembles["avg"]["fit"] and ensembles["avg"]["fit"]["method"]
+    for name, each in ensembles.items():
+        raw, p = (each[key][labelled.index].to_numpy() for key in ("raw", "prob"))
+        entry = result[name]
+        entry["reliability"] = calibration.reliability(y, p)
+        if each["fit"]:
+            entry["before_recalibration"] = measure_one(args, labelled, each["raw"], {}) | {
+                "reliability": calibration.reliability(y, raw)}
+            if each["fit"].get("b", 1) <= 0:
+                warnings.append(f"recalibration turned the scores of {ensemble.ENSEMBLES[name]} round: on the "
+                                "validation scans a higher probability was the less likely positive")
+        scores, correct = each["scores"].loc[labelled.index], (p >= THRESHOLD) == y
+        entry["ensemble_size"] = disagreement.auc_by_size(scores, y, args.combine, args.seed)
+        entry["selective"] = {label: disagreement.selective_summary(correct, doubt)
+                              for label, doubt in doubts(scores, p).items()}
+    lonely = min(class_counts(y))
+    if lonely < 10:
+        warnings.append(f"only {lonely} scans in one of the classes: the intervals are rough")
+
+
+def class_counts(y):
+    return int((y == 0).sum()), int((y == 1).sum())
+
+
+def measure_one(args, labelled, scores, points):
+    """`metrics.evaluate` of a Series of scores, over the scans that have a target; n = 0 where none has."""
+    import ensemble
+    from metrics import THRESHOLD, evaluate, no_estimate
+
+    known = labelled.loc[labelled.index.intersection(scores.index)].sort_index()
+    if known.empty:
+        return {"n": 0, "n_positive": 0} | {name: no_estimate("no scan with a target") for name in SHOWN}
+    return evaluate(known["target"].to_numpy(dtype=int), scores[known.index].to_numpy(), THRESHOLD, points,
+                    ensemble.patients(known), args.resamples, args.seed)
+
+
+def view_jobs(args, models, labelled, jobs):
+    """{view: metrics, filled by the jobs that it adds}; {} where the files name no views."""
+    import ensemble
+
+    if not all("view" in model["rows"] for model in models):
+        return {}
+    views = {}
+    for value, (mine, scans) in ensemble.subgroups(models, labelled, "view").items():
+        scores = ensemble.combine(ensemble.score_models(mine, scans, "avg"), args.combine)
+        jobs.append((views.setdefault(value, {}), scores, {}))
+    return views
+
+
+def subgroup_jobs(args, models, labelled, ensembles, column, jobs):
+    """{value: {avg, max: metrics}}, filled by the jobs that it adds. A column that differs between the rows of a scan,
+    as view does, is measured on those rows, without recalibration and derived thresholds, which are for whole scans."""
+    import ensemble
+
+    groups = {}
+    found = ensemble.subgroups(models, labelled, column)
+    whole = sum(len(scans) for _, scans in found.values()) == len(labelled)
+    for value, (mine, scans) in found.items():
+        groups[value] = {}
+        for name, each in ensembles.items():
+            scores = (each["prob"][scans.index] if whole else
+                      ensemble.combine(ensemble.score_models(mine, scans, name), args.combine))
+            jobs.append((groups[value].setdefault(name, {}), scores, each["points"] if whole else {}))
+    return groups
+
+
+def doubts(scores, p):
+    """What sends a scan to a human first: {label: (n,) float}."""
+    import disagreement
+    from metrics import THRESHOLD
+
+    sd = disagreement.per_scan(scores, THRESHOLD)["sd"].to_numpy()
+    both = {"probability nearest 0.5": -abs(p - THRESHOLD)}
+    return both if (sd != sd).all() else both | {"largest SD between models": [0 if s != s else s for s in sd]}
+
+
+# ---------------------------------------------------------------- writing
+
+def ensemble_table(scans, each, metrics):
+    """The table of ensemble_avg.csv or ensemble_max.csv."""
+    from metrics import THRESHOLD
+
+    table = each["scores"].assign(ensemble_prob=each["prob"], pred_label=(each["prob"] >= THRESHOLD).astype(int))
     table.insert(0, "target", scans["target"].astype("Int64"))
+    if each["fit"]:
+        table["ensemble_prob_uncalibrated"] = each["raw"]
+    for name, value in each["points"].items():
+        if value is not None:
+            table[f"pred_{name}"] = (each["prob"] >= value).astype(int)
+    if "patient_id" in scans:
+        table["patient_id"] = scans["patient_id"].str.strip()
+    if metrics["optimistic"]:
+        table["notice"] = metrics["optimistic"]
     return table.reset_index(names="scan_id")
 
 
-# ---------------------------------------------------------------- measuring and writing
+def write_outputs(args, models, scans, ensembles, metrics):
+    """Write what there is; return the paths. Outputs of an earlier call that this one has none of go."""
+    import disagreement
+    import ensemble
+    from metrics import THRESHOLD
 
-def measure(models, scans, ensembles, wanted, warnings):
-    """What metrics.json holds. A number that one class cannot give is null with the reason; no targets, no metrics."""
-    from metrics import CONFIDENCE, auc_estimate, evaluate
-
-    synthetic = bool(scans["synthetic"].any())
-    result = {"set": wanted, "synthetic": synthetic, "notice": SYNTHETIC if synthetic else None, "n_scans": len(scans),
-              "confidence": CONFIDENCE, "independent_unit": "scan", "warnings": list(warnings)}
-    lacking = scans.index[scans["n_models"] < len(models)]
-    result["scans_lacking_a_model"] = {scan: int(scans.at[scan, "n_models"]) for scan in lacking}
-    target = scans["target"].dropna()
-    if target.empty:
-        result["warnings"].append("no scan has a target: no metrics, no figure")
-    else:
-        for name, table in ensembles.items():
-            labelled = table[table["target"].notna().to_numpy()]
-            result[name] = evaluate(labelled["target"].astype(int), labelled["ensemble_prob"], THRESHOLD)
-        if result["avg"]["auc"]["value"] is None:
-            result["warnings"].append(f"no AUC and no figure: {result['avg']['auc']['reason']}")
-    result["models"] = []
-    for model in models:
-        entry = {key: model[key] for key in ("file", "split", "run", "rank")} | {"n_scans": len(model["avg"])}
-        if len(target):
-            for name in ENSEMBLES:
-                mine = model[name].loc[model[name].index.isin(target.index)]
-                entry[f"auc_{name}"] = auc_estimate(target[mine.index], mine)
-        result["models"].append(entry)
-    return result
-
-
-def write_outputs(folder, ensembles, metrics):
-    """Write what there is; return the paths. Metrics or figures of an earlier call that this one has none of go."""
-    paths = [folder / f"ensemble_{name}.csv" for name in ENSEMBLES]
-    for path, table in zip(paths, ensembles.values(), strict=True):
-        write_csv(table, path)
+    folder, paths = args.output, []
+    for name, each in ensembles.items():
+        paths.append(folder / f"ensemble_{name}.csv")
+        write_csv(ensemble_table(scans, each, metrics), paths[-1])
+    listed = disagreement.disagreement_list(scans, ensembles["avg"]["scores"], ensembles["avg"]["prob"], THRESHOLD)
+    paths.append(folder / "disagreement.csv")
+    write_csv(listed.assign(notice=metrics["optimistic"]) if metrics["optimistic"] else listed, paths[-1])
     if "avg" in metrics:
+        import provenance
+        import report
+
+        settings, more = provenance.models_settings(args.chptfolder or args.dir, models)
+        metrics["warnings"] += more
+        if any(each["points"] for each in ensembles.values()) and not args.operating_points:
+            paths.append(folder / "operating_points.json")
+            write_json({"combine": args.combine, "models": [model["file"] for model in models],
+                        "derived_from": metrics["validation"] | {"optimistic": metrics["optimistic"]},
+                        **{name: {"recalibration": each["fit"], "thresholds": each["points"]}
+                           for name, each in ensembles.items()}}, paths[-1])
         write_json(metrics, folder / "metrics.json")
-        paths.append(folder / "metrics.json")
-    if "avg" in metrics and metrics["avg"]["auc"]["value"] is not None:
-        paths += draw_roc(folder, ensembles, metrics)
-    for name in ("metrics.json", "roc.png", "roc.svg"):
-        if (folder / name) not in paths and (folder / name).exists():
-            (folder / name).unlink()
-            print(f"removed {folder / name}: it belonged to earlier predictions")
+        drawn = draw(args, scans, ensembles, metrics) if metrics["avg"]["auc"]["value"] is not None else []
+        flow = provenance.cohort_flow(models, metrics, args.data)
+        report.write_report(folder / "report.html", metrics, drawn, listed, flow, settings, ensemble.ENSEMBLES)
+        paths += [folder / "metrics.json", *drawn, folder / "report.html"]
+    remove_stale(folder, paths)
     return paths
 
 
-def draw_roc(folder, ensembles, metrics):
-    """roc.png (300 dpi) and roc.svg: wide light blue and thin black dashes (Okabe and Ito) stay apart in grey too."""
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-    from sklearn.metrics import roc_curve
+def remove_stale(folder, paths):
+    names = ["metrics.json", "operating_points.json", "report.html"]
+    names += [f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")]
+    for path in [folder / name for name in names] + sorted(folder.glob("forest_*.[ps][nv]g")):
+        if path not in paths and path.exists():
+            path.unlink()
+            print(f"removed {path}: it belonged to earlier predictions")
 
-    settings = {"font.size": 9, "axes.linewidth": 0.8, "svg.hashsalt": "aggregate", "svg.fonttype": "path"}
-    with plt.rc_context(settings):
-        figure, axes = plt.subplots(figsize=(4.2, 4.4), layout="constrained")
-        axes.plot((0, 1), (0, 1), color="0.6", linewidth=0.8, linestyle=":", label="chance")
-        for (name, table), colour, dashes, width in zip(ensembles.items(), ("#56B4E9", "#000000"), ("-", (0, (4, 1.5))),
-                                                        (3.5, 1.4), strict=True):
-            labelled = table[table["target"].notna().to_numpy()]
-            fpr, tpr, _ = roc_curve(labelled["target"].astype(int), labelled["ensemble_prob"])
-            auc = metrics[name]["auc"]
-            axes.plot(fpr, tpr, color=colour, linestyle=dashes, linewidth=width, clip_on=False, zorder=3,
-                      label=f"{ENSEMBLES[name]}: AUC {auc['value']:.3f} "
-                            f"(95 % CI {auc['ci_low']:.3f}–{auc['ci_high']:.3f})")
-        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="False positive rate (1 − specificity)",
-                 ylabel="True positive rate (sensitivity)")
-        axes.spines[["top", "right"]].set_visible(False)
-        handles, labels = axes.get_legend_handles_labels()
-        axes.legend(handles[1:] + handles[:1], labels[1:] + labels[:1], loc="lower right", fontsize=7.5, framealpha=1)
-        counts = metrics["avg"]
-        axes.set_title(f"{metrics['set'].capitalize()} set: {counts['n']} scans, {counts['n_positive']} Deauville 4–5; "
-                       f"{len(metrics['models'])} models", fontsize=9)
-        if metrics["synthetic"]:
-            figure.text(0.5, 0, SYNTHETIC, ha="center", va="top", fontsize=7.5)
-        paths = [folder / "roc.png", folder / "roc.svg"]
-        for path, metadata in zip(paths, ({"Software": None}, {"Date": None}), strict=True):
-            with replace_file(path, "wb") as file:
-                figure.savefig(file, format=path.suffix[1:], dpi=300, metadata=metadata, bbox_inches="tight")
-        plt.close(figure)
+
+def draw(args, scans, ensembles, metrics):
+    """All figures; returns their paths."""
+    import figures
+    from ensemble import ENSEMBLES, patients
+    from metrics import THRESHOLD
+
+    labelled = scans[scans["target"].notna()]
+    y, groups = labelled["target"].to_numpy(dtype=int), patients(labelled)
+    note = " ".join(filter(None, (metrics["notice"], metrics["optimistic"])))
+    counts = metrics["avg"]
+    title = (f"{metrics['set'].capitalize()} set: {counts['n']} scans, {counts['n_positive']} Deauville 4–5; "
+             f"{len(metrics['models'])} models")
+    curves = {ENSEMBLES[name]: (y, each["prob"][labelled.index].to_numpy()) for name, each in ensembles.items()}
+    blocks = {label: [(point, block) for point, block in ({"0.5": metrics[name]}
+                                                          | metrics[name]["operating_points"]).items()
+                      if block["threshold"] is not None] for name, label in ENSEMBLES.items()}
+    places = {label: {point: (block["fp"] / (block["fp"] + block["tn"]), block["tp"] / (block["tp"] + block["fn"]))
+                      for point, block in each} for label, each in blocks.items()}
+
+    def with_interval(metric, shown):
+        return {label: f"{label}: {shown} {interval_text(metrics[name][metric])}" for name, label in ENSEMBLES.items()}
+
+    states = {"before": "raw", metrics["recalibrate"]: "prob"} if metrics["recalibrate"] else {"as predicted": "prob"}
+    panels = {label: {state: (y, ensembles[name][key][labelled.index].to_numpy()) for state, key in states.items()}
+              for name, label in ENSEMBLES.items()}
+    precisions = with_interval("average_precision", "average precision")
+    paths = figures.roc(args.output, curves, with_interval("auc", "AUC"), places, groups, title, note, args.seed)
+    paths += figures.precision_recall(args.output, curves, precisions, title, note)
+    paths += figures.reliability(args.output, panels, title, note)
+    paths += figures.decision_curve(args.output, curves, title, note)
+    paths += figures.confusion_matrices(args.output, blocks, title, note)
+    thresholds = {label: {point: block["threshold"] for point, block in each} for label, each in blocks.items()}
+    paths += figures.score_distribution(args.output, curves, thresholds, title, note)
+    sizes = {label: metrics[name]["ensemble_size"] for name, label in ENSEMBLES.items()}
+    if len(metrics["models"]) > 1 and all(sizes.values()):
+        paths += figures.ensemble_size(args.output, sizes, title, note)
+    p = curves[ENSEMBLES["avg"]][1]
+    scores = ensembles["avg"]["scores"].loc[labelled.index]
+    paths += figures.selective(args.output, {label: ((p >= THRESHOLD) == y, doubt)
+                                             for label, doubt in doubts(scores, p).items()},
+                               f"LARS-avg at {THRESHOLD}. {title}", note)
+    for column, groups_of in metrics["subgroups"].items():
+        rows = [("all scans", metrics["avg"])]
+        rows += [(f"{column}: {value}", each["avg"]) for value, each in groups_of.items()]
+        paths += figures.forest(args.output, column, rows, f"LARS-avg at {THRESHOLD} by {column}. {title}", note)
     return paths
+
+
+def interval_text(entry):
+    """An estimate as `0.951 (0.877–0.981)`."""
+    if entry["value"] is None:
+        return "none"
+    interval = "no interval" if entry["ci_low"] is None else f"{entry['ci_low']:.3f}–{entry['ci_high']:.3f}"
+    return f"{entry['value']:.3f} ({interval})"
 
 
 def print_table(metrics):
-    print(f"\n{'':<10}" + "".join(f"{name.replace('auc', 'AUC') + ' [95 % CI]':<24}" for name in METRICS))
+    from ensemble import ENSEMBLES
+    from metrics import DERIVED
+
+    heading = f"{'':<32}" + "".join(f"{name.replace('auc', 'AUC') + ' (95 % CI)':<22}" for name in SHOWN)
+    print("\n" + heading.rstrip())
     for name, label in ENSEMBLES.items():
-        cells = (f"{value['value']:.3f} [{value['ci_low']:.3f}, {value['ci_high']:.3f}]" if value["value"] is not None
-                 else "none" for value in (metrics[name][metric] for metric in METRICS))
-        print(f"{label:<10}" + "".join(f"{cell:<24}" for cell in cells))
-    methods = dict.fromkeys(metrics[name][metric]["ci_method"] for metric in METRICS for name in ENSEMBLES)
-    print(f"one score per scan, positive at {THRESHOLD} or more; intervals: {'; '.join(filter(None, methods))}\n")
-
-
-def _some(names, count=5):
-    names = [str(name) for name in names]
-    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
+        blocks = {"at 0.5": metrics[name]} | {DERIVED[point]: block for point, block in
+                                              metrics[name]["operating_points"].items()}
+        for point, block in blocks.items():
+            if block["threshold"] is None:
+                print(f"{'':<10}{point}: {block['reason']}")
+                continue
+            first = interval_text(block["auc"]) if "auc" in block else ""
+            cells = [first] + [interval_text(block[metric]) for metric in SHOWN[1:]]
+            print(f"{label if block is metrics[name] else '':<10}{point:<22}"
+                  + "".join(f"{cell:<22}" for cell in cells).rstrip())
+    source, unit = metrics["validation"].get("source"), metrics["independent_unit"]
+    print(f"intervals: DeLong and Wilson, by {unit}; " + (f"thresholds: {source}; " if source else "")
+          + "everything else: report.html\n")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def write_best(path, ranked):
 
 
 def aggregated(tmp_path, *options):
-    call(aggregate, "--dir", tmp_path, "--output", tmp_path / "out", *options)
+    call(aggregate, "--dir", tmp_path, "--output", tmp_path / "out", "--resamples", 60, *options)
     tables = [pd.read_csv(tmp_path / "out" / f"ensemble_{name}.csv") for name in ("avg", "max")]
     path = tmp_path / "out" / "metrics.json"
     return *tables, json.loads(path.read_text()) if path.exists() else None
@@ -47,7 +47,7 @@ def aggregated(tmp_path, *options):
 @pytest.fixture
 def no_figure(monkeypatch):
     """Most of the time of a call goes into the figure."""
-    monkeypatch.setattr(aggregate, "draw_roc", lambda *arguments: [])
+    monkeypatch.setattr(aggregate, "draw", lambda *arguments: [])
 
 
 def test_label_at_the_threshold(tmp_path):
@@ -99,12 +99,14 @@ def test_metrics_equal_sklearn_and_scipy(tmp_path, capsys):
             assert got[metric]["value"] == hits / trials
             assert (got[metric]["ci_low"], got[metric]["ci_high"]) == pytest.approx(tuple(interval))
             assert got[metric]["ci_method"] == "Wilson"
-            assert f"{hits / trials:.3f} [{interval.low:.3f}, {interval.high:.3f}]" in printed
+            assert f"{hits / trials:.3f} ({interval.low:.3f}–{interval.high:.3f})" in printed
         for k, model in enumerate(metrics["models"]):
             assert model["file"] == f"pred_split{k}_run1.csv"
-            assert model[f"auc_{name}"]["value"] == pytest.approx(roc_auc_score(y_true, table[f"probs_{k}"]), abs=1e-12)
-    for name in ("ensemble_avg.csv", "ensemble_max.csv", "metrics.json", "roc.png", "roc.svg"):
-        assert str(tmp_path / "out" / name) in printed and (tmp_path / "out" / name).stat().st_size < 300_000
+            assert model[name]["auc"]["value"] == pytest.approx(roc_auc_score(y_true, table[f"probs_{k}"]), abs=1e-12)
+    for name in ("ensemble_avg.csv", "ensemble_max.csv", "disagreement.csv", "metrics.json", "report.html"):
+        assert name in printed and (tmp_path / "out" / name).exists()
+    for name in aggregate.FIGURES:
+        assert all((tmp_path / "out" / f"{name}.{suffix}").stat().st_size < 500_000 for suffix in ("png", "svg"))
 
 
 def test_same_bytes_whatever_the_order_of_rows(tmp_path):
@@ -174,7 +176,9 @@ def test_files_of_lars_suffice(tmp_path):
     avg, _, metrics = aggregated(tmp_path)
     expected = pd.concat(tables).groupby("scan_id")["probs"].mean()
     np.testing.assert_allclose(avg["ensemble_prob"], expected)
-    assert metrics["set"] == "test" and metrics["warnings"] == [] and metrics["synthetic"] is False
+    assert metrics["set"] == "test" and metrics["synthetic"] is False and metrics["independent_unit"] == "scan"
+    assert [line.split(":")[0].split(",")[0] for line in metrics["warnings"]] == [
+        "no threshold but 0.5 is used", "the files have no patient_id", "only 4 scans in one of the classes"]
     write(tmp_path, pd.concat([tables[0], tables[0].iloc[:1]]))
     metrics = aggregated(tmp_path)[2]
     assert any("more than two rows" in line and "s0" in line for line in metrics["warnings"])
@@ -186,10 +190,12 @@ def test_only_the_rows_of_the_set_are_used(tmp_path, capsys):
     more = pd.concat([table, predictions(5).assign(set="val", scan_id=lambda t: "v" + t["scan_id"])])
     write(tmp_path, more)
     avg, _, metrics = aggregated(tmp_path)
-    assert list(avg["scan_id"]) == list(SCANS["scan_id"]) and metrics["warnings"] == []
+    assert list(avg["scan_id"]) == list(SCANS["scan_id"]) and metrics["optimistic"] is None
     avg, _, metrics = aggregated(tmp_path, "--set", "val")
     assert list(avg["scan_id"]) == ["v" + name for name in SCANS["scan_id"]]
-    assert "OPTIMISTIC" in metrics["warnings"][0] and "OPTIMISTIC" in capsys.readouterr().out
+    assert "OPTIMISTIC" in metrics["optimistic"] and "OPTIMISTIC" in capsys.readouterr().out
+    assert metrics["avg"]["operating_points"] == {} and metrics["validation"]["source"] is None
+    assert (avg["notice"] == metrics["optimistic"]).all()
     with pytest.raises(InputError, match="no row with set train; the files hold test, val"):
         aggregated(tmp_path, "--set", "train")
 
@@ -217,9 +223,22 @@ def test_single_and_differing_views_are_reported(tmp_path):
 
 
 @pytest.mark.usefixtures("no_figure")
-def test_several_scans_of_a_patient_are_reported(tmp_path):
-    write(tmp_path, predictions(patient_id=["p0"] * 6 + [f"p{k}" for k in range(1, 6) for _ in range(2)]))
-    assert any("1 patients have several scans" in line for line in aggregated(tmp_path)[2]["warnings"])
+def test_the_patient_is_the_unit_where_there_is_one(tmp_path):
+    scans = pd.DataFrame({"scan_id": [f"s{k:02d}" for k in range(48)], "target": [0, 1] * 24})
+    write(tmp_path, predictions(0, scans, patient_id=[f"p{k // 6}" for k in range(96)]))
+    metrics = aggregated(tmp_path)[2]
+    assert (metrics["independent_unit"], metrics["n_patients"], metrics["avg"]["n_groups"]) == ("patient", 16, 16)
+    assert "Obuchowski" in metrics["avg"]["auc"]["ci_method"]
+    assert metrics["avg"]["mcc"]["ci_method"] == metrics["avg"]["auc"]["bootstrap"]["method"] == (
+        "bootstrap by patient, BCa")
+    blank = predictions(0, scans, patient_id=[""] * 6 + [f"p{k // 6}" for k in range(90)])
+    write(tmp_path, blank)
+    metrics = aggregated(tmp_path)[2]
+    assert metrics["n_patients"] == 3 + 15 and any("3 of 48 scans have no patient_id" in line
+                                                   for line in metrics["warnings"])
+    write(tmp_path, blank, blank.assign(patient_id="other"))
+    with pytest.raises(InputError, match="scan s03 has patient_id other in .* and patient_id p0 in"):
+        aggregated(tmp_path)
 
 
 def broken(change):
@@ -262,9 +281,10 @@ def test_without_targets_no_metrics(tmp_path, capsys):
     avg, largest, metrics = aggregated(tmp_path)
     assert avg["target"].isna().all() and avg["ensemble_prob"].notna().all() and len(largest) == 8
     assert metrics is None, "metrics.json of the earlier predictions is gone"
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"ensemble_avg.csv", "ensemble_max.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"ensemble_avg.csv", "ensemble_max.csv",
+                                                                    "disagreement.csv"}
     printed = capsys.readouterr().out
-    assert "no scan has a target: no metrics, no figure" in printed and "removed" in printed
+    assert "no scan has a target: no metrics, no figures, no report" in printed and "removed" in printed
 
 
 @pytest.mark.usefixtures("no_figure")
@@ -275,7 +295,7 @@ def test_scans_without_target_are_left_out_of_the_metrics(tmp_path):
     avg, _, metrics = aggregated(tmp_path)
     assert len(avg) == 8 and metrics["avg"]["n"] == 7 and metrics["n_scans"] == 8
     assert metrics["avg"]["auc"]["value"] == pytest.approx(roc_auc_score(SCANS["target"][:7], avg["ensemble_prob"][:7]))
-    assert metrics["models"][1]["auc_avg"]["value"] is None
+    assert metrics["models"][1]["avg"]["auc"]["value"] is None and metrics["models"][1]["avg"]["n"] == 0
     assert any("1 of 8 scans have no target" in line for line in metrics["warnings"])
 
 
@@ -285,26 +305,30 @@ def test_one_class_gives_no_auc(tmp_path, capsys):
     assert len(avg) == 4 and metrics["avg"]["auc"]["value"] is None and "target 1" in metrics["avg"]["auc"]["reason"]
     assert metrics["avg"]["specificity"]["value"] is None and metrics["avg"]["sensitivity"]["value"] is not None
     assert not (tmp_path / "out" / "roc.png").exists()
-    assert "warning: no AUC and no figure: the AUC needs both classes" in capsys.readouterr().out
+    assert "warning: no AUC and no figures: the AUC needs both classes" in capsys.readouterr().out
+    assert "the AUC needs both classes" in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("column, value", [("synthetic", 1), ("synthetic", True),
                                            ("series_description", "WB SYNTHETIC PET")])
 def test_synthetic_mark_is_passed_on(tmp_path, capsys, monkeypatch, column, value):
-    from matplotlib.figure import Figure
-    texts = []
-    monkeypatch.setattr(Figure, "text", lambda self, x, y, text, **options: texts.append(text))
-    write(tmp_path, predictions(**{column: value}))
+    import figures
+    notes, drawn = [], figures.canvas
+    monkeypatch.setattr(figures, "canvas", lambda folder, name, note, *rest, **options:
+                        (notes.append(note), drawn(folder, name, note, *rest, **options))[1])
+    write(tmp_path, predictions(**{column: value}), predictions(3, **{column: value}))
     metrics = aggregated(tmp_path)[2]
     line = "The cohort is SYNTHETIC: these numbers say nothing about patients."
-    assert metrics["synthetic"] is True and metrics["notice"] == line and texts == [line]
-    assert line in capsys.readouterr().out
-    write(tmp_path, predictions(synthetic=0, series_description="WB PET"))
+    assert metrics["synthetic"] is True and metrics["notice"] == line
+    assert notes == [line] * len(aggregate.FIGURES)
+    assert line in capsys.readouterr().out and line in (tmp_path / "out" / "report.html").read_text()
+    monkeypatch.setattr(aggregate, "draw", lambda *arguments: [])
+    write(tmp_path, *[predictions(synthetic=0, series_description="WB PET")] * 2)
     metrics = aggregated(tmp_path)[2]
-    assert metrics["synthetic"] is False and metrics["notice"] is None and len(texts) == 1
+    assert metrics["synthetic"] is False and metrics["notice"] is None
 
 
-def test_figure_is_square_at_300_dpi_with_both_curves(tmp_path, monkeypatch):
+def test_roc_is_square_at_300_dpi_with_both_curves(tmp_path, monkeypatch):
     from matplotlib import pyplot as plt
     from matplotlib.image import imread
     shown = []
@@ -314,18 +338,255 @@ def test_figure_is_square_at_300_dpi_with_both_curves(tmp_path, monkeypatch):
     axes = shown[0].axes[0]
     assert axes.get_xlabel().startswith("False positive rate") and axes.get_ylabel().startswith("True positive rate")
     assert axes.get_aspect() == 1 and axes.get_xlim() == axes.get_ylim() == (0, 1)
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels[0].startswith(f"LARS-avg: AUC {metrics['avg']['auc']['value']:.3f} (95 % CI")
-    assert labels[1].startswith("LARS-max")
-    curve = axes.get_lines()[1]
-    assert np.trapezoid(curve.get_ydata(), curve.get_xdata()) == pytest.approx(metrics["avg"]["auc"]["value"])
+    curves = {line.get_label(): line for line in axes.get_lines()}
+    for name, label in (("avg", "LARS-avg"), ("max", "LARS-max")):
+        auc = metrics[name]["auc"]
+        curve = curves[f"{label}: AUC {auc['value']:.3f} ({auc['ci_low']:.3f}–{auc['ci_high']:.3f})"]
+        assert np.trapezoid(curve.get_ydata(), curve.get_xdata()) == pytest.approx(auc["value"])
+    for figure in shown:
+        assert all(axis.get_xlabel() or axis.get_ylabel() or axis.get_title() for axis in figure.axes)
+        figure.clear()
     assert min(imread(tmp_path / "out" / "roc.png").shape[:2]) > 1100  # four inches
-    shown[0].clear()
 
 
 def test_exit_codes_of_the_process(tmp_path):
     assert "pred_splitS_runR.csv" in error_line(run("aggregate.py", "--dir", tmp_path, "--output", tmp_path))
     write(tmp_path, predictions(0))
     done = run("aggregate.py", "--dir", tmp_path, "--output", tmp_path, check=0)
-    assert "LARS-avg" in done.stdout and "roc.svg" in done.stdout
+    assert "LARS-avg" in done.stdout and "report.html" in done.stdout
     assert "--top 1" in error_line(run("aggregate.py", "--dir", tmp_path, "--output", tmp_path, "--top", 1))
+
+
+# ---------------------------------------------------------------- thresholds and recalibration
+
+def splits(n_models=4, n_val=40, n_test=24, seed=0):
+    """Prediction files with validation sets that differ from split to split, around one test set, as tables."""
+    rng = np.random.default_rng(seed)
+    n = n_val + n_test
+    scans = pd.DataFrame({"scan_id": [f"s{k:03d}" for k in range(n)], "target": rng.integers(0, 2, n),
+                          "patient_id": [f"p{k // 2:03d}" for k in range(n)]})
+    tables = []
+    for k in range(n_models):
+        table = predictions(k, scans)
+        held = np.repeat([(i // 2 + k) % 3 for i in range(n)], 2) == 0
+        table["set"] = np.where(np.repeat(np.arange(n) >= n_val, 2), "test", np.where(held, "val", "train"))
+        tables.append(table)
+    return tables
+
+
+def by_hand(tables, over_views="mean", of="val"):
+    """A scan's score from the models alone that hold it in that set: {scan: mean}, counts, targets."""
+    rows = [table[table["set"] == of].groupby("scan_id").agg(p=("probs", over_views), y=("target", "first"))
+            for table in tables]
+    joined = pd.concat(rows).groupby("scan_id")
+    return joined["p"].mean(), joined.size(), joined["y"].first()
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_thresholds_come_from_models_that_did_not_train_on_the_scan(tmp_path):
+    from metrics import choose_thresholds
+    tables = splits()
+    for table in tables:  # a trained model is certain of its training scans: they would move every threshold
+        table.loc[table["set"] == "train", "probs"] = table["target"]
+    write(tmp_path, *tables)
+    avg, largest, metrics = aggregated(tmp_path)
+    for name, over_views, table in (("avg", "mean", avg), ("max", "max", largest)):
+        p, counts, y = by_hand(tables, over_views)
+        expected = choose_thresholds(y, p)
+        for point, block in metrics[name]["operating_points"].items():
+            assert block["threshold"] == pytest.approx(expected[point], abs=1e-12)
+            called = table["ensemble_prob"] >= expected[point]
+            assert list(table[f"pred_{point}"]) == list(called.astype(int))
+            assert block["sensitivity"]["value"] == pytest.approx(called[table["target"] == 1].mean())
+    about = metrics["validation"]
+    assert about["source"] == "validation predictions" and about["n_scans"] == len(p) < 41
+    assert about["models_per_scan"] == {str(k): int((counts == k).sum()) for k in sorted(set(counts))}
+    without = [table[table["set"] != "train"] for table in tables]
+    write(tmp_path, *without)
+    assert aggregated(tmp_path)[2] == metrics  # training rows are never used
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_measured_scans_and_their_patients_derive_no_threshold(tmp_path):
+    tables = splits()
+    extra = tables[0][tables[0]["set"] == "test"].iloc[:2].assign(set="val")  # test for others, validation here
+    tables[0] = pd.concat([tables[0][~tables[0]["scan_id"].isin(extra["scan_id"])], extra])
+    tables = [table.assign(patient_id=table["patient_id"].replace({"p002": "p025"})) for table in tables]
+    write(tmp_path, *tables)
+    about = aggregated(tmp_path)[2]["validation"]
+    assert about["left_out_because_measured"] == 1 + 2  # one scan; two of a patient with scans in the test set
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_without_validation_predictions_thresholds_are_refused(tmp_path, capsys):
+    tables = [table[table["set"] == "test"] for table in splits()]
+    write(tmp_path, *tables)
+    avg, _, metrics = aggregated(tmp_path)
+    assert metrics["avg"]["operating_points"] == {} and "pred_youden" not in avg and metrics["optimistic"] is None
+    assert "no threshold but 0.5 is used" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "operating_points.json").exists()
+    for options, message in ((["--recalibrate", "platt"], "hold no validation predictions; run predict.py --set val"),
+                             (["--set", "val"], "no row with set val")):
+        with pytest.raises(InputError, match=message):
+            aggregated(tmp_path, *options)
+    write(tmp_path, *splits())
+    metrics = aggregated(tmp_path, "--set", "val")[2]
+    assert metrics["avg"]["operating_points"] == {} and "are measured" in metrics["validation"]["reason"]
+    with pytest.raises(InputError, match="are measured"):
+        aggregated(tmp_path, "--set", "val", "--recalibrate", "isotonic")
+
+
+def test_threshold_on_test_stamps_every_output(tmp_path, capsys):
+    write(tmp_path, *splits(2))
+    avg, _, metrics = aggregated(tmp_path, "--threshold_on_test", "--recalibrate", "platt", "--by", "view")
+    out = tmp_path / "out"
+    assert metrics["optimistic"].startswith("OPTIMISTIC: thresholds and recalibration were derived from the very scans")
+    assert "OPTIMISTIC" in capsys.readouterr().out
+    for name in ("ensemble_avg.csv", "ensemble_max.csv", "disagreement.csv"):
+        assert pd.read_csv(out / name)["notice"].str.startswith("OPTIMISTIC").all()
+    for name in ("metrics.json", "operating_points.json", "report.html"):
+        assert "OPTIMISTIC" in (out / name).read_text()
+    from sklearn.metrics import roc_curve
+    fpr, tpr, _ = roc_curve(avg["target"], avg["ensemble_prob"])
+    youden = metrics["avg"]["operating_points"]["youden"]
+    assert youden["sensitivity"]["value"] + youden["specificity"]["value"] - 1 == pytest.approx((tpr - fpr).max())
+    new = tmp_path / "new"
+    write(new, *splits(2))
+    call(aggregate, "--dir", new, "--output", new / "out", "--resamples", 20, "--operating_points",
+         out / "operating_points.json")
+    assert "OPTIMISTIC" in json.loads((new / "out" / "metrics.json").read_text())["optimistic"]
+
+
+@pytest.mark.usefixtures("no_figure")
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
+def test_recalibration_is_fitted_on_validation_and_applied_to_test(tmp_path, method):
+    import calibration
+    tables = splits(n_val=200)
+    for table in tables:
+        logit = np.log(table["probs"] / (1 - table["probs"]))
+        table["probs"] = 1 / (1 + np.exp(-3 * logit))
+    write(tmp_path, *tables)
+    avg, _, metrics = aggregated(tmp_path, "--recalibrate", method)
+    p, _, y = by_hand(tables)
+    test, _, _ = by_hand(tables, of="test")
+    expected = calibration.recalibrate(calibration.fit_recalibration(method, y, p), test)
+    np.testing.assert_allclose(avg["ensemble_prob"], expected, atol=1e-9)
+    np.testing.assert_allclose(avg["ensemble_prob_uncalibrated"], test, atol=1e-12)
+    block = metrics["avg"]
+    assert block["brier"]["value"] != block["before_recalibration"]["brier"]["value"]
+    assert block["reliability"] and block["before_recalibration"]["reliability"] and metrics["recalibrate"] == method
+    stored = json.loads((tmp_path / "out" / "operating_points.json").read_text())
+    np.testing.assert_allclose(calibration.recalibrate(stored["avg"]["recalibration"], test), expected, atol=1e-9)
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_stored_operating_points_are_applied_to_new_patients(tmp_path, capsys):
+    tables = splits()
+    write(tmp_path, *tables)
+    avg = aggregated(tmp_path, "--recalibrate", "platt")[0]
+    points = tmp_path / "out" / "operating_points.json"
+    new = tmp_path / "new"
+    write(new, *(table[table["set"] == "test"].drop(columns="target").assign(set="all") for table in tables))
+    call(aggregate, "--dir", new, "--output", new, "--operating_points", points)
+    applied = pd.read_csv(new / "ensemble_avg.csv")
+    for column in ("ensemble_prob", "pred_youden", "pred_sensitivity95"):
+        assert list(applied[column]) == list(avg[column])
+    for options, message in ((["--combine", "median"], "was made with --combine mean"),
+                             (["--recalibrate", "platt"], "brings its own"),
+                             (["--threshold_on_test"], "brings its own")):
+        with pytest.raises(InputError, match=message):
+            call(aggregate, "--dir", new, "--output", new, "--operating_points", points, *options)
+    (tmp_path / "other.json").write_text('{"avg": 1}')
+    with pytest.raises(InputError, match="not an operating_points.json"):
+        call(aggregate, "--dir", new, "--output", new, "--operating_points", tmp_path / "other.json")
+    (new / "pred_split3_run1.csv").unlink()
+    capsys.readouterr()
+    call(aggregate, "--dir", new, "--output", new, "--operating_points", points)
+    assert "made with other models" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_median(tmp_path):
+    tables = [predictions(seed) for seed in range(3)]
+    write(tmp_path, *tables)
+    avg = aggregated(tmp_path, "--combine", "median")[0]
+    np.testing.assert_allclose(avg["ensemble_prob"], avg[["probs_0", "probs_1", "probs_2"]].median(axis=1))
+
+
+def test_a_scan_in_two_sets_of_a_model_is_refused(tmp_path):
+    table = splits(1)[0]
+    table.loc[table.index[-1], "set"] = "train"
+    write(tmp_path, table)
+    with pytest.raises(InputError, match="scan s063 is in test and train; a scan belongs to one set"):
+        aggregated(tmp_path)
+
+
+# ---------------------------------------------------------------- subgroups, disagreement
+
+@pytest.mark.usefixtures("no_figure")
+def test_subgroups_by_hand(tmp_path):
+    tables = splits(3)
+    for table in tables:
+        number = table["scan_id"].str[1:].astype(int)
+        table["sex"], table["age"] = np.where(number % 4 < 2, "F", ""), number
+    write(tmp_path, *tables)
+    avg, _, metrics = aggregated(tmp_path, "--by", "sex", "view", "age")
+    found = metrics["subgroups"]
+    assert list(found["sex"]) == ["F", "(missing)"] and list(found["view"]) == ["cor", "sag"]
+    assert list(found["age"]) == ["up to 47", "above 47, up to 55", "above 55"]
+    number = avg["scan_id"].str[1:].astype(int)
+    for rows, block in ((number % 4 < 2, found["sex"]["F"]), (number <= 47, found["age"]["up to 47"])):
+        auc = roc_auc_score(avg["target"][rows], avg["ensemble_prob"][rows])
+        assert block["avg"]["auc"]["value"] == pytest.approx(auc) and block["avg"]["n"] == rows.sum()
+        assert block["avg"]["operating_points"]["youden"]["threshold"] == (
+            metrics["avg"]["operating_points"]["youden"]["threshold"])
+    cor = sum(t[(t["set"] == "test") & (t["view"] == "cor")].set_index("scan_id")["probs"] for t in tables) / 3
+    expected = roc_auc_score(avg["target"], cor.loc[avg["scan_id"]])
+    assert found["view"]["cor"]["avg"]["auc"]["value"] == pytest.approx(expected)
+    assert metrics["views"]["cor"]["auc"]["value"] == pytest.approx(expected)
+    with pytest.raises(InputError, match="no column scanner"):
+        aggregated(tmp_path, "--by", "scanner")
+    tables[0]["sex"] = "M"
+    write(tmp_path, *tables)
+    with pytest.raises(InputError, match="has sex .* and sex M in"):
+        aggregated(tmp_path, "--by", "sex")
+    write(tmp_path, *(t.assign(sex=t["scan_id"]) for t in tables), )
+    assert len(aggregated(tmp_path, "--by", "sex")[2]["subgroups"]["sex"]) == 24
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_disagreement_is_listed_largest_first(tmp_path):
+    write(tmp_path, *(predictions(seed) for seed in range(4)))
+    avg, _, metrics = aggregated(tmp_path)
+    table = pd.read_csv(tmp_path / "out" / "disagreement.csv")
+    each = avg.set_index("scan_id")[[f"probs_{k}" for k in range(4)]]
+    assert (np.diff(table["sd"]) <= 0).all()
+    table = table.set_index("scan_id").loc[each.index]
+    np.testing.assert_allclose(table["sd"], each.std(axis=1))
+    np.testing.assert_allclose(table["vote_share"], (each >= 0.5).mean(axis=1))
+    np.testing.assert_allclose(table["consistency"], np.maximum(table["vote_share"], 1 - table["vote_share"]))
+    sizes = metrics["avg"]["ensemble_size"]
+    assert [row["n_subsets"] for row in sizes] == [4, 6, 4, 1]
+    assert sizes[-1]["mean"] == pytest.approx(metrics["avg"]["auc"]["value"])
+    singles = [roc_auc_score(avg["target"], each[name]) for name in each]
+    assert (sizes[0]["min"], sizes[0]["max"]) == pytest.approx((min(singles), max(singles)))
+
+
+def test_same_metrics_whatever_the_order_of_the_files(tmp_path, monkeypatch):
+    import random
+    from pathlib import Path
+    write(tmp_path, *splits())
+    call(aggregate, "--dir", tmp_path, "--output", tmp_path / "a", "--recalibrate", "platt", "--resamples", 100)
+    listed, shuffle = Path.glob, random.Random(1).shuffle
+
+    def shuffled(self, pattern):
+        paths = list(listed(self, pattern))
+        shuffle(paths)
+        return iter(paths)
+
+    monkeypatch.setattr(Path, "glob", shuffled)
+    call(aggregate, "--dir", tmp_path, "--output", tmp_path / "b", "--recalibrate", "platt", "--resamples", 100)
+    monkeypatch.undo()
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {path.name for path in (tmp_path / "b").iterdir()}
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name

@@ -20,9 +20,10 @@ def chain(tmp_path_factory):
     data = ("--data", "data_resplit.csv")
     run("train.py", *data, "--split_index", 0, 1, "--run", 1, *TRAIN, cwd=folder, check=0)
     run("find_best_model.py", "--dir", "results", cwd=folder, check=0)
-    predicted = run("predict.py", *data, "--splits", 0, 19, cwd=folder, check=1)  # splits 2 to 19 have no model
+    predicted = run("predict.py", *data, "--splits", 0, 19, "--set", "val", "test", cwd=folder, check=1)
     assert "split 2: no model" in predicted.stdout and "split 19: no model" in predicted.stdout
-    (folder / "aggregate.out").write_text(run("aggregate.py", "--dir", "results", cwd=folder, check=0).stdout)
+    (folder / "aggregate.out").write_text(run("aggregate.py", "--dir", "results", *data, "--by", "view", "--resamples",
+                                              200, cwd=folder, check=0).stdout)
     return folder
 
 
@@ -42,7 +43,7 @@ def test_ensemble_is_the_mean_of_the_models_over_views(chain):
     models = [pd.read_csv(chain / "results" / f"pred_split{s}_run1.csv") for s in (0, 1)]
     for name, over_views in (("avg", "mean"), ("max", "max")):
         ensemble = pd.read_csv(chain / "results" / f"ensemble_{name}.csv").set_index("scan_id")
-        expected = sum(m.groupby("scan_id")["probs"].agg(over_views) for m in models) / 2
+        expected = sum(m[m["set"] == "test"].groupby("scan_id")["probs"].agg(over_views) for m in models) / 2
         np.testing.assert_allclose(ensemble["ensemble_prob"], expected.loc[ensemble.index], rtol=1e-12)
         assert (ensemble["pred_label"] == (ensemble["ensemble_prob"] >= 0.5)).all()
         metrics = json.loads((chain / "results" / "metrics.json").read_text())[name]
@@ -55,9 +56,23 @@ def test_ensemble_is_the_mean_of_the_models_over_views(chain):
 
 def test_output_says_synthetic_and_where_the_figures_are(chain):
     out = (chain / "aggregate.out").read_text()
-    assert "SYNTHETIC" in out and "LARS-avg" in out and "roc.png" in out
+    assert "SYNTHETIC" in out and "LARS-avg" in out and "report.html" in out
     assert (chain / "results" / "roc.png").read_bytes()[:4] == b"\x89PNG"
     assert "SYNTHETIC" in (chain / "results" / "roc.svg").read_text()
+
+
+def test_report_tells_thresholds_settings_and_cohort(chain):
+    metrics = json.loads((chain / "results" / "metrics.json").read_text())
+    table = pd.read_csv(chain / "data_resplit.csv").drop_duplicates("scan_id")
+    held_out = (table[["split0", "split1"]] == "val").any(axis=1)
+    about = metrics["validation"]
+    assert about["source"] == "validation predictions" and about["n_scans"] == held_out.sum()
+    assert metrics["independent_unit"] == "patient" and set(metrics["views"]) == {"cor", "sag"}
+    page = (chain / "results" / "report.html").read_text()
+    for text in ("SYNTHETIC", "Youden", "The same for all 2 models", "--pool", "data hash", "data_resplit.csv"):
+        assert text in page, text
+    done = run("compare.py", "results/ensemble_avg.csv", "results/ensemble_max.csv", cwd=chain, check=0)
+    assert "AUC, DeLong" in done.stdout and (chain / "results" / "compare.html").exists()
 
 
 def test_new_patients_get_a_probability_per_view_and_scan(chain):
@@ -65,7 +80,8 @@ def test_new_patients_get_a_probability_per_view_and_scan(chain):
     run("prepro_script.py", "--input", study, "--output", "new", "--workers", 1, cwd=chain, check=0)
     assert "target" not in pd.read_csv(chain / "new" / "data.csv")
     run("predict.py", "--data", "new/data.csv", "--set", "all", "--splits", 0, 1, "--output", "new", cwd=chain, check=0)
-    run("aggregate.py", "--dir", "new", "--output", "new", cwd=chain, check=0)
+    run("aggregate.py", "--dir", "new", "--output", "new", "--operating_points", "results/operating_points.json",
+        cwd=chain, check=0)
     views = pd.read_csv(chain / "new" / "pred_split0_run1.csv")
     ensemble = pd.read_csv(chain / "new" / "ensemble_avg.csv")
     assert set(views["view"]) == {"cor", "sag"} and len(ensemble) == 1

@@ -1,0 +1,100 @@
+"""Where the models of an ensemble disagree, and what that is good for: size of the ensemble, referral to a human.
+
+scores is (n, K) float: each model's score of each scan, NaN where a model lacks it.
+"""
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+SUBSETS = 200  # of each size; all where there are no more
+REFERRED = (0.0, 0.1, 0.2, 0.3, 0.5)  # shares of scans that metrics.json lists
+
+
+def per_scan(scores, threshold):
+    """DataFrame: sd (of the models' scores, n - 1), vote_share (of models at or above the threshold), consistency
+    (share that votes with the majority), n_models. One model: sd is NaN."""
+    values = scores.to_numpy(dtype=float)
+    known = ~np.isnan(values)
+    count = known.sum(axis=1)
+    mean = np.where(known, values, 0).sum(axis=1) / count
+    squares = np.where(known, (values - mean[:, None]) ** 2, 0).sum(axis=1)
+    sd = np.sqrt(np.divide(squares, count - 1, out=np.full(len(count), np.nan), where=count > 1))
+    votes = (np.where(known, values, -1) >= threshold).sum(axis=1) / count
+    return pd.DataFrame({"sd": sd, "vote_share": votes, "consistency": np.maximum(votes, 1 - votes),
+                         "n_models": count}, index=scores.index)
+
+
+def disagreement_list(scans, scores, ensemble_prob, threshold):
+    """The table of disagreement.csv: every scan, those first where the models disagree most."""
+    table = per_scan(scores, threshold)
+    table.insert(0, "ensemble_prob", ensemble_prob)
+    table.insert(0, "target", scans["target"].astype("Int64"))
+    table = table.reset_index(names="scan_id")
+    return table.sort_values(["sd", "scan_id"], ascending=[False, True], kind="stable").reset_index(drop=True)
+
+
+def subsets_of(models, size, seed):
+    """All subsets of so many of K models, or 200 different random ones: (m, size) int array."""
+    if math.comb(models, size) <= SUBSETS:
+        return np.array(list(itertools.combinations(range(models), size)))
+    rng, found = np.random.default_rng((seed, size)), set()
+    while len(found) < SUBSETS:
+        found.add(tuple(sorted(rng.choice(models, size, replace=False).tolist())))
+    return np.array(sorted(found))
+
+
+def auc_by_size(scores, y_true, how="mean", seed=0):
+    """AUC against the number of models -> list of dicts: size, n_subsets, mean, low, high (2.5 and 97.5 %), min, max.
+
+    Over the scans that every model has, so that all subsets are measured on the same ones. The spread is over the
+    choice of models, not over patients. Empty where those scans are not of both classes.
+    """
+    values, y = np.asarray(scores, dtype=float), np.asarray(y_true, dtype=bool)
+    whole = ~np.isnan(values).any(axis=1)
+    values, y = values[whole], y[whole]
+    if y.all() or not y.any():
+        return []
+    curve = []
+    for size in range(1, values.shape[1] + 1):
+        aucs = np.array([_auc(y, getattr(np, how)(values[:, members], axis=1))
+                         for members in subsets_of(values.shape[1], size, seed)])
+        low, high = np.quantile(aucs, [0.025, 0.975])
+        curve.append({"size": size, "n_subsets": len(aucs), "n_scans": len(y), "mean": float(aucs.mean()),
+                      "low": float(low), "high": float(high), "min": float(aucs.min()), "max": float(aucs.max())})
+    return curve
+
+
+def _auc(y, score):
+    positives = y.sum()
+    return (rankdata(score)[y].sum() - positives * (positives + 1) / 2) / (positives * (len(y) - positives))
+
+
+def selective_accuracy(correct, doubt):
+    """Accuracy of the scans that are kept when the most doubtful go to a human.
+
+    Args:
+        correct: (n,) bool.
+        doubt: (n,) float, the larger the sooner referred. Scans of equal doubt share their accuracy, so that the
+            result does not depend on the order of rows.
+
+    Returns:
+        (n,) shares referred, 0, 1/n, ..., (n - 1)/n, and (n,) accuracies of the others.
+
+    El-Yaniv R, Wiener Y. J Mach Learn Res 2010;11:1605-41; Geifman Y, El-Yaniv R. NeurIPS 2017.
+    """
+    doubt = np.asarray(doubt, dtype=float)
+    _, level = np.unique(doubt, return_inverse=True)
+    share = np.bincount(level, weights=np.asarray(correct, dtype=float)) / np.bincount(level)
+    kept = np.cumsum(share[np.sort(level)]) / np.arange(1, len(doubt) + 1)
+    return np.arange(len(doubt)) / len(doubt), kept[::-1]
+
+
+def selective_summary(correct, doubt):
+    """`selective_accuracy` at REFERRED, the largest share referred that does not exceed each: a list of dicts."""
+    referred, accuracy = selective_accuracy(correct, doubt)
+    rows = [int(np.floor(share * len(referred) + 1e-9)) for share in REFERRED]
+    return [{"referred": float(referred[k]), "n_kept": len(referred) - k, "accuracy": float(accuracy[k])}
+            for k in dict.fromkeys(rows)]
