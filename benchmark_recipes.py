@@ -14,14 +14,11 @@ SGD = "--optimizer sgd --lr 0.01 --batch_size 50 --lr_schedule step"
 ADAMW_16 = "--optimizer adamw --lr 0.0005 --wd 0.01 --batch_size 16 --lr_schedule onecycle"
 ADAMW_8 = "--optimizer adamw --lr 0.0015 --wd 0.01 --batch_size 8 --lr_schedule onecycle --augm 4"
 RECIPES = {  # name: what train.py is given
-    "SGD 0.01, batch 50, step; 310 x 310": f"{SGD} --nepochs 8 --image_size 310",
-    "SGD 0.01, batch 50, step; auto": f"{SGD} --nepochs 8 --image_size auto",
-    "SGD 0.01, batch 50, step; auto, pool 2": f"{SGD} --nepochs 20 --image_size auto --pool 2",
-    "AdamW 5e-4, batch 16, one cycle; auto, pool 2": f"{ADAMW_16} --nepochs 12 --image_size auto --pool 2",
+    "SGD 0.01, batch 50, step; auto, pool 2": f"{SGD} --nepochs 8 --image_size auto --pool 2",
+    "AdamW 5e-4, batch 16, one cycle; auto, pool 2": f"{ADAMW_16} --nepochs 8 --image_size auto --pool 2",
     "AdamW 1.5e-3, batch 8, one cycle; auto, pool 2": f"{ADAMW_8} --nepochs 6 --image_size auto --pool 2",
     "AdamW 1.5e-3, batch 8, one cycle; 160 x 160, pool 2": f"{ADAMW_8} --nepochs 6 --image_size 160 --pool 2",
-    "AdamW 1.5e-3, batch 8, one cycle; auto": f"{ADAMW_8} --nepochs 6 --image_size auto",
-    "AdamW 1.5e-3, batch 8, one cycle; 310 x 310": f"{ADAMW_8} --nepochs 6 --image_size 310",
+    "SGD 0.01, batch 50, step; 310 x 310": f"{SGD} --nepochs 3 --image_size 310",
 }
 EPOCH_LINE = re.compile(r"split \d+ run \d+ epoch (\d+): .*validation loss \S+ AUC ([\d.]+)")
 
