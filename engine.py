@@ -131,6 +131,11 @@ class Binary:
         return scan_metrics(self.scans[index], self.y_true[index], probabilities(outputs[:, :2]))
 
 
+def build_binary(args, table, train, device):
+    """The Binary of --balance and --label_smoothing."""
+    return Binary(table, train, device, args.balance, args.label_smoothing)
+
+
 def probabilities(logits):
     """(n, 2) logits -> (n,) float64 probability of Deauville 4-5: softmax, class 1."""
     logits = torch.from_numpy(np.asarray(logits)).double()
@@ -340,7 +345,10 @@ def run_epoch(trainer, feed, task, sets, args, seed, position, after_batch=None,
 
 @contextlib.contextmanager
 def deferred_signals():
-    """Within: a first SIGINT or SIGTERM is only put on the list that this yields; a second one takes effect at once."""
+    """Within: a first SIGINT or SIGTERM is only put on the list that this yields; a second one takes effect at once.
+
+    Left by an exception, it takes effect then: whoever handles the exception shall not go on.
+    """
     received, handlers = [], {}
 
     def note(signum, frame):
@@ -353,6 +361,15 @@ def deferred_signals():
         handlers[signum] = signal.signal(signum, note)
     try:
         yield received
+    except BaseException:
+        _restore(handlers)
+        if received:
+            signal.raise_signal(received[0])
+        raise
     finally:
-        for signum, handler in handlers.items():
-            signal.signal(signum, handler)
+        _restore(handlers)
+
+
+def _restore(handlers):
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
