@@ -18,13 +18,13 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=doc, formatter_class=_HelpFormatter, allow_abbrev=False)
 
     def parse_known_args(self, args=None, namespace=None):
-        """As argparse's; a parser with --params puts the names that were given on the command line into `given`."""
-        names = {action.dest for action in self._actions} - {"help"}
-        if "params" not in names:
+        """As argparse's; with --params or --space, `given` lists the names that were given on the command line."""
+        names = dict.fromkeys(action.dest for action in self._actions if action.dest != "help")
+        if not names.keys() & {"params", "space"}:
             return super().parse_known_args(args, namespace)
         parsed, rest = super().parse_known_args(args, argparse.Namespace(**dict.fromkeys(names, _NOT_GIVEN)))
-        given = sorted(name for name in names if getattr(parsed, name) is not _NOT_GIVEN)
-        defaults = {name: self.get_default(name) for name in names.difference(given)}
+        given = [name for name in names if getattr(parsed, name) is not _NOT_GIVEN]
+        defaults = {name: self.get_default(name) for name in names if name not in given}
         return argparse.Namespace(**vars(parsed) | defaults, given=given), rest
 
     def error(self, message):
@@ -71,19 +71,6 @@ def _fail(error):
     return EXIT_BAD_INPUT
 
 
-def add_train_arguments(parser):
-    """All of train.py's: what a trial of a search may set, too."""
-    group = add_run_arguments(parser)
-    group.add_argument("--params", metavar="FILE",
-                       help="best_params_summary.csv of optun.py or optuna_finetuning.py: each split's row takes the "
-                            "place of the defaults below; arguments given here win over it")
-    add_data_arguments(parser)
-    add_input_arguments(parser)
-    add_model_arguments(parser)
-    add_training_arguments(parser)
-    add_device_arguments(parser, compile=True)
-
-
 def add_run_arguments(parser, output="results"):
     group = parser.add_argument_group("run")
     group.add_argument("--split_index", nargs="+", type=number_range, action=_Flat, default=[0], metavar="S",
@@ -121,8 +108,8 @@ def add_device_arguments(parser, compile=False):
     return group
 
 
-def add_input_arguments(parser):
-    group = parser.add_argument_group("network input")
+def add_input_arguments(parser, note=""):
+    group = parser.add_argument_group(f"network input{note}")
     group.add_argument("--image_size", nargs="+", type=side_or_auto, default=[310], metavar="PIXELS",
                        help="frame of the network, after --pool: a side, rows and columns, or auto: the smallest "
                             "box of multiples of 32 that holds every training body and --margin (default: 310)")
@@ -140,13 +127,15 @@ def add_input_arguments(parser):
     return group
 
 
-def add_model_arguments(parser):
-    group = parser.add_argument_group("model")
+def add_model_arguments(parser, note=""):
+    group = parser.add_argument_group(f"model{note}")
     group.add_argument("--cls_arch", default="simple", choices=("simple", "complex"),
                        help="head: Linear, or Linear-ReLU-Dropout-Linear")
     group.add_argument("--hidden", type=positive_int, default=256, metavar="UNITS", help="of the complex head")
     group.add_argument("--dropout", type=_fraction, default=0.5, metavar="P", help="dropout of the complex head, 0..1")
-    add_weights_argument(group)
+    group.add_argument("--weights", default="imagenet", metavar="imagenet|none|PATH",
+                       help="where the ResNet34 starts: torchvision's ImageNet weights, random, or a file of a "
+                            "torchvision ResNet34's state_dict")
     group.add_argument("--checkpoint", metavar="FILE", help="start from this checkpoint's weights instead")
     exclusive = group.add_mutually_exclusive_group()
     exclusive.add_argument("--transfer_learning", action="store_true", help="train the head only")
@@ -161,15 +150,13 @@ def add_cache_argument(group):
                             "and take them in turn; 0: new ones in every epoch, at full cost")
 
 
-def add_weights_argument(group):
-    group.add_argument("--weights", default="imagenet", metavar="imagenet|none|PATH",
-                       help="where the ResNet34 starts: torchvision's ImageNet weights, random, or a file of a "
-                            "torchvision ResNet34's state_dict")
-
-
-def add_training_arguments(parser):
-    group = parser.add_argument_group("training")
-    add_length_arguments(group, 40)
+def add_training_arguments(parser, nepochs=40, note=""):
+    group = parser.add_argument_group(f"training{note}")
+    group.add_argument("--nepochs", type=positive_int, default=nepochs, metavar="N", help="epochs at most")
+    group.add_argument("--early_stopping", action="store_true",
+                       help="stop after --patience epochs without 0.001 more validation AUC")
+    group.add_argument("--patience", type=positive_int, default=5, metavar="EPOCHS", help="of --early_stopping")
+    group.add_argument("--seed", type=natural_int, default=0, help="of every random choice, with split, run and epoch")
     group.add_argument("--batch_size", type=positive_int, default=50, metavar="N", help="images per step, at most")
     group.add_argument("--optimizer", default="sgd", choices=("sgd", "adam", "adamw"),
                        help="sgd: with Nesterov momentum")
@@ -200,16 +187,14 @@ def add_training_arguments(parser):
     return group
 
 
-def add_length_arguments(group, nepochs):
-    group.add_argument("--nepochs", type=positive_int, default=nepochs, metavar="N", help="epochs at most")
-    group.add_argument("--early_stopping", action="store_true",
-                       help="stop after --patience epochs without 0.001 more validation AUC")
-    group.add_argument("--patience", type=positive_int, default=5, metavar="EPOCHS", help="of --early_stopping")
-    group.add_argument("--seed", type=natural_int, default=0, help="of every random choice, with split, run and epoch")
+def search_parser(doc, study, trials, nepochs, finetuning=False):
+    """A Parser with the arguments of optun.py, or of optuna_finetuning.py.
 
-
-def add_search_arguments(parser, study, trials):
-    """What optun.py and optuna_finetuning.py share; `study` is their studies' name, `trials` how many are asked for."""
+    Args:
+        study (str): the studies' name.
+        trials (int), nepochs (int): how many of each there are by default.
+    """
+    parser = Parser(doc)
     group = parser.add_argument_group("search")
     group.add_argument("--splits", nargs=2, type=natural_int, default=[0, 19], metavar=("A", "B"),
                        help="first and last split, both included: one study each (default: 0 19)")
@@ -220,7 +205,7 @@ def add_search_arguments(parser, study, trials):
     group.add_argument("--space", metavar="FILE.json",
                        help='changes to the search space: {"lr": {"low": 1e-4, "high": 1e-2, "log": true}, '
                             '"batch_size": [16, 32], "optimizer": "adam", "dropout": null}: a range, choices, a '
-                            "fixed value, train.py's default")
+                            "fixed value, the default below")
     group.add_argument("--sampler", default="tpe", choices=("tpe", "random", "cmaes"),
                        help="how parameters are proposed; cmaes draws choices at random")
     group.add_argument("--pruner", default="median", choices=("median", "hyperband", "none"),
@@ -233,7 +218,55 @@ def add_search_arguments(parser, study, trials):
                        help="a worker that was not heard of for three times as long is taken for dead and its trial "
                             "is done again")
     group.add_argument("--output", default="results", metavar="DIR", help="where tables and report go")
-    return group
+    add_data_arguments(parser)
+    if finetuning:
+        group = parser.add_argument_group("start")
+        group.add_argument("--chptfolder", default="results", metavar="DIR",
+                           help="folder of checkpoints and best_run.csv: each split starts from its own best")
+        group.add_argument("--mode", choices=("transfer_learning", "finetune", "full_retrain"),
+                           help="train the head only, layer4 and the head, or everything (default: searched)")
+        add_cache_argument(group)
+    fixed = " (what is given is fixed for all trials; else the space or, beyond it, the default)"
+    add_input_arguments(parser, " (default: that of the checkpoint)" if finetuning else "")
+    if not finetuning:
+        add_model_arguments(parser, fixed)
+    add_training_arguments(parser, nepochs, fixed)
+    add_device_arguments(parser)
+    return parser
+
+
+def training_parser(doc, output="results"):
+    """A Parser with all of train.py's arguments."""
+    parser = Parser(doc)
+    group = add_run_arguments(parser, output)
+    group.add_argument("--params", metavar="FILE",
+                       help="best_params_summary.csv of optun.py or optuna_finetuning.py: each split's row takes the "
+                            "place of the defaults below; arguments given here win over it")
+    add_data_arguments(parser)
+    add_input_arguments(parser)
+    add_model_arguments(parser)
+    add_training_arguments(parser)
+    add_device_arguments(parser, compile=True)
+    return parser
+
+
+def add_prediction_arguments(parser, output="results"):
+    group = parser.add_argument_group("models")
+    group.add_argument("--chptfolder", default=output, metavar="DIR", help="folder of checkpoints and best_run.csv")
+    group.add_argument("--splits", nargs=2, type=natural_int, default=[0, 19], metavar=("A", "B"),
+                       help="first and last split, both included (default: 0 19)")
+    group.add_argument("--set", nargs="+", default=["test"], choices=("train", "val", "test", "all"),
+                       help="rows to predict, by the split's own column; all: every row, no split columns needed "
+                            "(default: test)")
+    group.add_argument("--output", default=output, metavar="DIR", help="where pred_splitS_runR.csv go")
+    group.add_argument("--batch_size", type=positive_int, default=50, metavar="N", help="images at a time")
+    group.add_argument("--no_features", action="store_true", help="leave out the columns F1..F512")
+    group = parser.add_argument_group("network input (only for checkpoints that store none, such as LARS's)")
+    group.add_argument("--image_size", nargs="+", type=side_or_auto, metavar="PIXELS",
+                       help="frame: a side or rows and columns")
+    group.add_argument("--norm", choices=("lars", "thesis"), help="lars: 2.13, 3.39; thesis: 0.6089, 1.8575 (SUV)")
+    group.add_argument("--crop_bodies", action="store_true",
+                       help="for any checkpoint: cut bodies larger than the frame instead of refusing them")
 
 
 def images_folder(args):

@@ -95,6 +95,10 @@ class Position:
     best: dict = field(default_factory=lambda: {"epoch": 0, "value": float("-inf"), "auc": float("nan")})
 
 
+class NotFinite(InputError):
+    """The loss became infinite or NaN."""
+
+
 class Interrupted(Exception):
     """A signal came: the run's state is to be saved."""
 
@@ -335,7 +339,7 @@ def run_epoch(trainer, feed, task, sets, args, seed, position, after_batch=None,
         outputs, _ = evaluate(trainer.kept(), feed, train, args.batch_size, trainer.amp, "training set", check)
     val_outputs, _ = evaluate(trainer.kept(), feed, val, args.batch_size, trainer.amp, check=check)
     if not (np.isfinite(outputs).all() and np.isfinite(val_outputs).all()):
-        raise InputError(f"the loss is not finite in epoch {seed[-1]}; lower --lr {args.lr}")
+        raise NotFinite(f"the loss is not finite in epoch {seed[-1]}; lower --lr {args.lr}")
     rows = {}
     for name, out, index in (("train", outputs, order), ("validation", val_outputs, val)):
         loss = task.loss(torch.from_numpy(out).to(feed.device), index).cpu().double().mean().item()

@@ -76,6 +76,10 @@ class Images:
         return eval_batch(self.bodies, index, self.given.frame, self.given.norm)
 
 
+class NoRoom(InputError):
+    """Features of frozen layers do not fit into memory."""
+
+
 class FeatureCache(dict):
     """Features that several runs over one split's images and one backbone share, in the order of their last use."""
 
@@ -163,10 +167,10 @@ class Features:
         self.cache[self.start, key] = rows, features
 
     def _room(self, x, n):
-        """The shape of n features like those of the batch x. Raises InputError where they do not fit into memory."""
+        """The shape of n features like those of the batch x. Raises NoRoom where they do not fit into memory."""
         need = x[0].numel() * x.element_size() * n
         free = self.cache.free(need, self.device, self.used)
         if need > RESERVE * free:
-            raise InputError(f"the frozen layers' output of {n} images needs {need / 1e9:.1f} GB, {free / 1e9:.1f} are "
-                             "free; --cached_placements 0 computes it in every epoch")
+            raise NoRoom(f"the frozen layers' output of {n} images needs {need / 1e9:.1f} GB, {free / 1e9:.1f} are "
+                         "free; --cached_placements 0 computes it in every epoch")
         return (n, *x.shape[1:])

@@ -22,16 +22,10 @@ FINETUNING = {"lr": {"low": 1e-5, "high": 1e-3, "log": True}, "wd": {"low": 1e-6
 ONLY_WITH = {"hidden": ("cls_arch", "complex"), "dropout": ("cls_arch", "complex"), "momentum": ("optimizer", "sgd"),
              "lr_anneal": ("lr_schedule", "step")}  # a parameter that has no effect elsewhere is not drawn there
 # of the network's and training's arguments, what is the same for every trial and set at the command line, if at all
-_INPUT = ("image_size", "margin", "pool", "crop_bodies", "normalize", "norm")
+INPUT = ("image_size", "margin", "pool", "crop_bodies", "normalize", "norm")
 _LENGTH = ("nepochs", "early_stopping", "patience")
 _START = ("weights", "checkpoint", "seed", "cached_placements")
-_NOT_DRAWN = (*_INPUT, *_LENGTH, *_START, "transfer_learning", "finetune", "eval_train")
-
-
-def train_parser():
-    parser = arguments.Parser("")
-    arguments.add_train_arguments(parser)
-    return parser
+_NOT_DRAWN = (*INPUT, *_LENGTH, *_START, "transfer_learning", "finetune", "eval_train")
 
 
 def _actions():
@@ -68,22 +62,22 @@ def convert(name, text):
 
 # ---------------------------------------------------------------- the space
 
-def read_space(path, default):
-    """The default space with the changes of --space FILE.json -> (space, {name: fixed value}). Raises InputError."""
-    if path is None:
-        return default, {}
-    try:
-        with open(path, encoding="utf-8") as file:
-            changes = json.load(file)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--space {path}: cannot be read as JSON: {error}") from None
-    if not isinstance(changes, dict):
-        raise InputError(f'--space {path}: must be an object, such as {{"lr": {{"low": 1e-4, "high": 1e-2}}}}')
+def read_space(args, default):
+    """The default space with the changes of --space FILE.json, less what the command line fixes.
+
+    Returns:
+        (space, {name: fixed value}). Raises InputError.
+    """
+    path, changes = args.space, _read_changes(args.space) if args.space else {}
     known = [name for name in (*_actions(), "mode") if name not in _NOT_DRAWN and (name != "mode" or name in default)]
-    space, fixed = dict(default), {}
+    known = [name for name in known if hasattr(args, name)]
+    space = {name: given for name, given in default.items() if name not in args.given}
+    fixed = {"mode": args.mode} if "mode" in args.given else {}
     for name, given in changes.items():
         if name not in known:
             raise InputError(f"--space {path}: unknown name {name!r}; it may hold {', '.join(known)}")
+        if name in args.given:
+            raise InputError(f"--{name} fixes what --space {path} searches; leave one of them out")
         space.pop(name, None)
         try:
             if isinstance(given, dict):
@@ -95,8 +89,26 @@ def read_space(path, default):
         except (ValueError, TypeError) as error:
             raise InputError(f"--space {path}: {name}: {error}") from None
     if not space:
-        raise InputError(f"--space {path}: leaves nothing to search")
+        raise InputError("nothing is left to search: " + (f"--space {path}" if path else "every parameter is fixed"))
     return space, fixed
+
+
+def _read_changes(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            changes = json.load(file, object_pairs_hook=_each_once)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--space {path}: cannot be read as JSON: {error}") from None
+    if not isinstance(changes, dict):
+        raise InputError(f'--space {path}: must be an object, such as {{"lr": {{"low": 1e-4, "high": 1e-2}}}}')
+    return changes
+
+
+def _each_once(pairs):
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"a name is there twice in {', '.join(names)}")
+    return dict(pairs)
 
 
 def _choices(name, values):
@@ -130,13 +142,13 @@ def _range(name, given):
     return {"low": low, "high": high} | ({"step": step} if step else {}) | ({"log": True} if log else {})
 
 
-def suggest(trial, space, fixed):
-    """Draw a trial's parameters, in the space's order; one that has no effect (ONLY_WITH) is left out -> dict."""
-    drawn = dict(fixed)
+def suggest(trial, space, args):
+    """Draw a trial's parameters -> dict; one that has no effect (ONLY_WITH) with the others, or `args`, is left out."""
+    drawn = {}
     names = sorted(space, key=lambda name: (name in ONLY_WITH, list(space).index(name)))
     for name in names:
         decisive, value = ONLY_WITH.get(name, (None, None))
-        if decisive and drawn.get(decisive, value) != value:
+        if decisive and drawn.get(decisive, getattr(args, decisive)) != value:
             continue
         given = space[name]
         if isinstance(given, list):
@@ -150,8 +162,8 @@ def suggest(trial, space, fixed):
 # ---------------------------------------------------------------- from parameters to arguments
 
 def fixed_args(args):
-    """train.py's arguments for the trials of a search: its defaults, and what the search's own arguments say of them."""
-    base = vars(train_parser().parse_args([]))
+    """train.py's arguments for a search's trials: its defaults, and what the search's own arguments say of them."""
+    base = vars(arguments.training_parser("").parse_args([]))
     return Namespace(**{name: getattr(args, name, value) for name, value in base.items()
                         if name not in ("params", "given")})
 
@@ -167,7 +179,7 @@ def with_values(args, values):
 
 def worth_keeping(args):
     """Of a search's fixed arguments, what a training of the winner needs: those that are not train.py's defaults."""
-    defaults = vars(train_parser().parse_args([]))
+    defaults = vars(arguments.training_parser("").parse_args([]))
     names = [name for name in _actions() if name not in _LENGTH]
     return {name: value for name in names if (value := getattr(args, name)) != defaults[name]}
 

@@ -10,13 +10,11 @@ Writes convergence_splitS_runR.csv and .png, and checkpoint_splitS_runR.pth (the
 Stopped at any moment, the same command with --resume goes on to the same bits; finished runs are left alone.
 """
 import arguments
-from arguments import Parser, run_script
+from arguments import run_script
 
 
 def get_args_parser():
-    parser = Parser(__doc__)
-    arguments.add_train_arguments(parser)
-    return parser
+    return arguments.training_parser(__doc__)
 
 
 def main(args):
