@@ -26,14 +26,14 @@ BEST = 10  # trials of a split's table
 FEW = 50  # complete trials below which importances are said to be rough: Optuna advises five in the best tenth
 HEIGHT, SLICE_HEIGHT = 320, 250  # pixels
 STATES = {  # name shown, why trials are in that state where they do not say it themselves
-    TrialState.COMPLETE: ("complete", ""), TrialState.PRUNED: ("pruned", "by the pruner: worse than earlier trials"),
-    TrialState.FAIL: ("failed", "not recorded: their process was killed or lost"),
+    TrialState.COMPLETE: ("complete", ""), TrialState.PRUNED: ("pruned", "by the pruner"),
+    TrialState.FAIL: ("failed", "not recorded: the process was killed or lost"),
     TrialState.RUNNING: ("running", "or their process died and its heartbeat is not missed yet"),
     TrialState.WAITING: ("waiting", "for a process to take them"),
 }
 TEMPLATE = go.layout.Template(layout={
     "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#111"}, "paper_bgcolor": "#fff",
-    "plot_bgcolor": "#fff", "margin": {"l": 60, "r": 15, "t": 10, "b": 50}, "hovermode": "closest",
+    "plot_bgcolor": "#fff", "margin": {"l": 60, "r": 15, "t": 30, "b": 50}, "hovermode": "closest",
     "colorway": ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"],
     "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
     "xaxis": {"gridcolor": "#e4e4e4", "linecolor": "#888", "ticks": "outside", "zeroline": False, "automargin": True},
@@ -116,7 +116,7 @@ def introduction(studies):
 def summary(study):
     """A split's row: best value, its trial and epoch, trials in each state, hours."""
     trials, ranked = study.get_trials(deepcopy=False), best_trials(study)
-    best = [number(ranked[0].value), str(ranked[0].number), epoch(ranked[0])] if ranked else ["none", "", ""]
+    best = [auc(ranked[0].value), str(ranked[0].number), epoch(ranked[0])] if ranked else ["none", "", ""]
     hours = sum(trial.duration.total_seconds() for trial in trials if trial.duration) / 3600
     return [*best, *(str(sum(trial.state == state for trial in trials)) for state in STATES), f"{hours:.2f}"]
 
@@ -124,7 +124,7 @@ def summary(study):
 def split_part(split, study, opened):
     """Everything about one split."""
     trials, ranked = study.get_trials(deepcopy=False), best_trials(study)
-    best = f"{number(ranked[0].value)} in trial {ranked[0].number}" if ranked else "no complete trial"
+    best = f"{auc(ranked[0].value)} in trial {ranked[0].number}" if ranked else "no complete trial"
     parts = [f"<details id='split{split}'{' open' if opened else ''}>\n<summary><h2>Split {split}</h2> {best}, "
              f"{count(len(trials), 'trial')}</summary>\n"]
     if not trials:
@@ -146,14 +146,13 @@ def states(trials):
     """How many trials are in which state, why, which, and as which they were done again."""
     again = {number: trial.number for trial in trials for number in trial.system_attrs.get("retry_history", [])[-1:]}
     groups = {}
-    for trial in trials:
+    for trial in sorted(trials, key=lambda trial: (list(STATES).index(trial.state), trial.number)):
         name, reason = STATES[trial.state]
-        order = list(STATES).index(trial.state)
         reason = reason if trial.state == TrialState.COMPLETE else str(trial.user_attrs.get("reason", reason))
-        groups.setdefault((order, name, reason), []).append(trial.number)
+        groups.setdefault((name, reason), []).append(trial.number)
     rows = [[name, str(len(numbers)), reason, ranges(numbers),
              ", ".join(f"{n} as {again[n]}" for n in numbers if n in again)]
-            for (_, name, reason), numbers in sorted(groups.items())]
+            for (name, reason), numbers in groups.items()]
     return "<h3>Trials by state</h3>\n" + table(["State", "Trials", "Reason", "Which", "Done again"], rows)
 
 
@@ -161,7 +160,7 @@ def best_table(ranked):
     if not ranked:
         return "<h3>Best trials</h3>\n<p>No trial is complete yet: there is no value to compare.</p>\n"
     names = parameters(ranked)
-    rows = [[str(trial.number), number(trial.value), epoch(trial), f"{trial.duration.total_seconds():.0f}",
+    rows = [[str(trial.number), auc(trial.value), epoch(trial), f"{trial.duration.total_seconds():.0f}",
              *(number(trial.params[name]) if name in trial.params else "–" for name in names)]
             for trial in ranked[:BEST]]
     shown = "The best trial" if len(rows) == 1 else f"The {len(rows)} best trials"
@@ -177,7 +176,7 @@ def history(study, trials, ranked):
         return plot(name, "No trial is complete yet.")
     figure = visualization.plot_optimization_history(study, target_name=VALUE)
     figure.update_traces(hovertemplate="trial %{x}: %{y:.4f}<extra></extra>")
-    figure.for_each_trace(lambda trace: trace.update(name="best so far"), {"name": "Best Value"})
+    figure.update_traces({"name": "best so far", "line_shape": "hv"}, {"name": "Best Value"})
     return plot(name, text, whole_numbers(figure, max(trial.number for trial in trials)))
 
 
@@ -216,16 +215,16 @@ def slices(study, ranked):
     """A plot a parameter, all with the same vertical axis; the horizontal one shows the whole range of the search."""
     if not parameters(ranked):
         return ""
-    values = [trial.value for trial in ranked]
+    values, latest = [trial.value for trial in ranked], max(trial.number for trial in ranked)
     room = 0.08 * (max(values) - min(values)) or 0.01
     parts = ["<h3>Slices</h3>\n<p class='small'>", f"{VALUE} of the complete trials (vertical) against each "
              "parameter, over the range that is searched; darker points are later trials.</p>\n<div class='slices'>\n"]
     for name in parameters(ranked):
         figure = visualization.plot_slice(study, [name], target_name=VALUE)
-        figure.update_traces(marker={"showscale": False, "size": 8, "cmin": -5},
+        figure.update_traces(marker={"showscale": False, "size": 8, "cmin": -0.5 * latest - 1, "cmax": latest},
                              hovertemplate="%{x}: %{y:.4f} (trial %{marker.color})<extra></extra>")
         figure.update_layout(yaxis={"title": None, "range": [min(values) - room, max(values) + room]},
-                             margin={"l": 45, "r": 10, "t": 5, "b": 45})
+                             margin={"l": 45, "r": 10, "t": 10, "b": 45})
         asked = [trial.distributions[name] for trial in study.get_trials(deepcopy=False) if name in trial.distributions]
         horizontal_axis(figure, asked)
         parts.append(plot("", "", figure, SLICE_HEIGHT))
@@ -271,8 +270,12 @@ def parameters(trials):
     return list(dict.fromkeys(name for trial in trials for name in trial.params))
 
 
+def auc(value):
+    return f"{value:.4f}"
+
+
 def number(value):
-    """A parameter or an AUC as text: floats with four significant digits."""
+    """A parameter as text: floats with four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -297,11 +300,13 @@ section { min-width: 0; }
 """
 
 SCRIPT = """<script>
-// Each plot is drawn when it comes near the window; those of a folded split when it is opened.
+// Each plot is drawn when it comes near the window, those of a folded split when it is opened. A finger scrolls.
+const touched = matchMedia("(pointer: coarse)").matches;
 function draw(div) {
   const figure = JSON.parse(div.firstElementChild.textContent);
   seen.unobserve(div);
-  Plotly.newPlot(div, figure.data, figure.layout, {responsive: true, displaylogo: false});
+  Plotly.newPlot(div, figure.data, {...figure.layout, dragmode: touched ? false : "zoom"},
+                 {responsive: true, modeBarButtons: [["toImage"]], displaylogo: false});
 }
 const seen = new IntersectionObserver(entries => {
   for (const entry of entries) if (entry.isIntersecting) draw(entry.target);

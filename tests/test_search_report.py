@@ -108,12 +108,12 @@ def rows(text, first):
 def test_states_reasons_and_repetitions(tmp_path):
     text = pages(tmp_path / "r.html", {0: mixed()})
     assert rows(text, "complete") == [["2", "", "0-1", ""]]
-    assert rows(text, "pruned") == [["2", "by the pruner: worse than earlier trials", "2-3", ""],
+    assert rows(text, "pruned") == [["2", "by the pruner", "2-3", ""],
                                     ["1", "out of memory: &lt;script&gt;alert(1)&lt;/script&gt; &amp; more", "4", ""]]
     assert rows(text, "failed")[0][2:] == ["5", "5 as 6"]
     assert rows(text, "running")[0][2:] == ["6", ""]
     # split, best value, trial, its epoch, complete, pruned, failed, running, waiting, hours: 6 x 90 s
-    assert rows(text, "0")[0] == ["0.93", "1", "1", "2", "3", "1", "1", "0", "0.15"]
+    assert rows(text, "0")[0] == ["0.9300", "1", "1", "2", "3", "1", "1", "0", "0.15"]
 
 
 def test_best_trials_are_ranked_and_show_what_was_drawn(tmp_path):
@@ -124,7 +124,7 @@ def test_best_trials_are_ranked_and_show_what_was_drawn(tmp_path):
     table = text[text.index("The 10 best trials of 12"):text.index("class='plots'")]
     shown = re.findall(r"<th scope='row'>(\d+)</th>", table)
     assert [int(number) for number in shown] == sorted(range(12), key=lambda number: -values[number])[:10]
-    assert shown[0] == "5" and rows(table, "5") == [["0.61", "6", "90", "0.001", "32", "complex", "True", "64"]]
+    assert shown[0] == "5" and rows(table, "5") == [["0.6100", "6", "90", "0.001", "32", "complex", "True", "64"]]
     assert rows(table, shown[1])[0][-1] == "–"
     assert "Rough: 12 complete trials are few" in words(text)
 
@@ -201,7 +201,7 @@ def test_several_splits_are_folded_and_summed_up(tmp_path):
     studies[5] = study_of()
     text = pages(tmp_path / "r.html", studies)
     assert re.findall(r"<details id='split(\d+)'>", text) == ["0", "2", "5", "10"]
-    assert rows(text, "10")[0][:3] == ["0.8", "0", "1"] and rows(text, "5")[0][0] == "none"
+    assert rows(text, "10")[0][:3] == ["0.8000", "0", "1"] and rows(text, "5")[0][0] == "none"
     assert "3 trials of 4 splits" in words(text) and text.count(get_plotlyjs()) == 1
 
 
