@@ -126,7 +126,7 @@ def test_best_trials_are_ranked_and_show_what_was_drawn(tmp_path):
     assert [int(number) for number in shown] == sorted(range(12), key=lambda number: -values[number])[:10]
     assert shown[0] == "5" and rows(table, "5") == [["0.6100", "6", "90", "0.001", "32", "complex", "True", "64"]]
     assert rows(table, shown[1])[0][-1] == "–"
-    assert "Rough: 12 complete trials are few" in words(text)
+    assert "Rough: of 12 complete trials" in words(text)
 
 
 def test_of_minimized_values_the_lowest_is_best():
