@@ -203,7 +203,8 @@ def importances(study, ranked):
     found = optuna.importance.get_param_importances(study, normalize=False)
     if not any(found.values()):
         return plot(name, f"The {len(ranked)} complete trials do not tell the parameters apart.")
-    rough = f" Rough: {len(ranked)} complete trials are few for this." if len(ranked) < FEW else ""
+    rough = (f" Rough: of {len(ranked)} complete trials, a parameter without any effect may come first."
+             if len(ranked) < FEW else "")
     figure = visualization.plot_param_importances(study, target_name=VALUE)
     figure.update_traces(hovertemplate="%{y}: %{x:.2f}<extra></extra>", marker_color="#0072B2")
     figure.update_layout(xaxis={"title": "Share", "rangemode": "tozero"}, yaxis_title=None, margin_r=50)

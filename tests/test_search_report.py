@@ -3,6 +3,8 @@ import datetime
 import json
 import math
 import re
+import shutil
+import subprocess
 
 import optuna
 import pytest
@@ -16,6 +18,7 @@ import search_report
 SPACE = {"lr": FloatDistribution(1e-5, 1e-2, log=True), "batch_size": CategoricalDistribution((16, 32, 64)),
          "cls_arch": CategoricalDistribution(("simple", "complex")), "hidden": IntDistribution(64, 512, step=64),
          "balance": CategoricalDistribution((False, True))}
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 START = datetime.datetime(2026, 3, 4, 5, 6, 7)
 
 
@@ -126,7 +129,7 @@ def test_best_trials_are_ranked_and_show_what_was_drawn(tmp_path):
     assert [int(number) for number in shown] == sorted(range(12), key=lambda number: -values[number])[:10]
     assert shown[0] == "5" and rows(table, "5") == [["0.6100", "6", "90", "0.001", "32", "complex", "True", "64"]]
     assert rows(table, shown[1])[0][-1] == "–"
-    assert "Rough: 12 complete trials are few" in words(text)
+    assert "Rough: of 12 complete trials" in words(text)
 
 
 def test_of_minimized_values_the_lowest_is_best():
@@ -209,3 +212,13 @@ def test_a_study_that_grows_meanwhile_is_not_changed(tmp_path):
     study = mixed()
     pages(tmp_path / "r.html", {0: study})
     assert len(study.trials) == 7 and optuna.logging.get_verbosity() == optuna.logging.INFO
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not BROWSER, reason="no Chromium here")
+def test_a_browser_draws_every_plot(tmp_path):
+    pages(tmp_path / "r.html", {0: mixed()})
+    done = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,4000",
+                           "--virtual-time-budget=8000", "--dump-dom", (tmp_path / "r.html").as_uri()],
+                          capture_output=True, text=True, timeout=300)
+    assert done.stdout.count("class=\"plot js-plotly-plot\"") == 8
