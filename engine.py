@@ -5,7 +5,6 @@ import time
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
@@ -148,10 +147,12 @@ def probabilities(logits):
 
 def scan_metrics(scan_ids, y_true, y_score):
     """AUC, and balanced error, false positive and false negative rate at 0.5, of the scans' mean over their views."""
-    scans = pd.DataFrame({"scan": scan_ids, "y": y_true, "p": y_score}).groupby("scan").mean()
-    y, positive = scans["y"].to_numpy().astype(int), scans["p"].to_numpy() >= THRESHOLD
+    scan = np.unique(np.asarray(scan_ids), return_inverse=True)[1]
+    views = np.bincount(scan)
+    y, p = np.bincount(scan, y_true).astype(int) // views, np.bincount(scan, y_score) / views
+    positive = p >= THRESHOLD
     fpr, fnr = positive[y == 0].mean(), (~positive[y == 1]).mean()
-    return {"auc": delong(y, scans["p"])[0], "ber": (fpr + fnr) / 2, "fpr": fpr, "fnr": fnr}
+    return {"auc": delong(y, p)[0], "ber": (fpr + fnr) / 2, "fpr": fpr, "fnr": fnr}
 
 
 # ---------------------------------------------------------------- one pass
