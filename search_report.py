@@ -21,7 +21,7 @@ from qc import ranges
 from report import head, section, table
 
 VALUE = "Validation AUC"
-COLUMNS = ("number", "value", "datetime_start", "datetime_complete", "duration", "params", "user_attrs", "state")
+COLUMNS = ("number", "value", "datetime_start", "datetime_complete", "duration")
 BEST = 10  # trials of a split's table
 FEW = 50  # complete trials below which importances are said to be rough: Optuna advises five in the best tenth
 HEIGHT, SLICE_HEIGHT = 320, 250  # pixels
@@ -44,16 +44,16 @@ TEMPLATE = go.layout.Template(layout={
 # ---------------------------------------------------------------- results as a table
 
 def write_results(path, study):
-    """optuna_results_splitS.csv: a row a trial, params_NAME, user_attrs_NAME; what a trial does not have is empty."""
-    study = snapshot(study)
+    """optuna_results_splitS.csv: a row a trial; what a trial does not have is empty.
+
+    As Optuna's trials_dataframe writes it, but for whole numbers that only some trials have: 128, not 128.0.
+    """
     trials = study.get_trials(deepcopy=False)
-    rows = study.trials_dataframe(COLUMNS) if trials else pd.DataFrame(
-        columns=[name for name in COLUMNS if name not in ("params", "user_attrs")])
-    for kind in ("params", "user_attrs"):  # as they were drawn: pandas makes 128 with gaps 128.0
-        for name in {name for trial in trials for name in getattr(trial, kind)}:
-            values = [getattr(trial, kind).get(name) for trial in trials]
-            rows[f"{kind}_{name}"] = pd.Series(values, index=rows.index, dtype=object)
-    write_csv(rows, path)
+    columns = {name: [getattr(trial, name) for trial in trials] for name in COLUMNS}
+    for kind in ("params", "user_attrs"):
+        for name in sorted({name for trial in trials for name in getattr(trial, kind)}):
+            columns[f"{kind}_{name}"] = pd.Series([getattr(trial, kind).get(name) for trial in trials], dtype=object)
+    write_csv(pd.DataFrame(columns | {"state": [trial.state.name for trial in trials]}), path)
 
 
 def snapshot(study):

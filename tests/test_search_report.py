@@ -86,6 +86,13 @@ def test_results_have_the_thesis_columns_and_the_drawn_values(tmp_path):
     assert lines[7].split(",")[3:5] == ["", ""] and lines[7].endswith("RUNNING") and len(lines) == 8
 
 
+def test_results_are_optunas_own_table_where_no_trial_lacks_a_parameter(tmp_path):
+    study = study_of(*(trial(number, 0.1 * number, hidden=64, best_epoch=number) for number in range(12)))
+    search_report.write_results(tmp_path / "r.csv", study)
+    attributes = (*search_report.COLUMNS, "params", "user_attrs", "state")
+    assert (tmp_path / "r.csv").read_text() == study.trials_dataframe(attributes).to_csv(index=False)
+
+
 def test_results_of_a_study_without_trials(tmp_path):
     search_report.write_results(tmp_path / "r.csv", study_of())
     assert (tmp_path / "r.csv").read_text() == "number,value,datetime_start,datetime_complete,duration,state\n"
