@@ -23,7 +23,8 @@ from report import head, section, table
 VALUE = "Validation AUC"
 COLUMNS = ("number", "value", "datetime_start", "datetime_complete", "duration")
 BEST = 10  # trials of a split's table
-FEW = 50  # complete trials below which importances are said to be rough: Optuna advises five in the best tenth
+ENOUGH, FEW = 5, 50  # complete trials below which there are no importances; below which they are called rough: Optuna
+# advises five in the best tenth
 HEIGHT, SLICE_HEIGHT = 320, 250  # pixels
 STATES = {  # name shown, why trials are in that state where they do not say it themselves
     TrialState.COMPLETE: ("complete", ""), TrialState.PRUNED: ("pruned", "by the pruner"),
@@ -198,8 +199,9 @@ def intermediate(study, trials):
 def importances(study, ranked):
     """How far the best tenth of the trials differs from all of them in each parameter."""
     name, drawn = "Importances", parameters(ranked)
-    if len(ranked) < 2 or not drawn:
-        return plot(name, f"They need two complete trials; there {'is one' if ranked else 'are none'}.")
+    if len(ranked) < ENOUGH or not drawn:
+        return plot(name, f"They need {ENOUGH} complete trials, and parameters that were drawn; complete: "
+                          f"{len(ranked)}.")
     found = optuna.importance.get_param_importances(study, normalize=False)
     if not any(found.values()):
         return plot(name, f"The {len(ranked)} complete trials do not tell the parameters apart.")
