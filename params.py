@@ -143,12 +143,10 @@ def _range(name, given):
 
 
 def suggest(trial, space, args):
-    """Draw a trial's parameters -> dict; one that has no effect (ONLY_WITH) with the others, or `args`, is left out."""
+    """Draw a trial's parameters -> dict; one that has no effect, with the others or with `args`, is left out."""
     drawn = {}
-    names = sorted(space, key=lambda name: (name in ONLY_WITH, list(space).index(name)))
-    for name in names:
-        decisive, value = ONLY_WITH.get(name, (None, None))
-        if decisive and drawn.get(decisive, getattr(args, decisive)) != value:
+    for name in sorted(space, key=lambda name: (name in (*ONLY_WITH, "augm"), list(space).index(name))):
+        if not _matters(name, drawn, args):
             continue
         given = space[name]
         if isinstance(given, list):
@@ -157,6 +155,17 @@ def suggest(trial, space, args):
             draw = trial.suggest_int if isinstance(given["low"], int) else trial.suggest_float
             drawn[name] = draw(name, **given)
     return drawn
+
+
+def _matters(name, drawn, args):
+    """Whether a parameter has an effect, given those drawn before.
+
+    Augmentation has none where frozen layers see each image once: it would be one fixed change of it, not several.
+    """
+    now = with_values(args, drawn)
+    if name == "augm":
+        return now.cached_placements != 1 or not (now.transfer_learning or now.finetune)
+    return name not in ONLY_WITH or getattr(now, ONLY_WITH[name][0]) == ONLY_WITH[name][1]
 
 
 # ---------------------------------------------------------------- from parameters to arguments

@@ -53,8 +53,8 @@ def predict_all(args, read_table, more_columns=None):
             wanted &= table[f"split{split}"].isin(args.set)
         index = np.flatnonzero(wanted)
         fitting = fit_bodies(bodies[given.pool], given.frame, args.crop_bodies or given.crop_bodies, index)
-        outputs, features = engine.evaluate(utils.fold_first(model).to(device, memory_format=torch.channels_last),
-                                            Images(fitting, given), index, args.batch_size, amp,
+        model = utils.for_prediction(model).to(device, memory_format=torch.channels_last)
+        outputs, features = engine.evaluate(model, Images(fitting, given), index, args.batch_size, amp,
                                             f"split {split} run {best['run']}")
         rows = table.iloc[index].drop(columns=["row"]).reset_index(drop=True)
         rows["set"] = "all" if "all" in args.set else rows[f"split{split}"]

@@ -6,6 +6,7 @@ import copy
 import gc
 import hashlib
 import re
+import signal
 import time
 import warnings
 from collections import Counter
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import optuna
 import pandas as pd
-import search_report
 import torch
 from optuna.trial import TrialState
 from torch import nn
@@ -24,6 +24,7 @@ import params
 import prediction
 import record
 import runs
+import search_report
 import studies
 import utils
 from dataset import check_augmentation
@@ -82,17 +83,16 @@ def search(args, default_space, starts, label=""):
     utils.set_threads(args.threads)
     device = utils.choose_device(args.device)
     amp = utils.choose_amp(args.amp, device)
-    begun = time.perf_counter()
     cohort = runs.Cohort(args, lambda args, splits: read_manifest(args.data, splits), list(starts), device, amp)
-    storage = studies.open_storage(args)
-    worker = Worker(args, space, starts, cohort, amp, storage)
-    files = Files(args, label)
+    storage, files = studies.open_storage(args), Files(args, label)
     try:
+        worker = Worker(args, space, starts, cohort, amp, storage)
         try:
-            worker.work(begun, files)
+            worker.work(files)
         finally:
-            files.write_all(storage)
+            files.write_tables(storage)
             worker.print_times()
+        files.write_report(storage)
     except optuna.exceptions.StorageInternalError as error:
         raise InputError(f"--storage {studies.shown(args)}: {studies.first_line(error.__cause__ or error)}") from None
     return print_summary(worker, files)
@@ -104,8 +104,11 @@ def settings_of(args, space, data):
     """What the trials of one study have in common; `fixed` goes into best_params_summary.csv beside the winner's."""
     checkpoint = None
     if args.checkpoint:
-        with open(args.checkpoint, "rb") as file:
-            checkpoint = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            with open(args.checkpoint, "rb") as file:
+                checkpoint = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(f"--checkpoint {args.checkpoint}: {error.strerror}") from None
     same = {name: value for name, value in vars(args).items() if name not in (*record.MAY_CHANGE, "checkpoint")}
     return {"space": space, "arguments": same, "data": data.hash, "checkpoint": checkpoint,
             "fixed": {name: params.as_text(value) for name, value in params.worth_keeping(args).items()}}
@@ -130,6 +133,8 @@ class Bench:
             check_augmentation(args.augm, self.data.given.frame)
         torch.manual_seed(step_seed((args.seed, split), RUN))
         self.features, self.random_state = utils.random_features(), torch.get_rng_state()
+        if not args.checkpoint:  # here, so that weights which cannot be had cost no trial
+            utils.load_backbone(utils.ResNet34(features=self.features), args.weights)
 
     def _possible(self, codes):
         """The --augm codes that the frame can take."""
@@ -173,12 +178,12 @@ class Reporter:
     """engine.fit's recorder for a trial: each epoch's validation AUC to the pruner.
 
     Attributes:
-        training, storage (float): seconds in engine.fit without the storage; seconds in the storage.
+        training, storage (float): seconds in engine.fit without the storage; seconds in storage and sampler.
     """
 
-    def __init__(self, trial, nepochs, received):
+    def __init__(self, trial, nepochs, received, storage):
         self.trial, self.nepochs, self.received = trial, nepochs, received
-        self.begun, self.storage = None, 0.0
+        self.begun, self.storage = None, storage
 
     def begin(self):
         self.stop_if_asked()
@@ -190,14 +195,15 @@ class Reporter:
 
     @property
     def training(self):
-        return time.perf_counter() - self.begun - self.storage if self.begun else 0.0
+        return time.perf_counter() - self.begun if self.begun else 0.0
 
     def epoch(self, position, rows, trainer, improved):
         self.stop_if_asked()
         begun, epoch, value = time.perf_counter(), position.epoch - 1, float(rows["validation"]["auc"])
         self.trial.report(value, epoch)
         worse = epoch < self.nepochs and self.trial.should_prune()
-        self.storage += time.perf_counter() - begun
+        taken = time.perf_counter() - begun
+        self.storage, self.begun = self.storage + taken, self.begun + taken
         if worse:
             raise optuna.TrialPruned(f"by the pruner after epoch {epoch}")
 
@@ -221,41 +227,40 @@ class Worker:
         self.args, self.space, self.starts, self.cohort, self.amp = args, space, starts, cohort, amp
         self.storage, self.bench = storage, None
         self.studies = {split: studies.build_study(args, split, own.nepochs, storage) for split, own in starts.items()}
-        self.seconds, self.seen, self.timed_out = Counter(), {}, False
+        self.seconds, self.seen, self.begun, self.waited = Counter(), {}, time.perf_counter(), False
         self.last, self.ended = None, False  # the trial that is done, or was, and whether it is done
 
-    def work(self, begun, files):
-        """Do trials; where none is left to take but others run elsewhere, wait for their end.
-
-        Args:
-            begun (float): time.perf_counter() that --timeout counts from.
-        """
-        said = False
-        while any(self.missing(study, FINISHED) > 0 for study in self.studies.values()):
+    def work(self, files):
+        """Do trials; where none is left to take but others run elsewhere, wait for their end."""
+        while self.unfinished() and not self.timed_out():
             done = 0
             for split, study in self.studies.items():
-                while self.missing(study) > 0:
-                    if self.args.timeout and time.perf_counter() - begun > self.args.timeout:
-                        self.timed_out = True
-                        return
+                while self.missing(study) > 0 and not self.timed_out():
                     self.do_trial(split, study)
                     done += 1
                     written = time.perf_counter()
                     search_report.write_results(files.results(split), study)
                     self.seconds["tables"] += time.perf_counter() - written
             if not done:
-                self.wait(said)
-                said = True
+                self.wait()
+
+    def unfinished(self):
+        """The splits whose studies lack finished trials."""
+        return [split for split, study in self.studies.items() if self.missing(study, FINISHED) > 0]
+
+    def timed_out(self):
+        return bool(self.args.timeout) and time.perf_counter() - self.begun > self.args.timeout
 
     def missing(self, study, states=(*FINISHED, TrialState.RUNNING)):
         """How many trials the study lacks, those in `states` counted as there."""
         return self.args.trials - len(study.get_trials(deepcopy=False, states=states))
 
-    def wait(self, said):
+    def wait(self):
         """Look after trials that run elsewhere: those of dead workers fail, and are queued again."""
         running = [(split, trial) for split, study in self.studies.items()
                    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
-        if not said:
+        if running and not self.waited:
+            self.waited = True
             names = [f"split {split} trial {trial.number}" for split, trial in running]
             runs.say(f"waiting for trials of other workers: {', '.join(names)}; one whose worker is dead is taken over "
                      f"after {studies.GRACE * self.args.heartbeat} s")
@@ -290,7 +295,7 @@ class Worker:
                 runs.say(f"split {split} trial {self.last.number}: another worker does it: this one was not heard of "
                          f"for {studies.GRACE * self.args.heartbeat} s")
         if received:
-            raise KeyboardInterrupt
+            signal.raise_signal(received[0])
         self.seconds["storage"] += time.perf_counter() - begun - (self.seconds["objective"] - before)
 
     def bench_of(self, split, study):
@@ -308,8 +313,8 @@ class Worker:
         self.refuse_surplus(trial, study)
         values = params.suggest(trial, bench.space, bench.args)
         args = params.with_values(bench.args, values)
-        reporter = Reporter(trial, args.nepochs, received)
-        position = reason = broken = None
+        reporter = Reporter(trial, args.nepochs, received, time.perf_counter() - begun)
+        position, reason, broken = None, None, False
         try:
             position = bench.train(args, reporter)
         except optuna.TrialPruned as pruned:
@@ -321,14 +326,15 @@ class Worker:
             self.ended = True
             raise
         except Exception as error:
-            reason = broken = reason_to_prune(error)
+            reason = reason_to_prune(error)
+            broken = not isinstance(error, engine.NotFinite)
             if not reason:
                 trial.set_user_attr("reason", f"{type(error).__name__}: {studies.first_line(error)}")
                 if isinstance(error, InputError):
                     raise InputError(f"split {bench.split} trial {trial.number} ({params.listed(values)}): "
                                      f"{error}") from None
                 raise
-        if broken:  # here, since the error held on to what filled the memory
+        if broken:  # out of memory; here, since the error held on to what filled it
             bench.forget()
         return self.end(trial, bench.split, values, reporter, begun, position, reason)
 
@@ -361,7 +367,7 @@ class Worker:
         other = spent["objective"] - spent["training"] + spent["tables"]
         share = f" ({100 * other / spent['training']:.1f} % of training)" if spent["training"] else ""
         runs.say(f"this worker: {spent['trials']} trials; {spent['training']:.1f} s training, {other:.2f} s besides"
-                 f"{share}, {spent['storage']:.2f} s storage, {spent['reading']:.1f} s reading images")
+                 f"{share}, {spent['storage']:.2f} s storage and sampler, {spent['reading']:.1f} s reading images")
 
 
 def reason_to_prune(error):
@@ -388,15 +394,18 @@ class Files:
     def results(self, split):
         return self.folder / f"optuna_results{self.label}_split{split}.csv"
 
-    def write_all(self, storage):
-        """Tables and report of the storage's studies."""
+    def write_tables(self, storage):
+        """Of the storage's studies, by this search and by earlier ones of other splits."""
         found = studies.all_studies(self.args, storage)
         for split, study in found.items():
             search_report.write_results(self.results(split), study)
         rows = [winner(split, study) for split, study in found.items() if studies.best_trial(study)]
         if rows:
             write_csv(pd.DataFrame(rows), self.summary)
-        if found:
+
+    def write_report(self, storage):
+        """The page of the same studies."""
+        if found := studies.all_studies(self.args, storage):
             search_report.write_report(self.report, self.title, found)
 
 
@@ -417,7 +426,7 @@ def print_summary(worker, files):
         found = f"{best.value:8.4f} {best.number:5}" if best else f"{'none':>8} {'':5}"
         runs.say(f"{split:5} {found}  " + " ".join(f"{counts[state]:8}" for state in TrialState))
         without += [] if best else [split]
-    if worker.timed_out:
+    if worker.unfinished():
         runs.say(f"--timeout {args.timeout:g} s is over: the same command goes on to {args.trials} trials a split")
     if without:
         runs.say(f"no complete trial of split {', '.join(map(str, without))}: reasons are in {files.report}")

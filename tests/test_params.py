@@ -101,6 +101,12 @@ def test_what_has_no_effect_is_not_drawn():
     assert drawn == {name: value for name, value in values.items() if name not in ("hidden", "dropout")}
     complex_head = values | {"cls_arch": "complex"}
     assert params.suggest(optuna.trial.FixedTrial(complex_head), params.SEARCH, args) == complex_head
+    tuning = {**values, "mode": "transfer_learning"}
+    assert "augm" not in params.suggest(optuna.trial.FixedTrial(tuning), params.FINETUNING, args), "seen once"
+    args.cached_placements = 4
+    assert "augm" in params.suggest(optuna.trial.FixedTrial(tuning), params.FINETUNING, args)
+    args.cached_placements, tuning["mode"] = 1, "full_retrain"
+    assert "augm" in params.suggest(optuna.trial.FixedTrial(tuning), params.FINETUNING, args)
     space = {name: given for name, given in params.SEARCH.items() if name != "cls_arch"}  # and so the default, simple
     assert "hidden" not in params.suggest(optuna.trial.FixedTrial(values), space, args)
 
