@@ -21,9 +21,10 @@ from qc import ranges
 from report import head, section, table
 
 VALUE = "Validation AUC"
-COLUMNS = ("number", "value", "datetime_start", "datetime_complete", "duration", "params", "user_attrs", "state")
+COLUMNS = ("number", "value", "datetime_start", "datetime_complete", "duration")
 BEST = 10  # trials of a split's table
-FEW = 50  # complete trials below which importances are said to be rough: Optuna advises five in the best tenth
+ENOUGH, FEW = 5, 50  # complete trials below which there are no importances; below which they are called rough: Optuna
+# advises five in the best tenth
 HEIGHT, SLICE_HEIGHT = 320, 250  # pixels
 STATES = {  # name shown, why trials are in that state where they do not say it themselves
     TrialState.COMPLETE: ("complete", ""), TrialState.PRUNED: ("pruned", "by the pruner"),
@@ -44,16 +45,16 @@ TEMPLATE = go.layout.Template(layout={
 # ---------------------------------------------------------------- results as a table
 
 def write_results(path, study):
-    """optuna_results_splitS.csv: a row a trial, params_NAME, user_attrs_NAME; what a trial does not have is empty."""
-    study = snapshot(study)
+    """optuna_results_splitS.csv: a row a trial; what a trial does not have is empty.
+
+    As Optuna's trials_dataframe writes it, but for whole numbers that only some trials have: 128, not 128.0.
+    """
     trials = study.get_trials(deepcopy=False)
-    rows = study.trials_dataframe(COLUMNS) if trials else pd.DataFrame(
-        columns=[name for name in COLUMNS if name not in ("params", "user_attrs")])
-    for kind in ("params", "user_attrs"):  # as they were drawn: pandas makes 128 with gaps 128.0
-        for name in {name for trial in trials for name in getattr(trial, kind)}:
-            values = [getattr(trial, kind).get(name) for trial in trials]
-            rows[f"{kind}_{name}"] = pd.Series(values, index=rows.index, dtype=object)
-    write_csv(rows, path)
+    columns = {name: [getattr(trial, name) for trial in trials] for name in COLUMNS}
+    for kind in ("params", "user_attrs"):
+        for name in sorted({name for trial in trials for name in getattr(trial, kind)}):
+            columns[f"{kind}_{name}"] = pd.Series([getattr(trial, kind).get(name) for trial in trials], dtype=object)
+    write_csv(pd.DataFrame(columns | {"state": [trial.state.name for trial in trials]}), path)
 
 
 def snapshot(study):
@@ -198,8 +199,9 @@ def intermediate(study, trials):
 def importances(study, ranked):
     """How far the best tenth of the trials differs from all of them in each parameter."""
     name, drawn = "Importances", parameters(ranked)
-    if len(ranked) < 2 or not drawn:
-        return plot(name, f"They need two complete trials; there {'is one' if ranked else 'are none'}.")
+    if len(ranked) < ENOUGH or not drawn:
+        return plot(name, f"They need {ENOUGH} complete trials, and parameters that were drawn; complete: "
+                          f"{len(ranked)}.")
     found = optuna.importance.get_param_importances(study, normalize=False)
     if not any(found.values()):
         return plot(name, f"The {len(ranked)} complete trials do not tell the parameters apart.")
