@@ -7,6 +7,7 @@ import sys
 from files import InputError
 
 EXIT_DONE, EXIT_SOME_FAILED, EXIT_BAD_INPUT = 0, 1, 2
+_NOT_GIVEN = object()
 
 
 class Parser(argparse.ArgumentParser):
@@ -15,6 +16,16 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, doc):
         """`doc` is the script's `__doc__`: one line of what it does, then the commands to run it."""
         super().__init__(description=doc, formatter_class=_HelpFormatter, allow_abbrev=False)
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse's; with --params or --space, `given` lists the names that were given on the command line."""
+        names = dict.fromkeys(action.dest for action in self._actions if action.dest != "help")
+        if not names.keys() & {"params", "space"}:
+            return super().parse_known_args(args, namespace)
+        parsed, rest = super().parse_known_args(args, argparse.Namespace(**dict.fromkeys(names, _NOT_GIVEN)))
+        given = [name for name in names if getattr(parsed, name) is not _NOT_GIVEN]
+        defaults = {name: self.get_default(name) for name in names if name not in given}
+        return argparse.Namespace(**vars(parsed) | defaults, given=given), rest
 
     def error(self, message):
         self.exit(EXIT_BAD_INPUT, f"error: {message} (see {self.prog} --help)\n")
@@ -97,8 +108,8 @@ def add_device_arguments(parser, compile=False):
     return group
 
 
-def add_input_arguments(parser):
-    group = parser.add_argument_group("network input")
+def add_input_arguments(parser, note=""):
+    group = parser.add_argument_group(f"network input{note}")
     group.add_argument("--image_size", nargs="+", type=side_or_auto, default=[310], metavar="PIXELS",
                        help="frame of the network, after --pool: a side, rows and columns, or auto: the smallest "
                             "box of multiples of 32 that holds every training body and --margin (default: 310)")
@@ -116,8 +127,8 @@ def add_input_arguments(parser):
     return group
 
 
-def add_model_arguments(parser):
-    group = parser.add_argument_group("model")
+def add_model_arguments(parser, note=""):
+    group = parser.add_argument_group(f"model{note}")
     group.add_argument("--cls_arch", default="simple", choices=("simple", "complex"),
                        help="head: Linear, or Linear-ReLU-Dropout-Linear")
     group.add_argument("--hidden", type=positive_int, default=256, metavar="UNITS", help="of the complex head")
@@ -129,15 +140,23 @@ def add_model_arguments(parser):
     exclusive = group.add_mutually_exclusive_group()
     exclusive.add_argument("--transfer_learning", action="store_true", help="train the head only")
     exclusive.add_argument("--finetune", action="store_true", help="train layer4 and the head only")
-    group.add_argument("--cached_placements", type=natural_int, default=1, metavar="K",
-                       help="of these two: compute the frozen layers for K random placements and augmentations of each "
-                            "image and take them in turn; 0: new ones in every epoch, at full cost")
+    add_cache_argument(group)
     return group
 
 
-def add_training_arguments(parser):
-    group = parser.add_argument_group("training")
-    group.add_argument("--nepochs", type=positive_int, default=40, metavar="N", help="epochs at most")
+def add_cache_argument(group):
+    group.add_argument("--cached_placements", type=natural_int, default=1, metavar="K",
+                       help="with frozen layers: compute them for K random placements and augmentations of each image "
+                            "and take them in turn; 0: new ones in every epoch, at full cost")
+
+
+def add_training_arguments(parser, nepochs=40, note=""):
+    group = parser.add_argument_group(f"training{note}")
+    group.add_argument("--nepochs", type=positive_int, default=nepochs, metavar="N", help="epochs at most")
+    group.add_argument("--early_stopping", action="store_true",
+                       help="stop after --patience epochs without 0.001 more validation AUC")
+    group.add_argument("--patience", type=positive_int, default=5, metavar="EPOCHS", help="of --early_stopping")
+    group.add_argument("--seed", type=natural_int, default=0, help="of every random choice, with split, run and epoch")
     group.add_argument("--batch_size", type=positive_int, default=50, metavar="N", help="images per step, at most")
     group.add_argument("--optimizer", default="sgd", choices=("sgd", "adam", "adamw"),
                        help="sgd: with Nesterov momentum")
@@ -152,28 +171,77 @@ def add_training_arguments(parser):
     group.add_argument("--lr_anneal", type=positive_int, default=15, metavar="EPOCHS", help="of --lr_schedule step")
     group.add_argument("--warmup_epochs", type=natural_int, default=0, metavar="N",
                        help="let the learning rate rise linearly first (onecycle: 0 means 30 %% of the epochs)")
-    group.add_argument("--early_stopping", action="store_true",
-                       help="stop after --patience epochs without 0.001 more validation AUC")
-    group.add_argument("--patience", type=positive_int, default=5, metavar="EPOCHS", help="of --early_stopping")
     group.add_argument("--augm", type=int, default=0, choices=(0, 1, 2, 3, 4, 5, 12, 14, 34, 45), metavar="CODE",
                        help="augmentation: 0 none, 1 flip along either axis, 2 turn by multiples of 90 degrees, 3 left-"
                             "right flip, 4 intensity x U(0.85, 1.15), 5 noise (0.1 SUV); 12, 14, 34, 45: both digits")
-    group.add_argument("--balance", action="store_true", help="weigh the loss by the classes of the training split")
-    group.add_argument("--oversample", action="store_true", help="repeat the rarer class's images till it has as many")
+    group.add_argument("--balance", action=argparse.BooleanOptionalAction, default=False,
+                       help="weigh the loss by the classes of the training split")
+    group.add_argument("--oversample", action=argparse.BooleanOptionalAction, default=False,
+                       help="repeat the rarer class's images till it has as many")
     group.add_argument("--label_smoothing", type=_fraction, default=0.0, metavar="S", help="targets S/2 and 1 - S/2")
     group.add_argument("--ema", type=_fraction, metavar="DECAY",
                        help="validate and keep an exponential moving average of the weights, for example 0.99 a step")
     group.add_argument("--eval_train", action="store_true",
                        help="log the training set as evaluated after the epoch (LARS), not as met in training: a "
                             "second pass")
-    group.add_argument("--seed", type=natural_int, default=0, help="of every random choice, with split, run and epoch")
     return group
+
+
+def search_parser(doc, study, trials, nepochs, finetuning=False):
+    """A Parser with the arguments of optun.py, or of optuna_finetuning.py.
+
+    Args:
+        study (str): the studies' name.
+        trials (int), nepochs (int): how many of each there are by default.
+    """
+    parser = Parser(doc)
+    group = parser.add_argument_group("search")
+    group.add_argument("--splits", nargs=2, type=natural_int, default=[0, 19], metavar=("A", "B"),
+                       help="first and last split, both included: one study each (default: 0 19)")
+    group.add_argument("--trials", type=positive_int, default=trials, metavar="N",
+                       help="finished trials (complete or pruned) that each study is to have, those of earlier and of "
+                            "other processes included")
+    group.add_argument("--timeout", type=_positive_float, metavar="SECONDS", help="start no trial after this time")
+    group.add_argument("--space", metavar="FILE.json",
+                       help='changes to the search space: {"lr": {"low": 1e-4, "high": 1e-2, "log": true}, '
+                            '"batch_size": [16, 32], "optimizer": "adam", "dropout": null}: a range, choices, a '
+                            "fixed value, the default below")
+    group.add_argument("--sampler", default="tpe", choices=("tpe", "random", "cmaes"),
+                       help="how parameters are proposed; cmaes draws choices at random")
+    group.add_argument("--pruner", default="median", choices=("median", "hyperband", "none"),
+                       help="how trials are given up early")
+    group.add_argument("--storage", metavar="URL",
+                       help="database of the studies, as Optuna takes it: postgresql://user@host/name for several "
+                            "machines (default: sqlite, optuna.db in --output)")
+    group.add_argument("--study", default=study, metavar="NAME", help="the studies are called NAME_splitS")
+    group.add_argument("--heartbeat", type=positive_int, default=30, metavar="SECONDS",
+                       help="a worker that was not heard of for three times as long is taken for dead and its trial "
+                            "is done again")
+    group.add_argument("--output", default="results", metavar="DIR", help="where tables and report go")
+    add_data_arguments(parser)
+    if finetuning:
+        group = parser.add_argument_group("start")
+        group.add_argument("--chptfolder", default="results", metavar="DIR",
+                           help="folder of checkpoints and best_run.csv: each split starts from its own best")
+        group.add_argument("--mode", choices=("transfer_learning", "finetune", "full_retrain"),
+                           help="train the head only, layer4 and the head, or everything (default: searched)")
+        add_cache_argument(group)
+    fixed = " (what is given is fixed for all trials; else the space or, beyond it, the default)"
+    add_input_arguments(parser, " (default: that of the checkpoint)" if finetuning else "")
+    if not finetuning:
+        add_model_arguments(parser, fixed)
+    add_training_arguments(parser, nepochs, fixed)
+    add_device_arguments(parser)
+    return parser
 
 
 def training_parser(doc, output="results"):
     """A Parser with all of train.py's arguments."""
     parser = Parser(doc)
-    add_run_arguments(parser, output)
+    group = add_run_arguments(parser, output)
+    group.add_argument("--params", metavar="FILE",
+                       help="best_params_summary.csv of optun.py or optuna_finetuning.py: each split's row takes the "
+                            "place of the defaults below; arguments given here win over it")
     add_data_arguments(parser)
     add_input_arguments(parser)
     add_model_arguments(parser)

@@ -5,7 +5,6 @@ import time
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
@@ -95,6 +94,10 @@ class Position:
     best: dict = field(default_factory=lambda: {"epoch": 0, "value": float("-inf"), "auc": float("nan")})
 
 
+class NotFinite(InputError):
+    """The loss became infinite or NaN."""
+
+
 class Interrupted(Exception):
     """A signal came: the run's state is to be saved."""
 
@@ -131,6 +134,11 @@ class Binary:
         return scan_metrics(self.scans[index], self.y_true[index], probabilities(outputs[:, :2]))
 
 
+def build_binary(args, table, train, device):
+    """The Binary of --balance and --label_smoothing."""
+    return Binary(table, train, device, args.balance, args.label_smoothing)
+
+
 def probabilities(logits):
     """(n, 2) logits -> (n,) float64 probability of Deauville 4-5: softmax, class 1."""
     logits = torch.from_numpy(np.asarray(logits)).double()
@@ -139,10 +147,12 @@ def probabilities(logits):
 
 def scan_metrics(scan_ids, y_true, y_score):
     """AUC, and balanced error, false positive and false negative rate at 0.5, of the scans' mean over their views."""
-    scans = pd.DataFrame({"scan": scan_ids, "y": y_true, "p": y_score}).groupby("scan").mean()
-    y, positive = scans["y"].to_numpy().astype(int), scans["p"].to_numpy() >= THRESHOLD
+    scan = np.unique(np.asarray(scan_ids), return_inverse=True)[1]
+    views = np.bincount(scan)
+    y, p = np.bincount(scan, y_true).astype(int) // views, np.bincount(scan, y_score) / views
+    positive = p >= THRESHOLD
     fpr, fnr = positive[y == 0].mean(), (~positive[y == 1]).mean()
-    return {"auc": delong(y, scans["p"])[0], "ber": (fpr + fnr) / 2, "fpr": fpr, "fnr": fnr}
+    return {"auc": delong(y, p)[0], "ber": (fpr + fnr) / 2, "fpr": fpr, "fnr": fnr}
 
 
 # ---------------------------------------------------------------- one pass
@@ -330,7 +340,7 @@ def run_epoch(trainer, feed, task, sets, args, seed, position, after_batch=None,
         outputs, _ = evaluate(trainer.kept(), feed, train, args.batch_size, trainer.amp, "training set", check)
     val_outputs, _ = evaluate(trainer.kept(), feed, val, args.batch_size, trainer.amp, check=check)
     if not (np.isfinite(outputs).all() and np.isfinite(val_outputs).all()):
-        raise InputError(f"the loss is not finite in epoch {seed[-1]}; lower --lr {args.lr}")
+        raise NotFinite(f"the loss is not finite in epoch {seed[-1]}; lower --lr {args.lr}")
     rows = {}
     for name, out, index in (("train", outputs, order), ("validation", val_outputs, val)):
         loss = task.loss(torch.from_numpy(out).to(feed.device), index).cpu().double().mean().item()
@@ -340,7 +350,10 @@ def run_epoch(trainer, feed, task, sets, args, seed, position, after_batch=None,
 
 @contextlib.contextmanager
 def deferred_signals():
-    """Within: a first SIGINT or SIGTERM is only put on the list that this yields; a second one takes effect at once."""
+    """Within: a first SIGINT or SIGTERM is only put on the list that this yields; a second one takes effect at once.
+
+    Left by an exception, it takes effect then: whoever handles the exception shall not go on.
+    """
     received, handlers = [], {}
 
     def note(signum, frame):
@@ -353,6 +366,15 @@ def deferred_signals():
         handlers[signum] = signal.signal(signum, note)
     try:
         yield received
+    except BaseException:
+        _restore(handlers)
+        if received:
+            signal.raise_signal(received[0])
+        raise
     finally:
-        for signum, handler in handlers.items():
-            signal.signal(signum, handler)
+        _restore(handlers)
+
+
+def _restore(handlers):
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)

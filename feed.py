@@ -8,6 +8,7 @@ from utils import autocast
 
 MIDDLE = "middle"  # of the frame: the placement of evaluation
 RESERVE = 0.8  # of the free memory, for cached features
+FILL_BATCH = 32  # images at a time; a constant, so that the features are the same bits for every --batch_size
 
 
 def batch_indices(n, batch_size):
@@ -75,6 +76,30 @@ class Images:
         return eval_batch(self.bodies, index, self.given.frame, self.given.norm)
 
 
+class NoRoom(InputError):
+    """Features of frozen layers do not fit into memory."""
+
+
+class FeatureCache(dict):
+    """Features that several runs over one split's images and one backbone share, in the order of their last use."""
+
+    def __getitem__(self, key):
+        value = self.pop(key)
+        self[key] = value
+        return value
+
+    def free(self, need, device, keep):
+        """Free memory of the device, bytes, after those that were not used for longest went until `need` bytes fit.
+
+        What is in `keep` (set of keys) stays.
+        """
+        while need > RESERVE * (free := available_memory(device)) and (others := [k for k in self if k not in keep]):
+            del self[others[0]]
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+        return free
+
+
 class Features:
     """The output of a frozen backbone, computed once per placement of each image and kept; placements come in turn.
 
@@ -83,45 +108,51 @@ class Features:
         model (utils.ResNet34), start (int): its features[:start] is frozen.
         placements (int): how many epochs have placements of their own; later ones take these in turn.
         seed (tuple of int): of the placements.
-        cache (dict): where the features lie; a dict that several runs of one backbone and seed share spares the rest.
+        cache (FeatureCache): where the features lie; one that several runs of one backbone and seed share spares the
+            rest. Each lies under (start, its placement).
         check: called between batches; may raise to stop.
     """
 
-    def __init__(self, images, model, start, placements, batch_size, amp, seed, cache=None, check=None):
+    def __init__(self, images, model, start, placements, amp, seed, cache=None, check=None):
         self.images, self.model, self.start, self.device = images, model, start, images.device
-        self.placements, self.batch_size, self.amp, self.seed = placements, batch_size, amp, seed
-        self.cache, self.check = {} if cache is None else cache, check or (lambda: None)
+        self.placements, self.amp, self.seed = placements, amp, seed
+        self.cache, self.check, self.used = FeatureCache() if cache is None else cache, check or (lambda: None), set()
 
     def begin(self, order, seed):
         placement = (seed[-1] - 1) % self.placements
         self.key, self.order = (self.images.augm, placement), order
-        if self.key not in self.cache:
+        if (self.start, self.key) not in self.cache:
             train = np.unique(order)
             self.images.begin(train, (*self.seed, placement))
             self._fill(self.key, train, self.images.batch, f"frozen layers, placement {placement + 1}")
 
     def batch(self, positions, mine=slice(None)):
-        rows, features = self.cache[self.key]
+        rows, features = self._cached(self.key)
         return features[rows[self.order[positions[mine]]]]
 
     def prepare(self, index):
-        rows = self.cache[MIDDLE][0] if MIDDLE in self.cache else np.full(len(self.images.bodies.names), -1)
-        missing = index[rows[index] < 0]
+        missing = index[self._cached(MIDDLE)[0][index] < 0]
         if len(missing):
             self._fill(MIDDLE, missing, lambda positions: self.images.middle(missing[positions]), "frozen layers")
 
     def middle(self, index):
-        rows, features = self.cache[MIDDLE]
+        rows, features = self._cached(MIDDLE)
         return features[rows[index]]
+
+    def _cached(self, key):
+        """(row of each image or -1, (n, ...) features or None)."""
+        key = self.start, key
+        self.used.add(key)
+        return self.cache[key] if key in self.cache else (np.full(len(self.images.bodies.names), -1), None)
 
     @torch.no_grad()
     def _fill(self, key, index, batch, description):
-        """Compute the images `index` and add them to cache[key]: (row of each image or -1, (n, ...) features)."""
+        """Compute the images `index` and add them to those of `key`."""
         self.model.eval()
-        rows, old = self.cache.get(key, (np.full(len(self.images.bodies.names), -1), None))
+        rows, old = self._cached(key)
         done, features = 0 if old is None else len(old), None
         with progress(None, description, "image", len(index)) as bar:
-            for positions in batch_indices(len(index), self.batch_size):
+            for positions in batch_indices(len(index), FILL_BATCH):
                 with autocast(self.device, self.amp):
                     x = self.model.features[:self.start](batch(positions).contiguous(memory_format=torch.channels_last))
                 if features is None:
@@ -133,12 +164,13 @@ class Features:
                 self.check()
         rows = rows.copy()
         rows[index] = done + np.arange(len(index))
-        self.cache[key] = rows, features
+        self.cache[self.start, key] = rows, features
 
     def _room(self, x, n):
-        """The shape of n features like those of the batch x. Raises InputError where they do not fit into memory."""
-        need, free = x[0].numel() * x.element_size() * n, available_memory(self.device)
+        """The shape of n features like those of the batch x. Raises NoRoom where they do not fit into memory."""
+        need = x[0].numel() * x.element_size() * n
+        free = self.cache.free(need, self.device, self.used)
         if need > RESERVE * free:
-            raise InputError(f"the frozen layers' output of {n} images needs {need / 1e9:.1f} GB, {free / 1e9:.1f} are "
-                             "free; --cached_placements 0 computes it in every epoch")
+            raise NoRoom(f"the frozen layers' output of {n} images needs {need / 1e9:.1f} GB, {free / 1e9:.1f} are "
+                         "free; --cached_placements 0 computes it in every epoch")
         return (n, *x.shape[1:])

@@ -151,13 +151,13 @@ def refused_list(rows):
     names = ("Lines", "Attribute", "Reason", "Remedy")
     head = "".join(f"<th>{name}</th>" for name in names)
     body = "".join("<tr>" + "".join(f"<td data-name='{name}'>{escape(text)}</td>" for name, text in zip(
-        names, (_ranges(numbers), *refusal), strict=True)) + "</tr>\n" for refusal, numbers in lines.items())
+        names, (ranges(numbers), *refusal), strict=True)) + "</tr>\n" for refusal, numbers in lines.items())
     return (f"<h2 id='refused'>Refused: {len(rows)}</h2>\n<p>These studies and files give no SUV that can be trusted, "
             "so no image. Their folders and values are in errors.csv, at the lines given here.</p>\n"
             f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n")
 
 
-def _ranges(numbers):
+def ranges(numbers):
     """[2, 3, 4, 7] -> "2-4, 7"."""
     known = set(numbers)
     starts = [n for n in numbers if n - 1 not in known]

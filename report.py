@@ -50,7 +50,7 @@ def write_report(path, metrics, figures, disagreement, flow, settings, ensembles
         disagreement (DataFrame): disagreement.csv; flow, settings: of provenance.cohort_flow and models_settings.
         ensembles (dict): key of `metrics` -> name.
     """
-    parts = [HEAD.format(title="Deauville 4–5 against 1–3: evaluation"), *heading(metrics),
+    parts = [head("Deauville 4–5 against 1–3: evaluation"), *heading(metrics),
              results(metrics, ensembles), operating_points(metrics, ensembles), calibration(metrics, ensembles),
              *figure_parts(figures), views_and_models(metrics, ensembles), subgroup_tables(metrics, ensembles),
              disagreement_part(metrics, disagreement, ensembles), cohort(metrics, flow), models_part(metrics, settings),
@@ -266,7 +266,7 @@ def tripod(metrics, flow, settings):
 
 def write_comparison(path, result, pairs):
     """compare.html. result: compare.json; pairs: (pair, rows of test, difference, p, p by Holm, detail as texts)."""
-    parts = [HEAD.format(title="Comparison of ensembles"), "<h1>Comparison of ensembles</h1>\n",
+    parts = [head("Comparison of ensembles"), "<h1>Comparison of ensembles</h1>\n",
              "<p class='notice'><b>For research use only.</b></p>\n"]
     parts += [f"<p class='notice loud'><b>{escape(line)}</b></p>\n" for line in result["notices"]]
     patients = f" of {result['n_patients']} patients" if result["n_patients"] is not None else ""
@@ -288,6 +288,12 @@ def write_comparison(path, result, pairs):
 
 
 # ---------------------------------------------------------------- HTML
+
+def head(title, style="", scripts=False):
+    """A page up to its <main>: with more CSS, and allowed to run the scripts that stand in it (never to load any)."""
+    policy = "script-src 'unsafe-inline'; img-src data: blob:" if scripts else "img-src data:"
+    return HEAD.format(title=escape(title), style=style, policy=policy)
+
 
 def anchor(name):
     return name.lower().replace(" ", "-").replace("+", "-")
@@ -327,7 +333,7 @@ HEAD = """<!DOCTYPE html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; {policy}; style-src 'unsafe-inline'">
 <title>{title}</title>
 <style>
 :root {{ --line: #8886; --mark: #a34a00; --soft: #8881; }}
@@ -359,7 +365,7 @@ figcaption {{ font-size: .87rem; max-width: 60ch; }}
  tr {{ break-inside: avoid; }}
  .figures {{ grid-template-columns: 1fr 1fr; }} th, td {{ padding-right: .35rem; }}
 }}
-</style>
+{style}</style>
 </head>
 <body>
 <main>

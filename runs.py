@@ -8,10 +8,11 @@ import torch
 import arguments
 import engine
 import parallel
+import params
 import record
 import utils
 from dataset import NORMS, choose_frame, data_hash, fit_bodies, norm_constants, read_bodies
-from feed import Features, Images, batch_indices, epoch_order
+from feed import Features, Images, batch_indices, epoch_order, step_seed
 from files import InputError
 from manifest import check_classes, report_views, views_of
 
@@ -27,30 +28,24 @@ def train_all(args, read_table, build_model, build_task):
     Returns:
         int or None: the exit code.
     """
-    size = arguments.image_size(args.image_size)
+    of_split = {split: params.of_split(args, split, say) for split in args.split_index}
     utils.set_threads(args.threads)
     device = parallel.start(utils.choose_device(args.device))
     amp = utils.choose_amp(args.amp, device)
-    if args.batch_size < parallel.world():
-        raise InputError(f"--batch_size {args.batch_size}: no image for some of the {parallel.world()} processes")
+    for each in of_split.values():
+        arguments.image_size(each.image_size)
+        if each.batch_size < parallel.world():
+            raise InputError(f"--batch_size {each.batch_size}: no image for some of the {parallel.world()} processes")
     asked = [(split, run) for split in args.split_index for run in args.run]
-    results = {pair: parallel.from_main(find_result(args, *pair)) for pair in asked}
+    results = {pair: parallel.from_main(find_result(of_split[pair[0]], *pair)) for pair in asked}
     splits = sorted({split for (split, run), result in results.items() if result is None})
     if splits:
-        table = read_table(args, splits)
+        cohort = Cohort(args, read_table, splits, device, amp)
         for split in splits:
-            check_classes(args.data, table, split)
-        used = (table[[f"split{split}" for split in splits]] != "test").any(axis=1)
-        table = table[used].reset_index(drop=True)
-        say(report_views(table) or f"{table['scan_id'].nunique()} scans, {len(table)} images")
-        bodies = read_bodies(table, arguments.images_folder(args), args.pool)
-        say(f"device {device}, {str(amp or torch.float32).removeprefix('torch.')}"
-            + f", {parallel.world()} processes" * (parallel.world() > 1))
-        for split in splits:
-            mine = np.flatnonzero(table[f"split{split}"] != "test")
-            data = Split(args, table.iloc[mine].reset_index(drop=True), bodies.subset(mine), split, size, device)
+            data = cohort.split(of_split[split], split)
             for run in [run for (s, run), result in results.items() if s == split and result is None]:
-                results[split, run] = train_run(args, data, run, amp, build_model, build_task, len(asked) > 1)
+                results[split, run] = train_run(of_split[split], data, run, amp, build_model, build_task,
+                                                len(asked) > 1)
     print_summary(args, results)
     parallel.stop()
     failed = sum(result.get("failed", False) for result in results.values())
@@ -83,6 +78,33 @@ def find_result(args, split, run):
                          "--overwrite trains it again, or give another --run or --output")
     return {"epochs": "", "best_epoch": content["epoch"], "auc": float(content["auc"]), "seconds": "",
             "ended": "finished before"}
+
+
+class Cohort:
+    """The manifest and the images of several splits' training and validation sets, each image read once.
+
+    Test rows are dropped before an image is read.
+    """
+
+    def __init__(self, args, read_table, splits, device, amp):
+        table = read_table(args, splits)
+        for split in splits:
+            check_classes(args.data, table, split)
+        used = (table[[f"split{split}" for split in splits]] != "test").any(axis=1)
+        self.table, self.device = table[used].reset_index(drop=True), device
+        self.folder, self.pool, self.bodies = arguments.images_folder(args), None, None
+        say(report_views(self.table) or f"{self.table['scan_id'].nunique()} scans, {len(self.table)} images")
+        say(f"device {device}, {str(amp or torch.float32).removeprefix('torch.')}"
+            + f", {parallel.world()} processes" * (parallel.world() > 1))
+
+    def split(self, args, split):
+        """The Split of a number; reads the images, should they not be there with this --pool."""
+        if self.pool != args.pool:
+            self.bodies, self.pool = None, args.pool
+            self.bodies = read_bodies(self.table, self.folder, args.pool)
+        mine = np.flatnonzero(self.table[f"split{split}"] != "test")
+        return Split(args, self.table.iloc[mine].reset_index(drop=True), self.bodies.subset(mine), split,
+                     arguments.image_size(args.image_size), self.device)
 
 
 class Split:
@@ -119,7 +141,7 @@ def train_run(args, data, run, amp, build_model, build_task, several):
     """Train or go on with one run -> dict of its row in the summary; a failure among several runs is such a row too."""
     start = time.monotonic()
     try:
-        torch.manual_seed(int(np.random.SeedSequence((args.seed, data.split, run)).generate_state(1)[0]))
+        torch.manual_seed(step_seed((args.seed, data.split), run))
         model, settings = build_model(args)
         trainer, feed, task = prepare(args, data, amp, model, build_task)
         recorder = record.Recorder(args, data.split, run,
@@ -148,7 +170,7 @@ def prepare(args, data, amp, model, build_task, cache=None):
     Args:
         data (Split): the images.
         model (utils.ResNet34): as built.
-        cache (dict): of feed.Features, to share between runs of one backbone.
+        cache (feed.FeatureCache): to share between runs on these images that start from the same backbone.
     """
     if args.checkpoint:
         utils.load_weights(model, args.checkpoint)
@@ -170,8 +192,7 @@ def prepare(args, data, amp, model, build_task, cache=None):
                              torch.amp.GradScaler(data.device.type, enabled=amp is torch.float16), ema)
     feed, start = Images(data.bodies, data.given, args.augm), utils.first_trained(model)
     if start and args.cached_placements:
-        feed = Features(feed, model, start, args.cached_placements, args.batch_size, amp, (args.seed, data.split),
-                        cache)
+        feed = Features(feed, model, start, args.cached_placements, amp, (args.seed, data.split), cache)
     return trainer, feed, task
 
 

@@ -3,6 +3,7 @@
 python train.py --split_index 0 --run 1 --output results --cls_arch complex --optimizer sgd --lr 0.01 --early_stopping
 python train.py --split_index 0-19 --run 1 2 --output results --weights none --image_size auto --pool 2   # a sweep
 python train.py --split_index 0-19 --run 1 2 --output results --weights none --image_size auto --pool 2 --resume
+python train.py --params results/best_params_summary.csv --split_index 0 --output results    # the best of optun.py
 torchrun --nproc_per_node 4 train.py --split_index 0 --run 1 --output results    # on four GPUs, or CPU processes
 
 Writes convergence_splitS_runR.csv and .png, and checkpoint_splitS_runR.pth (the best validation epoch) to --output.
@@ -26,13 +27,10 @@ def main(args):
         return read_manifest(args.data, splits)
 
     def build_model(args):
-        settings = {name: getattr(args, name) for name in ("cls_arch", "hidden", "dropout")}
+        settings = utils.head_settings(args)
         return utils.ResNet34(**settings), settings
 
-    def build_task(args, table, train, device):
-        return engine.Binary(table, train, device, args.balance, args.label_smoothing)
-
-    return runs.train_all(args, read_table, build_model, build_task)
+    return runs.train_all(args, read_table, build_model, engine.build_binary)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """ResNet34 for one-channel MIPs, optimizers, schedules, early stopping, checkpoints."""
+import functools
 import pickle
 from pathlib import Path
 from urllib.error import URLError
@@ -27,14 +28,12 @@ class ResNet34(nn.Module):
         cls_arch (str): "simple": fc = Linear(512, 2); "complex": fc = Linear, ReLU, Dropout, Linear.
         hidden (int): units between the two layers of the complex head.
         dropout (float): of the complex head.
+        features (nn.Sequential): a `random_features` to take; None: a new one.
     """
 
-    def __init__(self, cls_arch="simple", hidden=256, dropout=0.5):
+    def __init__(self, cls_arch="simple", hidden=256, dropout=0.5, features=None):
         super().__init__()
-        net = torchvision.models.resnet34(weights=None, zero_init_residual=True)
-        net.conv1 = Float32Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
-        nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
-        self.features = nn.Sequential(*list(net.children())[:-1])
+        self.features = random_features() if features is None else features
         if cls_arch == "simple":
             self.fc = nn.Linear(FEATURES, 2)
         else:
@@ -94,6 +93,19 @@ class Float32Sum(nn.Module):
         block = self.block
         residual = block.bn2(block.conv2(block.relu(block.bn1(block.conv1(x)))))
         return block.relu(x.float() + residual)
+
+
+def random_features():
+    """ResNet34 but for its last layer, with random weights: the `features` of ResNet34."""
+    net = torchvision.models.resnet34(weights=None, zero_init_residual=True)
+    net.conv1 = Float32Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(*list(net.children())[:-1])
+
+
+def head_settings(args):
+    """Of the arguments, those that ResNet34 takes."""
+    return {name: getattr(args, name) for name in ("cls_arch", "hidden", "dropout")}
 
 
 class Dropout(nn.Dropout):
@@ -313,13 +325,17 @@ def load_model(path):
 
 def load_weights(model, path):
     """Start the model from a checkpoint of this toolkit or of LARS; a head of another shape stays random, named."""
-    trained, _ = load_model(path)
-    state = trained.state_dict()
+    state = _trained_weights(str(path), Path(path).stat().st_mtime_ns if Path(path).exists() else None)
     own = model.state_dict()
     left = [name for name in own if name not in state or state[name].shape != own[name].shape]
     model.load_state_dict({name: state[name] for name in own if name not in left}, strict=False)
     if left and parallel.is_main():
         print(f"{path}: left random, since the checkpoint has another head: {', '.join(left)}")
+
+
+@functools.lru_cache(maxsize=1)  # a sweep or a search starts many runs from one checkpoint
+def _trained_weights(path, changed):
+    return load_model(path)[0].state_dict()
 
 
 def run_file(folder, kind, split, run):

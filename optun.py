@@ -1,0 +1,28 @@
+"""Search architecture and training of the binary network: one Optuna study per data split.
+
+python optun.py --output results
+python optun.py --splits 0 0 --trials 40 --weights none --image_size auto --pool 2 --augm 4 --output results
+python optun.py --space space.json --storage postgresql://user@host/optuna --output results    # on any number of hosts
+python train.py --params results/best_params_summary.csv --split_index 0 --output results    # then trains the winner
+
+The objective is the validation AUC (scans, mean over the views) of a trial's best epoch; test rows are not read. The
+same command again goes on to --trials finished trials; started twice, both work on the same studies. Writes
+optuna_results_splitS.csv, best_params_summary.csv and optuna_report.html to --output.
+"""
+import arguments
+from arguments import run_script
+
+
+def get_args_parser():
+    return arguments.search_parser(__doc__, "optun", trials=20, nepochs=10)
+
+
+def main(args):
+    import params
+    import search
+
+    return search.search(args, params.SEARCH, dict.fromkeys(search.asked_splits(args), params.fixed_args(args)))
+
+
+if __name__ == "__main__":
+    run_script(get_args_parser, main)

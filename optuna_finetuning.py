@@ -1,0 +1,33 @@
+"""Search how to fine-tune each data split's own best checkpoint: one Optuna study per split.
+
+python optuna_finetuning.py --chptfolder results --output results
+python optuna_finetuning.py --splits 0 4 --chptfolder results --mode transfer_learning --trials 30 --output results
+python train.py --params results/best_params_finetuning_summary.csv --split_index 0 --output finetuned    # the winner
+
+Each split starts from its checkpoint in --chptfolder, by best_run.csv, with that checkpoint's head and network input;
+`mode` is transfer_learning (head only), finetune (layer4 and head) or full_retrain. Otherwise as optun.py. Writes
+optuna_resultsfinetuning_splitS.csv, best_params_finetuning_summary.csv and optuna_finetuning_report.html to --output.
+"""
+import arguments
+from arguments import run_script
+
+
+def get_args_parser():
+    return arguments.search_parser(__doc__, "finetuning", trials=10, nepochs=12, finetuning=True)
+
+
+def main(args):
+    import params
+    import prediction
+    import search
+
+    best, missing = prediction.find_runs(args.chptfolder, search.asked_splits(args))
+    starts = {split: search.from_checkpoint(args, split, row) for split, row in best.items()}
+    code = search.search(args, params.FINETUNING, starts, "finetuning")
+    for split in missing:
+        print(f"split {split}: no model in {args.chptfolder}/best_run.csv")
+    return arguments.EXIT_SOME_FAILED if missing else code
+
+
+if __name__ == "__main__":
+    run_script(get_args_parser, main)
