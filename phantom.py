@@ -284,10 +284,12 @@ def serialise(dataset, habits):
     data = buffer.getvalue()
     places = []
     for keyword, text in PLACEHOLDERS.items():
-        found = data.find(text.encode())
+        # some UID has the text of the placeholder in its number: look for the whole one
+        whole = str(dataset.SOPInstanceUID) if keyword == "SOPInstanceUID" else text
+        found = data.find(whole.encode())
         while found >= 0:
-            places.append((keyword, found, len(text)))
-            found = data.find(text.encode(), found + 1)
+            places.append((keyword, found + len(whole) - len(text), len(text)))
+            found = data.find(whole.encode(), found + 1)
     if len(places) != len(PLACEHOLDERS) + 1:  # the SOP instance UID is in the file meta information too
         raise RuntimeError(f"placeholders found in the template: {places}")
     return bytearray(data), places
