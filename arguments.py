@@ -170,6 +170,33 @@ def add_training_arguments(parser):
     return group
 
 
+def add_site_arguments(parser):
+    group = parser.add_argument_group("lesion site")
+    group.add_argument("--lambda_loc", type=_not_negative_float, default=1.0, metavar="LAMBDA",
+                       help="weight of the site's loss beside the binary one")
+    group.add_argument("--detach_loc", action="store_true", help="the site head does not move the backbone")
+    group.add_argument("--loc_on", default="positive", choices=("positive", "all"),
+                       help="site loss on positive scans only (51 is neither trained nor scored), or on all, with 51, "
+                            "no lesion, as a class")
+    group.add_argument("--loc_balance", action="store_true", help="weigh the sites by their rarity in the training "
+                       "split")
+    group.add_argument("--loc_smoothing", type=_fraction, default=0.0, metavar="S", help="label smoothing of the sites")
+    group.add_argument("--sites_multi", action="store_true", help="several sites a scan: target_loc holds codes "
+                       "separated by semicolons, the site head gives a probability for each (sigmoid)")
+    group.add_argument("--select", default="auc", choices=("auc", "loc", "sum"), help="early stopping and the kept "
+                       "checkpoint follow the validation AUC, the balanced site accuracy (with --sites_multi the mean "
+                       "average precision), or their sum")
+    add_code_arguments(group)
+    return group
+
+
+def add_code_arguments(group):
+    group.add_argument("--loc_map", metavar="FILE.json", help='names of the codes in target_loc, {"1": "cervical", '
+                       '...}; 51 is no lesion (default: the 14 codes in README.md)')
+    group.add_argument("--loc_strict", action="store_true",
+                       help="refuse positive scans with code 51 and negative ones with another, instead of naming them")
+
+
 def images_folder(args):
     """The folder that the manifest's file names are relative to."""
     return args.images or os.path.dirname(args.data) or "."

@@ -85,6 +85,7 @@ class Recorder:
             self.drawn = time.monotonic()
         self._tensorboard(epoch, rows, trainer)
         said = ", ".join(f"{name} loss {each['loss']:.3f} AUC {each['auc']:.3f}" for name, each in rows.items())
+        said += "".join(f" {key} {value:.3f}" for key, value in rows["validation"].items() if key.startswith("loc_"))
         tqdm.write(f"split {self.split} run {self.run} epoch {epoch}: {said}" + " *" * improved, file=sys.stdout)
 
     def finish(self, position):
@@ -124,7 +125,7 @@ def differences(state, now):
     names = [name for name in old if name not in MAY_CHANGE and name in now["args"]]
     pairs = [(f"--{name}", old[name], now["args"][name]) for name in names]
     pairs += [(name.replace("_", " "), state.get(name), now[name])
-              for name in ("device", "precision", "threads", "processes", "torch", "data_hash", "input")]
+              for name in ("model", "device", "precision", "threads", "processes", "torch", "data_hash", "input")]
     return [f"{name} ({was}, now {value})" for name, was, value in pairs if plain(was) != plain(value)]
 
 
