@@ -197,6 +197,37 @@ def add_code_arguments(group):
                        help="refuse positive scans with code 51 and negative ones with another, instead of naming them")
 
 
+def training_parser(doc, output="results"):
+    """A Parser with all of train.py's arguments."""
+    parser = Parser(doc)
+    add_run_arguments(parser, output)
+    add_data_arguments(parser)
+    add_input_arguments(parser)
+    add_model_arguments(parser)
+    add_training_arguments(parser)
+    add_device_arguments(parser, compile=True)
+    return parser
+
+
+def add_prediction_arguments(parser, output="results"):
+    group = parser.add_argument_group("models")
+    group.add_argument("--chptfolder", default=output, metavar="DIR", help="folder of checkpoints and best_run.csv")
+    group.add_argument("--splits", nargs=2, type=natural_int, default=[0, 19], metavar=("A", "B"),
+                       help="first and last split, both included (default: 0 19)")
+    group.add_argument("--set", nargs="+", default=["test"], choices=("train", "val", "test", "all"),
+                       help="rows to predict, by the split's own column; all: every row, no split columns needed "
+                            "(default: test)")
+    group.add_argument("--output", default=output, metavar="DIR", help="where pred_splitS_runR.csv go")
+    group.add_argument("--batch_size", type=positive_int, default=50, metavar="N", help="images at a time")
+    group.add_argument("--no_features", action="store_true", help="leave out the columns F1..F512")
+    group = parser.add_argument_group("network input (only for checkpoints that store none, such as LARS's)")
+    group.add_argument("--image_size", nargs="+", type=side_or_auto, metavar="PIXELS",
+                       help="frame: a side or rows and columns")
+    group.add_argument("--norm", choices=("lars", "thesis"), help="lars: 2.13, 3.39; thesis: 0.6089, 1.8575 (SUV)")
+    group.add_argument("--crop_bodies", action="store_true",
+                       help="for any checkpoint: cut bodies larger than the frame instead of refusing them")
+
+
 def images_folder(args):
     """The folder that the manifest's file names are relative to."""
     return args.images or os.path.dirname(args.data) or "."

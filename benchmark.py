@@ -2,10 +2,19 @@
 
 python benchmark.py prepro                                              # 600 x 400 x 400: 1.6 GB of temporary files
 python benchmark.py prepro --size 60 100 100 --studies 2 --repeats 1    # a quick look
+python benchmark.py train                                               # minutes; quiet, or the ratios mean little
+python benchmark.py predict --chptfolder demo/results --data demo/data_resplit.csv      # 2 GB of temporary files
+python benchmark.py recipes --data demo/data_resplit.csv --split_index 0 1 --output results_recipes     # an hour
 
 prepro: PET series to SUV to both MIPs, files in the page cache, against reading the same files raw and against the same
 steps written plainly with pydicom and SimpleITK (pip install -r requirements-benchmark.txt; for that line only).
+train: images/s against the same model on tensors in memory (the ceiling), against a plain loop (one file read per image
+and epoch, worker processes, float32, 310 x 310) and against that loop with LARS's evaluation of the training set after
+it; and an epoch with frozen layers, cached and not.
+predict: ten models in one go against ten plain loops; memory; with --chptfolder, bfloat16 against float32.
+recipes: train.py under several recipes, as validation AUC against seconds of training.
 """
+import argparse
 import importlib.util
 import multiprocessing
 import os
@@ -16,6 +25,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import arguments
 from arguments import Parser, positive_int, run_script
 from files import InputError, progress
 
@@ -28,30 +38,64 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 
 def get_args_parser():
     parser = Parser(__doc__)
-    parser.add_argument("stage", choices=("prepro",), help="what to measure")
-    group = parser.add_argument_group("series")
+    parser.add_argument("stage", choices=("prepro", "train", "predict", "recipes"), help="what to measure")
+    group = parser.add_argument_group("prepro")
     group.add_argument("--size", type=positive_int, nargs=3, default=[600, 400, 400],
                        metavar=("SLICES", "ROWS", "COLUMNS"), help="of each int16 series, voxels")
     group.add_argument("--studies", type=positive_int, default=8, help="for the throughput of two workers")
-    group.add_argument("--folder", metavar="FOLDER", help="where the temporary files go (default: the system's)")
+    group = parser.add_argument_group("train and predict")
+    group.add_argument("--batch_sizes", type=positive_int, nargs="+", default=[16, 50], metavar="N",
+                       help="of training, images a step (default: 16 50)")
+    group.add_argument("--n_images", type=at_least(8), default=100, metavar="N", help="per round")
+    group.add_argument("--frozen_images", type=at_least(8), default=1000, metavar="N",
+                       help="of an epoch with frozen layers")
+    group.add_argument("--scans", type=at_least(2), default=3000, metavar="N",
+                       help="of which the memory of predicting is measured")
+    group.add_argument("--chptfolder", metavar="DIR", help="trained models whose bfloat16 predictions are compared")
+    group = parser.add_argument_group("recipes")
+    group.add_argument("--split_index", type=arguments.natural_int, nargs="+", default=[0], metavar="S",
+                       help="data splits to train (default: 0)")
+    group.add_argument("--only", metavar="TEXT", help="the recipes whose names hold this")
+    group.add_argument("--output", type=Path, default="results_recipes", metavar="DIR", help="for tables and models")
     group = parser.add_argument_group("running")
+    group.add_argument("--folder", metavar="FOLDER", help="where the temporary files go (default: the system's)")
     group.add_argument("--repeats", type=positive_int, default=3, help="the fastest counts")
+    arguments.add_data_arguments(parser)
+    arguments.add_device_arguments(parser)
     return parser
 
 
+def at_least(least):
+    def number(text):
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        return int(text)
+    return number
+
+
 def main(args):
+    if args.folder and not Path(args.folder).is_dir():
+        raise InputError(f"--folder {args.folder}: no such folder; make it, or leave it out")
+    if args.stage == "recipes":
+        import benchmark_recipes
+        return benchmark_recipes.compare(args)
+    with tempfile.TemporaryDirectory(prefix="benchmark_", dir=args.folder) as folder:
+        if args.stage == "prepro":
+            return measure_prepro(args, Path(folder))
+        import benchmark_network
+        return getattr(benchmark_network, args.stage)(args, Path(folder))
+
+
+def measure_prepro(args, folder):
     if min(args.size) < 8:
         raise InputError(f"--size {' '.join(map(str, args.size))}: give 8 voxels or more along each axis")
     os.environ.update(ONE_THREAD)  # of the processes started from here
-    if args.folder and not Path(args.folder).is_dir():
-        raise InputError(f"--folder {args.folder}: no such folder; make it, or leave it out")
-    with tempfile.TemporaryDirectory(prefix="benchmark_", dir=args.folder) as folder:
-        studies = Path(folder, "studies")
-        with progress(range(args.studies), "building series", "series") as bar:
-            for number in bar:
-                build_series(studies / f"{number:03d}", args.size, number + 1)
-        report_steps(studies / "000", args)
-        report_workers(studies, args)
+    studies = folder / "studies"
+    with progress(range(args.studies), "building series", "series") as bar:
+        for number in bar:
+            build_series(studies / f"{number:03d}", args.size, number + 1)
+    report_steps(studies / "000", args)
+    report_workers(studies, args)
 
 
 def report_steps(folder, args):

@@ -164,16 +164,19 @@ def check_augmentation(augm, frame):
                          "give --image_size one side")
 
 
-def fit_bodies(bodies, frame, crop=False):
-    """Refuse bodies larger than the frame by name (InputError), or with `crop` cut them to it about their middle."""
+def fit_bodies(bodies, frame, crop=False, index=slice(None)):
+    """Refuse bodies larger than the frame by name (InputError), or with `crop` cut them to it about their middle.
+
+    Of the images `index` (int array) alone, where it is given: the others are not going to be used.
+    """
     too_large = (bodies.sizes > torch.tensor(frame)).any(1)
-    if not too_large.any():
+    if not too_large[index].any():
         return bodies
     if not crop:
-        first = int(too_large.nonzero()[0])
+        first = int(np.arange(len(too_large))[index][too_large[index]][0])
         raise InputError(f"{bodies.names[first]}: body of {' x '.join(map(str, bodies.sizes[first].tolist()))} pixels "
-                         f"is larger than the frame {frame[0]} x {frame[1]} ({int(too_large.sum())} such images); use "
-                         "a larger --image_size in training, or --crop_bodies")
+                         f"is larger than the frame {frame[0]} x {frame[1]} ({int(too_large[index].sum())} such "
+                         "images); use a larger --image_size in training, or --crop_bodies")
     start = (bodies.sizes - torch.tensor(frame)).clamp(min=0) // 2
     index = torch.arange(len(bodies.sizes))
     size = (min(frame[0], bodies.images.shape[1]), min(frame[1], bodies.images.shape[2]))
@@ -193,23 +196,6 @@ def norm_constants(bodies, index):
 
 
 # ---------------------------------------------------------------- the batches
-
-def epoch_order(index, targets, seed, oversample=False):
-    """The images of one training epoch: `index` shuffled, with `oversample` the rarer class filled up by repeats.
-
-    Args:
-        index: (n,) int array, images of the training split.
-        targets: (n,) int array of 0/1.
-        seed (sequence of int): for example (seed, split, run, epoch).
-    """
-    rng = np.random.default_rng(seed)
-    if oversample:
-        classes = [index[targets == c] for c in (0, 1)]
-        rare = min(classes, key=len)
-        missing = abs(len(classes[0]) - len(classes[1]))
-        index = np.concatenate([index, rng.permutation(np.resize(rng.permutation(rare), missing))])
-    return rng.permutation(index)
-
 
 def eval_batch(bodies, index, frame, norm):
     """Images in the middle of the frame, normalized: (B, 1, rows, columns) float32 on the bodies' device."""

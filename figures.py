@@ -86,7 +86,7 @@ def reliability(folder, panels, title, note):
                            linewidth=1.3)
             unit_square(upper, "", "Share with Deauville 4–5")
             upper.set_title(name, fontsize=9)
-            upper.legend(loc="upper left", fontsize=7, framealpha=0.9)
+            upper.legend(loc="lower right", fontsize=7, framealpha=0.9)
             lower.spines[["top", "right"]].set_visible(False)
             lower.set(xlim=(0, 1), xlabel="Predicted probability of Deauville 4–5", ylabel="Scans")
         figure.suptitle(title, fontsize=9)

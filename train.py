@@ -9,18 +9,11 @@ Writes convergence_splitS_runR.csv and .png, and checkpoint_splitS_runR.pth (the
 Stopped at any moment, the same command with --resume goes on to the same bits; finished runs are left alone.
 """
 import arguments
-from arguments import Parser, run_script
+from arguments import run_script
 
 
 def get_args_parser():
-    parser = Parser(__doc__)
-    arguments.add_run_arguments(parser)
-    arguments.add_data_arguments(parser)
-    arguments.add_input_arguments(parser)
-    arguments.add_model_arguments(parser)
-    arguments.add_training_arguments(parser)
-    arguments.add_device_arguments(parser, compile=True)
-    return parser
+    return arguments.training_parser(__doc__)
 
 
 def main(args):

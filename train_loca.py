@@ -8,18 +8,12 @@ The manifest's target_loc holds the site's code (51: no lesion). Everything else
 torchrun. The log has the site's accuracy (loc_acc), balanced accuracy (loc_bacc) and top-3 accuracy (loc_top3) too.
 """
 import arguments
-from arguments import Parser, run_script
+from arguments import run_script
 
 
 def get_args_parser():
-    parser = Parser(__doc__)
-    arguments.add_run_arguments(parser, output="results_loca")
-    arguments.add_data_arguments(parser)
+    parser = arguments.training_parser(__doc__, "results_loca")
     arguments.add_site_arguments(parser)
-    arguments.add_input_arguments(parser)
-    arguments.add_model_arguments(parser)
-    arguments.add_training_arguments(parser)
-    arguments.add_device_arguments(parser, compile=True)
     return parser
 
 

@@ -36,7 +36,7 @@ class ResNet34(nn.Module):
     def __init__(self, cls_arch="simple", hidden=256, dropout=0.5, sites=None, detach_loc=False):
         super().__init__()
         net = torchvision.models.resnet34(weights=None, zero_init_residual=True)
-        net.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+        net.conv1 = Float32Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.features = nn.Sequential(*list(net.children())[:-1])
         if cls_arch == "simple":
@@ -60,6 +60,26 @@ class ResNet34(nn.Module):
 
     def forward(self, x, start=0):
         return self.heads(self.embed(x, start))
+
+
+class Float32Conv2d(nn.Conv2d):
+    """A convolution that evaluates in float32 under autocast: SUV rounded to bfloat16 cost most of its precision.
+
+    Training keeps to autocast: its rounding errors average out.
+    """
+
+    def forward(self, x):
+        if self.training:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x)
+
+
+def fold_first(model):
+    """The model (in evaluation mode) with its first batch norm folded into the convolution before it: less work."""
+    model.features[0] = nn.utils.fusion.fuse_conv_bn_eval(model.features[0], model.features[1])
+    model.features[1] = nn.Identity()
+    return model
 
 
 class Dropout(nn.Dropout):

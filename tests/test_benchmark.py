@@ -3,10 +3,17 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from conftest import error_line, run
 
 import benchmark
+import benchmark_network
+import engine
+from dataset import read_bodies
+from feed import Images
+from manifest import read_manifest
 from suv import suv_volume
+from utils import ResNet34
 
 
 def test_prints_every_measure():
@@ -43,3 +50,25 @@ def hundred_megabytes():
 
 def test_bad_size_is_one_line():
     assert "--size 2 9 9" in error_line(run("benchmark.py", "prepro", "--size", 2, 9, 9))
+
+
+def test_train_prints_every_ratio():
+    done = run("benchmark.py", "train", "--n_images", 8, "--batch_sizes", 4, "--frozen_images", 8, "--repeats", 1,
+               "--amp", "off", check=0)
+    for frame in ("310 x 310", "auto"):
+        ratios = rf"{frame} .* real/ceiling \d+\.\d+ +real/plain loop \d+\.\d+ +real/LARS's epoch \d"
+        assert re.search(ratios, done.stdout)
+    assert re.search(r"--transfer_learning, 8 training .* cached: \d", done.stdout) and "--finetune, 8" in done.stdout
+
+
+def test_the_plain_loop_computes_what_prediction_computes(cohort):
+    """The same images through the same weights: otherwise the two could not be compared in time."""
+    table = read_manifest(cohort / "data.csv", (0,))[:6]
+    loop = benchmark_network.PlainLoop(cohort, table, 4, torch.device("cpu"))
+    model = ResNet34().eval()
+    model.features.load_state_dict(dict(zip(model.features.state_dict(), list(loop.model.state_dict().values())[:-2],
+                                            strict=True)))
+    model.fc.load_state_dict(loop.model.fc.state_dict())
+    given = engine.Input((310, 310), benchmark_network.NORM)
+    outputs, _ = engine.evaluate(model, Images(read_bodies(table, cohort), given), np.arange(6), 4, None)
+    np.testing.assert_allclose(sorted(loop.evaluate()), sorted(engine.probabilities(outputs)), atol=1e-5)

@@ -1,4 +1,5 @@
 """train.py, find_best_model.py and predict.py on a small cohort, and the engine under them."""
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,6 +178,15 @@ def test_bad_checkpoints_and_folders_of_checkpoints(trained, tmp_path):
     (tmp_path / "best_run.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="not a best_run.csv"):
         call(predict, *args)
+
+
+def test_checkpoint_that_best_run_did_not_rank_is_refused(trained, tmp_path):
+    best = pd.read_csv(trained / "results" / "best_run.csv")
+    for column, value in (("epoch", 99), ("value", 0.123)):
+        best.assign(**{column: value}).to_csv(tmp_path / "best_run.csv", index=False)
+        shutil.copy(trained / "results" / "checkpoint_split0_run1.pth", tmp_path)
+        with pytest.raises(InputError, match=f"best_run.csv has epoch .*{value}.*trained again since"):
+            call(predict, "--data", trained / "data.csv", "--output", tmp_path, "--chptfolder", tmp_path)
 
 
 def test_another_spacing_is_refused(trained):
