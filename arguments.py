@@ -210,22 +210,30 @@ def training_parser(doc, output="results"):
 
 
 def add_prediction_arguments(parser, output="results"):
-    group = parser.add_argument_group("models")
+    group = add_model_range_arguments(parser, output)
+    group.add_argument("--output", default=output, metavar="DIR", help="where pred_splitS_runR.csv go")
+    group.add_argument("--no_features", action="store_true", help="leave out the columns F1..F512")
+
+
+def add_model_range_arguments(parser, output="results"):
+    """Which models, which rows -> the group "models"."""
+    group = models = parser.add_argument_group("models")
     group.add_argument("--chptfolder", default=output, metavar="DIR", help="folder of checkpoints and best_run.csv")
     group.add_argument("--splits", nargs=2, type=natural_int, default=[0, 19], metavar=("A", "B"),
                        help="first and last split, both included (default: 0 19)")
+    group.add_argument("--run", nargs="+", type=number_range, action=_Flat, metavar="R",
+                       help="runs of each split: 1 2 or 1-5 (default: the best one, by best_run.csv)")
     group.add_argument("--set", nargs="+", default=["test"], choices=("train", "val", "test", "all"),
                        help="rows to predict, by the split's own column; all: every row, no split columns needed "
                             "(default: test)")
-    group.add_argument("--output", default=output, metavar="DIR", help="where pred_splitS_runR.csv go")
     group.add_argument("--batch_size", type=positive_int, default=50, metavar="N", help="images at a time")
-    group.add_argument("--no_features", action="store_true", help="leave out the columns F1..F512")
     group = parser.add_argument_group("network input (only for checkpoints that store none, such as LARS's)")
     group.add_argument("--image_size", nargs="+", type=side_or_auto, metavar="PIXELS",
                        help="frame: a side or rows and columns")
     group.add_argument("--norm", choices=("lars", "thesis"), help="lars: 2.13, 3.39; thesis: 0.6089, 1.8575 (SUV)")
     group.add_argument("--crop_bodies", action="store_true",
                        help="for any checkpoint: cut bodies larger than the frame instead of refusing them")
+    return models
 
 
 def images_folder(args):
