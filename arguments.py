@@ -214,6 +214,8 @@ def add_prediction_arguments(parser, output="results"):
     group.add_argument("--chptfolder", default=output, metavar="DIR", help="folder of checkpoints and best_run.csv")
     group.add_argument("--splits", nargs=2, type=natural_int, default=[0, 19], metavar=("A", "B"),
                        help="first and last split, both included (default: 0 19)")
+    group.add_argument("--run", nargs="+", type=number_range, action=_Flat, metavar="R",
+                       help="runs of each split: 1 2 or 1-5 (default: the best one, by best_run.csv)")
     group.add_argument("--set", nargs="+", default=["test"], choices=("train", "val", "test", "all"),
                        help="rows to predict, by the split's own column; all: every row, no split columns needed "
                             "(default: test)")

@@ -15,7 +15,7 @@ from manifest import VIEWS, report_views
 
 
 def predict_all(args, read_table, more_columns=None):
-    """Write pred_splitS_runR.csv for the best run of each split in --splits.
+    """Write pred_splitS_runR.csv for the best run of each split in --splits, or for each --run of them.
 
     Every image is read once, whatever the number of models.
 
@@ -28,18 +28,16 @@ def predict_all(args, read_table, more_columns=None):
     Returns:
         int or None: the exit code.
     """
-    if args.splits[0] > args.splits[1]:
-        raise InputError(f"--splits {args.splits[0]} {args.splits[1]}: the first is larger than the last")
     utils.set_threads(args.threads)
     device = utils.choose_device(args.device)
     amp = utils.choose_amp(args.amp, device)
-    runs, missing = find_runs(args.chptfolder, range(args.splits[0], args.splits[1] + 1))
-    table = asked_rows(args, read_table, list(runs))
+    runs, missing = find_runs(args)
+    table = asked_rows(args, read_table, list(dict.fromkeys(best["split"] for best in runs)))
     print(report_views(table) or f"{table['scan_id'].nunique()} scans, {len(table)} images")
 
     said, bodies = {""}, {}  # bodies: one reading per pooling factor, however many models
-    for split, best in runs.items():
-        path = utils.run_file(args.chptfolder, "checkpoint", split, best["run"])
+    for best in runs:
+        split, path = best["split"], utils.run_file(args.chptfolder, "checkpoint", best["split"], best["run"])
         model, content = utils.load_model(path)
         check_best(path, content, best, args.chptfolder)
         given = stored_input(args, path, content, table)
@@ -65,8 +63,8 @@ def predict_all(args, read_table, more_columns=None):
         path = utils.run_file(args.output, "pred", split, best["run"])
         write_csv(pd.concat(parts, axis=1), path)
         print(f"split {split} run {best['run']}: {len(rows)} views -> {path}")
-    for split in missing:
-        print(f"split {split}: no model in {args.chptfolder}/best_run.csv")
+    for line in missing:
+        print(line)
     return arguments.EXIT_SOME_FAILED if missing else None
 
 
@@ -82,20 +80,36 @@ def asked_rows(args, read_table, splits):
     return table
 
 
-def find_runs(folder, splits):
-    """best_run.csv -> ({asked split: its row as a dict}, [splits without a model]). Raises InputError."""
+def find_runs(args):
+    """What to predict with -> ([dict of split, run, ...], [a line for each that there is not]). Raises InputError.
+
+    Without --run these are rows of best_run.csv, whose epoch and value `check_best` then compares.
+    """
+    if args.splits[0] > args.splits[1]:
+        raise InputError(f"--splits {args.splits[0]} {args.splits[1]}: the first is larger than the last")
+    folder, splits = args.chptfolder, range(args.splits[0], args.splits[1] + 1)
+    if args.run:
+        asked = [(split, run) for split in splits for run in args.run]
+        found = [pair for pair in asked if utils.run_file(folder, "checkpoint", *pair).exists()]
+        if not found:
+            raise InputError(f"{folder}: holds no checkpoint of splits {splits[0]} to {splits[-1]} and runs "
+                             f"{', '.join(map(str, args.run))}; mend --chptfolder, --splits or --run")
+        return ([{"split": split, "run": run} for split, run in found],
+                [f"split {split} run {run}: no checkpoint in {folder}" for split, run in asked
+                 if (split, run) not in found])
     path = Path(folder) / "best_run.csv"
     try:
         best = pd.read_csv(path)
-        rows = {int(row["split"]): row | {"run": int(row["run"])} for row in best.to_dict("records")}
+        rows = {int(row["split"]): row | {"split": int(row["split"]), "run": int(row["run"])}
+                for row in best.to_dict("records")}
     except FileNotFoundError:
         raise InputError(f"{path}: missing; find_best_model.py --dir {folder} writes it") from None
     except (ValueError, pd.errors.ParserError, KeyError) as error:
         raise InputError(f"{path}: not a best_run.csv ({error}); find_best_model.py --dir {folder} writes it") from None
-    found = {split: rows[split] for split in splits if split in rows}
+    found = [rows[split] for split in splits if split in rows]
     if not found:
         raise InputError(f"{path}: no model of splits {splits[0]} to {splits[-1]}; it has {sorted(rows)}")
-    return found, [split for split in splits if split not in rows]
+    return found, [f"split {split}: no model in {path}" for split in splits if split not in rows]
 
 
 def check_best(path, content, best, folder):
