@@ -7,6 +7,7 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 
 from files import InputError
 from manifest import read_manifest
@@ -82,8 +83,8 @@ def read_loca_manifest(path, splits, sites, multi=False, strict=False, need_targ
                          "the rows of this scan: mend the CSV")
     none = np.array([each == [NO_LESION] for each in codes])
     known = np.array([bool(each) for each in codes])
-    target = table["target"].astype(str) if "target" in table else table["scan_id"].map(lambda _: "")
-    positive, negative = (target == "1").to_numpy(), (target == "0").to_numpy()
+    target = pd.to_numeric(table["target"] if "target" in table else pd.Series(np.nan, table.index), errors="coerce")
+    positive, negative = (target == 1).to_numpy(), (target == 0).to_numpy()
     warnings, left = [], np.zeros(len(table), bool)
     for wrong, text in ((positive & known & none, f"are positive (target 1) with target_loc {NO_LESION}, no lesion"),
                         (negative & known & ~none, "are negative (target 0) with the code of a lesion's site")):
@@ -113,6 +114,12 @@ def truth_matrix(true_loc, count):
         if text:
             truth[row, [int(k) for k in text.split(";")]] = True
     return truth
+
+
+def scored_classes(settings):
+    """(k,) class indices that a site head decides between: without 51 where only positive scans were trained."""
+    codes = [int(code) for code in settings["sites"]]
+    return np.array([k for k, code in enumerate(codes) if settings["loc_on"] == "all" or code != NO_LESION])
 
 
 def _codes(path, row, sites, multi):

@@ -4,25 +4,21 @@ The network's output is (B, 2 + sites): engine.Binary's two logits, then a logit
 the codes (dataset_loca). What a model's sites mean stands in its checkpoint under "model" (`site_settings`).
 """
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
 import engine
 import site_metrics
-from dataset_loca import NO_LESION, truth_matrix
+from dataset_loca import read_sites, scored_classes, truth_matrix
 from files import InputError
+from utils import read_checkpoint
 
 
 def site_settings(args, sites):
     """What a checkpoint says about its site head, and ResNet34 is built from: plain values."""
     return {"sites": {str(code): name for code, name in sites.items()}, "detach_loc": args.detach_loc,
             "loc_on": args.loc_on, "sites_multi": args.sites_multi}
-
-
-def scored_classes(settings):
-    """(k,) class indices that the site head decides between: without 51 where only positive scans were trained."""
-    codes = [int(code) for code in settings["sites"]]
-    return np.array([k for k, code in enumerate(codes) if settings["loc_on"] == "all" or code != NO_LESION])
 
 
 def site_probabilities(logits, settings):
@@ -114,3 +110,42 @@ def class_weights(counts, rows, multi):
     weight = (rows - counts) if multi else np.full(len(counts), rows / max(1, (counts > 0).sum()))
     weight = weight / np.maximum(counts, 1)
     return np.where((counts > 0) & (weight > 0), weight, 1.0)
+
+
+# ---------------------------------------------------------------- prediction
+
+def stored_settings(path, loc_map=None):
+    """A checkpoint's sites, loc_on and sites_multi; from --loc_map or the 14 codes where it stores none.
+
+    Raises InputError for a checkpoint without site head, or with another number of sites than there are names.
+    """
+    content = read_checkpoint(path)
+    state = content.get("state_dict", {})
+    head = state.get("fc_loc.weight", state.get("module.fc_loc.weight"))
+    if head is None:
+        raise InputError(f"{path}: has no site head; predict.py predicts with it")
+    settings = {name: content.get("model", {}).get(name) for name in ("sites", "loc_on", "sites_multi")}
+    if settings["sites"] is None:
+        sites = {str(code): name for code, name in read_sites(loc_map).items()}
+        settings = {"sites": sites, "loc_on": "all", "sites_multi": False}
+    elif loc_map and {str(code): name for code, name in read_sites(loc_map).items()} != settings["sites"]:
+        raise InputError(f"{path}: was trained with other sites than those of --loc_map {loc_map}; leave it out")
+    if len(settings["sites"]) != len(head):
+        raise InputError(f"{path}: its site head has {len(head)} classes, not {len(settings['sites'])}; name them with "
+                         "--loc_map")
+    return settings
+
+
+def site_columns(logits, settings, scan_ids, true_loc):
+    """(n, sites) logits of views -> DataFrame of L0.., pred_loc, pred_loc_name, true_loc, true_loc_name, n rows."""
+    names, scores = list(settings["sites"].values()), site_probabilities(logits, settings)
+    _, mean = site_metrics.mean_by_scan(scan_ids, scores)
+    _, scan = np.unique(scan_ids, return_inverse=True)
+    called = site_metrics.called(mean, settings["sites_multi"])
+    columns = pd.DataFrame(scores, columns=[f"L{k}" for k in range(len(names))])
+    columns["pred_loc"] = [called[k] for k in scan]
+    columns["true_loc"] = list(true_loc)
+    for kind in ("true", "pred"):
+        columns.insert(columns.columns.get_loc(f"{kind}_loc") + 1, f"{kind}_loc_name",
+                       [site_metrics.name_of(text, names) for text in columns[f"{kind}_loc"]])
+    return columns

@@ -155,13 +155,16 @@ def provenance(args, model_settings, device, amp, data_hash):
 
 
 def draw_convergence(table, path, title):
-    """Loss and AUC against the epoch, training dashed, validation solid, the kept epoch marked: a PNG."""
+    """Loss, AUC and what else chose the kept epoch, against the epoch: training dashed, validation solid; a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure((8, 3.4), layout="constrained")
+    panels = {"loss": "Loss", "auc": "AUC (scans)", "loc_bacc": "Balanced accuracy of the site (scans)",
+              "loc_ap": "Mean average precision of the sites (scans)"}
+    panels = {metric: label for metric, label in panels.items() if (table["metric"] == metric).any()}
+    figure = Figure((4 * len(panels), 3.4), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, metric, label in zip(figure.subplots(1, 2), ("loss", "auc"), ("Loss", "AUC (scans)"), strict=True):
+    for axes, (metric, label) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for name, style in (("train", "--"), ("validation", "-")):
             rows = table[(table["split"] == name) & (table["metric"] == metric)]
             axes.plot(rows["epoch"], rows["value"], style, color="black" if name == "train" else "#0072B2", label=name,
@@ -169,7 +172,7 @@ def draw_convergence(table, path, title):
         axes.set(xlabel="Epoch", ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
-        if metric == "auc":
+        if metric != "loss" and rows["value"].notna().any():
             best = rows.loc[rows["value"].idxmax()]
             axes.plot(best["epoch"], best["value"], "o", mfc="none", color="#D55E00", ms=10,
                       label=f"highest: {best['value']:.3f}")

@@ -6,7 +6,8 @@ the predicted site, of equal ones the first; weights is (b, n), how often each s
 import numpy as np
 
 import resampling
-from metrics import auc_estimate, bootstrap_estimate, proportion_estimate
+from dataset_loca import truth_matrix
+from metrics import THRESHOLD, auc_estimate, bootstrap_estimate, proportion_estimate
 
 TOP = 3
 SINGLE, MULTI = ("loc_acc", "loc_bacc", "loc_top3"), ("loc_acc", "loc_top3", "loc_auc", "loc_ap")
@@ -27,6 +28,18 @@ def hits(truth, scores, top=1):
     """(n,) bool: whether a true site is among the `top` highest scores."""
     best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
     return np.take_along_axis(truth, best, axis=1).any(1)
+
+
+def called(scores, multi=False):
+    """Class indices that each row of scores calls, as text: the highest; with `multi` all of 0.5 or more, "0;2"."""
+    if not multi:
+        return [str(k) for k in np.argmax(scores, 1)]
+    return [";".join(map(str, np.flatnonzero(row >= THRESHOLD))) for row in scores]
+
+
+def name_of(text, names):
+    """"0;2" -> "cervical; axillary"."""
+    return "; ".join(names[int(k)] for k in text.split(";") if k)
 
 
 def measure(truth, scores, weights=None, multi=False):
@@ -59,10 +72,11 @@ def evaluate(truth, scores, names, multi=False, groups=None, resamples=resamplin
         groups: (n,) patient ids or None; what the bootstrap draws.
 
     Returns:
-        dict: n; SINGLE or MULTI; sites: [{name, n, recall (share of its scans whose highest score is a true site, by
-        Wilson); multi: auc, average_precision}]; with one site a scan `confusion`, (k, k) counts, a row a true site.
+        dict: n, n_groups, multi; SINGLE or MULTI; sites: [{name, n (scans with it), called (scans called so, see
+        `called`), recall and precision by Wilson; multi: auc}]; with one site a scan `confusion`, (k, k) counts, a row
+        a true site.
     """
-    n = len(truth)
+    n, groups = len(truth), None if groups is None else np.asarray(groups)
     observed = measure(truth, scores, None, multi)
     blocks = [[measure(truth, scores, weights, multi) for weights in drawn] for drawn in (
         resampling.jackknife_weights(groups, n), resampling.resample_weights(groups, n, resamples, seed))]
@@ -72,26 +86,26 @@ def evaluate(truth, scores, names, multi=False, groups=None, resamples=resamplin
         return resampling.bca_interval(observed[name][0], *(np.concatenate([block[name] for block in drawn])
                                                             for drawn in blocks), unit)
 
-    result = {"n": n, "multi": multi}
+    result = {"n": n, "n_groups": resampling.group_index(groups, n)[1], "multi": multi}
     for name, of in (("loc_acc", 1), ("loc_top3", TOP)):
         result[name] = proportion_estimate(hits(truth, scores, of), "scan with a known site", groups, interval(name))
     for name in MULTI[2:] if multi else ("loc_bacc",):
         value = observed[name][0]
         result[name] = bootstrap_estimate(value, None if np.isfinite(value) else "no site can be measured",
                                           interval(name))
-    called, right = np.argmax(scores, 1), hits(truth, scores)
+    is_called = truth_matrix(called(scores, multi), len(names))
     result["sites"] = []
     for k, name in enumerate(names):
-        mine, mine_groups = truth[:, k], None if groups is None else np.asarray(groups)[truth[:, k]]
-        entry = {"name": name, "n": int(mine.sum()), "called": int((called == k).sum()),
-                 "recall": proportion_estimate((called == k)[mine] if not multi else right[mine],
-                                               "scan with this site", mine_groups)}
+        entry = {"name": name, "n": int(truth[:, k].sum()), "called": int(is_called[:, k].sum())}
+        for share, of, hit, reason in (("recall", truth, is_called, "scan with this site"),
+                                       ("precision", is_called, truth, "scan called so")):
+            rows = of[:, k]
+            entry[share] = proportion_estimate(hit[rows, k], reason, None if groups is None else groups[rows])
         if multi:
-            entry["auc"] = auc_estimate(mine.astype(int), scores[:, k], groups)
+            entry["auc"] = auc_estimate(truth[:, k].astype(int), scores[:, k], groups)
         result["sites"].append(entry)
     if not multi:
-        result["confusion"] = [[int((truth[:, i] & (called == j)).sum()) for j in range(len(names))]
-                               for i in range(len(names))]
+        result["confusion"] = (truth.T.astype(int) @ is_called).tolist()
     return result
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import call, error_line, run, write_cohort
+from test_train import same_run, signal_at
 
 import dataset_loca
 import find_best_model
@@ -325,6 +326,29 @@ def test_training_logs_the_site_metrics_and_keeps_what_is_selected(cohort, capsy
     assert best["epoch"] == content["epoch"] and best["value"] == content["auc"]
     said = capsys.readouterr().out
     assert "warning: no training image shows" in said and "loc_top3 " in said
+
+
+def test_resumed_run_is_the_undisturbed_one_to_the_bit(cohort, monkeypatch):
+    options = ("--nepochs", 2, "--select", "sum", "--loc_balance", "--optimizer", "adamw", "--augm", 4)
+    fit(cohort, *options, output="whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        signal_at(patch, 2, 0)
+        fit(cohort, *options, output="cut")
+    with pytest.raises(InputError, match=r"other values of --lambda_loc \(1.0, now 2.0\)"):
+        fit(cohort, *options, "--lambda_loc", 2, "--resume", output="cut")
+    fit(cohort, *options, "--resume", output="cut")
+    same_run(cohort / "cut", cohort / "whole")
+
+
+def test_a_binary_network_goes_on_from_two_heads(cohort, capsys):
+    fit(cohort, "--loc_on", "all", output="first")
+    fit(cohort, "--checkpoint", cohort / "first" / "checkpoint_split0_run1.pth", "--transfer_learning", module=train,
+        output="second")
+    assert "took 216 keys of features, 2 keys of fc; not used: fc_loc.weight, fc_loc.bias" in capsys.readouterr().out
+    states = [utils.read_checkpoint(cohort / name / "checkpoint_split0_run1.pth")["state_dict"]
+              for name in ("first", "second")]
+    assert "fc_loc.weight" not in states[1]
+    assert all(torch.equal(value, states[0][name]) for name, value in states[1].items() if "features" in name)
 
 
 def test_strict_and_unknown_codes_at_the_command_line(tmp_path):
