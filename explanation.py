@@ -22,7 +22,8 @@ from prediction import open_models, say_missing
 BINARY = -1  # the class that stands for Deauville 4-5
 LABELS = {0: "DS 1–3", 1: "DS 4–5"}
 SHOWN_ID = 12  # characters of a scan_id on a contact sheet
-GRAD_CAM, RANDOM, BRIGHTEST = "Grad-CAM", "random weights", "brightest pixel"
+NAMES = {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}
+RANDOM, BRIGHTEST = "random weights", "brightest pixel"
 
 
 def explain_all(args):
@@ -61,7 +62,8 @@ class Explanation:
     def __init__(self, args, model):
         self.args, self.model, self.layer = args, model, args.cam_layer
         self.settings = site_settings(model)
-        self.sites = self.settings["sites"] or {}
+        self.sites, self.method = self.settings["sites"] or {}, NAMES[args.method]
+        self.source = f"{self.method} of {self.layer}, split {model.split} run {model.run}"
         self.site = chosen_class(args.target, self.settings, model.path)
         self.folder = Path(args.output) / f"{safe_name(args.target)}_split{model.split}_run{model.run}"
         self.images = arguments.images_folder(args)
@@ -75,7 +77,7 @@ class Explanation:
         self.add_columns()
         self.write_maps()
         self.write_panels()
-        peaks = self.peaks(GRAD_CAM, ((place, np.load(path)) for place, path in enumerate(self.rows["_map"])))
+        peaks = self.peaks(self.method, ((place, np.load(path)) for place, path in enumerate(self.rows["_map"])))
         columns = ["scan_id", "view", "filename", "probs", "peak_row", "peak_column", "heat", "distance_mm"]
         write_csv(peaks[columns].replace(np.inf, np.nan), self.folder / "peaks.csv")
         print(f"split {self.model.split} run {self.model.run}: {len(self.rows)} heat maps of "
@@ -89,7 +91,7 @@ class Explanation:
         """Write settings.json, or refuse a folder whose maps were made with other settings (InputError)."""
         with open(self.model.path, "rb") as file:
             checkpoint = hashlib.file_digest(file, "sha256").hexdigest()
-        names = ("target", "cam_layer", "suv_max", "image_size", "norm", "crop_bodies")
+        names = ("target", "method", "cam_layer", "suv_max", "image_size", "norm", "crop_bodies")
         now = {name: getattr(self.args, name) for name in names} | {"amp": str(self.model.amp),
                                                                    "checkpoint_sha256": checkpoint}
         path = self.folder / "settings.json"
@@ -136,8 +138,8 @@ class Explanation:
         with progress(None, label, "image", len(places)) as bar:
             for start in range(0, len(places), size):
                 here = places[start:start + size]
-                cells = gradcam.heat_maps(network, self.model.feed, self.model.index[here], self.layer, classes[here],
-                                          size, self.model.amp)
+                cells = gradcam.heat_maps(network, self.model.feed, self.model.index[here], self.args.method,
+                                          self.layer, classes[here], size, self.model.amp)
                 for place, cell in zip(here, cells, strict=True):
                     row = self.rows.iloc[place]
                     where = gradcam.Placement.of(read_image(row, self.images), row["filename"], self.model.feed.given)
@@ -182,7 +184,7 @@ class Explanation:
         views = ", ".join(f"{panels.view_name(row.view)} {row.probs:.2f}" for row in part.itertuples())
         lines = [f"scan {first['scan_id']}",
                  f"probability of DS 4–5: {first['_probs']:.2f} ({views})" + self.label(part),
-                 first["_site"], f"split {self.model.split} run {self.model.run}, {self.layer}" + self.notice(part)]
+                 first["_site"], self.source + self.notice(part)]
         return "\n".join(filter(None, lines))
 
     def caption(self, part):
@@ -199,8 +201,8 @@ class Explanation:
         return " – SYNTHETIC" * bool("synthetic" in part and (part["synthetic"].astype(str) == "1").any())
 
     def sheet_title(self, number, pages):
-        return (f"Grad-CAM ({self.layer}), split {self.model.split} run {self.model.run}, page {number} of {pages}; "
-                "probability of DS 4–5 after the scan's name" + self.notice(self.rows))
+        return (f"{self.source}, page {number} of {pages}; probability of DS 4–5 after the scan's name"
+                + self.notice(self.rows))
 
     def heat_label(self, part=None):
         """Of the heat map's colour bar: what it speaks for, and the scale."""
@@ -257,7 +259,8 @@ class Explanation:
         notice = SYNTHETIC if self.notice(rows) else None
         write_csv(table, self.folder / "pointing.csv")
         rows_of = json.loads(table.to_json(orient="records", double_precision=15))
-        write_json({"within_mm": pointing.RADIUS_MM, "target": args.target, "cam_layer": self.layer,
+        write_json({"within_mm": pointing.RADIUS_MM, "target": args.target, "method": args.method,
+                    "cam_layer": self.layer,
                     "set": args.set, "notice": notice, "rows": rows_of}, self.folder / "pointing.json")
         print(f"pointing game: peak within {pointing.RADIUS_MM / 10:g} cm of a lesion's centre; {len(places)} views of "
               f"{rows['scan_id'][places].nunique()} positive scans, {every['patient'].nunique()} patients")

@@ -1,14 +1,15 @@
-"""Grad-CAM of a trained network, and the way from its cells back to the pixels of the MIP.
+"""Heat maps of a trained network, and the way from its cells back to the pixels of the MIP.
 
-Selvaraju et al., ICCV 2017 (arXiv:1610.02391), through captum: the gradient of a score, averaged over the cells of a
-layer, weighs the layer's channels; the positive part of their weighted sum is the heat map. The score is the log-odds
-of Deauville 4-5, or the logit of a site.
+gradcam, Selvaraju et al., ICCV 2017 (arXiv:1610.02391): the gradient of a score, averaged over the cells of a layer,
+weighs the layer's channels; the positive part of their weighted sum is the map. hirescam, Draelos and Carin 2020
+(arXiv:2011.08891): each cell's own gradient weighs it, so that a lesion's cells are not weighed by the background's.
+Both through captum. The score is the log-odds of Deauville 4-5, or the logit of a site.
 """
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from captum.attr import LayerGradCam
+from captum.attr import LayerGradCam, LayerGradientXActivation
 from scipy.ndimage import map_coordinates
 from torch import nn
 
@@ -17,6 +18,7 @@ from dataset import body_box
 
 FIRST_LAYER = 4  # the place of layer1 in ResNet34.features
 FIRST_STRIDE = 4  # pixels of the frame from one cell of layer1 to the next; twice as many with each layer
+METHODS = {"gradcam": LayerGradCam, "hirescam": LayerGradientXActivation}
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 
 
@@ -25,14 +27,14 @@ def layer_stride(layer):
     return FIRST_STRIDE * 2 ** LAYERS.index(layer)
 
 
-def heat_maps(network, feed, index, layer, classes, batch_size, amp):
-    """Grad-CAM, positive part, of the images `index`.
+def heat_maps(network, feed, index, method, layer, classes, batch_size, amp):
+    """The heat maps of the images `index`.
 
     Args:
         network (utils.ResNet34): in evaluation mode, on the device of `feed`.
         feed (feed.Images): gives the images in the middle of the frame.
         index: (n,) int array.
-        layer (str): one of LAYERS.
+        method (str), layer (str): of METHODS, of LAYERS.
         classes: (n,) int array, the site whose logit is the score; -1: the log-odds of Deauville 4-5.
         batch_size (int): images at a time.
         amp: torch.bfloat16, torch.float16 or None.
@@ -49,9 +51,8 @@ def heat_maps(network, feed, index, layer, classes, batch_size, amp):
             with utils.autocast(x.device, amp):
                 return scores(network(x).float(), wanted)
 
-        method = LayerGradCam(score, network.features[FIRST_LAYER + LAYERS.index(layer)])
-        found = method.attribute(x, relu_attributions=True)
-        maps.append(found[:, 0].detach().float().cpu().numpy())
+        found = METHODS[method](score, network.features[FIRST_LAYER + LAYERS.index(layer)]).attribute(x)
+        maps.append(found.detach().float().sum(1).clamp(min=0).cpu().numpy())  # gradcam has summed the channels already
     return np.concatenate(maps)
 
 
@@ -65,7 +66,7 @@ def random_network(network, seed):
     """A network of the same shape before any training, in evaluation mode, on the same device; `seed`: ints."""
     torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))  # as runs.train_run does
     head = {} if isinstance(network.fc, nn.Linear) else {"cls_arch": "complex", "hidden": network.fc[0].out_features}
-    fresh = utils.fold_first(utils.ResNet34(**head, sites=network.sites).eval())
+    fresh = utils.for_prediction(utils.ResNet34(**head, sites=network.sites).eval())
     return fresh.to(next(network.parameters()).device, memory_format=torch.channels_last)
 
 

@@ -82,7 +82,7 @@ def _models(args, runs, table, device, amp):
             wanted &= table[f"split{split}"].isin(args.set)
         index = np.flatnonzero(wanted)
         fitting = fit_bodies(bodies[given.pool], given.frame, args.crop_bodies or given.crop_bodies, index)
-        network = utils.fold_first(network).to(device, memory_format=torch.channels_last)
+        network = utils.for_prediction(network).to(device, memory_format=torch.channels_last)
         yield Model(split, best["run"], path, content, network, Images(fitting, given), index,
                     table.iloc[index].reset_index(drop=True), amp)
 

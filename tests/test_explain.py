@@ -42,20 +42,21 @@ class Given:
         return self.x[index]
 
 
-@pytest.mark.parametrize("layer", gradcam.LAYERS)
-def test_heat_map_is_the_positive_part_of_channels_weighed_by_their_mean_gradient(layer):
+@pytest.mark.parametrize(("method", "layer"), [*(("gradcam", layer) for layer in gradcam.LAYERS),
+                                              ("hirescam", "layer1"), ("hirescam", "layer3")])
+def test_heat_map_is_the_positive_part_of_channels_weighed_by_their_gradient(method, layer):
     torch.manual_seed(0)
     network = utils.ResNet34("complex", 16, sites={"1": "a", "2": "b", "3": "c"}).eval()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.ones_(module.weight)
     x, classes = torch.rand(3, 1, 96, 64), np.array([-1, 2, 0])
-    found = gradcam.heat_maps(network, Given(x), np.arange(3), layer, classes, 2, None)
+    found = gradcam.heat_maps(network, Given(x), np.arange(3), method, layer, classes, 2, None)
     depth = 5 + gradcam.LAYERS.index(layer)  # conv, batch norm, ReLU, max-pool, layer1
     cells = network.features[:depth](x).detach().requires_grad_()
     outputs = network.heads(network.features[depth:](cells).flatten(1))
     (outputs[0, 1] - outputs[0, 0] + outputs[1, 2 + 2] + outputs[2, 2 + 0]).backward()
-    weights = cells.grad.mean((2, 3), keepdim=True)
+    weights = cells.grad.mean((2, 3), keepdim=True) if method == "gradcam" else cells.grad
     expected = (weights * cells).sum(1).clamp(min=0).detach().numpy()
     assert found.shape == expected.shape == (3, 96 // gradcam.layer_stride(layer), 64 // gradcam.layer_stride(layer))
     assert expected.max() > 0
@@ -100,7 +101,7 @@ def test_the_map_marks_the_pixel_that_the_layer_marks(frame, pool):
         place = np.unravel_index(int(x.argmax()), frame)
         if x.max() < 9 or place[0] % 16 or place[1] % 16:
             continue  # cut off, or between two cells
-        cells = gradcam.heat_maps(Marker(), feed, np.array([0]), "layer3", np.array([-1]), 1, None)
+        cells = gradcam.heat_maps(Marker(), feed, np.array([0]), "gradcam", "layer3", np.array([-1]), 1, None)
         heat = gradcam.Placement.of(image, "a", given).to_mip(cells[0], 16)
         assert heat.shape == shape and heat.dtype == np.float32
         assert not heat[:4].any() and not heat[59:].any() and not heat[:, :7].any() and not heat[:, 42:].any()

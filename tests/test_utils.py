@@ -233,6 +233,27 @@ def test_optimizers(name, kind):
     assert name != "sgd" or optimizer.defaults["nesterov"]
 
 
+def test_for_prediction_changes_nothing_in_float32_and_rounds_less_in_bfloat16():
+    torch.manual_seed(3)
+    model, x = ResNet34(), torch.rand(6, 1, 96, 64) * 20
+    model.train()
+    for _ in range(20):  # batch norm statistics that are not 0 and 1
+        model(torch.rand(4, 1, 96, 64) * 20)
+    model.eval()
+    errors = []
+    with torch.no_grad():
+        expected = model(x)
+        for changed in (False, True):
+            net = utils.for_prediction(model) if changed else model
+            assert not changed or torch.allclose(net(x), expected, atol=1e-5, rtol=1e-5)
+            with torch.autocast("cpu", torch.bfloat16):
+                layer1 = net.features[:5](x)
+            assert layer1.dtype == (torch.float32 if changed else torch.bfloat16)
+            errors.append((layer1.float() - net.features[:5](x)).abs().mean())
+    assert errors[1] < 0.8 * errors[0]
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in net.modules())
+
+
 def test_freezing_leaves_the_asked_part():
     model = ResNet34()
     utils.freeze(model, finetune=True)
