@@ -87,7 +87,7 @@ def summarize(peaks):
         DataFrame: kind, view (or "scan"), scans, maps (scans x draws), hits, share, ci_low, ci_high, ci_method,
         no_peak.
     """
-    rows = []
+    rows, peaks = [], peaks.reset_index(drop=True)
     for kind, mine in peaks.groupby("kind", sort=False):
         hottest = mine.loc[mine.groupby(["draw", "scan_id"], sort=False)["heat"].idxmax()]
         for view, part in [*mine.groupby("view", sort=False), (SCAN, hottest)]:

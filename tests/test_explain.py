@@ -171,7 +171,8 @@ def test_shares_by_view_and_by_scan():
             ("s3", "p2", "cor", 0.0, np.inf), ("s3", "p2", "sag", 1.0, 29.0),
             ("s4", "p3", "cor", 0.0, np.inf), ("s4", "p3", "sag", 0.0, np.inf)]
     table = pointing.summarize(pd.DataFrame(rows("Grad-CAM", 0, *maps) + rows("random weights", 0, *maps)
-                                            + rows("random weights", 1, *[(*m[:4], 0.0) for m in maps])))
+                                            + rows("random weights", 1, *[(*m[:4], 0.0) for m in maps]),
+                                            index=[0, 1, 2, 3, 4, 5, 6, 7] * 3))  # as pandas.concat leaves it
     found = table.set_index(["kind", "view"])
     assert found["hits"].tolist() == [2, 1, 2, 6, 5, 6] and found["maps"].tolist() == [4, 4, 4, 8, 8, 8]
     assert found["no_peak"].tolist() == [2, 1, 1, 4, 2, 2] and set(found["scans"]) == {4}
