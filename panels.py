@@ -74,7 +74,7 @@ def draw_sheet(path, scans, title, suv_max, heat_label):
         pictures.append((caption, beside(images), beside(heats), highest))
     sides = np.max([image.shape for _, image, _, _ in pictures], axis=0)
     lines = -(-len(pictures) // SHEET_COLUMNS)
-    figure = Figure((SHEET_COLUMNS * 2.05 + 0.9, lines * (2.05 * sides[0] / sides[1] + 0.55) + 0.6),
+    figure = Figure((SHEET_COLUMNS * 2.05 + 1.7, lines * (2.0 * sides[0] / sides[1] + 0.4) + 0.4),
                     layout="constrained", dpi=DPI)
     FigureCanvasAgg(figure)
     axes = figure.subplots(lines, SHEET_COLUMNS, squeeze=False)
