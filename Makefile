@@ -1,5 +1,7 @@
 # make demo       the whole chain on a synthetic cohort, from DICOM to demo/results/report.html
 # make demo-data  its first half: the cohort, its MIPs in images/, data.csv as it stands in the repository
+# make demo-loca  two heads, Deauville score and lesion site, on the same cohort, against a binary network trained alike
+# make study-loca the same in earnest: 1600 patients, three runs of each, paired (hours; goes on where it was stopped)
 # make test       all fast tests (make test-slow: the long ones too)
 # make lint       ruff
 # make clean      removes what the demo made and the virtual environment
@@ -15,7 +17,14 @@ SEED = 1
 DEMO_TRAIN = --weights none --image_size auto --pool 2 --augm 4 --nepochs 6 --batch_size 8 \
              --optimizer adamw --lr 0.0015 --wd 0.01 --lr_schedule onecycle
 
-.PHONY: demo demo-data test test-slow lint clean
+# What demo-loca and study-loca train both networks with, and what the two heads get beside it.
+LOCA_TRAIN = --weights none --image_size auto --pool 2 --augm 4 --nepochs 16 --batch_size 8 \
+             --optimizer adamw --lr 0.0015 --wd 0.01 --lr_schedule onecycle
+LOCA_SITES = --lambda_loc 1 --select sum
+STUDY = study
+STUDY_RUNS = 1 2 3
+
+.PHONY: demo demo-data demo-loca study-loca test test-slow lint clean
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: requirements.txt requirements-dev.txt
@@ -25,13 +34,15 @@ $(VENV)/installed: requirements.txt requirements-dev.txt
 	$(PY) -m pip install --disable-pip-version-check --progress-bar on -r requirements-dev.txt
 	@touch $@
 
-# DICOM of the cohort -> MIPs, manifest and splits. images is a link, so that data.csv finds its files.
-$(DEMO)/data_resplit.csv: phantom.py phantom_body.py prepro_script.py discovery.py suv.py geometry.py \
-                         dicom_file.py make_splits.py manifest.py | $(VENV)/installed
-	$(PY) phantom.py --output $(DEMO)/dicom --patients $(PATIENTS) --seed $(SEED)
-	$(PY) prepro_script.py --input $(DEMO)/dicom --output $(DEMO) --labels $(DEMO)/dicom/labels.csv --keep_ids
-	$(PY) make_splits.py --data $(DEMO)/data.csv --n_splits 20 --seed 0
+# DICOM of a cohort -> MIPs, manifest and splits
+SPLITS = --n_splits 20
+%/data_resplit.csv: phantom.py phantom_body.py prepro_script.py discovery.py suv.py geometry.py dicom_file.py \
+                    make_splits.py manifest.py | $(VENV)/installed
+	$(PY) phantom.py --output $*/dicom --patients $(PATIENTS) --seed $(SEED)
+	$(PY) prepro_script.py --input $*/dicom --output $* --labels $*/dicom/labels.csv --keep_ids
+	$(PY) make_splits.py --data $*/data.csv $(SPLITS) --seed 0
 
+# images is a link, so that the repository's data.csv finds its files
 demo-data: $(DEMO)/data_resplit.csv
 	ln -sfn $(DEMO)/images images
 	@cmp -s data.csv $(DEMO)/data_resplit.csv || echo "warning: data.csv differs from $(DEMO)/data_resplit.csv, the manifest of these images"
@@ -43,6 +54,29 @@ demo: demo-data
 	    --splits 0 1 --set val test
 	$(PY) aggregate.py --dir $(DEMO)/results --output $(DEMO)/results --data $(DEMO)/data_resplit.csv --by view vendor sex
 
+# $(call loca,COHORT,OUTPUT,RUNS,MORE TRAINING OPTIONS): both networks, each run alike, predicted, measured, compared
+define loca
+$(PY) train_loca.py --data $1/data_resplit.csv --run $3 --output $2/loca --resume $(LOCA_TRAIN) $(LOCA_SITES) $4
+$(PY) train.py --data $1/data_resplit.csv --run $3 --output $2/binary --resume $(LOCA_TRAIN) $4
+$(PY) predict_loca.py --data $1/data_resplit.csv --chptfolder $2/loca --output $2/loca --splits 0 0 --run $3 --set val test
+$(PY) predict.py --data $1/data_resplit.csv --chptfolder $2/binary --output $2/binary --splits 0 0 --run $3 --set val test
+$(PY) aggregate.py --dir $2/binary --output $2/binary --data $1/data_resplit.csv
+$(PY) aggregate.py --dir $2/loca --output $2/loca --data $1/data_resplit.csv
+$(PY) compare.py $2/loca/ensemble_avg.csv $2/binary/ensemble_avg.csv --names "two heads" binary --output $2/compare
+endef
+
+demo-loca: demo-data
+	$(call loca,$(DEMO),$(DEMO)/two,1)
+
+$(STUDY)/data_resplit.csv: PATIENTS = 1600
+$(STUDY)/data_resplit.csv: SEED = 5
+$(STUDY)/data_resplit.csv: SPLITS = --n_splits 1 --val 0.1
+
+study-loca: $(STUDY)/data_resplit.csv
+	$(call loca,$(STUDY),$(STUDY),$(STUDY_RUNS))
+	for run in $(STUDY_RUNS); do $(PY) compare.py $(STUDY)/loca/pred_split0_run$$run.csv \
+	    $(STUDY)/binary/pred_split0_run$$run.csv --names "two heads" binary --output $(STUDY)/compare_run$$run || exit; done
+
 test: $(VENV)/installed
 	$(PY) -m pytest
 
@@ -53,4 +87,4 @@ lint: $(VENV)/installed
 	$(PY) -m ruff check .
 
 clean:
-	rm -rf $(DEMO) images $(VENV)
+	rm -rf $(DEMO) $(STUDY) images $(VENV)

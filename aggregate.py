@@ -8,7 +8,8 @@ python aggregate.py --dir new --output new --operating_points results/operating_
 LARS-avg: per model the mean over a scan's views; LARS-max: their maximum; then the mean over the models. Thresholds and
 recalibration come from validation predictions (predict.py --set val test), a scan's from the models that did not train
 on it. Writes ensemble_avg.csv, ensemble_max.csv and disagreement.csv, and, where the scans have targets, metrics.json,
-operating_points.json, figures (PNG, SVG) and report.html. LARS's own files (scan_id, target, probs) are read too.
+operating_points.json, figures (PNG, SVG) and report.html. LARS's own files (scan_id, target, probs) are read too. Of
+predict_loca.py's files the lesion sites, too: ensemble_sites.csv (mean over views and models) and site_metrics.csv.
 """
 import json
 from pathlib import Path
@@ -25,7 +26,8 @@ FIGURES = ("roc", "precision_recall", "reliability", "decision_curve", "confusio
 def get_args_parser():
     parser = Parser(__doc__)
     group = parser.add_argument_group("input")
-    group.add_argument("--dir", type=Path, default=Path("results"), help="folder of predict.py's pred_splitS_runR.csv")
+    group.add_argument("--dir", type=Path, default=Path("results"), help="folder of pred_splitS_runR.csv of "
+                       "predict.py or predict_loca.py")
     group.add_argument("--set", choices=("train", "val", "test", "all"), help="rows to use, by the column `set` of "
                        "those files (default: test; all where the files hold nothing but that)")
     group.add_argument("--best_run", type=Path, metavar="FILE", help="ranking of the models by find_best_model.py "
@@ -57,16 +59,20 @@ def get_args_parser():
 
 def main(args):
     import ensemble
+    import site_ensemble
 
     models, warnings = ensemble.find_models(args.dir, args.best_run, args.top)
     wanted = ensemble.read_models(models, args.set, args.by)
     scans, more = ensemble.join_scans(models)
     warnings += more + set_warnings(wanted, scans)
+    sites = site_ensemble.join_sites(args.dir, models, scans, warnings)
     source, about = derivation(args, models, scans, warnings)
     ensembles = {name: build(args, models, scans, name, source) for name in ensemble.ENSEMBLES}
     metrics = describe(args, models, scans, wanted, about, warnings)
     if scans["target"].notna().any():
         measure(args, models, scans, ensembles, metrics)
+        if sites:
+            metrics["sites"] = site_ensemble.measure(sites, scans, args.resamples, args.seed, warnings)
     else:
         warnings.append("no scan has a target: no metrics, no figures, no report")
 
@@ -74,9 +80,10 @@ def main(args):
           f"{(scans['target'] == 0).sum()} with target 0; {len(models)} models")
     for line in warnings:
         print(f"warning: {line}")
-    written = write_outputs(args, models, scans, ensembles, metrics)
+    written = write_outputs(args, models, scans, ensembles, sites, metrics)
     if "avg" in metrics:
         print_table(metrics)
+        print_sites(metrics)
     for line in filter(None, (metrics["notice"], metrics["optimistic"])):
         print(line)
     drawn = sum(path.suffix == ".png" for path in written)
@@ -291,7 +298,7 @@ def doubts(scores, p):
 
 # ---------------------------------------------------------------- writing
 
-def ensemble_table(scans, each, metrics):
+def ensemble_table(scans, each):
     """The table of ensemble_avg.csv or ensemble_max.csv."""
     from metrics import THRESHOLD
 
@@ -304,24 +311,27 @@ def ensemble_table(scans, each, metrics):
             table[f"pred_{name}"] = (each["prob"] >= value).astype(int)
     if "patient_id" in scans:
         table["patient_id"] = scans["patient_id"].str.strip()
-    if metrics["optimistic"]:
-        table["notice"] = metrics["optimistic"]
     return table.reset_index(names="scan_id")
 
 
-def write_outputs(args, models, scans, ensembles, metrics):
+def write_outputs(args, models, scans, ensembles, sites, metrics):
     """Write what there is; return the paths. Outputs of an earlier call that this one has none of go."""
     import disagreement
     import ensemble
+    import site_ensemble
     from metrics import THRESHOLD
 
-    folder, paths = args.output, []
-    for name, each in ensembles.items():
-        paths.append(folder / f"ensemble_{name}.csv")
-        write_csv(ensemble_table(scans, each, metrics), paths[-1])
-    listed = disagreement.disagreement_list(scans, ensembles["avg"]["scores"], ensembles["avg"]["prob"], THRESHOLD)
-    paths.append(folder / "disagreement.csv")
-    write_csv(listed.assign(notice=metrics["optimistic"]) if metrics["optimistic"] else listed, paths[-1])
+    folder, listed = args.output, disagreement.disagreement_list(scans, ensembles["avg"]["scores"],
+                                                                 ensembles["avg"]["prob"], THRESHOLD)
+    tables = {f"ensemble_{name}.csv": ensemble_table(scans, each) for name, each in ensembles.items()}
+    tables["disagreement.csv"] = listed
+    if sites:
+        tables["ensemble_sites.csv"] = site_ensemble.scan_table(sites, scans)
+    if metrics.get("sites", {}).get("ensemble"):
+        tables["site_metrics.csv"] = site_ensemble.metrics_table(metrics["sites"])
+    for name, table in tables.items():
+        write_csv(table.assign(notice=metrics["optimistic"]) if metrics["optimistic"] else table, folder / name)
+    paths = [folder / name for name in tables]
     if "avg" in metrics:
         import provenance
         import report
@@ -336,6 +346,7 @@ def write_outputs(args, models, scans, ensembles, metrics):
                            for name, each in ensembles.items()}}, paths[-1])
         write_json(metrics, folder / "metrics.json")
         drawn = draw(args, scans, ensembles, metrics) if metrics["avg"]["auc"]["value"] is not None else []
+        drawn += draw_sites(args, metrics)
         flow = provenance.cohort_flow(models, metrics, args.data)
         report.write_report(folder / "report.html", metrics, drawn, listed, flow, settings, ensemble.ENSEMBLES)
         paths += [folder / "metrics.json", *drawn, folder / "report.html"]
@@ -344,8 +355,8 @@ def write_outputs(args, models, scans, ensembles, metrics):
 
 
 def remove_stale(folder, paths):
-    names = ["metrics.json", "operating_points.json", "report.html"]
-    names += [f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")]
+    names = ["metrics.json", "operating_points.json", "report.html", "ensemble_sites.csv", "site_metrics.csv"]
+    names += [f"{name}.{suffix}" for name in (*FIGURES, "site_confusion") for suffix in ("png", "svg")]
     for path in [folder / name for name in names] + sorted(folder.glob("forest_*.[ps][nv]g")):
         if path not in paths and path.exists():
             path.unlink()
@@ -360,7 +371,7 @@ def draw(args, scans, ensembles, metrics):
 
     labelled = scans[scans["target"].notna()]
     y, groups = labelled["target"].to_numpy(dtype=int), patients(labelled)
-    note = " ".join(filter(None, (metrics["notice"], metrics["optimistic"])))
+    note = note_of(metrics)
     counts = metrics["avg"]
     title = (f"{metrics['set'].capitalize()} set: {counts['n']} scans, {counts['n_positive']} Deauville 4–5; "
              f"{len(metrics['models'])} models")
@@ -400,12 +411,48 @@ def draw(args, scans, ensembles, metrics):
     return paths
 
 
+def draw_sites(args, metrics):
+    """The confusion matrix of the sites, where there is one; returns its paths."""
+    import figures
+
+    result = metrics.get("sites", {}).get("ensemble")
+    if not result or "confusion" not in result:
+        return []
+    n_models = len(metrics["sites"]["models"])
+    title = (f"Lesion site, {metrics['set']} set: {result['n']} scans, {n_models} model{'s' * (n_models > 1)}, "
+             f"balanced accuracy {interval_text(result['loc_bacc'])}")
+    return figures.site_confusion(args.output, result, title, note_of(metrics))
+
+
+def note_of(metrics):
+    """What stands under every figure."""
+    return " ".join(filter(None, (metrics["notice"], metrics["optimistic"])))
+
+
 def interval_text(entry):
     """An estimate as `0.951 (0.877–0.981)`."""
     if entry["value"] is None:
         return "none"
     interval = "no interval" if entry["ci_low"] is None else f"{entry['ci_low']:.3f}–{entry['ci_high']:.3f}"
     return f"{entry['value']:.3f} ({interval})"
+
+
+def print_sites(metrics):
+    """The lesion sites' metrics, of all models together and of each."""
+    import site_ensemble
+    from site_metrics import NAMES
+
+    result = metrics.get("sites", {})
+    if not result.get("ensemble"):
+        return
+    names = site_ensemble.shown(result)
+    print(f"{'lesion site':<22}{'scans':>6}  " + "".join(f"{NAMES[name]:<22}" for name in names).rstrip())
+    blocks = {"all models": result["ensemble"]} if len(result["models"]) > 1 else {}
+    for label, block in (blocks | {Path(each["file"]).stem: each for each in result["models"]}).items():
+        print(f"{label:<22}{block['n']:>6}  " + "".join(f"{interval_text(block[name]):<22}" for name in names
+                                                        if block["n"]).rstrip())
+    print("; ".join(filter(None, (f"{len(result['names'])} sites", site_ensemble.chance(result),
+                                  "each site's recall: site_metrics.csv, report.html\n"))))
 
 
 def print_table(metrics):

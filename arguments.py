@@ -235,6 +235,33 @@ def search_parser(doc, study, trials, nepochs, finetuning=False):
     return parser
 
 
+def add_site_arguments(parser):
+    group = parser.add_argument_group("lesion site")
+    group.add_argument("--lambda_loc", type=_not_negative_float, default=1.0, metavar="LAMBDA",
+                       help="weight of the site's loss beside the binary one")
+    group.add_argument("--detach_loc", action="store_true", help="the site head does not move the backbone")
+    group.add_argument("--loc_on", default="positive", choices=("positive", "all"),
+                       help="site loss on positive scans only (51 is neither trained nor scored), or on all, with 51, "
+                            "no lesion, as a class")
+    group.add_argument("--loc_balance", action="store_true", help="weigh the sites by their rarity in the training "
+                       "split")
+    group.add_argument("--loc_smoothing", type=_fraction, default=0.0, metavar="S", help="label smoothing of the sites")
+    group.add_argument("--sites_multi", action="store_true", help="several sites a scan: target_loc holds codes "
+                       "separated by semicolons, the site head gives a probability for each (sigmoid)")
+    group.add_argument("--select", default="auc", choices=("auc", "loc", "sum"), help="early stopping and the kept "
+                       "checkpoint follow the validation AUC, the balanced site accuracy (with --sites_multi the mean "
+                       "average precision), or their sum")
+    add_code_arguments(group)
+    return group
+
+
+def add_code_arguments(group):
+    group.add_argument("--loc_map", metavar="FILE.json", help='names of the codes in target_loc, {"1": "cervical", '
+                       '...}; 51 is no lesion (default: the 14 codes in README.md)')
+    group.add_argument("--loc_strict", action="store_true",
+                       help="refuse positive scans with code 51 and negative ones with another, instead of naming them")
+
+
 def training_parser(doc, output="results"):
     """A Parser with all of train.py's arguments."""
     parser = Parser(doc)
@@ -251,22 +278,30 @@ def training_parser(doc, output="results"):
 
 
 def add_prediction_arguments(parser, output="results"):
-    group = parser.add_argument_group("models")
+    group = add_model_range_arguments(parser, output)
+    group.add_argument("--output", default=output, metavar="DIR", help="where pred_splitS_runR.csv go")
+    group.add_argument("--no_features", action="store_true", help="leave out the columns F1..F512")
+
+
+def add_model_range_arguments(parser, output="results"):
+    """Which models, which rows -> the group "models"."""
+    group = models = parser.add_argument_group("models")
     group.add_argument("--chptfolder", default=output, metavar="DIR", help="folder of checkpoints and best_run.csv")
     group.add_argument("--splits", nargs=2, type=natural_int, default=[0, 19], metavar=("A", "B"),
                        help="first and last split, both included (default: 0 19)")
+    group.add_argument("--run", nargs="+", type=number_range, action=_Flat, metavar="R",
+                       help="runs of each split: 1 2 or 1-5 (default: the best one, by best_run.csv)")
     group.add_argument("--set", nargs="+", default=["test"], choices=("train", "val", "test", "all"),
                        help="rows to predict, by the split's own column; all: every row, no split columns needed "
                             "(default: test)")
-    group.add_argument("--output", default=output, metavar="DIR", help="where pred_splitS_runR.csv go")
     group.add_argument("--batch_size", type=positive_int, default=50, metavar="N", help="images at a time")
-    group.add_argument("--no_features", action="store_true", help="leave out the columns F1..F512")
     group = parser.add_argument_group("network input (only for checkpoints that store none, such as LARS's)")
     group.add_argument("--image_size", nargs="+", type=side_or_auto, metavar="PIXELS",
                        help="frame: a side or rows and columns")
     group.add_argument("--norm", choices=("lars", "thesis"), help="lars: 2.13, 3.39; thesis: 0.6089, 1.8575 (SUV)")
     group.add_argument("--crop_bodies", action="store_true",
                        help="for any checkpoint: cut bodies larger than the frame instead of refusing them")
+    return models
 
 
 def images_folder(args):

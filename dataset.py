@@ -131,11 +131,19 @@ def read_image(row, folder):
 
 
 def crop_body(image, name):
-    """The box of the pixels above BODY_SUV, last row and column included. Raises InputError where there are none."""
+    """The image cut to `body_box`."""
+    return image[body_box(image, name)]
+
+
+def body_box(image, name):
+    """The box of the pixels above BODY_SUV, last row and column included, as (rows, columns) slices.
+
+    Raises InputError where there are none.
+    """
     rows, columns = (np.flatnonzero((image > BODY_SUV).any(axis)) for axis in (1, 0))
     if not len(rows):
         raise InputError(f"{name}: no pixel above SUV {BODY_SUV} (maximum {image.max():.3g}); are the values SUV?")
-    return image[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _pool(image, k):

@@ -130,8 +130,8 @@ class Binary:
                                                               pos_weight=self.weight).mean(1)
 
     def metrics(self, outputs, index):
-        """(n, 2) logits, NumPy -> dict of scan_metrics."""
-        return scan_metrics(self.scans[index], self.y_true[index], probabilities(outputs[:, :2]))
+        """(n, 2) logits, NumPy -> dict of scan_metrics, with the key `select`."""
+        return scan_metrics(self.scans[index], self.y_true[index], probabilities(outputs))
 
 
 def build_binary(args, table, train, device):
@@ -140,8 +140,8 @@ def build_binary(args, table, train, device):
 
 
 def probabilities(logits):
-    """(n, 2) logits -> (n,) float64 probability of Deauville 4-5: softmax, class 1."""
-    logits = torch.from_numpy(np.asarray(logits)).double()
+    """(n, 2 or more) logits -> (n,) float64 probability of Deauville 4-5: softmax of the first two, class 1."""
+    logits = torch.from_numpy(np.asarray(logits)[:, :2]).double()
     return logits.softmax(1)[:, 1].numpy()
 
 

@@ -13,6 +13,7 @@ from files import InputError, progress, read_csv
 
 PRED_FILE = re.compile(r"pred_split(\d+)_run(\d+)\.csv")
 COLUMNS = ("scan_id", "target", "probs", "set", "view", "filename", "patient_id", "synthetic", "series_description")
+SITE_COLUMN = re.compile(r"L\d+|true_loc")  # of predict_loca.py, see site_ensemble.py
 ENSEMBLES = {"avg": "LARS-avg", "max": "LARS-max"}
 OVER_VIEWS = {"avg": "mean", "max": "max"}
 SYNTHETIC = "The cohort is SYNTHETIC: these numbers say nothing about patients."
@@ -92,7 +93,7 @@ def read_models(models, wanted=None, columns=()):
     with progress(models, "reading", "model") as bar:
         for model in bar:
             table = read_csv(model["path"], ("scan_id", "probs", *columns),
-                             lambda name: name in COLUMNS or name in columns)
+                             lambda name: name in COLUMNS or name in columns or SITE_COLUMN.fullmatch(name))
             if "set" not in table:
                 table["set"] = "test"
             model["rows"] = table

@@ -140,6 +140,47 @@ def confusion_matrices(folder, blocks, title, note):
     return paths
 
 
+def site_confusion(folder, result, title, note):
+    """Counts of true against called site, coloured by the share of the row; on the right each site's recall.
+
+    result: of site_metrics.evaluate.
+    """
+    sites, counts = result["sites"], np.array(result["confusion"])
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 0.36 * len(sites)
+    with canvas(folder, "site_confusion", note, (side + 3.2, side + 1.9)) as (figure, axes, paths):
+        image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for (i, j), count in np.ndenumerate(counts):
+            axes.text(j, i, count, ha="center", va="center", fontsize=7.5,
+                      color="0.75" if not count else "white" if shares[i, j] > 0.6 else "black")
+        axes.set_xticks(range(len(sites)), [site["name"] for site in sites], rotation=45, ha="right",
+                        rotation_mode="anchor")
+        axes.set_yticks(range(len(sites)), [f"{site['name']} ({site['n']})" for site in sites])
+        axes.set(xlabel="called", ylabel="true site (scans)", title=title)
+        axes.title.set_fontsize(9)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0, labelsize=8)
+        axes.set_xticks(np.arange(len(sites) + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(len(sites) + 1) - 0.5, minor=True)
+        axes.grid(which="minor", color="0.85", linewidth=0.6)
+        axes.tick_params(which="minor", length=0)
+        right = axes.secondary_yaxis("right")
+        right.set_yticks(range(len(sites)), [_percent(site["recall"]) for site in sites])
+        right.tick_params(length=0, labelsize=8)
+        right.spines[:].set_visible(False)
+        right.set_ylabel("recall, % (95 % CI)")
+        bar = figure.colorbar(image, ax=axes, location="bottom", shrink=0.4, aspect=40, label="share of the row")
+        bar.outline.set_visible(False)
+    return paths
+
+
+def _percent(entry):
+    """A share as "83 (61–94)"."""
+    if entry["value"] is None:
+        return "none"
+    return f"{100 * entry['value']:.0f} ({100 * entry['ci_low']:.0f}–{100 * entry['ci_high']:.0f})"
+
+
 def score_distribution(folder, curves, thresholds, title, note):
     """Histogram of the probabilities by class, one panel an ensemble; thresholds {label: {name: value}} as lines."""
     with canvas(folder, "scores", note, (4.8, 2.3 * len(curves) + 0.5), grid=(len(curves), 1)) as (figure, axes, paths):

@@ -3,7 +3,8 @@
 python find_best_model.py --dir results
 
 Reads convergence_splitS_runR.csv, writes best_run.csv (split,run,epoch,metric,value,rank) beside them. Of equal AUCs
-the first epoch, the lowest run and the lowest split win. A run without its checkpoint_splitS_runR.pth is left out; one
+the first epoch, the lowest run and the lowest split win; a run of train_loca.py --select loc or sum counts with the
+AUC of the epoch that it kept. A run without its checkpoint_splitS_runR.pth is left out; one
 that is not finished yet (there is a last_splitS_runR.pth) counts as far as it came, and is named.
 """
 import math
@@ -66,12 +67,19 @@ def read_runs(folder):
 def best_epoch(path):
     """(epoch, AUC) of the first epoch with the highest validation AUC; (None, None) where every AUC is NaN or none is.
 
+    Where the file has the metric `selected` (multitask.Sites), its highest value chooses the epoch.
+
     Raises:
         InputError: not a CSV, a column missing, an epoch that is no integer or comes twice, an AUC outside 0..1.
     """
+    import pandas as pd
+
     best, seen = (None, None), {}
     table = read_csv(path, ("epoch", "split", "metric", "value"))
-    for row in table[(table["split"] == "validation") & (table["metric"] == "auc")].itertuples():
+    table = table[table["split"] == "validation"]
+    selected = table[table["metric"] == "selected"]
+    kept = selected.loc[[pd.to_numeric(selected["value"], errors="coerce").idxmax()], "epoch"] if len(selected) else ()
+    for row in table[(table["metric"] == "auc") & (table["epoch"].isin(kept) | (len(kept) == 0))].itertuples():
         line = f"{path}, line {row.Index + 2}"
         try:
             epoch, value = int(row.epoch), float(row.value or "nan")

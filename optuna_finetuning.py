@@ -21,11 +21,11 @@ def main(args):
     import prediction
     import search
 
-    best, missing = prediction.find_runs(args.chptfolder, search.asked_splits(args))
-    starts = {split: search.from_checkpoint(args, split, row) for split, row in best.items()}
+    best, missing = prediction.best_runs(args.chptfolder, search.asked_splits(args))
+    starts = {row["split"]: search.from_checkpoint(args, row["split"], row) for row in best}
     code = search.search(args, params.FINETUNING, starts, "finetuning")
-    for split in missing:
-        print(f"split {split}: no model in {args.chptfolder}/best_run.csv")
+    for line in missing:
+        print(line)
     return arguments.EXIT_SOME_FAILED if missing else code
 
 

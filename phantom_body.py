@@ -11,26 +11,26 @@ import math
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from dataset_loca import NO_LESION
 from files import InputError
 
-# Code -> (name, places): millimetres in the standard body, (to the left, to the back, below the vertex); see Canvas.
+# Code (its name: dataset_loca.SITES) -> places: mm in the standard body, (to the left, to the back, below the vertex).
 SITES = {
-    1: ("cervical", ((40, 8, 232), (-40, 8, 232))),
-    2: ("supraclavicular", ((66, -8, 296), (-66, -8, 296))),
-    5: ("axillary", ((142, 5, 372), (-142, 5, 372))),
-    6: ("anterior mediastinal", ((14, -62, 392), (-16, -60, 405))),
-    7: ("hilar", ((46, 10, 440), (-46, 10, 436))),
-    8: ("para-aortic", ((22, 22, 668), (-18, 20, 690))),
-    9: ("mesenteric", ((30, -48, 668), (-30, -48, 690))),
-    10: ("iliac", ((66, 8, 758), (-66, 8, 758))),
-    11: ("inguinal", ((84, -58, 832), (-84, -58, 832))),
-    20: ("spleen", ((100, 38, 565), (98, 36, 590))),
-    25: ("liver", ((-60, -30, 565), (-95, 15, 560), (0, -48, 556))),
-    27: ("lung", ((88, -25, 410), (-90, -25, 420), (85, 35, 470), (-85, 35, 480))),
-    28: ("bone", ((0, 64, 470), (0, 34, 640), (100, 42, 712), (-100, 42, 712), (108, 8, 835), (-108, 8, 835))),
+    1: ((40, 8, 232), (-40, 8, 232)),
+    2: ((66, -8, 296), (-66, -8, 296)),
+    5: ((142, 5, 372), (-142, 5, 372)),
+    6: ((14, -62, 392), (-16, -60, 405)),
+    7: ((46, 10, 440), (-46, 10, 436)),
+    8: ((22, 22, 668), (-18, 20, 690)),
+    9: ((30, -48, 668), (-30, -48, 690)),
+    10: ((66, 8, 758), (-66, 8, 758)),
+    11: ((84, -58, 832), (-84, -58, 832)),
+    20: ((100, 38, 565), (98, 36, 590)),
+    25: ((-60, -30, 565), (-95, 15, 560), (0, -48, 556)),
+    27: ((88, -25, 410), (-90, -25, 420), (85, 35, 470), (-85, 35, 480)),
+    28: ((0, 64, 470), (0, 34, 640), (100, 42, 712), (-100, 42, 712), (108, 8, 835), (-108, 8, 835)),
 }
 SOLID_ORGANS = (20, 25)
-NO_LESION = 51
 STANDARD_TRUNK = 840.0  # mm from vertex to crotch in the standard body
 LIVER_VOI, LIVER_VOI_DIAMETER = (-80, 5, 605), 30.0  # clear of the liver lesions' places
 POOL_VOI, POOL_VOI_DIAMETER = (20, 37, 540), 14.0  # lower descending aorta
@@ -451,7 +451,7 @@ def place_of(lesion):
 
 def cluster(canvas, rng, site, bulk, scatter):
     """Spheres (x, y, z, diameter; mm) of one site; bulk 0 is a residual, 1 a lump of nodes, 2 the largest lump."""
-    places = SITES[site][1]
+    places = SITES[site]
     centre = canvas.to_mm(np.array(places[rng.integers(len(places))]) + rng.normal(0, scatter, 3))
     organ = site in SOLID_ORGANS
     count, smallest, largest = ((1, 14, 26), (6, 18, 34), (8, 22, 40))[bulk]

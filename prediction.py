@@ -1,4 +1,6 @@
-"""What predict.py and predict_loca.py share: a range of models, the rows that each may see, the prediction files."""
+"""What predict.py, predict_loca.py and explain.py share: a range of models, the rows that each may see, the prediction
+files."""
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,33 +16,60 @@ from files import InputError, write_csv
 from manifest import VIEWS, report_views
 
 
-def predict_all(args, read_table, more_columns=None):
-    """Write pred_splitS_runR.csv for the best run of each split in --splits.
+@dataclass
+class Model:
+    """One of a range of models, and the images that it is asked for.
+
+    Attributes:
+        split, run: numbers; path: of the checkpoint; content: what it holds.
+        network (utils.ResNet34): in evaluation mode, on the device.
+        feed (feed.Images): every row's image, as this model takes it.
+        index: (n,) int array, the rows that it may see.
+        rows (DataFrame): of the manifest, those of `index`.
+        amp: torch.bfloat16, torch.float16 or None.
+    """
+    split: int
+    run: int
+    path: Path
+    content: dict
+    network: torch.nn.Module
+    feed: Images
+    index: np.ndarray
+    rows: pd.DataFrame
+    amp: torch.dtype | None
+
+    def outputs(self, batch_size):
+        """engine.evaluate of these rows: (n, columns) and (n, 512) float32."""
+        return engine.evaluate(self.network, self.feed, self.index, batch_size, self.amp,
+                               f"split {self.split} run {self.run}")
+
+
+def open_models(args, read_table):
+    """The best run of each split in --splits, or each --run of them, one after another.
 
     Every image is read once, whatever the number of models.
 
     Args:
-        args: of arguments.add_prediction_arguments, add_data_arguments and add_device_arguments.
+        args: of arguments.add_model_range_arguments, add_data_arguments and add_device_arguments.
         read_table: (args, splits) -> the manifest, checked; without `splits` no split column is needed.
-        more_columns: (outputs (n, C) float32, the model, the checkpoint's content, the n rows) -> DataFrame of columns
-            to stand after `probs`.
 
     Returns:
-        int or None: the exit code.
+        (iterator of Model, [a line for each model that there is not]).
     """
-    if args.splits[0] > args.splits[1]:
-        raise InputError(f"--splits {args.splits[0]} {args.splits[1]}: the first is larger than the last")
     utils.set_threads(args.threads)
     device = utils.choose_device(args.device)
     amp = utils.choose_amp(args.amp, device)
-    runs, missing = find_runs(args.chptfolder, range(args.splits[0], args.splits[1] + 1))
-    table = asked_rows(args, read_table, list(runs))
+    runs, missing = find_runs(args)
+    table = asked_rows(args, read_table, list(dict.fromkeys(best["split"] for best in runs)))
     print(report_views(table) or f"{table['scan_id'].nunique()} scans, {len(table)} images")
+    return _models(args, runs, table, device, amp), missing
 
+
+def _models(args, runs, table, device, amp):
     said, bodies = {""}, {}  # bodies: one reading per pooling factor, however many models
-    for split, best in runs.items():
-        path = utils.run_file(args.chptfolder, "checkpoint", split, best["run"])
-        model, content = utils.load_model(path)
+    for best in runs:
+        split, path = best["split"], utils.run_file(args.chptfolder, "checkpoint", best["split"], best["run"])
+        network, content = utils.load_model(path)
         check_best(path, content, best, args.chptfolder)
         given = stored_input(args, path, content, table)
         if given.pool not in bodies:
@@ -53,20 +82,42 @@ def predict_all(args, read_table, more_columns=None):
             wanted &= table[f"split{split}"].isin(args.set)
         index = np.flatnonzero(wanted)
         fitting = fit_bodies(bodies[given.pool], given.frame, args.crop_bodies or given.crop_bodies, index)
-        model = utils.for_prediction(model).to(device, memory_format=torch.channels_last)
-        outputs, features = engine.evaluate(model, Images(fitting, given), index, args.batch_size, amp,
-                                            f"split {split} run {best['run']}")
-        rows = table.iloc[index].drop(columns=["row"]).reset_index(drop=True)
-        rows["set"] = "all" if "all" in args.set else rows[f"split{split}"]
+        network = utils.for_prediction(network).to(device, memory_format=torch.channels_last)
+        yield Model(split, best["run"], path, content, network, Images(fitting, given), index,
+                    table.iloc[index].reset_index(drop=True), amp)
+
+
+def predict_all(args, read_table, more_columns=None):
+    """Write pred_splitS_runR.csv for each model of `open_models`.
+
+    Args:
+        args: of arguments.add_prediction_arguments, add_data_arguments and add_device_arguments.
+        read_table: as `open_models` takes it.
+        more_columns: (outputs (n, C) float32, the model, the checkpoint's content, the n rows) -> DataFrame of columns
+            to stand after `probs`.
+
+    Returns:
+        int or None: the exit code.
+    """
+    models, missing = open_models(args, read_table)
+    for model in models:
+        outputs, features = model.outputs(args.batch_size)
+        rows = model.rows.drop(columns=["row"])
+        rows["set"] = "all" if "all" in args.set else rows[f"split{model.split}"]
         rows["probs"] = engine.probabilities(outputs[:, :2])
-        parts = [rows, more_columns(outputs, model, content, rows)] if more_columns else [rows]
+        parts = [rows, more_columns(outputs, model.network, model.content, rows)] if more_columns else [rows]
         if not args.no_features:
             parts.append(pd.DataFrame(features, columns=[f"F{i + 1}" for i in range(features.shape[1])]))
-        path = utils.run_file(args.output, "pred", split, best["run"])
+        path = utils.run_file(args.output, "pred", model.split, model.run)
         write_csv(pd.concat(parts, axis=1), path)
-        print(f"split {split} run {best['run']}: {len(rows)} views -> {path}")
-    for split in missing:
-        print(f"split {split}: no model in {args.chptfolder}/best_run.csv")
+        print(f"split {model.split} run {model.run}: {len(rows)} views -> {path}")
+    return say_missing(missing)
+
+
+def say_missing(missing):
+    """Print the lines of `open_models` -> the exit code."""
+    for line in missing:
+        print(line)
     return arguments.EXIT_SOME_FAILED if missing else None
 
 
@@ -82,20 +133,41 @@ def asked_rows(args, read_table, splits):
     return table
 
 
-def find_runs(folder, splits):
-    """best_run.csv -> ({asked split: its row as a dict}, [splits without a model]). Raises InputError."""
+def find_runs(args):
+    """What to predict with -> ([dict of split, run, ...], [a line for each that there is not]). Raises InputError.
+
+    Without --run these are rows of best_run.csv, whose epoch and value `check_best` then compares.
+    """
+    if args.splits[0] > args.splits[1]:
+        raise InputError(f"--splits {args.splits[0]} {args.splits[1]}: the first is larger than the last")
+    folder, splits = args.chptfolder, range(args.splits[0], args.splits[1] + 1)
+    if args.run:
+        asked = [(split, run) for split in splits for run in args.run]
+        found = [pair for pair in asked if utils.run_file(folder, "checkpoint", *pair).exists()]
+        if not found:
+            raise InputError(f"{folder}: holds no checkpoint of splits {splits[0]} to {splits[-1]} and runs "
+                             f"{', '.join(map(str, args.run))}; mend --chptfolder, --splits or --run")
+        return ([{"split": split, "run": run} for split, run in found],
+                [f"split {split} run {run}: no checkpoint in {folder}" for split, run in asked
+                 if (split, run) not in found])
+    return best_runs(folder, splits)
+
+
+def best_runs(folder, splits):
+    """best_run.csv -> ([its row of each asked split, a dict], [a line for each split that it lacks]). Or InputError."""
     path = Path(folder) / "best_run.csv"
     try:
         best = pd.read_csv(path)
-        rows = {int(row["split"]): row | {"run": int(row["run"])} for row in best.to_dict("records")}
+        rows = {int(row["split"]): row | {"split": int(row["split"]), "run": int(row["run"])}
+                for row in best.to_dict("records")}
     except FileNotFoundError:
         raise InputError(f"{path}: missing; find_best_model.py --dir {folder} writes it") from None
     except (ValueError, pd.errors.ParserError, KeyError) as error:
         raise InputError(f"{path}: not a best_run.csv ({error}); find_best_model.py --dir {folder} writes it") from None
-    found = {split: rows[split] for split in splits if split in rows}
+    found = [rows[split] for split in splits if split in rows]
     if not found:
         raise InputError(f"{path}: no model of splits {splits[0]} to {splits[-1]}; it has {sorted(rows)}")
-    return found, [split for split in splits if split not in rows]
+    return found, [f"split {split}: no model in {path}" for split in splits if split not in rows]
 
 
 def check_best(path, content, best, folder):

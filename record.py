@@ -85,6 +85,7 @@ class Recorder:
             self.drawn = time.monotonic()
         self._tensorboard(epoch, rows, trainer)
         said = ", ".join(f"{name} loss {each['loss']:.3f} AUC {each['auc']:.3f}" for name, each in rows.items())
+        said += "".join(f" {key} {value:.3f}" for key, value in rows["validation"].items() if key.startswith("loc_"))
         tqdm.write(f"split {self.split} run {self.run} epoch {epoch}: {said}" + " *" * improved, file=sys.stdout)
 
     def finish(self, position):
@@ -124,7 +125,7 @@ def differences(state, now):
     names = [name for name in old if name not in MAY_CHANGE and name in now["args"]]
     pairs = [(f"--{name}", old[name], now["args"][name]) for name in names]
     pairs += [(name.replace("_", " "), state.get(name), now[name])
-              for name in ("device", "precision", "threads", "processes", "torch", "data_hash", "input")]
+              for name in ("model", "device", "precision", "threads", "processes", "torch", "data_hash", "input")]
     return [f"{name} ({was}, now {value})" for name, was, value in pairs if plain(was) != plain(value)]
 
 
@@ -154,13 +155,16 @@ def provenance(args, model_settings, device, amp, data_hash):
 
 
 def draw_convergence(table, path, title):
-    """Loss and AUC against the epoch, training dashed, validation solid, the kept epoch marked: a PNG."""
+    """Loss, AUC and what else chose the kept epoch, against the epoch: training dashed, validation solid; a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure((8, 3.4), layout="constrained")
+    panels = {"loss": "Loss", "auc": "AUC (scans)", "loc_bacc": "Balanced accuracy of the site (scans)",
+              "loc_ap": "Mean average precision of the sites (scans)"}
+    panels = {metric: label for metric, label in panels.items() if (table["metric"] == metric).any()}
+    figure = Figure((4 * len(panels), 3.4), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, metric, label in zip(figure.subplots(1, 2), ("loss", "auc"), ("Loss", "AUC (scans)"), strict=True):
+    for axes, (metric, label) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for name, style in (("train", "--"), ("validation", "-")):
             rows = table[(table["split"] == name) & (table["metric"] == metric)]
             axes.plot(rows["epoch"], rows["value"], style, color="black" if name == "train" else "#0072B2", label=name,
@@ -168,7 +172,7 @@ def draw_convergence(table, path, title):
         axes.set(xlabel="Epoch", ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
-        if metric == "auc":
+        if metric != "loss" and rows["value"].notna().any():
             best = rows.loc[rows["value"].idxmax()]
             axes.plot(best["epoch"], best["value"], "o", mfc="none", color="#D55E00", ms=10,
                       label=f"highest: {best['value']:.3f}")

@@ -5,6 +5,8 @@ from html import escape
 from pathlib import Path
 
 import provenance
+import site_ensemble
+import site_metrics
 from files import replace_file
 from metrics import AT_THRESHOLD, DERIVED, NO_ECE_INTERVAL, OVERALL
 
@@ -25,8 +27,11 @@ FIGURES = {  # file -> (heading, what to read in it)
     "scores": ("Scores by class", "Where the classes overlap; lines are the thresholds."),
     "ensemble_size": ("Size of the ensemble", "AUC of ensembles of so many models; bars: 95 % of the subsets of these "
                       "models, not of patients."),
+    "site_confusion": ("Called and true site", "Scans of each site (row) by the site called (column); the colour is "
+                       "the share of the row."),
     "selective": ("Referral to a human", "Accuracy of the scans that are kept when the most doubtful are referred."),
 }
+WIDE = ("confusion", "reliability", "site_confusion")
 METHODS = (
     ("AUC", "DeLong 1988 on the logit scale (Pepe 2003); with several scans of a patient, Obuchowski 1997; where its "
             "variance is 0, Newcombe 2006. The bootstrap's interval stands in metrics.json beside it."),
@@ -52,9 +57,10 @@ def write_report(path, metrics, figures, disagreement, flow, settings, ensembles
     """
     parts = [head("Deauville 4–5 against 1–3: evaluation"), *heading(metrics),
              results(metrics, ensembles), operating_points(metrics, ensembles), calibration(metrics, ensembles),
-             *figure_parts(figures), views_and_models(metrics, ensembles), subgroup_tables(metrics, ensembles),
-             disagreement_part(metrics, disagreement, ensembles), cohort(metrics, flow), models_part(metrics, settings),
-             methods(metrics), tripod(metrics, flow, settings), "</main>\n</body>\n</html>\n"]
+             sites_part(metrics, figures), *figure_parts(figures), views_and_models(metrics, ensembles),
+             subgroup_tables(metrics, ensembles), disagreement_part(metrics, disagreement, ensembles),
+             cohort(metrics, flow), models_part(metrics, settings), methods(metrics), tripod(metrics, flow, settings),
+             "</main>\n</body>\n</html>\n"]
     with replace_file(path) as file:
         file.write("".join(parts))
 
@@ -70,8 +76,8 @@ def heading(metrics):
            f"{counts['n_positive']} with Deauville 4–5. {len(metrics['models'])} models, combined by their "
            f"{metrics['combine']}. Intervals are 95 % and take the <b>{metrics['independent_unit']}</b> as "
            f"independent.</p>\n")
-    links = ("Results", "Operating points", "Calibration", "Figures", "Views and models", "Subgroups", "Disagreement",
-             "Cohort", "Models", "Methods", "TRIPOD+AI")
+    links = ("Results", "Operating points", "Calibration", *["Lesion sites"] * ("sites" in metrics), "Figures",
+             "Views and models", "Subgroups", "Disagreement", "Cohort", "Models", "Methods", "TRIPOD+AI")
     yield "<nav>" + " ".join(f"<a href='#{anchor(name)}'>{escape(name)}</a>" for name in links) + "</nav>\n"
     if metrics["warnings"]:
         yield warning_list(metrics["warnings"])
@@ -134,23 +140,55 @@ def calibration(metrics, ensembles):
               f"error has no interval: it is {NO_ECE_INTERVAL}.</p>\n")
 
 
+def sites_part(metrics, figures):
+    """What predict_loca.py's models say of the lesion's site; "" for binary models."""
+    result = metrics.get("sites")
+    if not result:
+        return ""
+    if not result["ensemble"]:
+        return section("Lesion sites") + "<p>Predicted, not measured: no scan has a known site.</p>\n"
+    whole, several = result["ensemble"], result["multi"]
+    scans = "all scans with a known site, no lesion among them" if result["loc_on"] == "all" else \
+        "the positive scans with a known site; the site head says nothing of the others"
+    text = (f"<p>{whole['n']} scans: {scans}. A scan's probabilities are the mean over its views, then over the "
+            "models; " + ("every site of 0.5 or more is called" if several else "the site with the highest is called")
+            + "." + (f" {site_ensemble.chance(result).capitalize()}." * (not several)) + "</p>\n")
+    shown = site_ensemble.shown(result)
+    blocks = [("All models", whole)] * (len(result["models"]) > 1)
+    blocks += [(model_name(model), model) for model in result["models"]]
+    rows = [[label, str(block["n"])] + [estimate(block.get(name)) for name in shown] for label, block in blocks]
+    names = ("recall", "precision") + ("auc",) * several
+    sites = [[site["name"], str(site["n"]), str(site["called"])] + [estimate(site[name]) for name in names]
+             for site in whole["sites"]]
+    parts = [section("Lesion sites"), text,
+             table(["", "Scans", *(site_metrics.NAMES[name].capitalize() for name in shown)], rows)]
+    parts += [figure_part(path) for path in figures if path.name == "site_confusion.svg"]
+    parts.append("<h3>Each site" + ", all models" * (len(result["models"]) > 1) + "</h3>\n" + table(
+        ["Site", "Scans", "Called", "Recall", "Precision", "AUC"][:3 + len(names)], sites))
+    return "".join(parts) + ("<p class='small'>Top-3 accuracy: a true site is among the three highest. Intervals: "
+                             "Wilson for shares, bootstrap for means over the sites.</p>\n")
+
+
 def figure_parts(figures):
     yield section("Figures")
-    svgs = [path for path in figures if path.suffix == ".svg"]
+    svgs = [path for path in figures if path.suffix == ".svg" and path.stem != "site_confusion"]
     if not svgs:
         yield "<p>None: they need scans of both classes.</p>\n"
         return
     yield "<div class='figures'>\n"
-    for path in svgs:
-        name, text = FIGURES.get(path.stem, (f"Subgroups by {path.stem.removeprefix('forest_')}",
-                                             "AUC, sensitivity and specificity at 0.5, 95 % intervals."))
-        data = base64.b64encode(path.read_bytes()).decode()
-        wide = " class='wide'" if path.stem in ("confusion", "reliability") or path.stem.startswith("forest_") else ""
-        yield (f"<figure{wide}><div class='scroll'><img alt='{escape(name)}: {escape(text)}' "
-               f"src='data:image/svg+xml;base64,{data}'></div>"
-               f"<figcaption><b>{escape(name)}.</b> {escape(text)} <code>{escape(path.stem)}.png, .svg</code>"
-               "</figcaption></figure>\n")
+    yield from map(figure_part, svgs)
     yield "</div>\n"
+
+
+def figure_part(path):
+    name, text = FIGURES.get(path.stem, (f"Subgroups by {path.stem.removeprefix('forest_')}",
+                                         "AUC, sensitivity and specificity at 0.5, 95 % intervals."))
+    data = base64.b64encode(path.read_bytes()).decode()
+    wide = " class='wide'" if path.stem in WIDE or path.stem.startswith("forest_") else ""
+    return (f"<figure{wide}><div class='scroll'><img alt='{escape(name)}: {escape(text)}' "
+            f"src='data:image/svg+xml;base64,{data}'></div>"
+            f"<figcaption><b>{escape(name)}.</b> {escape(text)} <code>{escape(path.stem)}.png, .svg</code>"
+            "</figcaption></figure>\n")
 
 
 def views_and_models(metrics, ensembles):

@@ -1,6 +1,7 @@
 """ResNet34 for one-channel MIPs, optimizers, schedules, early stopping, checkpoints."""
 import functools
 import pickle
+from collections import Counter
 from pathlib import Path
 from urllib.error import URLError
 
@@ -28,10 +29,13 @@ class ResNet34(nn.Module):
         cls_arch (str): "simple": fc = Linear(512, 2); "complex": fc = Linear, ReLU, Dropout, Linear.
         hidden (int): units between the two layers of the complex head.
         dropout (float): of the complex head.
+        sites (dict): code -> name of the lesion sites; a second head, fc_loc, gives a logit for each. None: no such
+            head.
+        detach_loc (bool): the site head's gradient stops at the embedding.
         features (nn.Sequential): a `random_features` to take; None: a new one.
     """
 
-    def __init__(self, cls_arch="simple", hidden=256, dropout=0.5, features=None):
+    def __init__(self, cls_arch="simple", hidden=256, dropout=0.5, sites=None, detach_loc=False, features=None):
         super().__init__()
         self.features = random_features() if features is None else features
         if cls_arch == "simple":
@@ -39,14 +43,19 @@ class ResNet34(nn.Module):
         else:
             self.fc = nn.Sequential(nn.Linear(FEATURES, hidden), nn.ReLU(), Dropout(dropout, hidden),
                                     nn.Linear(hidden, 2))
+        self.sites, self.detach_loc = sites, detach_loc
+        if sites:
+            self.fc_loc = nn.Linear(FEATURES, len(sites))
 
     def embed(self, x, start=0):
         """(B, 1, rows, columns), or with `start` the output of features[:start] -> (B, 512), F1..F512."""
         return (self.features[start:] if start else self.features)(x).flatten(1)
 
     def heads(self, embedded):
-        """(B, 512) -> (B, 2) logits of Deauville 1-3 and 4-5."""
-        return self.fc(embedded)
+        """(B, 512) -> (B, 2) logits of Deauville 1-3 and 4-5, or with sites (B, 2 + sites)."""
+        if not self.sites:
+            return self.fc(embedded)
+        return torch.cat([self.fc(embedded), self.fc_loc(embedded.detach() if self.detach_loc else embedded)], 1)
 
     def forward(self, x, start=0):
         return self.heads(self.embed(x, start))
@@ -310,10 +319,13 @@ def load_model(path):
     """
     content = read_checkpoint(path)
     state = {name.removeprefix("module."): value for name, value in content.get("state_dict", {}).items()}
+    settings, sites = content.get("model", {}), None
+    if "fc_loc.weight" in state:
+        sites = settings.get("sites") or {str(k): f"class {k}" for k in range(len(state["fc_loc.weight"]))}
     if "fc.weight" in state:
-        model = ResNet34("simple")
+        model = ResNet34("simple", sites=sites)
     elif "fc.0.weight" in state:
-        model = ResNet34("complex", state["fc.0.weight"].shape[0], content.get("model", {}).get("dropout", 0.5))
+        model = ResNet34("complex", state["fc.0.weight"].shape[0], settings.get("dropout", 0.5), sites)
     else:
         raise InputError(f"{path}: no checkpoint of a ResNet34 with a head `fc`; it has {', '.join(list(content)[:5])}")
     try:
@@ -324,18 +336,28 @@ def load_model(path):
 
 
 def load_weights(model, path):
-    """Start the model from a checkpoint of this toolkit or of LARS; a head of another shape stays random, named."""
-    state = _trained_weights(str(path), Path(path).stat().st_mtime_ns if Path(path).exists() else None)
+    """Start the model from a checkpoint of this toolkit or of LARS, and say which keys it took.
+
+    A head of another shape, or for other sites, stays random.
+    """
+    state, sites = _trained_weights(str(path), Path(path).stat().st_mtime_ns if Path(path).exists() else None)
     own = model.state_dict()
-    left = [name for name in own if name not in state or state[name].shape != own[name].shape]
-    model.load_state_dict({name: state[name] for name in own if name not in left}, strict=False)
-    if left and parallel.is_main():
-        print(f"{path}: left random, since the checkpoint has another head: {', '.join(left)}")
+    left = [name for name in own if name not in state or state[name].shape != own[name].shape
+            or (name.startswith("fc_loc.") and sites != model.sites)]
+    taken = [name for name in own if name not in left]
+    model.load_state_dict({name: state[name] for name in taken}, strict=False)
+    if parallel.is_main():
+        counts = Counter(name.split(".")[0] for name in taken)
+        unused = [name for name in state if name not in taken]
+        print(f"{path}: took {', '.join(f'{count} keys of {part}' for part, count in counts.items())}"
+              + f"; left random, since the checkpoint has another head: {', '.join(left)}" * bool(left)
+              + f"; not used: {', '.join(unused)}" * bool(unused))
 
 
 @functools.lru_cache(maxsize=1)  # a sweep or a search starts many runs from one checkpoint
 def _trained_weights(path, changed):
-    return load_model(path)[0].state_dict()
+    trained, _ = load_model(path)
+    return trained.state_dict(), trained.sites
 
 
 def run_file(folder, kind, split, run):

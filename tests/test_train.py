@@ -512,7 +512,8 @@ def test_diverging_training_is_said(cohort):
         fit(cohort, "--nepochs", 1, "--lr", "1e30")
 
 
-@pytest.mark.parametrize("script", ["train.py", "predict.py", "optun.py", "optuna_finetuning.py"])
+@pytest.mark.parametrize("script", ["train.py", "predict.py", "train_loca.py", "predict_loca.py", "optun.py",
+                                    "optuna_finetuning.py"])
 def test_help_answers_without_torch(script, tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')")
     done = run(script, "--help", check=0, env={"PYTHONPATH": str(tmp_path)})

@@ -1,0 +1,144 @@
+"""The site of the lesion, `target_loc`, in a manifest: codes, their names, their class indices. Imports no torch.
+
+A code per row (51: no lesion), or with several sites a scan codes separated by semicolons. Class indices follow the
+codes in ascending order.
+"""
+import json
+import re
+
+import numpy as np
+import pandas as pd
+
+from files import InputError
+from manifest import read_manifest
+
+NO_LESION = 51
+SITES = {1: "cervical", 2: "supraclavicular", 5: "axillary", 6: "anterior mediastinal", 7: "hilar", 8: "para-aortic",
+         9: "mesenteric", 10: "iliac", 11: "inguinal", 20: "spleen", 25: "liver", 27: "lung", 28: "bone",
+         NO_LESION: "no lesion"}
+LISTED = 20  # rows named in a warning
+
+
+def read_sites(path=None):
+    """{code: name} in ascending order of the codes: SITES, or --loc_map's JSON object {"code": "name", ...}.
+
+    Code 51 is no lesion in every map, and added where the file lacks it. Raises InputError.
+    """
+    if path is None:
+        return dict(SITES)
+
+    def unique(pairs):
+        names = [name for name, _ in pairs]
+        if len(set(names)) < len(names):
+            raise InputError(f"--loc_map {path}: {next(n for n in names if names.count(n) > 1)!r} is there twice")
+        return dict(pairs)
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file, object_pairs_hook=unique)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--loc_map {path}: not readable JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise InputError(f'--loc_map {path}: give one object, {{"1": "cervical", "51": "no lesion"}}')
+    for code, name in found.items():
+        if not re.fullmatch(r"0|[1-9]\d*", code):
+            raise InputError(f"--loc_map {path}: code {code!r} is not a whole number")
+        if not isinstance(name, str) or not name.strip():
+            raise InputError(f"--loc_map {path}: the name of code {code}, {name!r}, is not a text")
+    names = [name.strip() for name in found.values()]
+    if len(set(names)) < len(names):
+        raise InputError(f"--loc_map {path}: the name {next(n for n in names if names.count(n) > 1)!r} is there twice; "
+                         "give every code its own")
+    sites = {NO_LESION: SITES[NO_LESION]} | {int(code): name.strip() for code, name in found.items()}
+    if len(sites) < 3:
+        raise InputError(f"--loc_map {path}: give two sites or more beside {NO_LESION} (no lesion)")
+    return dict(sorted(sites.items()))
+
+
+def read_loca_manifest(path, splits, sites, multi=False, strict=False, need_target=True):
+    """`manifest.read_manifest`, and the column true_loc: class indices as text, "3", with `multi` "3;9", "" unknown.
+
+    Args:
+        sites (dict): of `read_sites`.
+        multi (bool): several codes a row are allowed.
+        strict (bool): refuse rows whose target and site contradict each other; else their site is left unknown.
+
+    Returns:
+        (DataFrame, warnings as list of str).
+
+    Raises:
+        InputError: an unknown code, several codes without `multi`, scans whose rows differ, and what read_manifest
+            refuses.
+    """
+    table = read_manifest(path, splits, need_target=need_target)
+    if "target_loc" not in table:
+        if need_target:
+            raise InputError(f"{path}: no column target_loc (code of the lesion's site, {NO_LESION}: none)")
+        return table.assign(true_loc=""), []
+    codes = [_codes(path, row, sites, multi) for row in table.itertuples()]
+    table["target_loc"] = [";".join(map(str, each)) for each in codes]
+    differing = table["target_loc"] != table.groupby("scan_id")["target_loc"].transform("first")
+    for row in table[differing].itertuples():
+        raise InputError(f"{path} row {row.row} (scan {row.scan_id}): target_loc = {row.target_loc!r} differs between "
+                         "the rows of this scan: mend the CSV")
+    none = np.array([each == [NO_LESION] for each in codes])
+    known = np.array([bool(each) for each in codes])
+    target = pd.to_numeric(table["target"] if "target" in table else pd.Series(np.nan, table.index), errors="coerce")
+    positive, negative = (target == 1).to_numpy(), (target == 0).to_numpy()
+    warnings, left = [], np.zeros(len(table), bool)
+    for wrong, text in ((positive & known & none, f"are positive (target 1) with target_loc {NO_LESION}, no lesion"),
+                        (negative & known & ~none, "are negative (target 0) with the code of a lesion's site")):
+        if wrong.any():
+            scans = table.loc[wrong, "scan_id"].nunique()
+            line = f"{path}: {wrong.sum()} rows of {scans} scans {text}: {_rows(table[wrong])}"
+            if strict:
+                raise InputError(f"{line}; mend them, or leave out --loc_strict")
+            warnings.append(f"{line}; their site is left out")
+            left |= wrong
+    empty = negative & ~known
+    if (unknown := positive & ~known).any():
+        warnings.append(f"{path}: {unknown.sum()} rows are positive without target_loc: {_rows(table[unknown])}; their "
+                        "site is left out")
+    if empty.any():
+        warnings.append(f"{path}: {empty.sum()} rows are negative without target_loc: taken as {NO_LESION}, no lesion")
+    place = {code: k for k, code in enumerate(sites)}
+    table["true_loc"] = ["" if gone else str(place[NO_LESION]) if bare else ";".join(str(place[code]) for code in each)
+                         for each, gone, bare in zip(codes, left, empty, strict=True)]
+    return table, warnings
+
+
+def truth_matrix(true_loc, count):
+    """(n,) texts of class indices, as in the column true_loc -> (n, count) bool; a row without True is unknown."""
+    truth = np.zeros((len(true_loc), count), bool)
+    for row, text in enumerate(true_loc):
+        if text:
+            truth[row, [int(k) for k in text.split(";")]] = True
+    return truth
+
+
+def scored_classes(settings):
+    """(k,) class indices that a site head decides between: without 51 where only positive scans were trained."""
+    codes = [int(code) for code in settings["sites"]]
+    return np.array([k for k, code in enumerate(codes) if settings["loc_on"] == "all" or code != NO_LESION])
+
+
+def _codes(path, row, sites, multi):
+    """The codes of a row, ascending, each once. Raises InputError naming the row."""
+    where = f"{path} row {row.row} (scan {row.scan_id}): target_loc = {row.target_loc!r}"
+    codes = set()
+    for text in filter(None, map(str.strip, row.target_loc.split(";"))):
+        if not re.fullmatch(r"\d+(\.0+)?", text) or int(float(text)) not in sites:
+            raise InputError(f"{where} is not a code of a site ({', '.join(map(str, sites))}); mend the CSV, or give "
+                             "your codes' names with --loc_map")
+        codes.add(int(float(text)))
+    if len(codes) > 1 and not multi:
+        raise InputError(f"{where} holds several sites; give --sites_multi, or one code")
+    if len(codes) > 1 and NO_LESION in codes:
+        raise InputError(f"{where} holds {NO_LESION}, no lesion, beside a site; remove one of them")
+    return sorted(codes)
+
+
+def _rows(table):
+    """"rows 4, 5, 9 and 12 more"."""
+    shown = ", ".join(map(str, table["row"].iloc[:LISTED]))
+    return f"row{'s' * (len(table) > 1)} {shown}" + f" and {len(table) - LISTED} more" * (len(table) > LISTED)

@@ -1,0 +1,322 @@
+"""Heat maps: the formula of Grad-CAM, the way back to the MIP, the pointing game, explain.py as a user runs it."""
+import json
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import call, error_line, run, write_cohort
+from matplotlib.image import imread
+
+import explain
+import find_best_model
+import geometry
+import gradcam
+import metrics
+import pointing
+import prepro_script
+import train
+import train_loca
+import utils
+from dataset import Bodies, _pool, crop_body, fit_bodies
+from engine import Input
+from feed import Images
+from files import InputError
+from manifest import read_manifest
+
+SMALL = ("--weights", "none", "--image_size", "auto", "--pool", 2, "--batch_size", 12, "--lr", 0.01, "--threads", 1,
+         "--device", "cpu", "--amp", "off", "--nepochs", 1, "--augm", 4)
+
+
+# ---------------------------------------------------------------- Grad-CAM
+
+class Given:
+    """Stands for feed.Images: images as they are."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def middle(self, index):
+        return self.x[index]
+
+
+@pytest.mark.parametrize(("method", "layer"), [*(("gradcam", layer) for layer in gradcam.LAYERS),
+                                              ("hirescam", "layer1"), ("hirescam", "layer3")])
+def test_heat_map_is_the_positive_part_of_channels_weighed_by_their_gradient(method, layer):
+    torch.manual_seed(0)
+    network = utils.ResNet34("complex", 16, sites={"1": "a", "2": "b", "3": "c"}).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(module.weight)
+    x, classes = torch.rand(3, 1, 96, 64), np.array([-1, 2, 0])
+    found = gradcam.heat_maps(network, Given(x), np.arange(3), method, layer, classes, 2, None)
+    depth = 5 + gradcam.LAYERS.index(layer)  # conv, batch norm, ReLU, max-pool, layer1
+    cells = network.features[:depth](x).detach().requires_grad_()
+    outputs = network.heads(network.features[depth:](cells).flatten(1))
+    (outputs[0, 1] - outputs[0, 0] + outputs[1, 2 + 2] + outputs[2, 2 + 0]).backward()
+    weights = cells.grad.mean((2, 3), keepdim=True) if method == "gradcam" else cells.grad
+    expected = (weights * cells).sum(1).clamp(min=0).detach().numpy()
+    assert found.shape == expected.shape == (3, 96 // gradcam.layer_stride(layer), 64 // gradcam.layer_stride(layer))
+    assert expected.max() > 0
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * expected.max())
+
+
+def test_a_cell_lies_in_the_middle_of_its_receptive_field():
+    features = utils.ResNet34().features
+    for module in features[:8].modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.MaxPool2d):
+            size, padding = np.ravel(module.kernel_size), np.ravel(module.padding)
+            assert (size % 2 == 1).all() and (padding == (size - 1) // 2).all()  # so cell i is centred on i x stride
+
+
+class Marker(torch.nn.Module):
+    """A network whose layer3 shows every 16th pixel of the frame as it is, and whose score is their mean."""
+    sites = None
+
+    def __init__(self):
+        super().__init__()
+        pick = torch.nn.Conv2d(1, 1, 1, stride=16, bias=False)
+        torch.nn.init.ones_(pick.weight)
+        self.features = torch.nn.Sequential(*[torch.nn.Identity() for _ in range(6)], pick)
+
+    def forward(self, x):
+        score = self.features(x).mean((1, 2, 3))
+        return torch.stack([0 * score, score], 1)
+
+
+@pytest.mark.parametrize(("frame", "pool"), [((64, 64), 1), ((96, 48), 1), ((64, 64), 2), ((32, 32), 1), ((32, 32), 3)])
+def test_the_map_marks_the_pixel_that_the_layer_marks(frame, pool):
+    """For every pixel of a body of 55 x 35 in a MIP of 61 x 47: what lights up in the frame, lights up in the map."""
+    shape, given, found = (61, 47), Input(frame, (0.0, 1.0), pool, crop_bodies=True), []
+    for row, column in np.ndindex(55, 35):
+        image = np.zeros(shape, "float32")
+        image[4:59, 7:42] = 1
+        image[4 + row, 7 + column] = 9
+        body = torch.from_numpy(_pool(crop_body(image, "a"), pool))
+        bodies = fit_bodies(Bodies(body[None], torch.tensor([body.shape]), ["a"]), frame, crop=True)
+        feed = Images(bodies, given)
+        x = feed.middle(np.array([0]))[0, 0]
+        place = np.unravel_index(int(x.argmax()), frame)
+        if x.max() < 9 or place[0] % 16 or place[1] % 16:
+            continue  # cut off, or between two cells
+        cells = gradcam.heat_maps(Marker(), feed, np.array([0]), "gradcam", "layer3", np.array([-1]), 1, None)
+        heat = gradcam.Placement.of(image, "a", given).to_mip(cells[0], 16)
+        assert heat.shape == shape and heat.dtype == np.float32
+        assert not heat[:4].any() and not heat[59:].any() and not heat[:, :7].any() and not heat[:, 42:].any()
+        found.append(np.subtract(np.unravel_index(heat.argmax(), shape), (4 + row, 7 + column)))
+    assert len(found) >= pool**2
+    assert np.abs(found).max() <= pool - 1 and (pool > 1 or not np.any(found))
+
+
+def test_what_the_network_did_not_see_has_no_heat():
+    image, given = np.ones((61, 47), "float32"), Input((32, 32), (0.0, 1.0), crop_bodies=True)
+    heat = gradcam.Placement.of(image, "a", given).to_mip(np.ones((2, 2), "float32"), 16)
+    rows, columns = (np.flatnonzero(heat.any(axis)) for axis in (1, 0))
+    assert (rows[0], rows[-1], columns[0], columns[-1]) == (14, 45, 7, 38)  # 32 x 32 pixels about the middle
+
+
+def test_random_networks_have_the_shape_and_differ_by_seed():
+    network = utils.ResNet34("complex", 24, sites={"1": "a", "2": "b"}).eval()
+    first, again, other = (gradcam.random_network(network, (seed, 0, 1)) for seed in (0, 0, 1))
+    x = torch.rand(1, 1, 64, 64)
+    assert first.fc[0].out_features == 24 and first(x).shape == network(x).shape and not first.training
+    assert torch.equal(first(x), again(x)) and not torch.equal(first(x), other(x))
+
+
+# ---------------------------------------------------------------- the pointing game
+
+@pytest.mark.parametrize(("view", "angle"), [("cor", 0), ("sag", 90), ("rot030", 30)])
+def test_a_lesion_is_projected_onto_its_lump(view, angle):
+    """A hot voxel at known patient coordinates, through the projections of prepro_script.py."""
+    array, spacing, isotropic = np.zeros((30, 41, 52), "float32"), (3.0, 2.0, 2.5), 3.27
+    volume = SimpleNamespace(array=array, spacing=spacing, origin=(-70.0, 12.0, -33.0))  # z, y, x
+    for k, j, i in ((4, 30, 9), (25, 8, 40), (14, 20, 26)):
+        array[:] = 0
+        array[k, j, i] = 9
+        images = geometry.project(array, spacing, isotropic, (30,))
+        image = images[("cor", "sag", "rot030").index(view)]
+        row0, column0 = prepro_script.pixel_origin(volume, spacing=isotropic, angle=angle, shape=image.shape)
+        row = SimpleNamespace(view=view, row0_mm=row0, column0_mm=column0, spacing_mm=isotropic)
+        lesion = ("7", -33.0 + 2.5 * i, 12.0 + 2.0 * j, -70.0 + 3.0 * k)
+        place = pointing.project([lesion], row)[0]
+        assert np.abs(place - np.unravel_index(image.argmax(), image.shape)).max() <= 1
+        assert pointing.distance_mm(*place, [lesion], row) == pytest.approx(0, abs=1e-9)
+        off = place + (3, -4)
+        assert pointing.distance_mm(*off, [("1", 900.0, 900.0, 900.0), lesion], row) == pytest.approx(5 * isotropic)
+
+
+def test_lesions_are_read_and_bad_ones_refused_by_row():
+    table = pd.DataFrame({"row": [2, 3], "scan_id": ["a", "b"], "row0_mm": ["5", "6"], "column0_mm": ["1", "2"],
+                          "lesions": ["7:1:2:-3.5:20:4.1;10:0:0:9", ""]})
+    assert pointing.read_lesions("d.csv", table) == [[("7", 1, 2, -3.5), ("10", 0, 0, 9)], []]
+    for column, value, said in (("lesions", "7:1:2", "lesions holds '7:1:2'"),
+                                ("lesions", "7:1:2:x", "lesions holds '7:1:2:x'"),
+                                ("row0_mm", "", "row0_mm = ''"), ("column0_mm", "nan", "column0_mm = 'nan'")):
+        bad = table.astype(str)
+        bad.loc[1, column] = value
+        with pytest.raises(InputError, match=f"^d.csv row 3 .scan b.: {said}"):
+            pointing.read_lesions("d.csv", bad)
+
+
+def test_shares_by_view_and_by_scan():
+    """Three patients of four scans: hits by hand; the scan takes the hotter view, of equal ones the first."""
+    def rows(kind, draw, *maps):
+        return [{"kind": kind, "draw": draw, "scan_id": scan, "view": view, "heat": heat, "distance_mm": mm,
+                 "patient": patient} for scan, patient, view, heat, mm in maps]
+
+    maps = [("s1", "p1", "cor", 2.0, 10.0), ("s1", "p1", "sag", 3.0, 40.0),  # the sagittal one counts: a miss
+            ("s2", "p1", "cor", 5.0, 30.0), ("s2", "p1", "sag", 5.0, 99.0),  # coronal first: a hit
+            ("s3", "p2", "cor", 0.0, np.inf), ("s3", "p2", "sag", 1.0, 29.0),
+            ("s4", "p3", "cor", 0.0, np.inf), ("s4", "p3", "sag", 0.0, np.inf)]
+    table = pointing.summarize(pd.DataFrame(rows("Grad-CAM", 0, *maps) + rows("random weights", 0, *maps)
+                                            + rows("random weights", 1, *[(*m[:4], 0.0) for m in maps]),
+                                            index=[0, 1, 2, 3, 4, 5, 6, 7] * 3))  # as pandas.concat leaves it
+    found = table.set_index(["kind", "view"])
+    assert found["hits"].tolist() == [2, 1, 2, 6, 5, 6] and found["maps"].tolist() == [4, 4, 4, 8, 8, 8]
+    assert found["no_peak"].tolist() == [2, 1, 1, 4, 2, 2] and set(found["scans"]) == {4}
+    expected = metrics.proportion_estimate([False, True, True, False], "", ["p1", "p1", "p2", "p3"])
+    assert found.loc[("Grad-CAM", "scan"), ["share", "ci_low", "ci_high"]].tolist() == [
+        expected[name] for name in ("value", "ci_low", "ci_high")]
+
+
+def test_a_map_without_heat_has_no_peak():
+    assert pointing.peak(np.zeros((4, 5), "float32")) == (None, None, 0.0)
+    heat = np.zeros((4, 5), "float32")
+    heat[2, 3] = 0.5
+    assert pointing.peak(heat) == (2, 3, 0.5)
+    assert pointing.distance_mm(None, None, [("1", 0, 0, 0)], None) == np.inf
+
+
+# ---------------------------------------------------------------- explain.py
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """A cohort whose bright squares are lesions of known place, a binary model and one of two heads, an epoch each."""
+    folder = tmp_path_factory.mktemp("explain")
+    table = write_cohort(folder, n_scans=16)
+    table["target_loc"], table["row0_mm"], table["column0_mm"] = 51, 100.0, -60.0
+    table["lesions"] = ""
+    for scan, part in table[table["target"] == 1].groupby("scan_id"):
+        lesions, site = [], (1, 2)[int(scan[1:]) // 2 % 2]
+        for row in part.itertuples():  # a square has a place of its own in each view: nothing of it in the other one
+            image = np.fromfile(folder / row.filename, "<f4").reshape(row.matrix_size_1, row.matrix_size_2)
+            r, c = (places.mean() for places in np.nonzero(image > 5))
+            x, y = (-60 + c * 3.27, 9999) if row.filename.endswith("cor.bin") else (9999, -60 + c * 3.27)
+            lesions.append(f"{site}:{x:.2f}:{y:.2f}:{100 - r * 3.27:.2f}:26:7")
+        table.loc[part.index, "lesions"] = ";".join(lesions)
+        table.loc[part.index, "target_loc"] = site
+    table["synthetic"] = 1
+    table.to_csv(folder / "data.csv", index=False)
+    for module, output in ((train, "binary"), (train_loca, "loca")):
+        call(module, "--data", folder / "data.csv", "--output", folder / output, *SMALL)
+        call(find_best_model, "--dir", folder / output)
+    return folder
+
+
+def options(cohort, *args, models="binary", output="heatmaps", scans="all"):
+    return ("--data", cohort / "data.csv", "--chptfolder", cohort / models, "--splits", 0, 0, "--set", scans,
+            "--output", cohort / output, "--threads", 1, "--device", "cpu", "--amp", "off", "--random", 1, *args)
+
+
+def written(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.suffix in (".npy", ".png")
+            and "sheet" not in path.name}
+
+
+def test_explain_writes_maps_panels_sheets_and_the_pointing_game(cohort):
+    done = run("explain.py", *options(cohort, scans="test"), check=0)
+    folder = cohort / "heatmaps" / "binary_split0_run1"
+    table = read_manifest(cohort / "data.csv", (0,))
+    table = table[table["split0"] == "test"]
+    peaks = pd.read_csv(folder / "peaks.csv")
+    assert sorted(peaks["filename"]) == sorted(table["filename"])
+    for row in table.itertuples():
+        heat = np.load(folder / "maps" / f"{row.scan_id}_{row.view}.npy")
+        assert heat.shape == (row.matrix_size_1, row.matrix_size_2) and heat.dtype == np.float32
+        assert (heat >= 0).all() and np.isfinite(heat).all()
+        mine = peaks[peaks["filename"] == row.filename].iloc[0]
+        assert mine["heat"] == pytest.approx(heat.max(), rel=1e-6)
+        if heat.max() > 0:
+            assert heat[int(mine["peak_row"]), int(mine["peak_column"])] == heat.max()
+    assert {path.stem for path in (folder / "panels").iterdir()} == set(table["scan_id"])
+    assert [path.name for path in folder.glob("sheet*")] == ["sheet001.png"]
+    for path in folder.rglob("*.png"):
+        assert imread(path).std() > 0.05  # a picture, not an empty page
+    game, data = pd.read_csv(folder / "pointing.csv"), json.loads((folder / "pointing.json").read_text())
+    assert game["kind"].tolist() == [k for k in ("Grad-CAM", "random weights", "brightest pixel") for _ in range(3)]
+    assert game["view"].tolist() == ["cor", "sag", "scan"] * 3 and set(game["scans"]) == {2}
+    assert game["hits"].tolist()[-3:] == [2, 2, 2]  # the brightest pixel lies in the square
+    assert data["within_mm"] == 30 and [row["share"] for row in data["rows"]] == game["share"].tolist()
+    assert "SYNTHETIC" in done.stdout and "brightest pixel  scan  any lesion  2/2" in done.stdout
+
+
+def test_finished_scans_are_left_alone_and_settings_are_not_mixed(cohort, capsys):
+    args = options(cohort, "--max_scans", 3, output="again")
+    call(explain, *args)
+    folder = cohort / "again" / "binary_split0_run1"
+    first = written(folder)
+    assert len(first) == 32 + 3  # every map, three panels
+    call(explain, *args)
+    assert written(folder) == first
+    changed = folder / "maps" / "s003_cor.npy"
+    os.utime(cohort / "images" / "s003_cor.bin")
+    (folder / "maps" / "s005_sag.npy").unlink()
+    before = np.load(changed)
+    call(explain, *args)
+    now = written(folder)
+    assert {path.name for path in now if now[path] != first.get(path) and path.suffix == ".npy"} == {
+        "s003_cor.npy", "s005_sag.npy"}
+    assert np.array_equal(np.load(changed), before)
+    with pytest.raises(InputError, match=r"holds heat maps with another cam_layer \(layer3, now layer2\); --overwrite"):
+        call(explain, *args, "--cam_layer", "layer2")
+    call(explain, *args, "--cam_layer", "layer2", "--overwrite", "--scans", "s003", "--no_pointing")
+    assert {path.name for path in written(folder)} == {"s003_cor.npy", "s003_sag.npy", "s003.png"}
+    assert not np.array_equal(np.load(changed), before)
+
+
+def test_sites(cohort, capsys):
+    call(explain, *options(cohort, "--target", "site:Cervical", "--max_scans", 0, models="loca"))
+    out = capsys.readouterr().out
+    positive = pd.read_csv(cohort / "data.csv").query("target == 1 and target_loc == 1")["scan_id"].nunique()
+    assert f"brightest pixel  scan  lesion of the site  {positive}/{positive}" in out
+    assert not list((cohort / "heatmaps" / "site_Cervical_split0_run1").rglob("*.png"))
+    call(explain, *options(cohort, "--target", "site", "--max_scans", 1, models="loca"))
+    game = pd.read_csv(cohort / "heatmaps" / "site_split0_run1" / "pointing.csv")
+    brightest = game[game["kind"] == "brightest pixel"].set_index("near")
+    assert set(brightest.loc["any lesion", "share"]) == {1.0}
+    assert set(game["near"]) == {"any lesion", "lesion of the site"} and set(game["scans"]) == {8}
+    assert (brightest.loc["lesion of the site", "share"] < 1).all()  # where another site is called, none is to be found
+
+
+@pytest.mark.parametrize(("models", "args", "said"), [
+    ("binary", ("--target", "site"), "--target site: "),
+    ("loca", ("--target", "site:nowhere"), "knows no such site; it knows cervical, supraclavicular, axillary"),
+    ("loca", ("--target", "site:no lesion"), "knows no such site"),
+    ("binary", ("--scans", "s003", "nobody"), "no scan_id nobody (--scans)"),
+    ("binary", ("--set", "train", "--scans", "s001"), "no row in train of splits 0"),
+    ("binary", ("--splits", 1, 1), "no model of splits 1 to 1"),
+])
+def test_bad_input_is_said_in_a_line(cohort, models, args, said):
+    with pytest.raises(InputError) as error:
+        call(explain, *options(cohort, models=models, output="bad"), *args)
+    assert said in str(error.value) and "\n" not in str(error.value)
+    assert not (cohort / "bad").exists()
+
+
+def test_bad_lesions_end_with_exit_code_2(cohort):
+    table = pd.read_csv(cohort / "data.csv", dtype=str, keep_default_na=False)
+    table.loc[3, "lesions"] = "1:2:3"
+    table.to_csv(cohort / "bad.csv", index=False)
+    done = run("explain.py", *options(cohort, output="bad"), "--data", cohort / "bad.csv")
+    assert "bad.csv row 5 (scan s001): lesions holds '1:2:3'" in error_line(done)
+
+
+def test_without_lesions_there_is_no_pointing_game(cohort, capsys):
+    table = pd.read_csv(cohort / "data.csv", dtype=str, keep_default_na=False).drop(columns=["lesions", "target"])
+    table.to_csv(cohort / "new.csv", index=False)
+    call(explain, *options(cohort, "--data", cohort / "new.csv", "--scans", "s001", "--max_scans", 0, output="new"))
+    assert "no pointing game" in capsys.readouterr().out
+    folder = cohort / "new" / "binary_split0_run1"
+    assert not (folder / "pointing.csv").exists() and pd.read_csv(folder / "peaks.csv")["distance_mm"].isna().all()

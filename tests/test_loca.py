@@ -1,0 +1,364 @@
+"""Lesion sites: codes, the two losses, both heads' gradients, checkpoints of either network, the site statistics."""
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import call, error_line, run, write_cohort
+from test_train import same_run, signal_at
+
+import dataset_loca
+import find_best_model
+import multitask
+import site_metrics
+import train
+import train_loca
+import utils
+from dataset_loca import read_loca_manifest, read_sites
+from files import InputError
+
+CODES = (1, 2, 5, 6, 7, 8)
+SMALL = ("--weights", "none", "--image_size", "auto", "--margin", 2, "--pool", 2, "--batch_size", 12, "--lr", 0.01,
+         "--threads", 1, "--device", "cpu", "--amp", "off")
+
+
+def site_cohort(folder, n_scans=24):
+    """write_cohort with target_loc: CODES in turn in the positive scans, 51 in the others."""
+    table = write_cohort(folder, n_scans)
+    number = table["scan_id"].str[1:].astype(int)
+    table["target_loc"] = np.where(table["target"] == 1, np.array(CODES)[number // 2 % len(CODES)], 51)
+    table.to_csv(folder / "data.csv", index=False)
+    return table
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("loca")
+    site_cohort(folder)
+    return folder
+
+
+def fit(folder, *args, module=train_loca, output="loca"):
+    return call(module, "--data", folder / "data.csv", "--output", folder / output, *SMALL, "--nepochs", 1, *args)
+
+
+# ---------------------------------------------------------------- codes
+
+def manifest(folder, **columns):
+    table = pd.DataFrame({"scan_id": ["a", "a", "b", "b"], "filename": ["a_cor.bin", "a_sag.bin", "b_cor.bin",
+                          "b_sag.bin"], "target": [1, 1, 0, 0], "matrix_size_1": 9, "matrix_size_2": 9,
+                          "target_loc": [6, 6, 51, 51]} | columns)
+    table.to_csv(folder / "m.csv", index=False)
+    return folder / "m.csv"
+
+
+def test_the_fourteen_codes_are_classes_0_to_13():
+    codes = [1, 2, 5, 6, 7, 8, 9, 10, 11, 20, 25, 27, 28, 51]
+    assert list(read_sites()) == codes and len(set(read_sites().values())) == 14
+
+
+def test_codes_become_class_indices(tmp_path):
+    table, warnings = read_loca_manifest(manifest(tmp_path), (), read_sites())
+    assert table["true_loc"].tolist() == ["3", "3", "13", "13"] and not warnings
+    path = manifest(tmp_path, target_loc=["6.0", "6.0", "", ""])  # as pandas writes a column with gaps
+    table, warnings = read_loca_manifest(path, (), read_sites())
+    assert table["true_loc"].tolist() == ["3", "3", "13", "13"]
+    assert warnings == [f"{path}: 2 rows are negative without target_loc: taken as 51, no lesion"]
+    path = manifest(tmp_path, target_loc=["", "", 51, 51])
+    table, warnings = read_loca_manifest(path, (), read_sites())
+    assert table["true_loc"].tolist() == ["", "", "13", "13"]
+    assert "positive without target_loc: rows 2, 3" in warnings[0]
+
+
+@pytest.mark.parametrize(("codes", "said"), [
+    ([6, 6, 51, 3], "row 5 (scan b): target_loc = '3' is not a code of a site (1, 2, 5,"),
+    ([6, "six", 51, 51], "row 3 (scan a): target_loc = 'six' is not a code"),
+    ([6, 7, 51, 51], "row 3 (scan a): target_loc = '7' differs between the rows of this scan"),
+    (["6;7", "6;7", 51, 51], "row 2 (scan a): target_loc = '6;7' holds several sites; give --sites_multi"),
+])
+def test_bad_codes_are_refused_by_row(tmp_path, codes, said):
+    with pytest.raises(InputError) as error:
+        read_loca_manifest(manifest(tmp_path, target_loc=codes), (), read_sites())
+    assert said in str(error.value)
+
+
+def test_contradictions_are_named_by_row_and_refused_when_strict(tmp_path):
+    path = manifest(tmp_path, target_loc=[51, 51, 20, 20])
+    table, warnings = read_loca_manifest(path, (), read_sites())
+    assert table["true_loc"].tolist() == [""] * 4
+    assert "2 rows of 1 scans are positive (target 1) with target_loc 51, no lesion: rows 2, 3;" in warnings[0]
+    assert "2 rows of 1 scans are negative (target 0) with the code of a lesion's site: rows 4, 5;" in warnings[1]
+    with pytest.raises(InputError, match="rows 2, 3; mend them, or leave out --loc_strict"):
+        read_loca_manifest(path, (), read_sites(), strict=True)
+
+
+def test_several_sites_a_scan(tmp_path):
+    path = manifest(tmp_path, target_loc=["20;6", "6; 20", 51, 51])
+    table, _ = read_loca_manifest(path, (), read_sites(), multi=True)
+    assert table["true_loc"].tolist() == ["3;9", "3;9", "13", "13"]
+    truth = dataset_loca.truth_matrix(table["true_loc"], 14)
+    assert [np.flatnonzero(row).tolist() for row in truth] == [[3, 9], [3, 9], [13], [13]]
+    with pytest.raises(InputError, match="holds 51, no lesion, beside a site"):
+        read_loca_manifest(manifest(tmp_path, target_loc=["20;51", "20;51", 51, 51]), (), read_sites(), multi=True)
+
+
+def test_another_map(tmp_path):
+    def file(text):
+        (tmp_path / "map.json").write_text(text)
+        return tmp_path / "map.json"
+
+    assert read_sites(file('{"100": "leg", "7": " arm "}')) == {7: "arm", 51: "no lesion", 100: "leg"}
+    for text, said in (('{"1": "a", "1": "b"}', "'1' is there twice"), ('{"x": "a", "2": "b"}', "code 'x' is not"),
+                       ('{"1": "a", "2": "a"}', "the name 'a' is there twice"), ('{"1": ""}', "is not a text"),
+                       ("[1]", "give one object"), ("{", "not readable JSON"), ('{"1": "a"}', "two sites or more")):
+        with pytest.raises(InputError, match=said):
+            read_sites(file(text))
+
+
+# ---------------------------------------------------------------- the losses
+
+def task(true_loc, target, train=None, sites=4, **options):
+    """A task of `sites` classes, the last one no lesion; codes 48, 49, ... 51."""
+    args = SimpleNamespace(**{"lambda_loc": 1.0, "loc_balance": False, "loc_smoothing": 0.0, "select": "auc",
+                              "balance": False, "label_smoothing": 0.0, "detach_loc": False, "loc_on": "positive",
+                              "sites_multi": False} | options)
+    settings = multitask.site_settings(args, {52 - sites + k: f"site {k}" for k in range(sites)})
+    table = pd.DataFrame({"scan_id": [f"s{i}" for i in range(len(target))], "target": target, "true_loc": true_loc})
+    return multitask.Sites(table, np.arange(len(target)) if train is None else train, torch.device("cpu"), args,
+                           settings)
+
+
+LOGITS = torch.tensor([[0.2, 1.5, 1.0, 0.0, -1.0, 9.0], [0.2, 1.5, 0.5, 2.0, 0.0, 9.0],
+                       [-1.0, 0.3, 0.1, 0.2, 0.3, 0.4]], dtype=torch.float64)
+TRUE, TARGET = ["0", "2", "3"], [1, 1, 0]  # two positive scans, one negative
+
+
+def binary_part(target=TARGET):
+    def term(z, y):
+        return -np.log(1 / (1 + np.exp(-z))) if y else -np.log(1 - 1 / (1 + np.exp(-z)))
+
+    return np.array([(term(z[0], not y) + term(z[1], y)) / 2 for z, y in zip(LOGITS.numpy(), target, strict=True)])
+
+
+def cross_entropy(logits, weights, smoothing=0.0):
+    """-sum_k target_k weight_k log softmax_k, with `weights` a (k,) array and the true class first."""
+    target = np.full(len(logits), smoothing / len(logits))
+    target[0] += 1 - smoothing
+    return -(target * weights * (logits - np.log(np.exp(logits).sum()))).sum()
+
+
+def test_loss_on_positive_scans_leaves_51_out_and_averages_over_them():
+    one, two = cross_entropy(np.array([1.0, 0, -1]), np.ones(3)), cross_entropy(np.array([0, 0.5, 2.0]), np.ones(3))
+    expected = binary_part() + 0.7 * np.array([one, two, 0]) / (2 / 3)  # 2 of 3 images have a site
+    found = task(TRUE, TARGET, lambda_loc=0.7).loss(LOGITS, np.arange(3))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose((found - torch.tensor(binary_part())).mean(), 0.7 * (one + two) / 2, rtol=1e-6)
+
+
+def test_loss_on_all_scans_has_51_as_a_class():
+    rows = [np.array([1.0, 0, -1, 9]), np.array([0, 0.5, 2.0, 9]), np.array([0.4, 0.1, 0.2, 0.3])]  # true class first
+    expected = binary_part() + [cross_entropy(row, np.ones(4)) for row in rows]
+    np.testing.assert_allclose(task(TRUE, TARGET, loc_on="all").loss(LOGITS, np.arange(3)), expected, rtol=1e-6)
+
+
+def test_loss_with_balance_and_smoothing():
+    """Training: sites 0, 0, 0, 1 in four positive images, site 2 in none: weights 4 / (2 x 3), 4 / (2 x 1), 1."""
+    weights = np.array([2 / 3, 2.0, 1.0])
+    balanced = task(["0", "0", "0", "1", "3"], [1, 1, 1, 1, 0], loc_balance=True, loc_smoothing=0.3)
+    assert balanced.untaught == ["site 2"]
+    one = cross_entropy(np.array([1.0, 0, -1]), weights, 0.3)
+    two = cross_entropy(np.array([2.0, 0.5, 0.0]), weights[[1, 0, 2]], 0.3)
+    found = balanced.site_loss(LOGITS[:2, 2:], np.array([0, 3]))
+    np.testing.assert_allclose(found, np.array([one, two]) / (4 / 5), rtol=1e-6)
+
+
+def test_loss_of_several_sites_is_binary_cross_entropy_of_each():
+    def term(z, y, weight=1.0):
+        p = 1 / (1 + np.exp(-z))
+        return -(weight * y * np.log(p) + (1 - y) * np.log(1 - p))
+
+    multi = task(["0;2", "2", "3"], TARGET, sites_multi=True, loc_smoothing=0.2, loc_balance=True)
+    # of the two images with a site, one shows site 0: weight 1 / 1; both show site 2 and none site 1: weight 1
+    one = np.mean([term(1.0, 0.9), term(0.0, 0.1), term(-1.0, 0.9)])
+    two = np.mean([term(0.5, 0.1), term(2.0, 0.1), term(0.0, 0.9)])
+    expected = binary_part() + np.array([one, two, 0]) / (2 / 3)
+    np.testing.assert_allclose(multi.loss(LOGITS, np.arange(3)), expected, rtol=1e-6)
+
+
+def test_nothing_to_learn_is_refused():
+    with pytest.raises(InputError, match="no training image has a site"):
+        task(["", "", "3"], TARGET)
+    with pytest.raises(InputError, match="no validation image has a site to learn .*; give --select auc"):
+        task(TRUE, TARGET, train=np.arange(2), select="loc")
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_gradients_of_both_heads(detach):
+    """Detached, the site's loss moves fc_loc as it does otherwise, and neither backbone nor the binary head."""
+    torch.manual_seed(0)
+    sites = {str(48 + k): f"site {k}" for k in range(4)}
+    model = utils.ResNet34(sites=sites, detach_loc=detach).double()
+    for module in model.modules():  # residual branches start at 0: there would be no gradient inside them
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(module.weight)
+    x, learn, index = torch.randn(3, 1, 64, 64, dtype=torch.float64), task(TRUE, TARGET), np.arange(3)
+
+    def gradients(loss):
+        model.zero_grad()
+        loss(model(x)).backward()
+        return {name: p.grad.clone() if p.grad is not None else torch.zeros_like(p)
+                for name, p in model.named_parameters()}
+
+    site = gradients(lambda out: learn.site_loss(out[:, 2:], index).mean())
+    assert all((g != 0).any() == (name.startswith("fc_loc") or (not detach and name.startswith("features")))
+               for name, g in site.items())
+    binary = gradients(lambda out: super(multitask.Sites, learn).loss(out[:, :2], index).mean())
+    assert all((g != 0).any() == (not name.startswith("fc_loc")) for name, g in binary.items())
+    both = gradients(lambda out: learn.loss(out, index).mean())
+    for name, g in both.items():
+        torch.testing.assert_close(g, binary[name] + site[name], rtol=1e-9, atol=1e-12)
+
+
+# ---------------------------------------------------------------- statistics
+
+def test_site_probabilities():
+    settings = {"sites": {"1": "a", "2": "b", "51": "none"}, "loc_on": "positive", "sites_multi": False}
+    logits = np.array([[0.0, np.log(3), 50.0]])
+    np.testing.assert_allclose(multitask.site_probabilities(logits, settings), [[0.25, 0.75, 0]])
+    np.testing.assert_allclose(multitask.site_probabilities(logits, settings | {"sites_multi": True}),
+                               [[0.5, 0.75, 0]])
+    every = multitask.site_probabilities(logits, settings | {"loc_on": "all"})
+    np.testing.assert_allclose(every[0, 2], 1, atol=1e-12)
+
+
+def test_metrics_are_of_the_scans_mean_and_of_positive_scans():
+    learn = task(["0", "0", "1", "1", "3", "3"], [1, 1, 1, 1, 0, 0])
+    learn.scans = np.array(list("aabbcc"))
+    big = 10.0
+    site = [[1, 0, 0, 99], [big, 0, 0, 0], [big, 0, 0, 0], [0, 9, 0, 0], [0] * 4, [0] * 4]
+    out = np.hstack([np.array([[0, 1], [0, 1], [0, 2], [0, 2], [1, 0], [1, 0]], float), np.array(site, float)])
+    found = learn.metrics(out.astype("float32"), np.arange(6))
+    # a: right in both views. b: softmax (1, 0, 0) and (0, 1, 0) but for 1e-4: the mean is nearly even, site 0 wins by
+    # the larger logit
+    assert found["auc"] == 1 and found["loc_acc"] == 0.5 and found["loc_bacc"] == 0.5 and found["loc_top3"] == 1
+    assert found["sum"] == 1.5 and "selected" not in found
+
+
+def test_weighted_statistics_are_those_of_repeated_scans():
+    from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
+    rng = np.random.default_rng(0)
+    site, scores = rng.integers(0, 4, 60), rng.random((60, 4)).round(1)
+    truth, times = np.eye(4, dtype=bool)[site], rng.integers(0, 4, (1, 60)).astype(float)
+    rows = np.repeat(np.arange(60), times[0].astype(int))
+    found = site_metrics.measure(truth, scores, times)
+    called = scores.argmax(1)
+    assert found["loc_bacc"][0] == pytest.approx(balanced_accuracy_score(site[rows], called[rows]), abs=1e-12)
+    assert found["loc_acc"][0] == pytest.approx(np.mean(site[rows] == called[rows]), abs=1e-12)
+    lowest = np.argsort(-scores, axis=1, kind="stable")[:, 3]
+    assert found["loc_top3"][0] == pytest.approx(np.mean(lowest[rows] != site[rows]), abs=1e-12)
+    truth |= rng.random(truth.shape) < 0.2
+    found = site_metrics.measure(truth, scores, times, multi=True)
+    for name, function in (("loc_auc", roc_auc_score), ("loc_ap", average_precision_score)):
+        each = [function(truth[rows, k], scores[rows, k]) for k in range(4)]
+        assert found[name][0] == pytest.approx(np.mean(each), abs=1e-12)
+
+
+def test_site_evaluation_by_hand():
+    truth = np.eye(3, dtype=bool)[[0, 0, 0, 1, 1, 2]]
+    called = [0, 0, 1, 1, 0, 2]
+    result = site_metrics.evaluate(truth, np.eye(3)[called], ["a", "b", "c"], resamples=200)
+    assert result["confusion"] == [[2, 1, 0], [1, 1, 0], [0, 0, 1]]
+    assert result["loc_acc"]["value"] == 4 / 6 and result["loc_bacc"]["value"] == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+    assert result["loc_bacc"]["ci_low"] < 0.72 < result["loc_bacc"]["ci_high"]
+    entry = result["sites"][0]
+    assert (entry["name"], entry["n"], entry["called"]) == ("a", 3, 3)
+    assert entry["recall"]["ci_low"] == pytest.approx(0.2077, abs=1e-4)  # Wilson, 2 of 3
+    assert entry["recall"]["ci_high"] == pytest.approx(0.9385, abs=1e-4)
+    json.dumps(result, allow_nan=False)
+
+
+# ---------------------------------------------------------------- training
+
+def test_checkpoints_go_from_one_network_to_the_other(cohort, capsys):
+    fit(cohort, module=train, output="binary")
+    binary = cohort / "binary" / "checkpoint_split0_run1.pth"
+    sites = {str(code): name for code, name in read_sites().items()}
+    model = utils.ResNet34(sites=sites)
+    first = model.fc_loc.weight.clone()
+    utils.load_weights(model, binary)
+    old = utils.read_checkpoint(binary)["state_dict"]
+    assert all(torch.equal(value, old[name]) for name, value in model.state_dict().items() if name in old)
+    assert torch.equal(model.fc_loc.weight, first) and set(model.state_dict()) - set(old) == {"fc_loc.weight",
+                                                                                              "fc_loc.bias"}
+    assert ("took 216 keys of features, 2 keys of fc; left random, since the checkpoint has another head: "
+            "fc_loc.weight, fc_loc.bias") in capsys.readouterr().out
+    fit(cohort, "--checkpoint", binary, "--transfer_learning", output="moved")  # the heads alone
+    multi = cohort / "moved" / "checkpoint_split0_run1.pth"
+    new, content = utils.load_model(multi)
+    assert new.sites == sites == content["model"]["sites"]
+    assert all(torch.equal(new.state_dict()[name], value) for name, value in old.items() if "features" in name)
+    capsys.readouterr()
+    back = utils.ResNet34()
+    utils.load_weights(back, multi)
+    assert torch.equal(back.fc.weight, new.fc.weight)
+    assert capsys.readouterr().out.endswith("; not used: fc_loc.weight, fc_loc.bias\n")
+    renamed = utils.ResNet34(sites=sites | {"1": "elsewhere"})  # as many sites, but others
+    utils.load_weights(renamed, multi)
+    assert not torch.equal(renamed.fc_loc.weight, new.fc_loc.weight)
+
+
+@pytest.mark.parametrize("options", [(), ("--loc_on", "all", "--loc_balance", "--select", "sum", "--detach_loc"),
+                                     ("--sites_multi", "--select", "loc")])
+def test_training_logs_the_site_metrics_and_keeps_what_is_selected(cohort, capsys, options):
+    fit(cohort, "--overwrite", "--nepochs", 3, *options)
+    log = pd.read_csv(cohort / "loca" / "convergence_split0_run1.csv")
+    rows = log[log["split"] == "validation"].pivot(index="epoch", columns="metric", values="value")
+    selected = "sum" if "sum" in options else "loc_ap" if "loc" in options else "auc"
+    assert {"loss", "auc", "loc_acc", "loc_top3", "loc_ap" if "--sites_multi" in options else "loc_bacc"} <= set(rows)
+    content = utils.read_checkpoint(cohort / "loca" / "checkpoint_split0_run1.pth")
+    assert content["epoch"] == rows[selected].idxmax() and content["model"]["loc_on"] in ("positive", "all")
+    assert content["auc"] == rows["auc"][content["epoch"]]
+    assert ("selected" in rows) == (selected != "auc")
+    call(find_best_model, "--dir", cohort / "loca")
+    best = pd.read_csv(cohort / "loca" / "best_run.csv").iloc[0]
+    assert best["epoch"] == content["epoch"] and best["value"] == content["auc"]
+    said = capsys.readouterr().out
+    assert "warning: no training image shows" in said and "loc_top3 " in said
+
+
+def test_resumed_run_is_the_undisturbed_one_to_the_bit(cohort, monkeypatch):
+    options = ("--nepochs", 2, "--select", "sum", "--loc_balance", "--optimizer", "adamw", "--augm", 4)
+    fit(cohort, *options, output="whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        signal_at(patch, 2, 0)
+        fit(cohort, *options, output="cut")
+    with pytest.raises(InputError, match=r"other values of --lambda_loc \(1.0, now 2.0\)"):
+        fit(cohort, *options, "--lambda_loc", 2, "--resume", output="cut")
+    fit(cohort, *options, "--resume", output="cut")
+    same_run(cohort / "cut", cohort / "whole")
+
+
+def test_a_binary_network_goes_on_from_two_heads(cohort, capsys):
+    fit(cohort, "--loc_on", "all", output="first")
+    fit(cohort, "--checkpoint", cohort / "first" / "checkpoint_split0_run1.pth", "--transfer_learning", module=train,
+        output="second")
+    assert "took 216 keys of features, 2 keys of fc; not used: fc_loc.weight, fc_loc.bias" in capsys.readouterr().out
+    states = [utils.read_checkpoint(cohort / name / "checkpoint_split0_run1.pth")["state_dict"]
+              for name in ("first", "second")]
+    assert "fc_loc.weight" not in states[1]
+    assert all(torch.equal(value, states[0][name]) for name, value in states[1].items() if "features" in name)
+
+
+def test_strict_and_unknown_codes_at_the_command_line(tmp_path):
+    table = site_cohort(tmp_path)
+    table.loc[:1, "target_loc"] = 5  # scan 0 is negative
+    table.to_csv(tmp_path / "data.csv", index=False)
+    arguments = ("--data", tmp_path / "data.csv", "--output", tmp_path / "out", *SMALL)
+    assert "2 rows of 1 scans are negative (target 0) with the code of a lesion's site: rows 2, 3" in error_line(
+        run("train_loca.py", *arguments, "--loc_strict"))
+    (tmp_path / "map.json").write_text('{"1": "a", "2": "b"}')
+    assert "row 2 (scan s000): target_loc = '5' is not a code of a site (1, 2, 51)" in error_line(
+        run("train_loca.py", *arguments, "--loc_map", tmp_path / "map.json"))
+    assert not (tmp_path / "out").exists()
