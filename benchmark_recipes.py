@@ -77,7 +77,7 @@ def draw(table, path):
         for split, rows in table[table["recipe"] == name].groupby("split"):
             axes.plot(rows["seconds"], rows["auc"].cummax(), marker=marker, color=colours[number % len(colours)], ms=5,
                       label=name if split == table["split"].min() else None)
-    axes.set(xscale="log", xlabel="Seconds of training", ylabel="Validation AUC, best epoch so far", ylim=(None, 1))
+    axes.set(xlim=(0, None), xlabel="Seconds of training", ylabel="Validation AUC, best epoch so far", ylim=(None, 1))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
