@@ -3,13 +3,12 @@
 A code per row (51: no lesion), or with several sites a scan codes separated by semicolons. Class indices follow the
 codes in ascending order.
 """
-import json
 import re
 
 import numpy as np
 import pandas as pd
 
-from files import InputError
+from files import InputError, read_json_object
 from manifest import read_manifest
 
 NO_LESION = 51
@@ -27,19 +26,7 @@ def read_sites(path=None):
     if path is None:
         return dict(SITES)
 
-    def unique(pairs):
-        names = [name for name, _ in pairs]
-        if len(set(names)) < len(names):
-            raise InputError(f"--loc_map {path}: {next(n for n in names if names.count(n) > 1)!r} is there twice")
-        return dict(pairs)
-
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file, object_pairs_hook=unique)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--loc_map {path}: not readable JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise InputError(f'--loc_map {path}: give one object, {{"1": "cervical", "51": "no lesion"}}')
+    found = read_json_object(path, "--loc_map", '{"1": "cervical", "51": "no lesion"}')
     for code, name in found.items():
         if not re.fullmatch(r"0|[1-9]\d*", code):
             raise InputError(f"--loc_map {path}: code {code!r} is not a whole number")

@@ -80,6 +80,24 @@ def write_json(data, path):
         file.write("\n")
 
 
+def read_json_object(path, option, example):
+    """The object in a JSON file that an option names -> dict. Raises InputError; also where a name is there twice."""
+    def each_once(pairs):
+        names = [name for name, _ in pairs]
+        if len(set(names)) < len(names):
+            raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} is there twice")
+        return dict(pairs)
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file, object_pairs_hook=each_once)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{option} {path}: cannot be read as JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{option} {path}: must be an object, such as {example}")
+    return found
+
+
 def progress(items, description, unit, total=None):
     """A tqdm bar over `items`, for use in a `with`: shown from the second second on, taken away at the end."""
     silent = os.environ.get("RANK", "0") != "0"  # of torchrun's processes one shows it

@@ -4,12 +4,11 @@ Imports no torch. A space is {name: {"low", "high"[, "step"][, "log"]} or [choic
 arguments; `mode` is none of them but stands for two: transfer_learning, finetune, or full_retrain for neither.
 """
 import argparse
-import json
 import math
 from argparse import Namespace
 
 import arguments
-from files import InputError, read_csv
+from files import InputError, read_csv, read_json_object
 
 MODES = ("transfer_learning", "finetune", "full_retrain")
 _SWITCHES = {"batch_size": [16, 32, 64, 128], "optimizer": ["sgd", "adam"], "lr_schedule": ["step", "plateau"],
@@ -68,7 +67,8 @@ def read_space(args, default):
     Returns:
         (space, {name: fixed value}). Raises InputError.
     """
-    path, changes = args.space, _read_changes(args.space) if args.space else {}
+    path = args.space
+    changes = read_json_object(path, "--space", '{"lr": {"low": 1e-4, "high": 1e-2}}') if path else {}
     known = [name for name in (*_actions(), "mode") if name not in _NOT_DRAWN and (name != "mode" or name in default)]
     known = [name for name in known if hasattr(args, name)]
     space = {name: given for name, given in default.items() if name not in args.given}
@@ -91,24 +91,6 @@ def read_space(args, default):
     if not space:
         raise InputError("nothing is left to search: " + (f"--space {path}" if path else "every parameter is fixed"))
     return space, fixed
-
-
-def _read_changes(path):
-    try:
-        with open(path, encoding="utf-8") as file:
-            changes = json.load(file, object_pairs_hook=_each_once)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--space {path}: cannot be read as JSON: {error}") from None
-    if not isinstance(changes, dict):
-        raise InputError(f'--space {path}: must be an object, such as {{"lr": {{"low": 1e-4, "high": 1e-2}}}}')
-    return changes
-
-
-def _each_once(pairs):
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        raise ValueError(f"a name is there twice in {', '.join(names)}")
-    return dict(pairs)
 
 
 def _choices(name, values):

@@ -8,6 +8,7 @@ import optuna
 import sqlalchemy
 
 import record
+import search_report
 from feed import step_seed
 from files import InputError
 
@@ -140,5 +141,4 @@ def all_studies(args, storage):
 
 def best_trial(study):
     """The complete trial of the highest value, the earliest of equals, or None."""
-    complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
+    return next(iter(search_report.best_trials(study)), None)

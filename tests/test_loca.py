@@ -112,7 +112,8 @@ def test_another_map(tmp_path):
     assert read_sites(file('{"100": "leg", "7": " arm "}')) == {7: "arm", 51: "no lesion", 100: "leg"}
     for text, said in (('{"1": "a", "1": "b"}', "'1' is there twice"), ('{"x": "a", "2": "b"}', "code 'x' is not"),
                        ('{"1": "a", "2": "a"}', "the name 'a' is there twice"), ('{"1": ""}', "is not a text"),
-                       ("[1]", "give one object"), ("{", "not readable JSON"), ('{"1": "a"}', "two sites or more")):
+                       ("[1]", "must be an object"), ("{", "cannot be read as JSON"),
+                       ('{"1": "a"}', "two sites or more")):
         with pytest.raises(InputError, match=said):
             read_sites(file(text))
 

@@ -70,7 +70,7 @@ def test_space_file_narrows_widens_and_fixes(tmp_path):
     ({"optimizer": ["sgd", "lion"]}, "'lion' is none of sgd"),
     ({"augm": [7]}, "'7' is none of"), ({"batch_size": [16, 16]}, "twice"), ({"batch_size": [0]}, "not 1 or more"),
     ({"balance": ["yes"]}, "not true or false"), ("[1]", "must be an object"), ("{", "cannot be read as JSON"),
-    ('{"lr": [1], "lr": [2]}', "twice in lr, lr"),
+    ('{"lr": [1], "lr": [2]}', "'lr' is there twice"),
     (dict.fromkeys(params.SEARCH), "nothing is left to search"),
 ])
 def test_bad_space_is_refused(tmp_path, content, said):
