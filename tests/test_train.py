@@ -478,7 +478,7 @@ def kill_and_resume(cohort, kills, *options):
             except subprocess.TimeoutExpired:
                 process.kill()
                 met += 1
-        _, stderr = process.communicate(timeout=120)
+        _, stderr = process.communicate(timeout=900)
         assert process.returncode in (0, -signal.SIGKILL), stderr
     same_run(cohort / "cut", cohort / "whole")
     assert not list((cohort / "cut").glob(".*.tmp"))
