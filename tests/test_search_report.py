@@ -219,9 +219,11 @@ def test_several_splits_are_folded_and_summed_up(tmp_path):
 
 
 def test_a_study_that_grows_meanwhile_is_not_changed(tmp_path):
-    study = mixed()
+    study, level = mixed(), optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     pages(tmp_path / "r.html", {0: study})
-    assert len(study.trials) == 7 and optuna.logging.get_verbosity() == optuna.logging.INFO
+    assert len(study.trials) == 7 and optuna.logging.get_verbosity() == optuna.logging.WARNING
+    optuna.logging.set_verbosity(level)
 
 
 @pytest.mark.slow
