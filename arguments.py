@@ -237,6 +237,9 @@ def search_parser(doc, study, trials, nepochs, finetuning=False):
 
 def add_site_arguments(parser):
     group = parser.add_argument_group("lesion site")
+    group.add_argument("--site_head", default="grid", choices=("grid", "linear"),
+                       help="the site from layer2 and layer3, field by field of a grid over the body, or from layer4's "
+                            "mean, as the binary head; with a grid the output of frozen layers is not kept")
     group.add_argument("--lambda_loc", type=_not_negative_float, default=1.0, metavar="LAMBDA",
                        help="weight of the site's loss beside the binary one")
     group.add_argument("--detach_loc", action="store_true", help="the site head does not move the backbone")

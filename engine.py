@@ -231,8 +231,7 @@ def evaluate(model, feed, index, batch_size, amp, description="validation", chec
             here = mine[positions]
             x = feed.middle(index[here])
             with autocast(feed.device, amp):
-                embedded = model.embed(_channels_last(x), feed.start)
-                output = model.heads(embedded)
+                embedded, output = model.outputs(_channels_last(x), feed.start)
             if results is None:
                 results = [torch.zeros(len(index), t.shape[1], device=t.device) for t in (output, embedded)]
             for result, t in zip(results, (output, embedded), strict=True):

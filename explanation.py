@@ -65,6 +65,9 @@ class Explanation:
         self.sites, self.method = self.settings["sites"] or {}, NAMES[args.method]
         self.source = f"{self.method} of {self.layer}, split {model.split} run {model.run}"
         self.site = chosen_class(args.target, self.settings, model.path)
+        if args.target != "binary" and self.layer == "layer4" and model.network.site_head == "grid":
+            raise InputError(f"--target {args.target} --cam_layer layer4: the site head of {model.path} looks at "
+                             "layer2 and layer3; give --cam_layer layer3 or one below it")
         self.folder = Path(args.output) / f"{safe_name(args.target)}_split{model.split}_run{model.run}"
         self.images = arguments.images_folder(args)
         self.rows = model.rows

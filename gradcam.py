@@ -66,7 +66,7 @@ def random_network(network, seed):
     """A network of the same shape before any training, in evaluation mode, on the same device; `seed`: ints."""
     torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))  # as runs.train_run does
     head = {} if isinstance(network.fc, nn.Linear) else {"cls_arch": "complex", "hidden": network.fc[0].out_features}
-    fresh = utils.for_prediction(utils.ResNet34(**head, sites=network.sites).eval())
+    fresh = utils.for_prediction(utils.ResNet34(**head, sites=network.sites, site_head=network.site_head).eval())
     return fresh.to(next(network.parameters()).device, memory_format=torch.channels_last)
 
 

@@ -12,13 +12,13 @@ import engine
 import site_metrics
 from dataset_loca import read_sites, scored_classes, truth_matrix
 from files import InputError
-from utils import read_checkpoint
+from utils import find_site_head, read_checkpoint
 
 
 def site_settings(args, sites):
     """What a checkpoint says about its site head, and ResNet34 is built from: plain values."""
-    return {"sites": {str(code): name for code, name in sites.items()}, "detach_loc": args.detach_loc,
-            "loc_on": args.loc_on, "sites_multi": args.sites_multi}
+    return {"sites": {str(code): name for code, name in sites.items()}, "site_head": args.site_head,
+            "detach_loc": args.detach_loc, "loc_on": args.loc_on, "sites_multi": args.sites_multi}
 
 
 def site_probabilities(logits, settings):
@@ -120,9 +120,9 @@ def stored_settings(path, loc_map=None):
     Raises InputError for a checkpoint without site head, or with another number of sites than there are names.
     """
     content = read_checkpoint(path)
-    state = content.get("state_dict", {})
-    head = state.get("fc_loc.weight", state.get("module.fc_loc.weight"))
-    if head is None:
+    site_head, count = find_site_head({name.removeprefix("module."): value
+                                       for name, value in content.get("state_dict", {}).items()})
+    if not site_head:
         raise InputError(f"{path}: has no site head; predict.py predicts with it")
     settings = {name: content.get("model", {}).get(name) for name in ("sites", "loc_on", "sites_multi")}
     if settings["sites"] is None:
@@ -130,8 +130,8 @@ def stored_settings(path, loc_map=None):
         settings = {"sites": sites, "loc_on": "all", "sites_multi": False}
     elif loc_map and {str(code): name for code, name in read_sites(loc_map).items()} != settings["sites"]:
         raise InputError(f"{path}: was trained with other sites than those of --loc_map {loc_map}; leave it out")
-    if len(settings["sites"]) != len(head):
-        raise InputError(f"{path}: its site head has {len(head)} classes, not {len(settings['sites'])}; name them with "
+    if len(settings["sites"]) != count:
+        raise InputError(f"{path}: its site head has {count} classes, not {len(settings['sites'])}; name them with "
                          "--loc_map")
     return settings
 

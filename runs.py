@@ -173,7 +173,7 @@ def prepare(args, data, amp, model, build_task, cache=None):
         cache (feed.FeatureCache): to share between runs on these images that start from the same backbone.
     """
     if args.checkpoint:
-        utils.load_weights(model, args.checkpoint)
+        warn_pixel_size(args.checkpoint, utils.load_weights(model, args.checkpoint), data.given)
     else:
         utils.load_backbone(model, args.weights)
     utils.freeze(model, args.transfer_learning, args.finetune)
@@ -186,7 +186,7 @@ def prepare(args, data, amp, model, build_task, cache=None):
     schedule = utils.Schedule(args, optimizer, len(batch_indices(len(order), args.batch_size)))
     ema = utils.build_ema(model, args.ema) if args.ema else None
     if args.compile:
-        model.embed = torch.compile(model.embed)
+        model.outputs = torch.compile(model.outputs)
     trainer = engine.Trainer(model, parallel.wrap(model, data.device), optimizer, schedule,
                              utils.EarlyStopping(args.patience), data.given, amp,
                              torch.amp.GradScaler(data.device.type, enabled=amp is torch.float16), ema)
@@ -194,6 +194,15 @@ def prepare(args, data, amp, model, build_task, cache=None):
     if start and args.cached_placements:
         feed = Features(feed, model, start, args.cached_placements, amp, (args.seed, data.split), cache)
     return trainer, feed, task
+
+
+def warn_pixel_size(path, trained, given):
+    """Say where a checkpoint's input (dict) had other pixels than the run's (engine.Input), pooling included; mm."""
+    if trained.get("spacing_mm") and given.spacing_mm:
+        before, now = trained["spacing_mm"] * trained["pool"], given.spacing_mm * given.pool
+        if abs(before - now) > 1e-3:
+            say(f"warning: {path}: trained on pixels of {before:g} mm, this run has {now:g} mm (spacing_mm x --pool): "
+                "bodies have another size than its weights know")
 
 
 def print_summary(args, results):

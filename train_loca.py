@@ -34,7 +34,8 @@ def main(args):
 
     def build_model(args):
         head = utils.head_settings(args)
-        return utils.ResNet34(**head, sites=settings["sites"], detach_loc=args.detach_loc), head | settings
+        model = utils.ResNet34(**head, sites=settings["sites"], site_head=args.site_head, detach_loc=args.detach_loc)
+        return model, head | settings
 
     def build_task(args, table, train, device):
         task = multitask.Sites(table, train, device, args, settings)

@@ -14,7 +14,7 @@ import parallel
 from files import InputError, replace_file
 
 FEATURES = 512
-LAYER4 = 7  # its place in ResNet34.features
+LAYER3, LAYER4 = 6, 7  # their places in ResNet34.features
 
 
 # ---------------------------------------------------------------- the network
@@ -31,11 +31,13 @@ class ResNet34(nn.Module):
         dropout (float): of the complex head.
         sites (dict): code -> name of the lesion sites; a second head, fc_loc, gives a logit for each. None: no such
             head.
-        detach_loc (bool): the site head's gradient stops at the embedding.
+        site_head (str): "grid": SiteGrid, from layer2 and layer3; "linear": Linear(512, sites), from the embedding.
+        detach_loc (bool): the site head's gradient stops at what the head is given.
         features (nn.Sequential): a `random_features` to take; None: a new one.
     """
 
-    def __init__(self, cls_arch="simple", hidden=256, dropout=0.5, sites=None, detach_loc=False, features=None):
+    def __init__(self, cls_arch="simple", hidden=256, dropout=0.5, sites=None, site_head="grid", detach_loc=False,
+                 features=None):
         super().__init__()
         self.features = random_features() if features is None else features
         if cls_arch == "simple":
@@ -43,22 +45,81 @@ class ResNet34(nn.Module):
         else:
             self.fc = nn.Sequential(nn.Linear(FEATURES, hidden), nn.ReLU(), Dropout(dropout, hidden),
                                     nn.Linear(hidden, 2))
-        self.sites, self.detach_loc = sites, detach_loc
+        self.sites, self.site_head, self.detach_loc = sites, site_head if sites else None, detach_loc
         if sites:
-            self.fc_loc = nn.Linear(FEATURES, len(sites))
+            self.fc_loc = SiteGrid(len(sites)) if site_head == "grid" else nn.Linear(FEATURES, len(sites))
 
     def embed(self, x, start=0):
         """(B, 1, rows, columns), or with `start` the output of features[:start] -> (B, 512), F1..F512."""
         return (self.features[start:] if start else self.features)(x).flatten(1)
 
-    def heads(self, embedded):
-        """(B, 512) -> (B, 2) logits of Deauville 1-3 and 4-5, or with sites (B, 2 + sites)."""
-        if not self.sites:
-            return self.fc(embedded)
-        return torch.cat([self.fc(embedded), self.fc_loc(embedded.detach() if self.detach_loc else embedded)], 1)
+    def outputs(self, x, start=0):
+        """As `embed` -> the embedding (B, 512), and the logits (B, 2) of Deauville 1-3 and 4-5, (B, 2 + sites) with
+        sites. A grid needs the image: `start` 0.
+        """
+        if self.site_head == "grid":
+            layer2 = self.features[:LAYER3](x)
+            layer3 = self.features[LAYER3](layer2)
+            seen, embedded = (layer2, layer3, *body_boxes(x)), self.embed(layer3, LAYER4)
+        else:
+            embedded = self.embed(x, start)
+            seen = embedded,
+        logits = self.fc(embedded)
+        if self.sites:
+            logits = torch.cat([logits, self.fc_loc(*(s.detach() if self.detach_loc else s for s in seen))], 1)
+        return embedded, logits
 
     def forward(self, x, start=0):
-        return self.heads(self.embed(x, start))
+        return self.outputs(x, start)[1]
+
+
+class SiteGrid(nn.Module):
+    """The site of a lesion from what lies in each field of a grid over the body's box, wherever the frame has it.
+
+    layer2 and layer3 are each reduced to CHANNELS, averaged over the fields and added; batch norm, ReLU, and a weight
+    for every channel of every field and site. (The mean over the whole map, the embedding, no longer says where a
+    lesion is, and a place in the frame does not say where in the body: training places bodies at random.)
+    """
+    CHANNELS, GRID = 32, (20, 12)  # fields of about 5 cm
+
+    def __init__(self, sites):
+        super().__init__()
+        self.layer2 = nn.Conv2d(128, self.CHANNELS, 1, bias=False)
+        self.layer3 = nn.Conv2d(256, self.CHANNELS, 1, bias=False)
+        self.norm = nn.BatchNorm2d(self.CHANNELS)
+        self.linear = nn.Linear(self.CHANNELS * self.GRID[0] * self.GRID[1], sites)
+
+    def forward(self, layer2, layer3, rows, columns):
+        """(B, 128, ...), (B, 256, ...) maps, and `body_boxes` -> (B, sites) logits."""
+        x = sum(field_means(conv(cells), rows, columns, self.GRID)
+                for conv, cells in ((self.layer2, layer2), (self.layer3, layer3)))
+        return self.linear(self.norm(x).relu().flatten(1))
+
+
+def body_boxes(x):
+    """(B, 1, rows, columns) images of a dataset.Images batch -> first and end row and column of each body's box.
+
+    Around the box everything is SUV 0, the lowest value. Two (B, 2) float32 tensors, in shares of the frame: (first,
+    end) row, (first, end) column.
+    """
+    inside = (x > x.amin((1, 2, 3), keepdim=True))[:, 0]
+    return [torch.stack([lines.float().argmax(1), lines.shape[1] - lines.flip(1).float().argmax(1)], 1)
+            / lines.shape[1] for lines in (inside.any(2), inside.any(1))]
+
+
+def field_means(cells, rows, columns, grid):
+    """The mean of a map (B, C, H, W) over each field of a grid over the box of `body_boxes` -> (B, C, *grid).
+
+    A field's share of a cell is the area in it.
+    """
+    def shares(ends, fields, count):  # (B, fields, count)
+        first, end = (ends * count).unbind(1)
+        edges = first[:, None] + (end - first)[:, None] * torch.linspace(0, 1, fields + 1, device=ends.device)
+        below = (edges[:, :, None] - torch.arange(count, device=ends.device)).clamp(0, 1)  # of each cell, each edge
+        return (below.diff(dim=1) * fields / (end - first)[:, None, None]).to(cells.dtype)
+
+    return torch.einsum("bki,bcij,blj->bckl", shares(rows, grid[0], cells.shape[2]), cells,
+                        shares(columns, grid[1], cells.shape[3]))
 
 
 class Float32Conv2d(nn.Conv2d):
@@ -183,7 +244,12 @@ def set_train_mode(model):
 
 
 def first_trained(model):
-    """The first layer of `model.features` that is trained: what lies below it is frozen."""
+    """The first layer of `model.features` that is trained: what lies below it is frozen, its output can be kept.
+
+    0 where the site's head looks into the frozen layers.
+    """
+    if model.site_head == "grid":
+        return 0
     trained = (i for i, module in enumerate(model.features) if any(p.requires_grad for p in module.parameters()))
     return next(trained, len(model.features))
 
@@ -319,13 +385,12 @@ def load_model(path):
     """
     content = read_checkpoint(path)
     state = {name.removeprefix("module."): value for name, value in content.get("state_dict", {}).items()}
-    settings, sites = content.get("model", {}), None
-    if "fc_loc.weight" in state:
-        sites = settings.get("sites") or {str(k): f"class {k}" for k in range(len(state["fc_loc.weight"]))}
+    settings, (site_head, count) = content.get("model", {}), find_site_head(state)
+    sites = site_head and (settings.get("sites") or {str(k): f"class {k}" for k in range(count)})
     if "fc.weight" in state:
-        model = ResNet34("simple", sites=sites)
+        model = ResNet34("simple", sites=sites, site_head=site_head)
     elif "fc.0.weight" in state:
-        model = ResNet34("complex", state["fc.0.weight"].shape[0], settings.get("dropout", 0.5), sites)
+        model = ResNet34("complex", state["fc.0.weight"].shape[0], settings.get("dropout", 0.5), sites, site_head)
     else:
         raise InputError(f"{path}: no checkpoint of a ResNet34 with a head `fc`; it has {', '.join(list(content)[:5])}")
     try:
@@ -335,29 +400,43 @@ def load_model(path):
     return model.eval(), content
 
 
+def find_site_head(state):
+    """A state_dict -> (site_head of ResNet34 or None, number of its sites)."""
+    for site_head, weight in (("grid", "fc_loc.linear.weight"), ("linear", "fc_loc.weight")):
+        if weight in state:
+            return site_head, len(state[weight])
+    return None, 0
+
+
 def load_weights(model, path):
     """Start the model from a checkpoint of this toolkit or of LARS, and say which keys it took.
 
-    A head of another shape, or for other sites, stays random.
+    A head of another shape, or for other sites, stays random. Returns the checkpoint's input (dict of engine.Input),
+    empty where it stores none.
     """
-    state, sites = _trained_weights(str(path), Path(path).stat().st_mtime_ns if Path(path).exists() else None)
+    state, sites, given = _trained_weights(str(path), Path(path).stat().st_mtime_ns if Path(path).exists() else None)
     own = model.state_dict()
     left = [name for name in own if name not in state or state[name].shape != own[name].shape
             or (name.startswith("fc_loc.") and sites != model.sites)]
     taken = [name for name in own if name not in left]
     model.load_state_dict({name: state[name] for name in taken}, strict=False)
     if parallel.is_main():
-        counts = Counter(name.split(".")[0] for name in taken)
         unused = [name for name in state if name not in taken]
-        print(f"{path}: took {', '.join(f'{count} keys of {part}' for part, count in counts.items())}"
-              + f"; left random, since the checkpoint has another head: {', '.join(left)}" * bool(left)
-              + f"; not used: {', '.join(unused)}" * bool(unused))
+        print(f"{path}: took {_by_part(taken)}"
+              + f"; left random, since the checkpoint has another head: {_by_part(left)}" * bool(left)
+              + f"; not used: {_by_part(unused)}" * bool(unused))
+    return given
+
+
+def _by_part(names):
+    """ "216 keys of features, 2 keys of fc"."""
+    return ", ".join(f"{count} keys of {part}" for part, count in Counter(n.split(".")[0] for n in names).items())
 
 
 @functools.lru_cache(maxsize=1)  # a sweep or a search starts many runs from one checkpoint
 def _trained_weights(path, changed):
-    trained, _ = load_model(path)
-    return trained.state_dict(), trained.sites
+    trained, content = load_model(path)
+    return trained.state_dict(), trained.sites, content.get("input", {})
 
 
 def run_file(folder, kind, split, run):

@@ -42,11 +42,13 @@ class Given:
         return self.x[index]
 
 
-@pytest.mark.parametrize(("method", "layer"), [*(("gradcam", layer) for layer in gradcam.LAYERS),
-                                              ("hirescam", "layer1"), ("hirescam", "layer3")])
-def test_heat_map_is_the_positive_part_of_channels_weighed_by_their_gradient(method, layer):
+@pytest.mark.parametrize(("method", "layer", "site_head"), [
+    *(("gradcam", layer, "linear") for layer in gradcam.LAYERS), *(("gradcam", layer, "grid") for layer in
+                                                                   gradcam.LAYERS[:3]),
+    ("hirescam", "layer1", "linear"), ("hirescam", "layer3", "grid")])
+def test_heat_map_is_the_positive_part_of_channels_weighed_by_their_gradient(method, layer, site_head):
     torch.manual_seed(0)
-    network = utils.ResNet34("complex", 16, sites={"1": "a", "2": "b", "3": "c"}).eval()
+    network = utils.ResNet34("complex", 16, sites={"1": "a", "2": "b", "3": "c"}, site_head=site_head).eval()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.ones_(module.weight)
@@ -54,7 +56,8 @@ def test_heat_map_is_the_positive_part_of_channels_weighed_by_their_gradient(met
     found = gradcam.heat_maps(network, Given(x), np.arange(3), method, layer, classes, 2, None)
     depth = 5 + gradcam.LAYERS.index(layer)  # conv, batch norm, ReLU, max-pool, layer1
     cells = network.features[:depth](x).detach().requires_grad_()
-    outputs = network.heads(network.features[depth:](cells).flatten(1))
+    with network.features[depth - 1].register_forward_hook(lambda *_: cells):
+        outputs = network(x)
     (outputs[0, 1] - outputs[0, 0] + outputs[1, 2 + 2] + outputs[2, 2 + 0]).backward()
     weights = cells.grad.mean((2, 3), keepdim=True) if method == "gradcam" else cells.grad
     expected = (weights * cells).sum(1).clamp(min=0).detach().numpy()

@@ -123,8 +123,8 @@ def test_another_map(tmp_path):
 def task(true_loc, target, train=None, sites=4, **options):
     """A task of `sites` classes, the last one no lesion; codes 48, 49, ... 51."""
     args = SimpleNamespace(**{"lambda_loc": 1.0, "loc_balance": False, "loc_smoothing": 0.0, "select": "auc",
-                              "balance": False, "label_smoothing": 0.0, "detach_loc": False, "loc_on": "positive",
-                              "sites_multi": False} | options)
+                              "balance": False, "label_smoothing": 0.0, "site_head": "grid", "detach_loc": False,
+                              "loc_on": "positive", "sites_multi": False} | options)
     settings = multitask.site_settings(args, {52 - sites + k: f"site {k}" for k in range(sites)})
     table = pd.DataFrame({"scan_id": [f"s{i}" for i in range(len(target))], "target": target, "true_loc": true_loc})
     return multitask.Sites(table, np.arange(len(target)) if train is None else train, torch.device("cpu"), args,
@@ -195,12 +195,14 @@ def test_nothing_to_learn_is_refused():
         task(TRUE, TARGET, train=np.arange(2), select="loc")
 
 
+@pytest.mark.parametrize("site_head", ["grid", "linear"])
 @pytest.mark.parametrize("detach", [False, True])
-def test_gradients_of_both_heads(detach):
+def test_gradients_of_both_heads(detach, site_head):
     """Detached, the site's loss moves fc_loc as it does otherwise, and neither backbone nor the binary head."""
     torch.manual_seed(0)
     sites = {str(48 + k): f"site {k}" for k in range(4)}
-    model = utils.ResNet34(sites=sites, detach_loc=detach).double()
+    model = utils.ResNet34(sites=sites, site_head=site_head, detach_loc=detach).double()
+    moved = tuple(f"features.{k}." for k in ((0, 1, 4, 5, 6) if site_head == "grid" else range(8)))
     for module in model.modules():  # residual branches start at 0: there would be no gradient inside them
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.ones_(module.weight)
@@ -213,7 +215,7 @@ def test_gradients_of_both_heads(detach):
                 for name, p in model.named_parameters()}
 
     site = gradients(lambda out: learn.site_loss(out[:, 2:], index).mean())
-    assert all((g != 0).any() == (name.startswith("fc_loc") or (not detach and name.startswith("features")))
+    assert all((g != 0).any() == (name.startswith("fc_loc") or (not detach and name.startswith(moved)))
                for name, g in site.items())
     binary = gradients(lambda out: super(multitask.Sites, learn).loss(out[:, :2], index).mean())
     assert all((g != 0).any() == (not name.startswith("fc_loc")) for name, g in binary.items())
@@ -287,14 +289,14 @@ def test_checkpoints_go_from_one_network_to_the_other(cohort, capsys):
     binary = cohort / "binary" / "checkpoint_split0_run1.pth"
     sites = {str(code): name for code, name in read_sites().items()}
     model = utils.ResNet34(sites=sites)
-    first = model.fc_loc.weight.clone()
+    first = {name: value.clone() for name, value in model.fc_loc.state_dict().items()}
     utils.load_weights(model, binary)
     old = utils.read_checkpoint(binary)["state_dict"]
     assert all(torch.equal(value, old[name]) for name, value in model.state_dict().items() if name in old)
-    assert torch.equal(model.fc_loc.weight, first) and set(model.state_dict()) - set(old) == {"fc_loc.weight",
-                                                                                              "fc_loc.bias"}
+    assert all(torch.equal(value, first[name]) for name, value in model.fc_loc.state_dict().items())
+    assert set(model.state_dict()) - set(old) == {f"fc_loc.{name}" for name in first}
     assert ("took 216 keys of features, 2 keys of fc; left random, since the checkpoint has another head: "
-            "fc_loc.weight, fc_loc.bias") in capsys.readouterr().out
+            "9 keys of fc_loc") in capsys.readouterr().out
     fit(cohort, "--checkpoint", binary, "--transfer_learning", output="moved")  # the heads alone
     multi = cohort / "moved" / "checkpoint_split0_run1.pth"
     new, content = utils.load_model(multi)
@@ -302,12 +304,12 @@ def test_checkpoints_go_from_one_network_to_the_other(cohort, capsys):
     assert all(torch.equal(new.state_dict()[name], value) for name, value in old.items() if "features" in name)
     capsys.readouterr()
     back = utils.ResNet34()
-    utils.load_weights(back, multi)
+    assert utils.load_weights(back, multi) == content["input"]
     assert torch.equal(back.fc.weight, new.fc.weight)
-    assert capsys.readouterr().out.endswith("; not used: fc_loc.weight, fc_loc.bias\n")
+    assert capsys.readouterr().out.endswith("; not used: 9 keys of fc_loc\n")
     renamed = utils.ResNet34(sites=sites | {"1": "elsewhere"})  # as many sites, but others
     utils.load_weights(renamed, multi)
-    assert not torch.equal(renamed.fc_loc.weight, new.fc_loc.weight)
+    assert not torch.equal(renamed.fc_loc.linear.weight, new.fc_loc.linear.weight)
 
 
 @pytest.mark.parametrize("options", [(), ("--loc_on", "all", "--loc_balance", "--select", "sum", "--detach_loc"),
@@ -345,11 +347,22 @@ def test_a_binary_network_goes_on_from_two_heads(cohort, capsys):
     fit(cohort, "--loc_on", "all", output="first")
     fit(cohort, "--checkpoint", cohort / "first" / "checkpoint_split0_run1.pth", "--transfer_learning", module=train,
         output="second")
-    assert "took 216 keys of features, 2 keys of fc; not used: fc_loc.weight, fc_loc.bias" in capsys.readouterr().out
+    assert "took 216 keys of features, 2 keys of fc; not used: 9 keys of fc_loc" in capsys.readouterr().out
     states = [utils.read_checkpoint(cohort / name / "checkpoint_split0_run1.pth")["state_dict"]
               for name in ("first", "second")]
-    assert "fc_loc.weight" not in states[1]
+    assert not any(name.startswith("fc_loc") for name in states[1])
     assert all(torch.equal(value, states[0][name]) for name, value in states[1].items() if "features" in name)
+
+
+def test_pixels_of_another_size_than_the_checkpoints_are_named(tmp_path, capsys):
+    table = site_cohort(tmp_path)
+    table.assign(spacing_mm=3.27).to_csv(tmp_path / "data.csv", index=False)
+    fit(tmp_path, module=train, output="first")
+    start = ("--checkpoint", tmp_path / "first" / "checkpoint_split0_run1.pth", "--transfer_learning")
+    fit(tmp_path, *start, module=train, output="same")
+    assert "warning" not in capsys.readouterr().out
+    fit(tmp_path, *start, "--pool", 1, module=train, output="finer")
+    assert "trained on pixels of 6.54 mm, this run has 3.27 mm (spacing_mm x --pool)" in capsys.readouterr().out
 
 
 def test_strict_and_unknown_codes_at_the_command_line(tmp_path):

@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 import torch
 from conftest import call, error_line, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_loca import CODES, SMALL, site_cohort
 
 import aggregate
@@ -17,6 +19,9 @@ import site_metrics
 import train
 import train_loca
 import utils
+from dataset import fit_bodies, read_bodies
+from engine import Input
+from feed import Images
 from files import InputError
 
 NAMES = list(dataset_loca.SITES.values())
@@ -75,12 +80,87 @@ def test_columns_of_a_prediction(chain):
         "sites_multi": False}
 
 
+def means_along(cells, axis, first, end, fields):
+    """The mean of piecewise constant `cells` over each of `fields` equal parts of first..end (shares of the axis)."""
+    def one(line):
+        edges = np.linspace(first, end, fields + 1) * len(line)
+        return np.diff(np.interp(edges, np.arange(len(line) + 1), np.append(0, line.cumsum()))) / np.diff(edges)
+
+    return np.apply_along_axis(one, axis, cells)
+
+
+def site_logits(state, layers, boxes):
+    """The grid's logits, from the maps of layer2 and layer3 (n, channels, rows, columns), by its definition.
+
+    boxes: for each image (first row, end row, first column, end column) in shares of the frame.
+    """
+    weight = {name.removeprefix("fc_loc."): value.double().numpy() for name, value in state.items() if "fc_loc" in name}
+    fields = np.zeros((len(boxes), 32, 20, 12))
+    for n, box in enumerate(boxes):
+        for name, cells in layers.items():
+            cells = means_along(means_along(cells[n].double().numpy(), 1, *box[:2], 20), 2, *box[2:], 12)
+            fields[n] += np.einsum("chw,kc->khw", cells, weight[f"{name}.weight"][:, :, 0, 0])
+    scale = weight["norm.weight"] / np.sqrt(weight["norm.running_var"] + 1e-5)
+    x = (fields - weight["norm.running_mean"][:, None, None]) * scale[:, None, None]
+    x = (x + weight["norm.bias"][:, None, None]).clip(0)
+    return x.reshape(len(x), -1) @ weight["linear.weight"].T + weight["linear.bias"]
+
+
+def test_the_grid_is_its_definition():
+    """Two images with a body in a frame of 160 x 96 (layer2: 20 x 12 cells), whose boxes begin and end inside cells."""
+    torch.manual_seed(0)
+    head, x = utils.SiteGrid(14), torch.full((2, 1, 160, 96), -0.7)
+    x[0, 0, 11:150, 31:93], x[1, 0, 0:160, 5:12] = 0.2, torch.rand(160, 7)
+    boxes = [[11 / 160, 150 / 160, 31 / 96, 93 / 96], [0, 1, 5 / 96, 12 / 96]]
+    np.testing.assert_allclose(np.hstack(utils.body_boxes(x)), boxes, rtol=1e-6)
+    layers = {"layer2": torch.randn(2, 128, 20, 12), "layer3": torch.randn(2, 256, 10, 6)}
+    for _ in range(3):
+        head(*layers.values(), *utils.body_boxes(x))  # so that the batch norm has statistics
+    expected = site_logits({f"fc_loc.{name}": value for name, value in head.state_dict().items()}, layers, boxes)
+    found = head.eval()(*layers.values(), *utils.body_boxes(x)).detach()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(1, 20))
+def test_field_means_keep_the_sum(seed, height, width):
+    """Of any box on any map: the mean of the fields is the mean over the box, and a constant map's fields are it."""
+    rng = np.random.default_rng(seed)
+    ends = [torch.from_numpy(np.sort(rng.random((3, 2)), axis=1) * [1, 0.9] + [0, 0.1]).float() for _ in range(2)]
+    cells = torch.from_numpy(rng.random((3, 2, height, width)))
+    whole = utils.field_means(cells, *ends, (1, 1))
+    torch.testing.assert_close(utils.field_means(cells, *ends, (20, 12)).mean((2, 3), keepdim=True), whole, rtol=1e-3,
+                               atol=1e-4)
+    torch.testing.assert_close(utils.field_means(torch.ones_like(cells), *ends, (4, 3)),
+                               torch.ones(3, 2, 4, 3, dtype=torch.float64), rtol=1e-3, atol=1e-4)
+
+
+def test_the_site_does_not_depend_on_where_the_frame_has_the_body():
+    """A body moved by 16 pixels, a whole number of cells, has the same fields; its place in the frame differs."""
+    torch.manual_seed(0)
+    model, body = utils.ResNet34(sites={str(k): f"site {k}" for k in range(14)}).eval(), 1 + torch.rand(1, 1, 64, 48)
+    x = torch.zeros(2, 1, 160, 128)
+    x[0, :, 32:96, 32:80], x[1, :, 64:128, 48:96] = body, body
+    with torch.no_grad():
+        first, second = model(x)[:, 2:]
+    torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-4)
+
+
 def test_probabilities_are_those_of_the_network(chain):
-    """Logits from the stored features and the checkpoint's own weights; predict.py gives the same `probs`."""
+    """Logits from the stored features, and from the images, by the checkpoint's own weights; predict.py has the same
+    `probs`.
+    """
     table = predicted(chain)[1]
-    state = utils.read_checkpoint(chain / "loca" / "checkpoint_split1_run1.pth")["state_dict"]
+    model, content = utils.load_model(chain / "loca" / "checkpoint_split1_run1.pth")
+    state, its_input = content["state_dict"], Input(**content["input"])
     features = torch.from_numpy(table[[f"F{k}" for k in range(1, 513)]].to_numpy("float32"))
-    site = (features @ state["fc_loc.weight"].T + state["fc_loc.bias"])[:, :13].double().softmax(1)
+    bodies = fit_bodies(read_bodies(table, chain, its_input.pool), its_input.frame, crop=False)
+    x = Images(bodies, its_input).middle(np.arange(len(table)))
+    with torch.no_grad():
+        layer2 = model.features[:6](x)
+        cells = {"layer2": layer2, "layer3": model.features[6](layer2)}
+    boxes = np.hstack(utils.body_boxes(x))
+    site = torch.from_numpy(site_logits(state, cells, boxes))[:, :13].softmax(1)
     np.testing.assert_allclose(table[PROBS[:13]], site, rtol=1e-3, atol=1e-6)
     binary = (features @ state["fc.weight"].T + state["fc.bias"]).double().softmax(1)[:, 1]
     np.testing.assert_allclose(table["probs"], binary, rtol=1e-3)
