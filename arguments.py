@@ -101,8 +101,8 @@ def add_device_arguments(parser, compile=False):
     group.add_argument("--device", default="auto", help="auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps")
     group.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: PyTorch's choice)")
     group.add_argument("--amp", default="auto", choices=("auto", "bf16", "fp16", "off"),
-                       help="autocast to bfloat16 or float16; auto: bfloat16 where the processor or GPU computes it in "
-                            "hardware; off: float32")
+                       help="autocast to bfloat16 or float16; auto: bfloat16 where the processor (AMX, AMD's AVX-512 "
+                            "BF16) or GPU gains by it; off: float32")
     if compile:
         group.add_argument("--compile", action="store_true", help="torch.compile the backbone (needs a C++ compiler)")
     return group

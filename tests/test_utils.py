@@ -266,11 +266,12 @@ def test_freezing_leaves_the_asked_part():
 
 def test_precision_follows_the_processor(monkeypatch):
     cpu = torch.device("cpu")
-    for name in ("avx512_bf16", "amx_bf16"):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=name: {name: True})
-        assert utils.choose_amp("auto", cpu) is torch.bfloat16
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True})
-    assert utils.choose_amp("auto", cpu) is None
+    for features, chosen in (({"avx512_bf16": True, "cpu_name": "AMD EPYC"}, torch.bfloat16),
+                             ({"avx512_bf16": True, "amx_bf16": True, "cpu_name": "Intel Xeon"}, torch.bfloat16),
+                             ({"avx512_bf16": True, "amx_bf16": False, "cpu_name": "Intel Xeon"}, None),
+                             ({"avx512_f": True}, None)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda features=features: features)
+        assert utils.choose_amp("auto", cpu) is chosen
     assert utils.choose_amp("fp16", cpu) is torch.float16
     assert utils.choose_amp("bf16", cpu) is torch.bfloat16 and utils.choose_amp("off", cpu) is None
 
