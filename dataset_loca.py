@@ -72,16 +72,16 @@ def read_loca_manifest(path, splits, sites, multi=False, strict=False, need_targ
     known = np.array([bool(each) for each in codes])
     target = pd.to_numeric(table["target"] if "target" in table else pd.Series(np.nan, table.index), errors="coerce")
     positive, negative = (target == 1).to_numpy(), (target == 0).to_numpy()
-    warnings, left = [], np.zeros(len(table), bool)
+    lines, left = [], np.zeros(len(table), bool)
     for wrong, text in ((positive & known & none, f"are positive (target 1) with target_loc {NO_LESION}, no lesion"),
                         (negative & known & ~none, "are negative (target 0) with the code of a lesion's site")):
         if wrong.any():
             scans = table.loc[wrong, "scan_id"].nunique()
-            line = f"{path}: {wrong.sum()} rows of {scans} scans {text}: {_rows(table[wrong])}"
-            if strict:
-                raise InputError(f"{line}; mend them, or leave out --loc_strict")
-            warnings.append(f"{line}; their site is left out")
+            lines.append(f"{wrong.sum()} rows of {scans} scans {text}: {_rows(table[wrong])}")
             left |= wrong
+    if strict and lines:
+        raise InputError(f"{path}: {'; '.join(lines)}; mend them, or leave out --loc_strict")
+    warnings = [f"{path}: {line}; their site is left out" for line in lines]
     empty = negative & ~known
     if (unknown := positive & ~known).any():
         warnings.append(f"{path}: {unknown.sum()} rows are positive without target_loc: {_rows(table[unknown])}; their "
