@@ -10,7 +10,7 @@ prepro: PET series to SUV to both MIPs, files in the page cache, against reading
 steps written plainly with pydicom and SimpleITK (pip install -r requirements-benchmark.txt; for that line only).
 train: images/s against the same model on tensors in memory (the ceiling), against a plain loop (one file read per image
 and epoch, worker processes, float32, 310 x 310) and against that loop with LARS's evaluation of the training set after
-it; and an epoch with frozen layers, cached and not.
+it; the ceiling in --amp's precision against the other one; and an epoch with frozen layers, cached and not.
 predict: ten models in one go against ten plain loops; memory; with --chptfolder, bfloat16 against float32.
 recipes: train.py under several recipes, as validation AUC against seconds of training.
 """

@@ -37,8 +37,11 @@ def start(args):
     device = utils.choose_device(args.device)
     amp = utils.choose_amp(args.amp, device)
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.cpu.get_capabilities()["architecture"]
-    return device, amp, (f"{device} ({kind}), {str(amp or torch.float32).removeprefix('torch.')}, "
-                         f"{torch.get_num_threads()} threads")
+    return device, amp, f"{device} ({kind}), {precision(amp)}, {torch.get_num_threads()} threads"
+
+
+def precision(amp):
+    return str(amp or torch.float32).removeprefix("torch.")
 
 
 def in_turn(paths, repeats, device):
@@ -72,6 +75,7 @@ def train(args, folder):
         folder (Path): for temporary files.
     """
     device, amp, machine = start(args)
+    other = None if amp else torch.bfloat16
     for batch_size in args.batch_sizes:
         n = max(2, round(args.n_images / batch_size)) * batch_size  # whole batches, alike for all
         images = folder / str(batch_size)
@@ -81,6 +85,7 @@ def train(args, folder):
             given = training_args(args, images, *options, "--batch_size", str(batch_size))
             path = TrainingPath(given, device, amp)
             paths[name, "real path"], paths[name, "its ceiling"] = path.real, path.ceiling
+            others[name, other] = TrainingPath(given, device, other).ceiling
         loop = PlainLoop(images, table, batch_size, device)
         others["plain loop"], others["evaluation of the training set"] = loop.train, loop.evaluate
         taken = in_turn(paths | others, args.repeats, device)
@@ -90,7 +95,8 @@ def train(args, folder):
         for name in FRAMES:
             real, ceiling = taken[name, "real path"], taken[name, "its ceiling"]
             print(f"  {name:10} {n / real:8.1f} images/s   ceiling {n / ceiling:8.1f}   real/ceiling "
-                  f"{ceiling / real:.2f}   real/plain loop {plain / real:.2f}   real/LARS's epoch {lars / real:.2f}")
+                  f"{ceiling / real:.2f}   real/plain loop {plain / real:.2f}   real/LARS's epoch {lars / real:.2f}   "
+                  f"ceiling/in {precision(other)} {taken[name, other] / ceiling:.2f}")
         print(f"  plain loop {n / plain:8.1f} images/s   LARS's epoch {n / lars:8.1f}", flush=True)
     frozen(args, device, amp, machine)
 

@@ -56,7 +56,8 @@ def test_train_prints_every_ratio():
     done = run("benchmark.py", "train", "--n_images", 8, "--batch_sizes", 4, "--frozen_images", 8, "--repeats", 1,
                "--amp", "off", check=0)
     for frame in ("310 x 310", "auto"):
-        ratios = rf"{frame} .* real/ceiling \d+\.\d+ +real/plain loop \d+\.\d+ +real/LARS's epoch \d"
+        ratios = (rf"{frame} .* real/ceiling \d+\.\d+ +real/plain loop \d+\.\d+ +real/LARS's epoch \d+\.\d+ +"
+                  r"ceiling/in bfloat16 \d+\.\d+\n")
         assert re.search(ratios, done.stdout)
     assert re.search(r"--transfer_learning, 8 training .* cached: \d", done.stdout) and "--finetune, 8" in done.stdout
 
