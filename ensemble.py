@@ -153,7 +153,7 @@ def join_scans(models, rows_of="rows"):
     views = rows.groupby(["scan_id", "file"]).size().groupby("scan_id")
     scans = pd.DataFrame({"target": by_scan["target"].first(), "n_models": by_scan["file"].nunique(),
                           "n_views": views.max()})
-    scans["synthetic"] = _is_synthetic(rows).groupby(rows["scan_id"]).any()
+    scans["synthetic"] = is_synthetic(rows).groupby(rows["scan_id"]).any()
     warnings = []
 
     def warn(which, text):
@@ -188,10 +188,11 @@ def refuse_conflicts(rows, column):
                          "again")
 
 
-def _is_synthetic(rows):
+def is_synthetic(rows):
+    """Rows of a manifest or of predictions -> (n,) bool Series: drawn by phantom.py, or marked as such."""
     marked = rows["scan_id"].map(lambda _: False)
     if "synthetic" in rows:
-        marked |= rows["synthetic"].fillna("").str.strip().str.lower().isin(("1", "1.0", "true", "yes"))
+        marked |= rows["synthetic"].fillna("").astype(str).str.strip().str.lower().isin(("1", "1.0", "true", "yes"))
     if "series_description" in rows:
         marked |= rows["series_description"].fillna("").str.contains("SYNTHETIC")
     return marked

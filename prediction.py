@@ -11,6 +11,7 @@ import arguments
 import engine
 import utils
 from dataset import NORMS, fit_bodies, read_bodies
+from ensemble import is_synthetic
 from feed import Images
 from files import InputError, write_csv
 from manifest import VIEWS, report_views
@@ -74,10 +75,13 @@ def _models(args, runs, table, device, amp):
         given = stored_input(args, path, content, table)
         if given.pool not in bodies:
             bodies[given.pool] = read_bodies(table, arguments.images_folder(args), given.pool).to(device)
-        wanted, note = rows_of_views(table, given.views, path)
-        if note not in said:
-            said.add(note)
-            print(note)
+        wanted, *notes = rows_of_views(table, given.views, path)
+        if content.get("synthetic") and not is_synthetic(table).all():
+            notes.append("warning: trained on a SYNTHETIC cohort: the scores say nothing about patients")
+        for note in notes:
+            if note not in said:
+                said.add(note)
+                print(note)
         if "all" not in args.set:
             wanted &= table[f"split{split}"].isin(args.set)
         index = np.flatnonzero(wanted)

@@ -12,6 +12,7 @@ import params
 import record
 import utils
 from dataset import NORMS, choose_frame, data_hash, fit_bodies, norm_constants, read_bodies
+from ensemble import is_synthetic
 from feed import Features, Images, batch_indices, epoch_order, step_seed
 from files import InputError
 from manifest import check_classes, report_views, views_of
@@ -145,7 +146,8 @@ def train_run(args, data, run, amp, build_model, build_task, several):
         model, settings = build_model(args)
         trainer, feed, task = prepare(args, data, amp, model, build_task)
         recorder = record.Recorder(args, data.split, run,
-                                   record.provenance(args, settings, data.device, amp, data.hash))
+                                   record.provenance(args, settings, data.device, amp, data.hash)
+                                   | {"synthetic": bool(is_synthetic(data.table).any())})
         if parallel.from_main(not args.overwrite and recorder.files["last"].exists()):
             position = recorder.restore(trainer)
             parallel.wait()

@@ -22,6 +22,7 @@ def chain(tmp_path_factory):
     run("find_best_model.py", "--dir", "results", cwd=folder, check=0)
     predicted = run("predict.py", *data, "--splits", 0, 19, "--set", "val", "test", cwd=folder, check=1)
     assert "split 2: no model" in predicted.stdout and "split 19: no model" in predicted.stdout
+    assert "SYNTHETIC" not in predicted.stdout, "the cohort is marked as such itself"
     (folder / "aggregate.out").write_text(run("aggregate.py", "--dir", "results", *data, "--by", "view", "--resamples",
                                               200, cwd=folder, check=0).stdout)
     return folder
@@ -79,7 +80,9 @@ def test_new_patients_get_a_probability_per_view_and_scan(chain):
     study = next((chain / "dicom").glob("*/study1"))
     run("prepro_script.py", "--input", study, "--output", "new", "--workers", 1, cwd=chain, check=0)
     assert "target" not in pd.read_csv(chain / "new" / "data.csv")
-    run("predict.py", "--data", "new/data.csv", "--set", "all", "--splits", 0, 1, "--output", "new", cwd=chain, check=0)
+    predicted = run("predict.py", "--data", "new/data.csv", "--set", "all", "--splits", 0, 1, "--output", "new",
+                    cwd=chain, check=0)
+    assert predicted.stdout.count("warning: trained on a SYNTHETIC cohort") == 1  # once, not for every model
     run("aggregate.py", "--dir", "new", "--output", "new", "--operating_points", "results/operating_points.json",
         cwd=chain, check=0)
     views = pd.read_csv(chain / "new" / "pred_split0_run1.csv")
