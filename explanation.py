@@ -13,7 +13,7 @@ import panels
 import pointing
 from dataset import read_image
 from engine import probabilities
-from ensemble import SYNTHETIC
+from ensemble import SYNTHETIC, is_synthetic
 from files import InputError, progress, replace_file, write_csv, write_json
 from manifest import patient_column, read_manifest, views_of
 from multitask import scored_classes, site_probabilities
@@ -201,7 +201,7 @@ class Explanation:
         return f", label {known}" if known else ""
 
     def notice(self, part):
-        return " – SYNTHETIC" * bool("synthetic" in part and (part["synthetic"].astype(str) == "1").any())
+        return " – SYNTHETIC" * bool(is_synthetic(part).any())
 
     def sheet_title(self, number, pages):
         return (f"{self.source}, page {number} of {pages}; probability of DS 4–5 after the scan's name"
