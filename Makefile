@@ -36,8 +36,8 @@ $(VENV)/installed: requirements.txt requirements-dev.txt
 
 # DICOM of a cohort -> MIPs, manifest and splits
 SPLITS = --n_splits 20
-%/data_resplit.csv: phantom.py phantom_body.py prepro_script.py discovery.py suv.py geometry.py dicom_file.py \
-                    make_splits.py manifest.py | $(VENV)/installed
+%/data_resplit.csv: phantom.py synthetic/body.py prepro_script.py $(wildcard preprocessing/*.py) \
+                    make_splits.py common/manifest.py | $(VENV)/installed
 	$(PY) phantom.py --output $*/dicom --patients $(PATIENTS) --seed $(SEED)
 	$(PY) prepro_script.py --input $*/dicom --output $* --labels $*/dicom/labels.csv --keep_ids
 	$(PY) make_splits.py --data $*/data.csv $(SPLITS) --seed 0

@@ -14,8 +14,8 @@ predict_loca.py's files the lesion sites, too: ensemble_sites.csv (mean over vie
 import json
 from pathlib import Path
 
-from arguments import Parser, natural_int, positive_int, run_script
-from files import InputError, progress, write_csv, write_json
+from common.arguments import Parser, natural_int, positive_int, run_script
+from common.files import InputError, progress, write_csv, write_json
 
 THRESHOLDS_ON_TEST = "OPTIMISTIC: thresholds{} were derived from the very scans that they are measured on."
 SHOWN = ("auc", "accuracy", "sensitivity", "specificity")
@@ -58,8 +58,7 @@ def get_args_parser():
 
 
 def main(args):
-    import ensemble
-    import site_ensemble
+    from evaluation import ensemble, site_ensemble
 
     models, warnings = ensemble.find_models(args.dir, args.best_run, args.top)
     wanted = ensemble.read_models(models, args.set, args.by)
@@ -106,7 +105,7 @@ def set_warnings(wanted, scans):
 def derivation(args, models, scans, warnings):
     """Where thresholds and recalibration come from: ((models' rows to use, their scans) or the stored ones or None,
     what metrics.json says of it). Adds to `warnings`; InputError where what was asked for cannot be had."""
-    import ensemble
+    from evaluation import ensemble
 
     if args.operating_points:
         if args.threshold_on_test or args.recalibrate:
@@ -153,9 +152,7 @@ def read_operating_points(args, models, warnings):
 
 def build(args, models, scans, name, source):
     """One ensemble: its models' scores, its probabilities before and after recalibration, its thresholds."""
-    import calibration
-    import ensemble
-    import metrics
+    from evaluation import calibration, ensemble, metrics
 
     scores = ensemble.score_models(models, scans, name)
     raw = ensemble.combine(scores, args.combine)
@@ -176,8 +173,8 @@ def build(args, models, scans, name, source):
 
 def describe(args, models, scans, wanted, about, warnings):
     """The part of metrics.json that needs no target."""
-    import ensemble
-    from metrics import CONFIDENCE
+    from evaluation import ensemble
+    from evaluation.metrics import CONFIDENCE
 
     synthetic, clustered = bool(scans["synthetic"].any()), "patient_id" in scans
     optimistic = [THRESHOLDS_ON_TEST.format(" and recalibration" if args.recalibrate else "")] * args.threshold_on_test
@@ -194,10 +191,8 @@ def describe(args, models, scans, wanted, about, warnings):
 
 def measure(args, models, scans, ensembles, result):
     """Add every number to `result`, the dict of metrics.json."""
-    import calibration
-    import disagreement
-    import ensemble
-    from metrics import THRESHOLD
+    from evaluation import calibration, disagreement, ensemble
+    from evaluation.metrics import THRESHOLD
 
     warnings = result["warnings"]
     labelled = scans[scans["target"].notna()]
@@ -246,8 +241,8 @@ def class_counts(y):
 
 def measure_one(args, labelled, scores, points):
     """`metrics.evaluate` of a Series of scores, over the scans that have a target; n = 0 where none has."""
-    import ensemble
-    from metrics import THRESHOLD, evaluate, no_estimate
+    from evaluation import ensemble
+    from evaluation.metrics import THRESHOLD, evaluate, no_estimate
 
     known = labelled.loc[labelled.index.intersection(scores.index)].sort_index()
     if known.empty:
@@ -258,7 +253,7 @@ def measure_one(args, labelled, scores, points):
 
 def view_jobs(args, models, labelled, jobs):
     """{view: metrics, filled by the jobs that it adds}; {} where the files name no views."""
-    import ensemble
+    from evaluation import ensemble
 
     if not all("view" in model["rows"] for model in models):
         return {}
@@ -272,7 +267,7 @@ def view_jobs(args, models, labelled, jobs):
 def subgroup_jobs(args, models, labelled, ensembles, column, jobs):
     """{value: {avg, max: metrics}}, filled by the jobs that it adds. A column that differs between the rows of a scan,
     as view does, is measured on those rows, without recalibration and derived thresholds, which are for whole scans."""
-    import ensemble
+    from evaluation import ensemble
 
     groups = {}
     found = ensemble.subgroups(models, labelled, column)
@@ -288,8 +283,8 @@ def subgroup_jobs(args, models, labelled, ensembles, column, jobs):
 
 def doubts(scores, p):
     """What sends a scan to a human first: {label: (n,) float}."""
-    import disagreement
-    from metrics import THRESHOLD
+    from evaluation import disagreement
+    from evaluation.metrics import THRESHOLD
 
     sd = disagreement.per_scan(scores, THRESHOLD)["sd"].to_numpy()
     both = {"probability nearest 0.5": -abs(p - THRESHOLD)}
@@ -300,7 +295,7 @@ def doubts(scores, p):
 
 def ensemble_table(scans, each):
     """The table of ensemble_avg.csv or ensemble_max.csv."""
-    from metrics import THRESHOLD
+    from evaluation.metrics import THRESHOLD
 
     table = each["scores"].assign(ensemble_prob=each["prob"], pred_label=(each["prob"] >= THRESHOLD).astype(int))
     table.insert(0, "target", scans["target"].astype("Int64"))
@@ -316,10 +311,8 @@ def ensemble_table(scans, each):
 
 def write_outputs(args, models, scans, ensembles, sites, metrics):
     """Write what there is; return the paths. Outputs of an earlier call that this one has none of go."""
-    import disagreement
-    import ensemble
-    import site_ensemble
-    from metrics import THRESHOLD
+    from evaluation import disagreement, ensemble, site_ensemble
+    from evaluation.metrics import THRESHOLD
 
     folder, listed = args.output, disagreement.disagreement_list(scans, ensembles["avg"]["scores"],
                                                                  ensembles["avg"]["prob"], THRESHOLD)
@@ -333,8 +326,7 @@ def write_outputs(args, models, scans, ensembles, sites, metrics):
         write_csv(table.assign(notice=metrics["optimistic"]) if metrics["optimistic"] else table, folder / name)
     paths = [folder / name for name in tables]
     if "avg" in metrics:
-        import provenance
-        import report
+        from evaluation import provenance, report
 
         settings, more = provenance.models_settings(args.chptfolder or args.dir, models)
         metrics["warnings"] += more
@@ -365,9 +357,9 @@ def remove_stale(folder, paths):
 
 def draw(args, scans, ensembles, metrics):
     """All figures; returns their paths."""
-    import figures
-    from ensemble import ENSEMBLES, patients
-    from metrics import THRESHOLD
+    from evaluation import figures
+    from evaluation.ensemble import ENSEMBLES, patients
+    from evaluation.metrics import THRESHOLD
 
     labelled = scans[scans["target"].notna()]
     y, groups = labelled["target"].to_numpy(dtype=int), patients(labelled)
@@ -413,7 +405,7 @@ def draw(args, scans, ensembles, metrics):
 
 def draw_sites(args, metrics):
     """The confusion matrix of the sites, where there is one; returns its paths."""
-    import figures
+    from evaluation import figures
 
     result = metrics.get("sites", {}).get("ensemble")
     if not result or "confusion" not in result:
@@ -439,8 +431,8 @@ def interval_text(entry):
 
 def print_sites(metrics):
     """The lesion sites' metrics, of all models together and of each."""
-    import site_ensemble
-    from site_metrics import NAMES
+    from evaluation import site_ensemble
+    from evaluation.site_metrics import NAMES
 
     result = metrics.get("sites", {})
     if not result.get("ensemble"):
@@ -456,8 +448,8 @@ def print_sites(metrics):
 
 
 def print_table(metrics):
-    from ensemble import ENSEMBLES
-    from metrics import DERIVED
+    from evaluation.ensemble import ENSEMBLES
+    from evaluation.metrics import DERIVED
 
     heading = f"{'':<32}" + "".join(f"{name.replace('auc', 'AUC') + ' (95 % CI)':<22}" for name in SHOWN)
     print("\n" + heading.rstrip())

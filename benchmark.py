@@ -25,9 +25,9 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import arguments
-from arguments import Parser, positive_int, run_script
-from files import InputError, progress
+from common import arguments
+from common.arguments import Parser, positive_int, run_script
+from common.files import InputError, progress
 
 VOXEL, NEW_VOXEL = 1.65, 3.27  # mm: of a long axial field of view; of the MIPs
 DOSE, WEIGHT, HALF_LIFE, UPTAKE = 250e6, 70.0, 6586.2, 3600.0  # Bq, kg, s, s
@@ -77,13 +77,13 @@ def main(args):
     if args.folder and not Path(args.folder).is_dir():
         raise InputError(f"--folder {args.folder}: no such folder; make it, or leave it out")
     if args.stage == "recipes":
-        import benchmark_recipes
-        return benchmark_recipes.compare(args)
+        from benchmarks import recipes
+        return recipes.compare(args)
     with tempfile.TemporaryDirectory(prefix="benchmark_", dir=args.folder) as folder:
         if args.stage == "prepro":
             return measure_prepro(args, Path(folder))
-        import benchmark_network
-        return getattr(benchmark_network, args.stage)(args, Path(folder))
+        from benchmarks import network
+        return getattr(network, args.stage)(args, Path(folder))
 
 
 def measure_prepro(args, folder):
@@ -184,8 +184,8 @@ def read_raw():
 
 
 def ours():
-    from geometry import project
-    from suv import suv_volume
+    from preprocessing.geometry import project
+    from preprocessing.suv import suv_volume
 
     def convert(folder):
         volume = suv_volume(folder)

@@ -10,8 +10,8 @@ and compare.html, a table of one page. Bootstrap by patient where every file has
 import itertools
 from pathlib import Path
 
-from arguments import Parser, natural_int, positive_int, run_script
-from files import InputError, progress, read_csv, write_csv, write_json
+from common.arguments import Parser, natural_int, positive_int, run_script
+from common.files import InputError, progress, read_csv, write_csv, write_json
 
 TESTS = ("delong", "bootstrap", "mcnemar", "accuracy", "nri")  # each adjusted over the pairs by itself
 
@@ -71,7 +71,7 @@ def file_names(args):
 
 def read_scores(path, threshold, wanted):
     """One file -> DataFrame by scan_id: target (1, 0, NaN), score, called, patient_id; `notices` in its attrs."""
-    import ensemble
+    from evaluation import ensemble
 
     def optional(name):
         return name in ("scan_id", "target", "ensemble_prob", "probs", "patient_id", "set", "notice", "synthetic",
@@ -103,7 +103,7 @@ def read_scores(path, threshold, wanted):
 
 def call_scans(path, threshold, rows, scans):
     """Which scans are called positive: at a number, or as the column pred_NAME of aggregate.py says."""
-    import ensemble
+    from evaluation import ensemble
 
     value = ensemble.number(threshold)
     if value == value:
@@ -122,7 +122,7 @@ def join(names, tables):
     called per name; warnings). InputError where targets or patients conflict, or nothing is common."""
     import pandas as pd
 
-    import ensemble
+    from evaluation import ensemble
 
     for column in ("target", "patient_id"):
         rows = pd.concat([table[[column]].assign(file=name) for name, table in zip(names, tables, strict=True)
@@ -177,9 +177,8 @@ def describe(args, names, thresholds, tables, scans, warnings):
 
 def measure(args, names, scans):
     """The AUC of each ensemble, the tests of each pair, Holm's adjustment over the pairs."""
-    import comparison
-    import ensemble
-    from metrics import auc_estimate
+    from evaluation import ensemble, paired_tests
+    from evaluation.metrics import auc_estimate
 
     y, groups = scans["target"].to_numpy(), ensemble.patients(scans)
     aucs = {name: auc_estimate(y, scans[f"score {name}"].to_numpy(), groups) for name in names}
@@ -189,15 +188,15 @@ def measure(args, names, scans):
             score_a, score_b = (scans[f"score {name}"].to_numpy() for name in (a, b))
             called_a, called_b = (scans[f"called {name}"].to_numpy(dtype=bool) for name in (a, b))
             drawn = (groups, args.resamples, args.seed)
-            differences = comparison.bootstrap_call_differences(y, called_a, called_b, *drawn)
-            nri = comparison.net_reclassification(y, called_a, called_b)
-            pairs.append({"a": a, "b": b, "delong": comparison.delong_test(y, score_a, score_b, groups),
-                          "bootstrap": comparison.bootstrap_auc_difference(y, score_a, score_b, *drawn),
-                          "mcnemar": comparison.mcnemar_exact(y, called_a, called_b),
+            differences = paired_tests.bootstrap_call_differences(y, called_a, called_b, *drawn)
+            nri = paired_tests.net_reclassification(y, called_a, called_b)
+            pairs.append({"a": a, "b": b, "delong": paired_tests.delong_test(y, score_a, score_b, groups),
+                          "bootstrap": paired_tests.bootstrap_auc_difference(y, score_a, score_b, *drawn),
+                          "mcnemar": paired_tests.mcnemar_exact(y, called_a, called_b),
                           "accuracy": differences["accuracy"],
                           "nri": differences["nri"] | {"asymptotic": nri}})
     for test in TESTS:
-        for pair, adjusted in zip(pairs, comparison.holm([pair[test]["p"] for pair in pairs]), strict=True):
+        for pair, adjusted in zip(pairs, paired_tests.holm([pair[test]["p"] for pair in pairs]), strict=True):
             pair[test]["p_holm"] = adjusted
     return {"auc": aucs, "pairs": pairs}
 
@@ -226,7 +225,7 @@ def write_outputs(folder, names, result):
     """compare.json, compare.csv, compare.html; the table on the terminal."""
     import pandas as pd
 
-    import report
+    from evaluation import report
     rows = [(pair["a"], pair["b"], *row) for pair in result["pairs"] for row in rows_of(pair)]
     table = pd.DataFrame(rows, columns=["first", "second", "test", "difference", "ci_low", "ci_high", "p", "p_holm",
                                         "detail"])

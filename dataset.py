@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import torch
 
-from files import InputError, progress
+from common.files import InputError, progress
 
 BODY_SUV = 0.3  # a pixel above it belongs to the body: muscle reads 0.5 in a MIP, air below 0.2
 CLIP_SUV = (0.0, 30.0)

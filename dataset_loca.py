@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pandas as pd
 
-from files import InputError, read_json_object
-from manifest import read_manifest
+from common.files import InputError, read_json_object
+from common.manifest import read_manifest
 
 NO_LESION = 51
 SITES = {1: "cervical", 2: "supraclavicular", 5: "axillary", 6: "anterior mediastinal", 7: "hilar", 8: "para-aortic",

@@ -16,8 +16,8 @@ weights and beside the brightest pixel of the MIP: pointing.csv, pointing.json. 
 """
 import argparse
 
-import arguments
-from arguments import Parser, run_script
+from common import arguments
+from common.arguments import Parser, run_script
 
 
 def get_args_parser():
@@ -55,7 +55,7 @@ def target(text):
 
 
 def main(args):
-    from explanation import explain_all
+    from inference.heat_maps import explain_all
 
     return explain_all(args)
 

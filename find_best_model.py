@@ -12,8 +12,8 @@ import re
 import sys
 from pathlib import Path
 
-from arguments import EXIT_SOME_FAILED, Parser, run_script
-from files import InputError, read_csv, write_csv
+from common.arguments import EXIT_SOME_FAILED, Parser, run_script
+from common.files import InputError, read_csv, write_csv
 
 RUN_FILE = re.compile(r"convergence_split(\d+)_run(\d+)\.csv")
 

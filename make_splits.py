@@ -9,9 +9,9 @@ positive scan (target 1), spread evenly over their numbers of positive scans and
 import re
 from pathlib import Path
 
-from arguments import Parser, natural_int, positive_int, run_script
-from files import InputError, read_csv, write_csv
-from manifest import SETS, check_patients, patient_column, read_manifest
+from common.arguments import Parser, natural_int, positive_int, run_script
+from common.files import InputError, read_csv, write_csv
+from common.manifest import SETS, check_patients, patient_column, read_manifest
 
 SPLIT_COLUMN = re.compile(r"split\d+")
 IN_TEST, NOT_IN_TEST = {"test", "1", "true"}, {"train", "val", "0", "false", ""}

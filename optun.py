@@ -9,8 +9,8 @@ The objective is the validation AUC (scans, mean over the views) of a trial's be
 same command again goes on to --trials finished trials; started twice, both work on the same studies. Writes
 optuna_results_splitS.csv, best_params_summary.csv and optuna_report.html to --output.
 """
-import arguments
-from arguments import run_script
+from common import arguments
+from common.arguments import run_script
 
 
 def get_args_parser():
@@ -18,10 +18,10 @@ def get_args_parser():
 
 
 def main(args):
-    import params
-    import search
+    from common import params
+    from search import worker
 
-    return search.search(args, params.SEARCH, dict.fromkeys(search.asked_splits(args), params.fixed_args(args)))
+    return worker.search(args, params.SEARCH, dict.fromkeys(worker.asked_splits(args), params.fixed_args(args)))
 
 
 if __name__ == "__main__":

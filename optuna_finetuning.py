@@ -8,8 +8,8 @@ Each split starts from its checkpoint in --chptfolder, by best_run.csv, with tha
 `mode` is transfer_learning (head only), finetune (layer4 and head) or full_retrain. Otherwise as optun.py. Writes
 optuna_resultsfinetuning_splitS.csv, best_params_finetuning_summary.csv and optuna_finetuning_report.html to --output.
 """
-import arguments
-from arguments import run_script
+from common import arguments
+from common.arguments import run_script
 
 
 def get_args_parser():
@@ -17,13 +17,13 @@ def get_args_parser():
 
 
 def main(args):
-    import params
-    import prediction
-    import search
+    from common import params
+    from inference import prediction
+    from search import worker
 
-    best, missing = prediction.best_runs(args.chptfolder, search.asked_splits(args))
-    starts = {row["split"]: search.from_checkpoint(args, row["split"], row) for row in best}
-    code = search.search(args, params.FINETUNING, starts, "finetuning")
+    best, missing = prediction.best_runs(args.chptfolder, worker.asked_splits(args))
+    starts = {row["split"]: worker.from_checkpoint(args, row["split"], row) for row in best}
+    code = worker.search(args, params.FINETUNING, starts, "finetuning")
     for line in missing:
         print(line)
     return arguments.EXIT_SOME_FAILED if missing else code

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from arguments import Parser, run_script
-from files import InputError, progress, write_csv
-from phantom_body import SITES, SOLID_ORGANS, STANDARD_TRUNK, draw
+from common.arguments import Parser, run_script
+from common.files import InputError, progress, write_csv
+from synthetic.body import SITES, SOLID_ORGANS, STANDARD_TRUNK, draw
 
 GRIDS = ((96, 5.3, 4.7), (92, 5.6, 5.0), (100, 5.15, 4.9))  # columns and rows, pixel, slice distance; mm
 HALF_LIFE = 6586.2  # s, fluorine-18

@@ -7,8 +7,8 @@ python predict.py --output new --chptfolder results --splits 0 19 --data NEW.csv
 Writes pred_splitS_runR.csv to --output: the manifest's columns, set, probs, F1..F512. Run find_best_model.py first: it
 writes the best_run.csv that names each split's run.
 """
-import arguments
-from arguments import Parser, run_script
+from common import arguments
+from common.arguments import Parser, run_script
 
 
 def get_args_parser():
@@ -20,8 +20,8 @@ def get_args_parser():
 
 
 def main(args):
-    from manifest import read_manifest
-    from prediction import predict_all
+    from common.manifest import read_manifest
+    from inference.prediction import predict_all
 
     def read_table(args, splits):
         return read_manifest(args.data, splits, need_target=False)

@@ -8,8 +8,8 @@ Writes what predict.py writes and, after `probs`: L0..L13, the sites' probabilit
 trained); pred_loc, the class index of the largest mean over the scan's views (with several sites a scan all of 0.5 or
 more, separated by semicolons); true_loc; both with their names. sites.json beside them says what the classes are.
 """
-import arguments
-from arguments import Parser, run_script
+from common import arguments
+from common.arguments import Parser, run_script
 
 
 def get_args_parser():
@@ -24,16 +24,16 @@ def get_args_parser():
 def main(args):
     from pathlib import Path
 
-    import multitask
     import utils
+    from common.files import InputError, write_json
     from dataset_loca import read_loca_manifest
-    from files import InputError, write_json
-    from prediction import find_runs, predict_all
+    from inference.prediction import find_runs, predict_all
+    from training import objectives
 
     paths = [utils.run_file(args.chptfolder, "checkpoint", run["split"], run["run"]) for run in find_runs(args)[0]]
-    settings = multitask.stored_settings(paths[0], args.loc_map)
+    settings = objectives.stored_settings(paths[0], args.loc_map)
     for path in paths[1:]:
-        if multitask.stored_settings(path, args.loc_map) != settings:
+        if objectives.stored_settings(path, args.loc_map) != settings:
             raise InputError(f"{path}: its site head is for other sites, --loc_on or --sites_multi than that of "
                              f"{paths[0]}; predict them into two folders, with --splits or --run")
     sites = {int(code): name for code, name in settings["sites"].items()}
@@ -47,7 +47,7 @@ def main(args):
 
     def more_columns(outputs, model, content, rows):
         write_json(settings, Path(args.output) / "sites.json")
-        return multitask.site_columns(outputs[:, 2:], settings, rows["scan_id"], rows.pop("_true_loc"))
+        return objectives.site_columns(outputs[:, 2:], settings, rows["scan_id"], rows.pop("_true_loc"))
 
     return predict_all(args, read_table, more_columns)
 

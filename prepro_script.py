@@ -21,9 +21,10 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from arguments import EXIT_SOME_FAILED, Parser, positive_int, run_script
-from dicom_file import Refused
-from discovery import (
+from common.arguments import EXIT_SOME_FAILED, Parser, positive_int, run_script
+from common.files import InputError, progress, replace_file, write_csv, write_json
+from preprocessing.dicom_reader import Refused
+from preprocessing.dicom_series import (
     choose_series,
     find_studies,
     format_table,
@@ -35,13 +36,13 @@ from discovery import (
     unexpected,
     want_series,
 )
-from files import InputError, progress, replace_file, write_csv, write_json
-from geometry import first_centre, project
-from qc import write_qc
-from suv import suv_volume
+from preprocessing.geometry import first_centre, project
+from preprocessing.qc_page import write_qc
+from preprocessing.suv import suv_volume
 
 MAX_ROWS = 310  # the height of LARS's frame
-CODE = ("prepro_script.py", "suv.py", "geometry.py", "dicom_file.py", "discovery.py")  # what makes a study's result
+CODE = ("prepro_script.py", "preprocessing/suv.py", "preprocessing/geometry.py", "preprocessing/dicom_reader.py",
+        "preprocessing/dicom_series.py")  # what makes a study's result
 ERROR_COLUMNS = ["study", "attribute", "value", "reason", "remedy"]
 QUALITY_COLUMNS = ["suv_max", "suv_mean", "uptake_min", "units", "scanner", "warnings"]
 MANIFEST_COLUMNS = ["scan_id", "filename", "target", "matrix_size_1", "matrix_size_2", "patient_id", "view",
@@ -219,7 +220,7 @@ def digest_study(study, folder, key, args):
 
 @functools.cache
 def _code_version():
-    return hashlib.blake2b(b"".join(Path(__file__).with_name(name).read_bytes() for name in CODE)).hexdigest()
+    return hashlib.blake2b(b"".join((Path(__file__).parent / name).read_bytes() for name in CODE)).hexdigest()
 
 
 def read_done(output, digests):

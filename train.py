@@ -9,8 +9,8 @@ torchrun --nproc_per_node 4 train.py --split_index 0 --run 1 --output results   
 Writes convergence_splitS_runR.csv and .png, and checkpoint_splitS_runR.pth (the best validation epoch) to --output.
 Stopped at any moment, the same command with --resume goes on to the same bits; finished runs are left alone.
 """
-import arguments
-from arguments import run_script
+from common import arguments
+from common.arguments import run_script
 
 
 def get_args_parser():
@@ -18,10 +18,9 @@ def get_args_parser():
 
 
 def main(args):
-    import engine
-    import runs
     import utils
-    from manifest import read_manifest
+    from common.manifest import read_manifest
+    from training import engine, runs
 
     def read_table(args, splits):
         return read_manifest(args.data, splits)

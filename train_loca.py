@@ -7,8 +7,8 @@ python train_loca.py --split_index 0 --output results_loca --checkpoint results/
 The manifest's target_loc holds the site's code (51: no lesion). Everything else is as in train.py: the files, --resume,
 torchrun. The log has the site's accuracy (loc_acc), balanced accuracy (loc_bacc) and top-3 accuracy (loc_top3) too.
 """
-import arguments
-from arguments import run_script
+from common import arguments
+from common.arguments import run_script
 
 
 def get_args_parser():
@@ -18,13 +18,12 @@ def get_args_parser():
 
 
 def main(args):
-    import multitask
-    import runs
     import utils
     from dataset_loca import read_loca_manifest, read_sites
+    from training import objectives, runs
 
     sites = read_sites(args.loc_map)
-    settings = multitask.site_settings(args, sites)
+    settings = objectives.site_settings(args, sites)
 
     def read_table(args, splits):
         table, warnings = read_loca_manifest(args.data, splits, sites, args.sites_multi, args.loc_strict)
@@ -38,7 +37,7 @@ def main(args):
         return model, head | settings
 
     def build_task(args, table, train, device):
-        task = multitask.Sites(table, train, device, args, settings)
+        task = objectives.Sites(table, train, device, args, settings)
         if task.untaught:
             runs.say(f"warning: no training image shows {', '.join(task.untaught)}: the site head cannot learn it")
         return task

@@ -10,8 +10,8 @@ import torch
 import torchvision
 from torch import nn
 
-import parallel
-from files import InputError, replace_file
+from common.files import InputError, replace_file
+from training import distributed
 
 FEATURES = 512
 LAYER3, LAYER4 = 6, 7  # their places in ResNet34.features
@@ -420,7 +420,7 @@ def load_weights(model, path):
             or (name.startswith("fc_loc.") and sites != model.sites)]
     taken = [name for name in own if name not in left]
     model.load_state_dict({name: state[name] for name in taken}, strict=False)
-    if parallel.is_main():
+    if distributed.is_main():
         unused = [name for name in state if name not in taken]
         print(f"{path}: took {_by_part(taken)}"
               + f"; left random, since the checkpoint has another head: {_by_part(left)}" * bool(left)

@@ -11,17 +11,16 @@ import numpy as np
 import torch
 
 import dataset
-import engine
-import parallel
 import utils
-from arguments import Parser, add_model_arguments, add_training_arguments
-from feed import Images, epoch_order
-from manifest import read_manifest
+from common.arguments import Parser, add_model_arguments, add_training_arguments
+from common.manifest import read_manifest
+from training import distributed, engine
+from training.batches import Images, epoch_order
 
 
 def main(cohort, out, dtype, steps):
     torch.set_num_threads(1)
-    device = parallel.start(torch.device("cpu"))
+    device = distributed.start(torch.device("cpu"))
     table = read_manifest(Path(cohort) / "data.csv", (0,))
     bodies = dataset.read_bodies(table, cohort, pool=2)
     bodies.images = bodies.images.to(dtype)
@@ -31,10 +30,10 @@ def main(cohort, out, dtype, steps):
     args = parser.parse_args(["--lr", "0.01", "--batch_size", "7", "--nepochs", "99"])
     torch.manual_seed(0)
     model = utils.ResNet34("complex", 16).to(dtype)
-    parallel.synchronize_batch_norm(model, device)
+    distributed.synchronize_batch_norm(model, device)
     optimizer = utils.build_optimizer(args, model.parameters())
-    trainer = engine.Trainer(model, parallel.wrap(model, device), optimizer, utils.Schedule(args, optimizer, 1), None,
-                             engine.Input((32, 32), (1.5, 1.0)), None, torch.amp.GradScaler("cpu", enabled=False))
+    trainer = engine.Trainer(model, distributed.wrap(model, device), optimizer, utils.Schedule(args, optimizer, 1),
+                             None, engine.Input((32, 32), (1.5, 1.0)), None, torch.amp.GradScaler("cpu", enabled=False))
     task = engine.Binary(table, np.arange(len(table)), device, balance=True)
     feed, done, gradients = Images(bodies, trainer.given, 45), 0, {}
 
@@ -55,9 +54,9 @@ def main(cohort, out, dtype, steps):
         except StopIteration:
             break
     scores, _ = engine.evaluate(model, feed, np.arange(len(table)), 7, None)
-    if parallel.is_main():
+    if distributed.is_main():
         torch.save({"gradients": gradients, "weights": model.state_dict(), "scores": torch.from_numpy(scores)}, out)
-    parallel.stop()
+    distributed.stop()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 import aggregate
-from files import InputError
+from common.files import InputError
 
 SCANS = pd.DataFrame({"scan_id": [f"s{k}" for k in range(8)], "target": [0, 0, 0, 0, 1, 1, 1, 1]})
 
@@ -312,7 +312,7 @@ def test_one_class_gives_no_auc(tmp_path, capsys):
 @pytest.mark.parametrize("column, value", [("synthetic", 1), ("synthetic", True),
                                            ("series_description", "WB SYNTHETIC PET")])
 def test_synthetic_mark_is_passed_on(tmp_path, capsys, monkeypatch, column, value):
-    import figures
+    from evaluation import figures
     notes, drawn = [], figures.canvas
     monkeypatch.setattr(figures, "canvas", lambda folder, name, note, *rest, **options:
                         (notes.append(note), drawn(folder, name, note, *rest, **options))[1])
@@ -384,7 +384,7 @@ def by_hand(tables, over_views="mean", of="val"):
 
 @pytest.mark.usefixtures("no_figure")
 def test_thresholds_come_from_models_that_did_not_train_on_the_scan(tmp_path):
-    from metrics import choose_thresholds
+    from evaluation.metrics import choose_thresholds
     tables = splits()
     for table in tables:  # a trained model is certain of its training scans: they would move every threshold
         table.loc[table["set"] == "train", "probs"] = table["target"]
@@ -460,7 +460,7 @@ def test_threshold_on_test_stamps_every_output(tmp_path, capsys):
 @pytest.mark.usefixtures("no_figure")
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
 def test_recalibration_is_fitted_on_validation_and_applied_to_test(tmp_path, method):
-    import calibration
+    from evaluation import calibration
     tables = splits(n_val=200)
     for table in tables:
         logit = np.log(table["probs"] / (1 - table["probs"]))

@@ -7,12 +7,12 @@ import torch
 from conftest import error_line, run
 
 import benchmark
-import benchmark_network
-import engine
+from benchmarks import network
+from common.manifest import read_manifest
 from dataset import read_bodies
-from feed import Images
-from manifest import read_manifest
-from suv import suv_volume
+from preprocessing.suv import suv_volume
+from training import engine
+from training.batches import Images
 from utils import ResNet34
 
 
@@ -65,11 +65,11 @@ def test_train_prints_every_ratio():
 def test_the_plain_loop_computes_what_prediction_computes(cohort):
     """The same images through the same weights: otherwise the two could not be compared in time."""
     table = read_manifest(cohort / "data.csv", (0,))[:6]
-    loop = benchmark_network.PlainLoop(cohort, table, 4, torch.device("cpu"))
+    loop = network.PlainLoop(cohort, table, 4, torch.device("cpu"))
     model = ResNet34().eval()
     model.features.load_state_dict(dict(zip(model.features.state_dict(), list(loop.model.state_dict().values())[:-2],
                                             strict=True)))
     model.fc.load_state_dict(loop.model.fc.state_dict())
-    given = engine.Input((310, 310), benchmark_network.NORM)
+    given = engine.Input((310, 310), network.NORM)
     outputs, _ = engine.evaluate(model, Images(read_bodies(table, cohort), given), np.arange(6), 4, None)
     np.testing.assert_allclose(sorted(loop.evaluate()), sorted(engine.probabilities(outputs)), atol=1e-5)

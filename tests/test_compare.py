@@ -7,7 +7,7 @@ from conftest import call, error_line, run
 from sklearn.metrics import roc_auc_score
 
 import compare
-from files import InputError
+from common.files import InputError
 
 
 def ensembles(folder, n=60, seed=0, names=("a", "b", "c"), **columns):

@@ -8,8 +8,7 @@ from pet import LEGACY, PER_SUV, SUV, datasets, save, value_at, write_multiframe
 from pydicom import uid
 from pydicom.encaps import encapsulate
 
-import dicom_file
-import suv
+from preprocessing import dicom_reader, suv
 
 FINE = (10.0, 2.5, 2.0)  # JPEG 2000 needs 32 pixels along each side
 NEGATIVE = -7  # a stored value that PET may have, and that compression must bring back
@@ -151,6 +150,6 @@ def test_compressed_syntax_of_pixels_that_are_not(tmp_path):
 
 
 def test_tags_are_those_of_the_standard():
-    assert {pydicom.datadict.keyword_for_tag(tag) for tag in dicom_file.WANTED} == set(dicom_file.WANTED.values())
-    assert all(pydicom.datadict.tag_for_keyword(keyword) == tag for tag, keyword in dicom_file.WANTED.items())
-    assert {tag for tag in dicom_file.WANTED if pydicom.datadict.dictionary_VR(tag) == "SQ"} == dicom_file.SEQUENCES
+    assert {pydicom.datadict.keyword_for_tag(tag) for tag in dicom_reader.WANTED} == set(dicom_reader.WANTED.values())
+    assert all(pydicom.datadict.tag_for_keyword(keyword) == tag for tag, keyword in dicom_reader.WANTED.items())
+    assert {tag for tag in dicom_reader.WANTED if pydicom.datadict.dictionary_VR(tag) == "SQ"} == dicom_reader.SEQUENCES

@@ -7,12 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dataset
-import engine
-import feed
-import manifest
+from common import manifest
+from common.files import InputError
+from common.manifest import read_manifest
 from dataset import Bodies, crop_body, eval_batch, read_bodies, read_image
-from files import InputError
-from manifest import read_manifest
+from training import batches, engine
 
 NORM = (2.0, 4.0)
 ZERO = (0 - 2.0) / 4.0  # what SUV 0 is after NORM
@@ -221,7 +220,7 @@ def denormalized(x):
 
 
 def train_batch(bodies, index, frame, norm, augm, seed):
-    images = feed.Images(bodies, engine.Input(frame, norm), augm)
+    images = batches.Images(bodies, engine.Input(frame, norm), augm)
     images.begin(index, seed)
     return images.batch(np.arange(len(index)))
 
@@ -251,15 +250,15 @@ def test_training_moves_the_body_anywhere_in_the_frame():
 
 @pytest.mark.parametrize("augm", [0, 1, 2, 3, 12, 4, 5, 14, 34, 45])
 def test_augmentation_depends_on_seed_and_position_alone(augm):
-    images = feed.Images(bodies_of((20, 10), (24, 13), (8, 8)), engine.Input((32, 32), NORM), augm)
-    order, batches = np.array([2, 0, 1, 1, 0, 2, 1]), (np.arange(3), np.arange(3, 7))
+    images = batches.Images(bodies_of((20, 10), (24, 13), (8, 8)), engine.Input((32, 32), NORM), augm)
+    order, parts = np.array([2, 0, 1, 1, 0, 2, 1]), (np.arange(3), np.arange(3, 7))
     images.begin(order, (3, 1))
-    whole = [images.batch(positions) for positions in batches]
-    for positions, batch in zip(reversed(batches), reversed(whole), strict=True):  # shares of several processes
+    whole = [images.batch(positions) for positions in parts]
+    for positions, batch in zip(reversed(parts), reversed(whole), strict=True):  # shares of several processes
         shares = [images.batch(positions, mine) for mine in (slice(0, 1), slice(1, None))]
         assert torch.equal(torch.cat(shares), batch)
     images.begin(order, (3, 2))
-    assert not torch.equal(whole[0], images.batch(batches[0]))
+    assert not torch.equal(whole[0], images.batch(parts[0]))
     assert not torch.equal(whole[0][2], whole[1][0])  # the same image at two positions
 
 
@@ -303,21 +302,21 @@ def test_turning_needs_a_square_frame():
 
 def test_oversampling_evens_the_classes_and_keeps_every_image():
     index, targets = np.arange(100, 120), np.array([1] * 5 + [0] * 15)
-    order = feed.epoch_order(index, targets, (0, 1), oversample=True)
+    order = batches.epoch_order(index, targets, (0, 1), oversample=True)
     assert len(order) == 30 and set(order) == set(index)
     repeats = np.bincount(order - 100)
     assert (repeats[:5] == 3).all() and (repeats[5:] == 1).all()
-    assert sorted(feed.epoch_order(index, targets, (0, 1))) == index.tolist()
-    assert feed.epoch_order(index, targets, (0, 1)).tolist() != feed.epoch_order(index, targets, (0, 2)).tolist()
+    assert sorted(batches.epoch_order(index, targets, (0, 1))) == index.tolist()
+    assert batches.epoch_order(index, targets, (0, 1)).tolist() != batches.epoch_order(index, targets, (0, 2)).tolist()
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 200), st.integers(2, 60))
 def test_batches_cover_everything_and_leave_no_single_image(n, batch_size):
-    batches = feed.batch_indices(n, batch_size)
-    assert np.concatenate(batches).tolist() == list(range(n))
-    assert max(map(len, batches)) <= batch_size
-    assert min(map(len, batches)) >= 2 or n == 1 or batch_size == 2
+    found = batches.batch_indices(n, batch_size)
+    assert np.concatenate(found).tolist() == list(range(n))
+    assert max(map(len, found)) <= batch_size
+    assert min(map(len, found)) >= 2 or n == 1 or batch_size == 2
 
 
 def test_two_cohorts_of_one_seed_are_the_same(tmp_path):

@@ -12,8 +12,8 @@ from conftest import call, error_line, run
 from pet import CORONAL, datasets, write_multiframe, write_series
 from pydicom.fileset import FileSet
 
-import discovery
 import prepro_script
+from preprocessing import dicom_series
 
 COARSE = {"spacing": (20.0, 5.0, 4.0)}  # 7 slices, 120 mm between the outer ones
 
@@ -144,7 +144,7 @@ def test_an_archive_that_lies_about_a_size(two_studies):
 
 def test_an_announced_size_beyond_the_limit(two_studies, monkeypatch):
     pack(two_studies / "dicom" / "A", two_studies / "dicom" / "a.zip")
-    monkeypatch.setattr(discovery, "MAX_MEMBER", 1000)
+    monkeypatch.setattr(dicom_series, "MAX_MEMBER", 1000)
     assert prepro(two_studies) == 1
     assert "would unpack to" in table(two_studies, "errors.csv")["reason"][0]
 
@@ -241,8 +241,8 @@ def test_slices_without_extension_that_break_off_are_damaged(tmp_path):
     ({3: {}, 1: {}, 2: {}}, 1, " (equal: number 2, 3)")])
 def test_choice(series, number, equal, tmp_path):
     one_study(tmp_path, series)
-    studies, refused = discovery.find_studies(*discovery.list_files(tmp_path / "dicom"))
-    files, warnings = discovery.choose_series(studies["1.2.3"])
+    studies, refused = dicom_series.find_studies(*dicom_series.list_files(tmp_path / "dicom"))
+    files, warnings = dicom_series.choose_series(studies["1.2.3"])
     assert {os.path.basename(os.path.dirname(path)) for path in files} == {str(number)} and not refused
     assert warnings[0].startswith(f"{len(series)} PET series: number {number} (") and warnings[0].endswith(
         f"was used{equal}")
@@ -252,8 +252,8 @@ def test_multiframe_series_are_ranked_by_their_frames(tmp_path):
     one_study(tmp_path, {1: {}})
     write_multiframe(tmp_path / "dicom" / "2", "1.2.840.10008.5.1.4.1.1.130", SeriesInstanceUID="1.2.3.2",
                      SeriesNumber=2, spacing=(10.0, 5.0, 4.0))
-    study = discovery.find_studies(*discovery.list_files(tmp_path / "dicom"))[0]["1.2.3"]
-    assert [(s["number"], s["slices"], s["extent"], s["corrected"], s["units"]) for s in discovery.rank_series(
+    study = dicom_series.find_studies(*dicom_series.list_files(tmp_path / "dicom"))[0]["1.2.3"]
+    assert [(s["number"], s["slices"], s["extent"], s["corrected"], s["units"]) for s in dicom_series.rank_series(
         study)] == [(2, 14, 130, True, "BQML"), (1, 7, 120, True, "BQML")]
 
 

@@ -12,19 +12,18 @@ from matplotlib.image import imread
 
 import explain
 import find_best_model
-import geometry
-import gradcam
-import metrics
-import pointing
 import prepro_script
 import train
 import train_loca
 import utils
+from common.files import InputError
+from common.manifest import read_manifest
 from dataset import Bodies, _pool, crop_body, fit_bodies
-from engine import Input
-from feed import Images
-from files import InputError
-from manifest import read_manifest
+from evaluation import metrics
+from inference import gradcam, pointing_game
+from preprocessing import geometry
+from training.batches import Images
+from training.engine import Input
 
 SMALL = ("--weights", "none", "--image_size", "auto", "--pool", 2, "--batch_size", 12, "--lr", 0.01, "--threads", 1,
          "--device", "cpu", "--amp", "off", "--nepochs", 1, "--augm", 4)
@@ -143,24 +142,25 @@ def test_a_lesion_is_projected_onto_its_lump(view, angle):
         row0, column0 = prepro_script.pixel_origin(volume, spacing=isotropic, angle=angle, shape=image.shape)
         row = SimpleNamespace(view=view, row0_mm=row0, column0_mm=column0, spacing_mm=isotropic)
         lesion = ("7", -33.0 + 2.5 * i, 12.0 + 2.0 * j, -70.0 + 3.0 * k)
-        place = pointing.project([lesion], row)[0]
+        place = pointing_game.project([lesion], row)[0]
         assert np.abs(place - np.unravel_index(image.argmax(), image.shape)).max() <= 1
-        assert pointing.distance_mm(*place, [lesion], row) == pytest.approx(0, abs=1e-9)
+        assert pointing_game.distance_mm(*place, [lesion], row) == pytest.approx(0, abs=1e-9)
         off = place + (3, -4)
-        assert pointing.distance_mm(*off, [("1", 900.0, 900.0, 900.0), lesion], row) == pytest.approx(5 * isotropic)
+        off = pointing_game.distance_mm(*off, [("1", 900.0, 900.0, 900.0), lesion], row)
+        assert off == pytest.approx(5 * isotropic)
 
 
 def test_lesions_are_read_and_bad_ones_refused_by_row():
     table = pd.DataFrame({"row": [2, 3], "scan_id": ["a", "b"], "row0_mm": ["5", "6"], "column0_mm": ["1", "2"],
                           "lesions": ["7:1:2:-3.5:20:4.1;10:0:0:9", ""]})
-    assert pointing.read_lesions("d.csv", table) == [[("7", 1, 2, -3.5), ("10", 0, 0, 9)], []]
+    assert pointing_game.read_lesions("d.csv", table) == [[("7", 1, 2, -3.5), ("10", 0, 0, 9)], []]
     for column, value, said in (("lesions", "7:1:2", "lesions holds '7:1:2'"),
                                 ("lesions", "7:1:2:x", "lesions holds '7:1:2:x'"),
                                 ("row0_mm", "", "row0_mm = ''"), ("column0_mm", "nan", "column0_mm = 'nan'")):
         bad = table.astype(str)
         bad.loc[1, column] = value
         with pytest.raises(InputError, match=f"^d.csv row 3 .scan b.: {said}"):
-            pointing.read_lesions("d.csv", bad)
+            pointing_game.read_lesions("d.csv", bad)
 
 
 def test_shares_by_view_and_by_scan():
@@ -173,7 +173,7 @@ def test_shares_by_view_and_by_scan():
             ("s2", "p1", "cor", 5.0, 30.0), ("s2", "p1", "sag", 5.0, 99.0),  # coronal first: a hit
             ("s3", "p2", "cor", 0.0, np.inf), ("s3", "p2", "sag", 1.0, 29.0),
             ("s4", "p3", "cor", 0.0, np.inf), ("s4", "p3", "sag", 0.0, np.inf)]
-    table = pointing.summarize(pd.DataFrame(rows("Grad-CAM", 0, *maps) + rows("random weights", 0, *maps)
+    table = pointing_game.summarize(pd.DataFrame(rows("Grad-CAM", 0, *maps) + rows("random weights", 0, *maps)
                                             + rows("random weights", 1, *[(*m[:4], 0.0) for m in maps]),
                                             index=[0, 1, 2, 3, 4, 5, 6, 7] * 3))  # as pandas.concat leaves it
     found = table.set_index(["kind", "view"])
@@ -185,11 +185,11 @@ def test_shares_by_view_and_by_scan():
 
 
 def test_a_map_without_heat_has_no_peak():
-    assert pointing.peak(np.zeros((4, 5), "float32")) == (None, None, 0.0)
+    assert pointing_game.peak(np.zeros((4, 5), "float32")) == (None, None, 0.0)
     heat = np.zeros((4, 5), "float32")
     heat[2, 3] = 0.5
-    assert pointing.peak(heat) == (2, 3, 0.5)
-    assert pointing.distance_mm(None, None, [("1", 0, 0, 0)], None) == np.inf
+    assert pointing_game.peak(heat) == (2, 3, 0.5)
+    assert pointing_game.distance_mm(None, None, [("1", 0, 0, 0)], None) == np.inf
 
 
 # ---------------------------------------------------------------- explain.py

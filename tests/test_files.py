@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT, error_line, run
 
-import arguments
-from files import InputError, read_csv, replace_file, write_csv, write_json
+from common import arguments
+from common.files import InputError, read_csv, replace_file, write_csv, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -26,7 +26,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_a_killed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
-    code = ("import sys, time; from files import replace_file\n"
+    code = ("import sys, time; from common.files import replace_file\n"
             "with replace_file(sys.argv[1], 'wb') as f:\n"
             " f.write(b'x' * 100000); f.flush(); print('half', flush=True)\n time.sleep(60)")
     process = subprocess.Popen([sys.executable, "-c", code, path], cwd=ROOT, stdout=subprocess.PIPE)
@@ -82,7 +82,7 @@ def test_a_wrong_argument_is_one_line(tmp_path):
 
 
 def test_interrupt_is_exit_code_130(tmp_path):
-    code = ("import sys, time; sys.argv = ['x']\nfrom arguments import Parser, run_script\n"
+    code = ("import sys, time; sys.argv = ['x']\nfrom common.arguments import Parser, run_script\n"
             "def main(args):\n print('in main', flush=True); time.sleep(60)\n"
             "run_script(lambda: Parser('doc'), main)")
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

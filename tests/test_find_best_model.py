@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import find_best_model
-from files import InputError
+from common.files import InputError
 
 
 def write_run(folder, split, run, aucs, checkpoint=True):

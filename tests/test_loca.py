@@ -11,13 +11,13 @@ from test_train import same_run, signal_at
 
 import dataset_loca
 import find_best_model
-import multitask
-import site_metrics
 import train
 import train_loca
 import utils
+from common.files import InputError
 from dataset_loca import read_loca_manifest, read_sites
-from files import InputError
+from evaluation import site_metrics
+from training import objectives
 
 CODES = (1, 2, 5, 6, 7, 8)
 SMALL = ("--weights", "none", "--image_size", "auto", "--margin", 2, "--pool", 2, "--batch_size", 12, "--lr", 0.01,
@@ -125,9 +125,9 @@ def task(true_loc, target, train=None, sites=4, **options):
     args = SimpleNamespace(**{"lambda_loc": 1.0, "loc_balance": False, "loc_smoothing": 0.0, "select": "auc",
                               "balance": False, "label_smoothing": 0.0, "site_head": "grid", "detach_loc": False,
                               "loc_on": "positive", "sites_multi": False} | options)
-    settings = multitask.site_settings(args, {52 - sites + k: f"site {k}" for k in range(sites)})
+    settings = objectives.site_settings(args, {52 - sites + k: f"site {k}" for k in range(sites)})
     table = pd.DataFrame({"scan_id": [f"s{i}" for i in range(len(target))], "target": target, "true_loc": true_loc})
-    return multitask.Sites(table, np.arange(len(target)) if train is None else train, torch.device("cpu"), args,
+    return objectives.Sites(table, np.arange(len(target)) if train is None else train, torch.device("cpu"), args,
                            settings)
 
 
@@ -217,7 +217,7 @@ def test_gradients_of_both_heads(detach, site_head):
     site = gradients(lambda out: learn.site_loss(out[:, 2:], index).mean())
     assert all((g != 0).any() == (name.startswith("fc_loc") or (not detach and name.startswith(moved)))
                for name, g in site.items())
-    binary = gradients(lambda out: super(multitask.Sites, learn).loss(out[:, :2], index).mean())
+    binary = gradients(lambda out: super(objectives.Sites, learn).loss(out[:, :2], index).mean())
     assert all((g != 0).any() == (not name.startswith("fc_loc")) for name, g in binary.items())
     both = gradients(lambda out: learn.loss(out, index).mean())
     for name, g in both.items():
@@ -229,10 +229,10 @@ def test_gradients_of_both_heads(detach, site_head):
 def test_site_probabilities():
     settings = {"sites": {"1": "a", "2": "b", "51": "none"}, "loc_on": "positive", "sites_multi": False}
     logits = np.array([[0.0, np.log(3), 50.0]])
-    np.testing.assert_allclose(multitask.site_probabilities(logits, settings), [[0.25, 0.75, 0]])
-    np.testing.assert_allclose(multitask.site_probabilities(logits, settings | {"sites_multi": True}),
+    np.testing.assert_allclose(objectives.site_probabilities(logits, settings), [[0.25, 0.75, 0]])
+    np.testing.assert_allclose(objectives.site_probabilities(logits, settings | {"sites_multi": True}),
                                [[0.5, 0.75, 0]])
-    every = multitask.site_probabilities(logits, settings | {"loc_on": "all"})
+    every = objectives.site_probabilities(logits, settings | {"loc_on": "all"})
     np.testing.assert_allclose(every[0, 2], 1, atol=1e-12)
 
 

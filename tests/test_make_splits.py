@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import make_splits
-from files import InputError
+from common.files import InputError
 
 
 def cohort(n_patients=60, seed=0, share=0.4):

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from files import InputError
-from metrics import (
+from common.files import InputError
+from evaluation.metrics import (
     auc_estimate,
     auc_interval,
     confusion,

@@ -12,8 +12,8 @@ import torch
 from conftest import ROOT
 from test_train import SMALL, same, weights
 
-import parallel
 import utils
+from training import distributed
 
 
 def torchrun(processes, script, *args, timeout=240, check=0):
@@ -84,12 +84,12 @@ def test_two_processes_stop_at_a_signal_and_go_on_to_the_same_bits(cohort):
 
 def test_shares_hold_every_row_once_in_order(monkeypatch):
     for world in (1, 2, 3, 7):
-        monkeypatch.setattr(parallel, "world", lambda world=world: world)
+        monkeypatch.setattr(distributed, "world", lambda world=world: world)
         for n in (7, 8, 50):
             rows = []
             for rank in range(world):
-                monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
-                mine = np.arange(n)[parallel.share(n)]
+                monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+                mine = np.arange(n)[distributed.share(n)]
                 assert n // world <= len(mine) <= -(-n // world)
                 rows += mine.tolist()
             assert rows == list(range(n))
@@ -100,7 +100,7 @@ def test_synchronized_batch_norm_of_one_process_is_batch_norm():
     torch.manual_seed(0)
     x = torch.randn(6, 5, 4, 3, dtype=torch.float64, requires_grad=True)
     other = x.detach().clone().requires_grad_()
-    plain, own = torch.nn.BatchNorm2d(5).double(), parallel.SyncBatchNorm(5).double()
+    plain, own = torch.nn.BatchNorm2d(5).double(), distributed.SyncBatchNorm(5).double()
     for module, images in ((plain, x), (own, other)):
         for _ in range(2):
             (module(images) * torch.linspace(0, 1, 360, dtype=torch.float64).view(6, 5, 4, 3)).sum().backward()

@@ -5,12 +5,11 @@ import optuna
 import pytest
 from conftest import call
 
-import arguments
 import optun
 import optuna_finetuning
-import params
 import train
-from files import InputError
+from common import arguments, params
+from common.files import InputError
 
 
 def searching(*words, script=optun):

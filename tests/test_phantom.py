@@ -20,9 +20,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import phantom
-import phantom_body
-from files import InputError
-from suv import suv_volume
+from common.files import InputError
+from preprocessing.suv import suv_volume
+from synthetic import body
 
 ROOT = Path(__file__).parents[1]
 COARSE = (64, 8.0, 8.0)  # columns, pixel, slice distance: a quarter of the voxels, for speed
@@ -57,7 +57,7 @@ def test_workers_do_not_change_a_byte(cohort, tmp_path):
 
 
 def test_another_seed_is_another_cohort(tmp_path):
-    volumes = [phantom_body.draw(p := coarse_patient(seed, 0), p["scans"][0])[0] for seed in (0, 1)]
+    volumes = [body.draw(p := coarse_patient(seed, 0), p["scans"][0])[0] for seed in (0, 1)]
     assert volumes[0].shape != volumes[1].shape or np.abs(volumes[0] - volumes[1]).max() > 1
     assert phantom.make_uid(0, 0, 1, "study") != phantom.make_uid(1, 0, 1, "study")
 
@@ -325,7 +325,7 @@ def test_labels_follow_from_the_volume_by_the_deauville_rule():
     (None, False, 1), (1.4, False, 2), (1.5, False, 2), (1.6, False, 3), (2.0, True, 3), (2.8, False, 4),
     (3.99, False, 4), (4.0, False, 5), (2.8, True, 5)])
 def test_deauville_rule_by_hand(suv, new, score):
-    assert phantom_body.deauville(suv, pool=1.5, liver=2.0, new_site=new) == score
+    assert body.deauville(suv, pool=1.5, liver=2.0, new_site=new) == score
 
 
 def test_planned_scores_come_about():
@@ -340,14 +340,14 @@ def test_lesions_lie_in_the_body_and_at_their_sites(cohort):
     assert any(row["lesions"] for row in rows)
     for row in rows:
         lesions = [entry.split(":") for entry in row["lesions"].split(";") if entry]
-        assert len(lesions) == int(row["n_lesions"]) and all(int(site) in phantom_body.SITES for site, *_ in lesions)
+        assert len(lesions) == int(row["n_lesions"]) and all(int(site) in body.SITES for site, *_ in lesions)
         if int(row["target"]):
             hottest = max(lesions, key=lambda entry: float(entry[-1]))
             assert int(row["target_loc"]) == int(hottest[0])
             assert float(hottest[-1]) > 1.3 * float(row["liver_suv"]) - 2e-3
         else:
             assert row["target_loc"] == "51"
-    assert sorted(phantom_body.SITES) == [1, 2, 5, 6, 7, 8, 9, 10, 11, 20, 25, 27, 28]
+    assert sorted(body.SITES) == [1, 2, 5, 6, 7, 8, 9, 10, 11, 20, 25, 27, 28]
 
 
 def test_the_body_fits_the_frame():
@@ -355,7 +355,7 @@ def test_the_body_fits_the_frame():
     for index in range(0, 300, 6):
         patient = phantom.patient_parameters(0, index)
         columns, pixel, distance = patient["grid"]
-        canvas = phantom_body.Canvas(patient, np.zeros(3))
+        canvas = body.Canvas(patient, np.zeros(3))
         assert len(canvas.z) * distance <= 930 and columns * pixel <= 523
         assert -12.1 < canvas.z[-1] + distance / 2 - 12 < 0.1
         assert canvas.z[0] < -800 * patient["long"]
@@ -372,7 +372,7 @@ def test_uptake_is_physiological():
         patient = coarse_patient(2, index)
         volume, truth = phantom.draw(patient, {**patient["scans"][0], "lesions": []}, noise=False)
         assert truth["deauville"] == 1 and truth["lesions"] == []
-        canvas = phantom_body.Canvas(patient, np.zeros(3))
+        canvas = body.Canvas(patient, np.zeros(3))
 
         def at(point, volume=volume, truth=truth, canvas=canvas):
             canvas.origin = truth["origin"]

@@ -15,14 +15,14 @@ import dataset_loca
 import find_best_model
 import predict
 import predict_loca
-import site_metrics
 import train
 import train_loca
 import utils
+from common.files import InputError
 from dataset import fit_bodies, read_bodies
-from engine import Input
-from feed import Images
-from files import InputError
+from evaluation import site_metrics
+from training.batches import Images
+from training.engine import Input
 
 NAMES = list(dataset_loca.SITES.values())
 PROBS = [f"L{k}" for k in range(14)]

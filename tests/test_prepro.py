@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pet import BACKGROUND, COLD, FEET_FIRST, HOT, PRONE, datasets, save, write_series
 from scipy.ndimage import map_coordinates
 
-import geometry
 import prepro_script
+from preprocessing import geometry
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "sts_001_fdg_pet"
 COARSE = {"spacing": (20.0, 5.0, 4.0)}  # 7 slices

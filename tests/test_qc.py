@@ -14,8 +14,8 @@ from matplotlib.image import imread
 from pet import write_series
 
 import prepro_script
-import qc
-from files import InputError
+from common.files import InputError
+from preprocessing import qc_page
 
 NASTY = "<script>alert('x')</script> & \"Doe\""
 
@@ -56,20 +56,21 @@ def mips(tmp_path):
 
 def written(mips, table=None, name="qc.html"):
     folder, whole = mips
-    qc.write_qc(whole if table is None else table, folder, folder / name)
+    qc_page.write_qc(whole if table is None else table, folder, folder / name)
     return Page(folder / name)
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9))
 def test_png_is_read_back_exactly(rows, columns, seed):
     grey = np.random.default_rng(seed).integers(0, 256, (rows, columns), dtype=np.uint8)
-    assert (np.round(imread(io.BytesIO(qc.png(grey))) * 255) == grey).all()
+    assert (np.round(imread(io.BytesIO(qc_page.png(grey))) * 255) == grey).all()
 
 
 def test_both_views_of_every_study_in_inverted_grey(mips):
     folder, table = mips
     page = written(mips)
-    assert [name for name, _ in page.images()] == [f"{view}, s00{n}" for n in range(4) for view in qc.VIEWS.values()]
+    assert [name for name, _ in page.images()] == [f"{view}, s00{n}" for n in range(4)
+                                                   for view in qc_page.VIEWS.values()]
     for (_, grey), row in zip(page.images(), table.itertuples(), strict=True):
         suv = np.fromfile(folder / row.filename, "<f4").reshape(row.matrix_size_1, row.matrix_size_2)
         np.testing.assert_allclose(grey, 255 * (1 - np.clip(suv / 7, 0, 1)), atol=3)  # 64 levels: 2 of 255 off at most
@@ -85,8 +86,8 @@ def test_window_ends_are_white_and_black(mips):
 
 
 def test_thumbnails_shrink_by_maximum(tmp_path, monkeypatch):
-    monkeypatch.setattr(qc, "FULL_SIDE", 20)
-    monkeypatch.setattr(qc, "SMALL_SIDE", 20)
+    monkeypatch.setattr(qc_page, "FULL_SIDE", 20)
+    monkeypatch.setattr(qc_page, "SMALL_SIDE", 20)
     image = np.zeros((60, 37), "<f4")
     image[59, 36] = 7  # one hot pixel in the last row and column
     image.tofile(tmp_path / "a_cor.bin")
@@ -100,7 +101,7 @@ def test_thumbnails_shrink_by_maximum(tmp_path, monkeypatch):
 
 def test_page_size_is_bounded():
     """Pixels of all thumbnails, of two square views a study: 400 studies have no more than 100."""
-    pixels = {n: 2 * n * qc.thumbnail_side(n) ** 2 for n in (100, 400, 2000)}
+    pixels = {n: 2 * n * qc_page.thumbnail_side(n) ** 2 for n in (100, 400, 2000)}
     assert pixels[400] <= pixels[100] and pixels[2000] <= pixels[100]
 
 
@@ -113,7 +114,7 @@ def test_sort_values_and_marks(mips):
     marked = [attrs.get("class") == "warned" for tag, attrs in page.tags if tag == "tr"]
     assert marked == [False] + [False, False, True, True]  # the header, then the scans
     numbers = [attrs["data-number"] for tag, attrs in page.tags if tag == "th" and "data-number" in attrs]
-    assert numbers == [str(int(number)) for _, number in qc.COLUMNS]
+    assert numbers == [str(int(number)) for _, number in qc_page.COLUMNS]
 
 
 def test_everything_is_escaped(mips):

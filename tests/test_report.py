@@ -13,10 +13,8 @@ from sklearn.metrics import roc_auc_score
 from test_aggregate import splits, write
 
 import aggregate
-import disagreement
-import provenance
-import report
-from files import InputError
+from common.files import InputError
+from evaluation import disagreement, provenance, report
 
 
 class Page(html.parser.HTMLParser):

@@ -16,17 +16,15 @@ import torch
 from conftest import ROOT, call, write_cohort
 from optuna.trial import TrialState
 
-import engine
-import feed
 import find_best_model
 import optun
 import optuna_finetuning
-import params
-import search
-import studies
 import train
 import utils
-from files import InputError
+from common import params
+from common.files import InputError
+from search import studies, worker
+from training import batches, engine
 
 COMMON = ("--threads", 1, "--device", "cpu", "--amp", "off")
 SMALL = (*COMMON, "--weights", "none", "--image_size", "auto", "--pool", 2)
@@ -47,14 +45,14 @@ def write_hard_cohort(folder):
 @pytest.fixture
 def cohort(tmp_path, monkeypatch):
     write_hard_cohort(tmp_path)
-    monkeypatch.setattr(search.search_report, "write_report", lambda *args: None)  # has its own tests
+    monkeypatch.setattr(worker.report, "write_report", lambda *args: None)  # has its own tests
     return tmp_path
 
 
 @pytest.fixture
 def untrained(monkeypatch):
     """Trials without a network."""
-    monkeypatch.setattr(search.Bench, "train", fake_training)
+    monkeypatch.setattr(worker.Bench, "train", fake_training)
 
 
 def fake_training(bench, args, reporter):
@@ -193,10 +191,11 @@ def test_fine_tuning_starts_from_the_split_s_checkpoint(tuned, capsys):
 
 
 def test_frozen_features_are_computed_once_for_all_trials(tuned, monkeypatch):
-    filled, fill = [], feed.Features._fill
-    monkeypatch.setattr(feed.Features, "_fill", lambda self, key, *rest: filled.append(key) or fill(self, key, *rest))
+    filled, fill = [], batches.Features._fill
+    monkeypatch.setattr(batches.Features, "_fill", lambda self, key, *rest:
+                        filled.append(key) or fill(self, key, *rest))
     assert tune(tuned, "--mode", "transfer_learning", "--trials", 4, "--study", "a", output="a") is None
-    assert filled == [(0, 0), feed.MIDDLE], "training set and validation set"
+    assert filled == [(0, 0), batches.MIDDLE], "training set and validation set"
 
 
 @pytest.mark.slow
@@ -241,7 +240,7 @@ def failing(monkeypatch, error, when):
             error()
         return fake_training(*args)
 
-    monkeypatch.setattr(search.Bench, "train", train_or_fail)
+    monkeypatch.setattr(worker.Bench, "train", train_or_fail)
 
 
 def raise_(error):
@@ -251,7 +250,7 @@ def raise_(error):
 @pytest.mark.parametrize("error", [
     lambda: torch.empty(1 << 60), lambda: np.ones(1 << 50),
     lambda: raise_(torch.OutOfMemoryError("CUDA out of memory")),
-    lambda: raise_(feed.NoRoom("the frozen layers' output needs 9 GB"))])
+    lambda: raise_(batches.NoRoom("the frozen layers' output needs 9 GB"))])
 def test_out_of_memory_prunes_the_trial_alone(cohort, monkeypatch, error, capsys):
     failing(monkeypatch, error, lambda count: count == 1)
     assert find(cohort, "--trials", 2) is None
@@ -281,19 +280,19 @@ def test_other_errors_end_the_search(cohort, monkeypatch, error):
 
 
 def test_interrupted_trial_is_done_again(cohort, monkeypatch):
-    epoch = search.Reporter.epoch
+    epoch = worker.Reporter.epoch
 
     def interrupted(self, *args):
         epoch(self, *args)
         if self.trial.number == 1:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(search.Reporter, "epoch", interrupted)
+    monkeypatch.setattr(worker.Reporter, "epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         find(cohort, "--trials", 3)
     assert [trial.state.name for trial in study_of(cohort).trials] == ["COMPLETE", "FAIL", "WAITING"]
     assert list(results(cohort)["state"]) == ["COMPLETE", "FAIL", "WAITING"]
-    monkeypatch.setattr(search.Reporter, "epoch", epoch)
+    monkeypatch.setattr(worker.Reporter, "epoch", epoch)
     assert find(cohort, "--trials", 3) is None
     _, failed, again, last = study_of(cohort).trials
     assert failed.user_attrs["reason"] == "interrupted" and "reason" not in again.user_attrs
@@ -301,7 +300,7 @@ def test_interrupted_trial_is_done_again(cohort, monkeypatch):
 
 
 def test_trial_that_was_taken_for_dead_is_left_to_others(cohort, untrained, monkeypatch, capsys):
-    epoch = search.Reporter.epoch
+    epoch = worker.Reporter.epoch
 
     def resurrected(self, *args):
         if self.trial.number == 0:  # another worker fails and queues it
@@ -310,7 +309,7 @@ def test_trial_that_was_taken_for_dead_is_left_to_others(cohort, untrained, monk
             studies.again(other, other.trials[0])
         epoch(self, *args)
 
-    monkeypatch.setattr(search.Reporter, "epoch", resurrected)
+    monkeypatch.setattr(worker.Reporter, "epoch", resurrected)
     assert find(cohort, "--trials", 2) is None
     assert states(study_of(cohort)) == {"FAIL": 1, "COMPLETE": 2}
     assert "trial 0: another worker does it" in capsys.readouterr().out
@@ -319,7 +318,7 @@ def test_trial_that_was_taken_for_dead_is_left_to_others(cohort, untrained, monk
 def test_trial_without_a_heartbeat_is_taken_over(cohort, untrained, monkeypatch, capsys):
     """Its worker died between taking it and its first heartbeat."""
     monkeypatch.setattr(studies, "GRACE", 1)
-    monkeypatch.setattr(search, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(worker, "POLL_SECONDS", 0.1)
     find(cohort, "--trials", 1)
     study_of(cohort).ask()
     assert find(cohort, "--trials", 2, "--heartbeat", 1) is None
@@ -329,13 +328,13 @@ def test_trial_without_a_heartbeat_is_taken_over(cohort, untrained, monkeypatch,
 
 def test_the_trial_too_many_is_refused():
     study = optuna.create_study(direction="maximize")
-    worker = SimpleNamespace(args=SimpleNamespace(trials=2))
+    two = SimpleNamespace(args=SimpleNamespace(trials=2))
     taken = [study.ask() for _ in range(3)]
-    search.Worker.refuse_surplus(worker, taken[1], study)
-    with pytest.raises(search.Surplus):
-        search.Worker.refuse_surplus(worker, taken[2], study)
+    worker.Worker.refuse_surplus(two, taken[1], study)
+    with pytest.raises(worker.Surplus):
+        worker.Worker.refuse_surplus(two, taken[2], study)
     study.tell(taken[0], state=TrialState.FAIL)
-    search.Worker.refuse_surplus(worker, taken[2], study)
+    worker.Worker.refuse_surplus(two, taken[2], study)
 
 
 # ---------------------------------------------------------------- several processes
@@ -348,10 +347,10 @@ def start(folder, *words):
                             env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-def wait_for(condition, worker, seconds=300):
+def wait_for(condition, process, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
-        assert worker.poll() is None and time.monotonic() < end, worker.communicate(timeout=60)
+        assert process.poll() is None and time.monotonic() < end, process.communicate(timeout=60)
         time.sleep(0.05)
 
 
@@ -366,11 +365,11 @@ def in_trial(folder):
 @pytest.mark.slow
 def test_two_processes_share_the_trials(cohort):
     workers = [start(cohort, "--trials", 6, "--nepochs", 2) for _ in range(2)]
-    said = [worker.communicate(timeout=600) for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], said
-    done = [trial for trial in study_of(cohort).trials if trial.state in search.FINISHED]
+    said = [process.communicate(timeout=600) for process in workers]
+    assert [process.returncode for process in workers] == [0, 0], said
+    done = [trial for trial in study_of(cohort).trials if trial.state in worker.FINISHED]
     assert len(done) == 6 and len({trial.params["lr"] for trial in done}) == 6
-    assert all(trial.state in (*search.FINISHED, TrialState.FAIL) for trial in study_of(cohort).trials)
+    assert all(trial.state in (*worker.FINISHED, TrialState.FAIL) for trial in study_of(cohort).trials)
     assert (results(cohort)["state"] != "FAIL").sum() == 6
     shares = [int(re.search(r"this worker: (\d+) trials", out)[1]) for out, _ in said]
     assert sum(shares) == 6 and min(shares) > 0
@@ -379,13 +378,13 @@ def test_two_processes_share_the_trials(cohort):
 @pytest.mark.slow
 def test_killed_worker_s_trial_is_done_again(cohort):
     words = ("--trials", 2, "--nepochs", 20, "--heartbeat", 1, "--pruner", "none")
-    worker = start(cohort, *words)
-    wait_for(lambda: in_trial(cohort), worker)
-    worker.kill()
-    worker.communicate()
+    process = start(cohort, *words)
+    wait_for(lambda: in_trial(cohort), process)
+    process.kill()
+    process.communicate()
     assert states(study_of(cohort)) == {"RUNNING": 1}
-    worker = start(cohort, *words)
-    assert worker.communicate(timeout=600) and worker.returncode == 0
+    process = start(cohort, *words)
+    assert process.communicate(timeout=600) and process.returncode == 0
     killed = study_of(cohort).trials[0]
     again = [trial for trial in study_of(cohort).trials if trial.params == killed.params][1:]
     assert killed.state == TrialState.FAIL and [trial.state for trial in again] == [TrialState.COMPLETE]
@@ -395,11 +394,11 @@ def test_killed_worker_s_trial_is_done_again(cohort):
 @pytest.mark.slow
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_ends_a_worker_with_its_files_written(cohort, signum, code):
-    worker = start(cohort, "--trials", 2, "--nepochs", 50, "--pruner", "none")
-    wait_for(lambda: in_trial(cohort), worker)
-    worker.send_signal(signum)
-    out, err = worker.communicate(timeout=300)
-    assert worker.returncode == code and "Traceback" not in err, err
+    process = start(cohort, "--trials", 2, "--nepochs", 50, "--pruner", "none")
+    wait_for(lambda: in_trial(cohort), process)
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code and "Traceback" not in err, err
     assert "trial 0: interrupted; it is to be done again" in out
     assert list(results(cohort)["state"]) == ["FAIL", "WAITING"]
 

@@ -18,7 +18,7 @@ import pytest
 from conftest import ROOT, write_cohort
 from optuna.trial import TrialState
 
-import params
+from common import params
 
 TRIALS, EPOCHS, WORKERS = 6, 3, 3
 ALWAYS = set(params.SEARCH) - set(params.ONLY_WITH)  # what every trial draws

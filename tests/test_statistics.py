@@ -8,14 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.special import expit, logit
-from scipy.stats import bootstrap, chi2, norm
+from scipy.stats import bootstrap as scipy_bootstrap
+from scipy.stats import chi2, norm
 from sklearn.linear_model import LogisticRegression
 
-import calibration
-import comparison
-import metrics
-import resampling
-from files import InputError
+from common.files import InputError
+from evaluation import bootstrap, calibration, metrics, paired_tests
 
 # DeLong ER et al. Biometrics 1988;44:837-45, the ovarian cancer data as SAS prints them in its documentation of PROC
 # LOGISTIC, example "Comparing Receiver Operating Characteristic Curves": albumin, total protein, K-G score, outcome.
@@ -56,7 +54,7 @@ def test_delong_of_the_papers_data(score, auc, error):
     (ALBUMIN, 0.0108, 0.0953, -0.1761, 0.1976, 0.0127, 0.9102),
     (PROTEIN, -0.0780, 0.1046, -0.2830, 0.1271, 0.5554, 0.4561)])
 def test_delong_test_of_the_papers_data(score, difference, error, low, high, statistic, p):
-    result = comparison.delong_test(POP, score, KG)
+    result = paired_tests.delong_test(POP, score, KG)
     shown = [result[key] for key in ("difference", "se", "ci_low", "ci_high")] + [result["z"] ** 2, result["p"]]
     assert shown == pytest.approx([difference, error, low, high, statistic, p], abs=6e-5)
     assert result["p"] == pytest.approx(chi2.sf(statistic, 1), abs=2e-3)
@@ -120,8 +118,8 @@ def test_values_equal_sklearn():
 @given(studies())
 def test_resampled_metrics_equal_sklearn_on_the_repeated_rows(study):
     y, p, groups = study
-    drawn = resampling.resample(y, p, [0.3, 0.5], groups, 12, seed=3)["resamples"]
-    weights = np.concatenate(list(resampling.resample_weights(groups, len(y), 12, 3))).astype(int)
+    drawn = bootstrap.resample(y, p, [0.3, 0.5], groups, 12, seed=3)["resamples"]
+    weights = np.concatenate(list(bootstrap.resample_weights(groups, len(y), 12, 3))).astype(int)
     assert (weights.sum(axis=1) > 0).all()
     for k, times in enumerate(weights):
         yy, pp = np.repeat(y, times), np.repeat(p, times)
@@ -144,17 +142,17 @@ def test_resampled_metrics_equal_sklearn_on_the_repeated_rows(study):
 
 def test_a_patients_scans_are_drawn_together():
     groups = np.array(list("aabbbc"))
-    weights = np.concatenate(list(resampling.resample_weights(groups, 6, 200, 0)))
+    weights = np.concatenate(list(bootstrap.resample_weights(groups, 6, 200, 0)))
     assert (weights[:, 0] == weights[:, 1]).all() and (weights[:, 2] == weights[:, 4]).all()
     assert (weights[:, [0, 2, 5]].sum(axis=1) == 3).all() and weights[:, 5].mean() == pytest.approx(1, abs=0.15)
 
 
 def test_blocks_do_not_change_the_draw(monkeypatch):
     y, p, groups = simulated(n=40)
-    whole = resampling.resample(y, p, [0.5], groups, 30, 1)
+    whole = bootstrap.resample(y, p, [0.5], groups, 30, 1)
     assert len(whole["jackknife"]["auc"]) == len(set(groups)) and len(whole["resamples"]["auc"]) == 30
-    monkeypatch.setattr(resampling, "BLOCK", 100)
-    again = resampling.resample(y, p, [0.5], groups, 30, 1)
+    monkeypatch.setattr(bootstrap, "BLOCK", 100)
+    again = bootstrap.resample(y, p, [0.5], groups, 30, 1)
     for part in ("observed", "jackknife", "resamples"):
         for name, values in again[part].items():
             np.testing.assert_allclose(values, whole[part][name], rtol=1e-9, atol=1e-12, err_msg=f"{part} {name}")
@@ -166,10 +164,10 @@ def test_blocks_do_not_change_the_draw(monkeypatch):
 def test_bca_interval_equals_scipys(name, statistic):
     """SciPy draws other resamples, so the limits agree to their Monte Carlo error; a tenth of the width is allowed."""
     y, p, _ = simulated(6, 80)
-    drawn = resampling.resample(y, p, [0.5], None, 4000, 1)
-    entry = resampling.bca_interval(drawn["observed"][name][0], drawn["jackknife"][name], drawn["resamples"][name],
+    drawn = bootstrap.resample(y, p, [0.5], None, 4000, 1)
+    entry = bootstrap.bca_interval(drawn["observed"][name][0], drawn["jackknife"][name], drawn["resamples"][name],
                                     "scan")
-    scipys = bootstrap((y, p), statistic, paired=True, vectorized=False, n_resamples=2000, method="BCa", rng=5)
+    scipys = scipy_bootstrap((y, p), statistic, paired=True, vectorized=False, n_resamples=2000, method="BCa", rng=5)
     low, high = scipys.confidence_interval
     assert (entry["low"], entry["high"]) == pytest.approx((low, high), abs=0.1 * (high - low))
     for k in range(5):
@@ -292,8 +290,8 @@ def test_doubled_logit_of_two_outputs_is_found():
 
 def test_resampled_slopes_equal_the_fits_on_repeated_rows():
     y, p, groups = simulated(3, 60, 30)
-    drawn = resampling.resample(y, p, [0.5], groups, 6, seed=1)["resamples"]
-    for k, times in enumerate(np.concatenate(list(resampling.resample_weights(groups, 60, 6, 1))).astype(int)):
+    drawn = bootstrap.resample(y, p, [0.5], groups, 6, seed=1)["resamples"]
+    for k, times in enumerate(np.concatenate(list(bootstrap.resample_weights(groups, 60, 6, 1))).astype(int)):
         yy, pp = np.repeat(y, times), np.repeat(p, times)
         assert drawn["calibration_slope"][k] == pytest.approx(calibration.slope(yy, pp), abs=1e-7)
         assert drawn["calibration_intercept"][k] == pytest.approx(calibration.intercept(yy, pp), abs=1e-7)
@@ -353,16 +351,16 @@ def paired(seed, n=100, same=False):
 @given(st.integers(0, 99), st.booleans())
 def test_swapping_the_ensembles_mirrors_every_test(seed, same):
     y, a, b, groups = paired(seed, 40, same)
-    for test in (comparison.delong_test, lambda *args: comparison.bootstrap_auc_difference(*args, resamples=200)):
+    for test in (paired_tests.delong_test, lambda *args: paired_tests.bootstrap_auc_difference(*args, resamples=200)):
         first, second = test(y, a, b, groups), test(y, b, a, groups)
         assert first["difference"] == pytest.approx(-second["difference"])
         assert first["p"] == pytest.approx(second["p"])
         assert (first["ci_low"], first["ci_high"]) == pytest.approx((-second["ci_high"], -second["ci_low"]))
-    one, two = (comparison.mcnemar_exact(y, s > 0.5, t > 0.5) for s, t in ((a, b), (b, a)))
+    one, two = (paired_tests.mcnemar_exact(y, s > 0.5, t > 0.5) for s, t in ((a, b), (b, a)))
     assert one["p"] == two["p"] and one["only_a_right"] == two["only_b_right"]
-    one, two = (comparison.net_reclassification(y, s > 0.5, t > 0.5) for s, t in ((a, b), (b, a)))
+    one, two = (paired_tests.net_reclassification(y, s > 0.5, t > 0.5) for s, t in ((a, b), (b, a)))
     assert one["nri"] == pytest.approx(-two["nri"]) and one["p"] == pytest.approx(two["p"])
-    one, two = (comparison.bootstrap_call_differences(y, s > 0.5, t > 0.5, groups, 200) for s, t in ((a, b), (b, a)))
+    one, two = (paired_tests.bootstrap_call_differences(y, s > 0.5, t > 0.5, groups, 200) for s, t in ((a, b), (b, a)))
     assert one["accuracy"]["difference"] == -two["accuracy"]["difference"]
     assert one["nri"]["p"] == two["nri"]["p"]
 
@@ -372,7 +370,7 @@ def test_swapping_the_ensembles_mirrors_every_test(seed, same):
 def test_bootstrap_p_and_interval_never_contradict(seed, same):
     """The fault of the notebooks: p = 0.48 beside a 95 % interval without 0."""
     y, a, b, groups = paired(seed, 40, same)
-    result = comparison.bootstrap_auc_difference(y, a, b, groups, 199)
+    result = paired_tests.bootstrap_auc_difference(y, a, b, groups, 199)
     assert (result["p"] < 0.05) == (not result["ci_low"] <= 0 <= result["ci_high"])
     assert result["difference"] == pytest.approx(sk.roc_auc_score(y, a) - sk.roc_auc_score(y, b))
 
@@ -380,16 +378,16 @@ def test_bootstrap_p_and_interval_never_contradict(seed, same):
 @given(st.floats(-2, 2), st.integers(0, 30))
 def test_interval_is_the_set_of_values_that_the_test_keeps(observed, seed):
     replicates = np.random.default_rng(seed).normal(observed, 0.5, 99).round(2)
-    low, high, _ = resampling.symmetric_test(observed, replicates)
+    low, high, _ = bootstrap.symmetric_test(observed, replicates)
     for value in np.linspace(observed - 3, observed + 3, 41):
-        p = resampling.symmetric_test(observed - value, replicates - value)[2]
+        p = bootstrap.symmetric_test(observed - value, replicates - value)[2]
         if min(abs(value - low), abs(value - high)) > 1e-9:
             assert (p >= 0.05) == (low <= value <= high)
 
 
 def test_bootstrap_and_delong_agree_in_a_large_sample():
     y, a, b, _ = paired(1, 2000)
-    drawn, delong = comparison.bootstrap_auc_difference(y, a, b, None, 1000), comparison.delong_test(y, a, b)
+    drawn, delong = paired_tests.bootstrap_auc_difference(y, a, b, None, 1000), paired_tests.delong_test(y, a, b)
     assert drawn["difference"] == pytest.approx(delong["difference"], abs=1e-12)
     for limit in ("ci_low", "ci_high"):
         assert drawn[limit] == pytest.approx(delong[limit], abs=0.003)
@@ -397,18 +395,18 @@ def test_bootstrap_and_delong_agree_in_a_large_sample():
 
 def test_identical_scores_give_p_1_and_no_interval():
     y, a, _, groups = paired(0)
-    assert comparison.delong_test(y, a, np.exp(a))["p"] == 1 and comparison.delong_test(y, a, a)["z"] is None
-    result = comparison.bootstrap_auc_difference(y, a, a * 2, groups, 100)
+    assert paired_tests.delong_test(y, a, np.exp(a))["p"] == 1 and paired_tests.delong_test(y, a, a)["z"] is None
+    result = paired_tests.bootstrap_auc_difference(y, a, a * 2, groups, 100)
     assert (result["difference"], result["p"], result["ci_low"]) == (0, 1, None) and result["reason"]
-    same = comparison.bootstrap_call_differences(y, a > 0, a > 0, groups, 100)["accuracy"]
+    same = paired_tests.bootstrap_call_differences(y, a > 0, a > 0, groups, 100)["accuracy"]
     assert (same["difference"], same["p"], same["ci_low"]) == (0, 1, None)
 
 
 def test_one_class_one_patient():
-    for result in (comparison.delong_test([1, 1], [0.1, 0.2], [0.2, 0.1]),
-                   comparison.bootstrap_auc_difference([1, 1], [0.1, 0.2], [0.2, 0.1]),
-                   comparison.bootstrap_auc_difference([0, 1], [0.1, 0.2], [0.2, 0.1], ["p", "p"]),
-                   comparison.net_reclassification([1, 1], [True, False], [False, False])):
+    for result in (paired_tests.delong_test([1, 1], [0.1, 0.2], [0.2, 0.1]),
+                   paired_tests.bootstrap_auc_difference([1, 1], [0.1, 0.2], [0.2, 0.1]),
+                   paired_tests.bootstrap_auc_difference([0, 1], [0.1, 0.2], [0.2, 0.1], ["p", "p"]),
+                   paired_tests.net_reclassification([1, 1], [True, False], [False, False])):
         assert result["p"] is None and result["reason"]
     assert math.isnan(metrics.delong([0, 1, 1], [0.1, 0.4, 0.2])[1])  # one scan in a class
 
@@ -419,30 +417,30 @@ def test_mcnemar_by_hand(a, b, p):
     y = np.ones(a + b + 4, dtype=int)
     called_a = np.array([True] * a + [False] * b + [True] * 4)
     called_b = np.array([False] * a + [True] * b + [True] * 4)
-    result = comparison.mcnemar_exact(y, called_a, called_b)
+    result = paired_tests.mcnemar_exact(y, called_a, called_b)
     assert result["p"] == pytest.approx(p) and (result["only_a_right"], result["only_b_right"]) == (a, b)
 
 
 def test_net_reclassification_of_framingham():
     """Pencina 2008: 183 events, 29 up, 7 down; 3081 others, 173 up, 174 down: NRI 0.121, z = 3.616, p < 0.001."""
-    result = comparison.nri_of_counts(29, 7, 183, 173, 174, 3081)
+    result = paired_tests.nri_of_counts(29, 7, 183, 173, 174, 3081)
     assert result["nri"] == pytest.approx(0.121, abs=6e-4) and result["z"] == pytest.approx(3.616, abs=2e-3)
     assert result["p"] < 0.001
 
 
 def test_net_reclassification_is_the_change_of_sensitivity_and_specificity():
     y, a, b, _ = paired(5)
-    result = comparison.net_reclassification(y, a > 0.5, b > 0.5)
+    result = paired_tests.net_reclassification(y, a > 0.5, b > 0.5)
     sensitivity, specificity = (sk.recall_score(y == k, (a > 0.5) == k) - sk.recall_score(y == k, (b > 0.5) == k)
                                 for k in (1, 0))
     assert (result["positives"], result["negatives"]) == pytest.approx((sensitivity, specificity))
-    drawn = comparison.bootstrap_call_differences(y, a > 0.5, b > 0.5, resamples=50)
+    drawn = paired_tests.bootstrap_call_differences(y, a > 0.5, b > 0.5, resamples=50)
     assert drawn["nri"]["difference"] == pytest.approx(result["nri"])
 
 
 def test_holm_by_hand():
-    assert comparison.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert comparison.holm([0.5, None, 0.7]) == [1.0, None, 1.0] and comparison.holm([]) == []
+    assert paired_tests.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert paired_tests.holm([0.5, None, 0.7]) == [1.0, None, 1.0] and paired_tests.holm([]) == []
 
 
 # ---------------------------------------------------------------- coverage
@@ -475,7 +473,7 @@ def test_coverage_of_the_intervals_of_auc_and_sensitivity(clustered):
         aucs.append(metrics.auc_interval(y, a, groups=groups)[1:3])
         entry = metrics.proportion_estimate((a >= cut)[y == 1], "scan", groups[y == 1])
         sensitivities.append((entry["ci_low"], entry["ci_high"]))
-        test = comparison.delong_test(y, a, b, groups)
+        test = paired_tests.delong_test(y, a, b, groups)
         differences.append((test["ci_low"], test["ci_high"]))
     assert 0.93 <= share_inside(aucs, 0.85) <= 0.97
     assert 0.93 <= share_inside(sensitivities, 0.8) <= 0.97
@@ -491,7 +489,7 @@ def test_coverage_of_the_bootstrap(clustered):
         y, a, b, groups = binormal(rng, clustered)
         interval = metrics.evaluate(y, expit(a), groups=groups, resamples=600, seed=seed)["auc"]["bootstrap"]
         aucs.append((interval["low"], interval["high"]))
-        test = comparison.bootstrap_auc_difference(y, a, b, groups, 399, seed)
+        test = paired_tests.bootstrap_auc_difference(y, a, b, groups, 399, seed)
         differences.append((test["ci_low"], test["ci_high"]))
         p_values.append(test["p"])
     assert 0.93 <= share_inside(aucs, 0.85) <= 0.97

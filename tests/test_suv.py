@@ -39,8 +39,7 @@ from pet import (
 )
 from pydicom.dataset import Dataset
 
-import dicom_file
-import suv
+from preprocessing import dicom_reader, suv
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "sts_001_fdg_pet"
 RATE = math.log(2) / HALF_LIFE
@@ -355,14 +354,14 @@ def test_start_equals_the_formula_in_float32(tmp_path):
 @pytest.mark.parametrize("syntax", SYNTAXES)
 def test_headers_read_as_pydicom_reads_them(syntax, tmp_path):
     path = sorted(write_series(tmp_path / "pet", syntax, p7053_1000="0.5").iterdir())[3]
-    header, ds = dicom_file.read_header(path), pydicom.dcmread(path)
+    header, ds = dicom_reader.read_header(path), pydicom.dcmread(path)
     for keyword in ("PatientID", "Units", "SeriesTime", "StudyInstanceUID", "Manufacturer"):
-        assert dicom_file.text(header, keyword) == str(ds[keyword].value)
-    assert dicom_file.numbers(header, "ImagePositionPatient", 3) == list(ds.ImagePositionPatient)
-    assert dicom_file.integer(header, "Columns") == ds.Columns
-    assert dicom_file.number(header, dicom_file.private(header, 0x7053, "Philips PET Private Group", 0)) == 0.5
+        assert dicom_reader.text(header, keyword) == str(ds[keyword].value)
+    assert dicom_reader.numbers(header, "ImagePositionPatient", 3) == list(ds.ImagePositionPatient)
+    assert dicom_reader.integer(header, "Columns") == ds.Columns
+    assert dicom_reader.number(header, dicom_reader.private(header, 0x7053, "Philips PET Private Group", 0)) == 0.5
     assert header["RadiopharmaceuticalInformationSequence"][0]["RadionuclideTotalDose"].strip() == b"370000000.0"
-    assert (dicom_file.read_pixels(header) == ds.pixel_array).all()
+    assert (dicom_reader.read_pixels(header) == ds.pixel_array).all()
     assert [value_at(suv.suv_volume(path.parent), c) for c in SUV] == pytest.approx(list(SUV.values()), rel=2e-4)
 
 

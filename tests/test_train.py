@@ -11,16 +11,15 @@ import pytest
 import torch
 from conftest import ROOT, call, error_line, run
 
-import engine
 import find_best_model
 import predict
-import record
 import train
 import utils
+from common.files import InputError
+from common.manifest import read_manifest
 from dataset import eval_batch, read_bodies
-from feed import Features, Images
-from files import InputError
-from manifest import read_manifest
+from training import engine, recorder
+from training.batches import Features, Images
 
 SMALL = ("--weights", "none", "--image_size", "auto", "--margin", 2, "--pool", 2, "--batch_size", 12, "--lr", 0.01,
          "--threads", 1, "--device", "cpu", "--amp", "off")
@@ -319,7 +318,7 @@ def test_early_stopping_stops_a_resumed_run_as_well(cohort, monkeypatch):
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
-        patch.setattr(record.Recorder, "finish", killed)
+        patch.setattr(recorder.Recorder, "finish", killed)
         fit(cohort, *options, output="cut")
     fit(cohort, *options, "--resume", output="cut")
     same_run(cohort / "cut", cohort / "whole")
@@ -416,8 +415,8 @@ def test_cached_features_give_the_uncached_epoch(trained, mode, monkeypatch):
 
 
 def test_features_that_do_not_fit_are_said(trained, monkeypatch):
-    import feed
-    monkeypatch.setattr(feed, "available_memory", lambda device: 1000)
+    from training import batches
+    monkeypatch.setattr(batches, "available_memory", lambda device: 1000)
     with pytest.raises(InputError, match="the frozen layers' output of 24 images needs 0.0 GB.*--cached_placements 0"):
         fit(trained, "--nepochs", 1, "--checkpoint", trained / "results" / "checkpoint_split0_run1.pth", "--finetune",
             output="nomemory")

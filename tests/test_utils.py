@@ -7,7 +7,7 @@ import torch
 import torchvision
 
 import utils
-from files import InputError
+from common.files import InputError
 from utils import EarlyStopping, ResNet34
 
 LARS_HEAD = {"simple": {"fc.weight": (2, 512), "fc.bias": (2,)},

@@ -1,0 +1,1 @@
+"""What every stage shares: arguments, files, exit codes, the manifest. Imports no torch."""

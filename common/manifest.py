@@ -1,0 +1,129 @@
+"""`data.csv`, the manifest: one row per view, read and checked. Imports no torch.
+
+Columns: scan_id, filename, target, matrix_size_1 (rows), matrix_size_2 (columns), split0, split1, ... (train/val/test),
+and optionally patient_id, view, spacing_mm and anything else, which is carried through.
+"""
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from common.files import InputError, read_csv
+
+SETS = ("train", "val", "test")
+VIEWS = ("cor", "sag")  # coronal and sagittal; rotating projections are rot030, ...: their angle in degrees
+
+
+def read_manifest(path, splits=(), need_target=True, need_images=True):
+    """Read and check a manifest.
+
+    Args:
+        path (str | Path): the CSV.
+        splits (iterable of int): split columns that must be there and hold train/val/test.
+        need_target (bool): whether `target` must be there, 0 or 1 in every row.
+        need_images (bool): whether the matrix sizes must be there.
+
+    Returns:
+        DataFrame: the CSV's columns as text, but (needed) target and matrix sizes int64, spacing_mm float64; `view` and
+        `row` (the line in the CSV) added.
+
+    Raises:
+        InputError: names the file, the row and the value.
+    """
+    sizes = ["matrix_size_1", "matrix_size_2"] * need_images
+    table = read_csv(path, ["scan_id", "filename"] + ["target"] * need_target + sizes)
+    missing = [f"split{s}" for s in splits if f"split{s}" not in table]
+    if missing:
+        raise InputError(f"{path}: no column {', '.join(missing)}; make_splits.py adds split columns")
+    if table.empty:
+        raise InputError(f"{path}: no rows")
+    table["row"] = np.arange(2, len(table) + 2)
+
+    def refuse(bad, column, remedy):
+        if bad.any():
+            first = table[bad].iloc[0]
+            raise InputError(f"{path} row {first['row']} (scan {first['scan_id']}): {column} = {str(first[column])!r} "
+                             f"{remedy}")
+
+    refuse(table["scan_id"] == "", "scan_id", "is empty")
+    refuse(table["filename"] == "", "filename", "is empty")
+    refuse(table.duplicated("filename"), "filename", "is there twice: keep one row per view")
+    for column in sizes:
+        refuse(~table[column].str.fullmatch(r"[1-9]\d*"), column, "is not a number of pixels")
+        table[column] = table[column].astype("int64")
+    if "target" in table:
+        number = pd.to_numeric(table["target"], errors="coerce")
+        refuse(~(number.isin((0, 1)) | ((table["target"] == "") & (not need_target))), "target",
+               "is not 0 (Deauville 1-3) or 1 (Deauville 4-5)")
+        if need_target:
+            table["target"] = number.astype("int64")
+    for split in splits:
+        refuse(~table[f"split{split}"].isin(SETS), f"split{split}", "is not train, val or test")
+    if "spacing_mm" in table:
+        spacing = pd.to_numeric(table["spacing_mm"], errors="coerce")
+        refuse(~(spacing > 0), "spacing_mm", "is not a length in mm")
+        refuse((spacing - spacing.iloc[0]).abs() > 1e-3, "spacing_mm",
+               f"differs from the first row's {spacing.iloc[0]}: make all MIPs with one --spacing")
+        table["spacing_mm"] = spacing
+    if "view" not in table:
+        table["view"] = [_view_of(name) for name in table["filename"]]
+    refuse(table["view"] == "", "view", "and the file name holds no cor, sag or rot030: fill in the column view")
+    refuse(table.duplicated(["scan_id", "view"]), "view", "is there twice for this scan: keep one")
+    for column in [c for c in ("target", "patient_id", *[f"split{s}" for s in splits]) if c in table]:
+        first = table.groupby("scan_id")[column].transform("first")
+        refuse(table[column] != first, column, "differs between the rows of this scan: mend the CSV")
+    try:
+        check_patients(table, [f"split{s}" for s in splits])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return table
+
+
+def check_classes(path, table, split):
+    """Refuse a split whose training or validation set is empty or holds one class only (InputError)."""
+    for name in ("train", "val"):
+        classes = sorted(table.loc[table[f"split{split}"] == name, "target"].unique())
+        if len(classes) < 2:
+            held = f"target {classes[0]} only" if classes else "no rows"
+            raise InputError(f"{path}: split{split} {name} holds {held}; both classes are needed: make_splits.py makes "
+                             "stratified splits")
+
+
+def report_views(table):
+    """A line that says how many scans have a single view or fewer than others, or None."""
+    counts = table.groupby("scan_id").size()
+    few = counts[counts < counts.max() if counts.max() > len(VIEWS) else counts == 1]
+    if len(few):
+        count = "one view only" if few.max() == 1 else f"fewer than {counts.max()} views"
+        return f"{len(few)} of {len(counts)} scans have {count}, for example {few.index[0]}"
+    return None
+
+
+def views_of(table):
+    """The views in a table, coronal and sagittal first."""
+    found = set(table["view"])
+    return tuple(view for view in VIEWS if view in found) + tuple(sorted(found - set(VIEWS)))
+
+
+def _view_of(filename):
+    found = re.findall(r"(?<![a-z])(cor|sag|rot\d{3}(?!\d))", Path(filename).name.lower())
+    return found[-1] if found else ""
+
+
+def patient_column(table):
+    """What counts as a patient: `patient_id`, or where it is missing `scan_id`."""
+    return "patient_id" if "patient_id" in table else "scan_id"
+
+
+def check_patients(table, split_columns):
+    """Refuse a patient in two sets of one split: InputError naming patient, column and sets. Empty ids are unknown."""
+    patient = patient_column(table)
+    known = table[table[patient] != ""]
+    for column in split_columns:
+        n_sets = known.groupby(patient)[column].nunique()
+        if (n_sets > 1).any():
+            name = n_sets.index[n_sets > 1][0]
+            sets = " and ".join(sorted(set(known.loc[known[patient] == name, column])))
+            raise InputError(f"{patient} {name} is in {sets} of {column}; a patient's scans belong into one set: run "
+                             "make_splits.py --overwrite")

@@ -1,0 +1,1 @@
+"""Prediction files to scans, statistics, figures, report. Imports no torch."""

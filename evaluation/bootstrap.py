@@ -1,0 +1,197 @@
+"""The bootstrap: whole patients drawn with replacement, every metric of all resamples at once. NumPy and SciPy only.
+
+A resample is a weight per scan: how often its patient was drawn. Ranks are sorted once, so that 2000 resamples of 5000
+scans take seconds. Efron B, Tibshirani RJ. An Introduction to the Bootstrap, 1993; by patient: Davison AC, Hinkley DV.
+Bootstrap Methods and their Application, 1997, 3.8.
+"""
+import numpy as np
+from scipy.stats import norm
+
+from evaluation import calibration
+
+RESAMPLES = 2000
+BLOCK = 500_000  # weights in memory at a time
+MOST_UNDEFINED = 0.05  # of the resamples; with more of them there is no interval
+
+
+def group_index(groups, n):
+    """((n,) int index of each row's group, number of groups); without groups each row is its own."""
+    if groups is None:
+        return np.arange(n), n
+    names, index = np.unique(np.asarray(groups), return_inverse=True)
+    return index, len(names)
+
+
+def resample_weights(groups, n, resamples, seed):
+    """Yield blocks (b, n) float64 of how often each row is drawn; the same for the same groups, n and seed."""
+    rng, (index, count) = np.random.default_rng(seed), group_index(groups, n)
+    size = max(1, BLOCK // n)
+    for start in range(0, resamples, size):
+        rows = min(size, resamples - start)
+        drawn = rng.integers(count, size=(rows, count)) + np.arange(rows)[:, None] * count
+        times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
+        yield times[:, index].astype(np.float64)
+
+
+def jackknife_weights(groups, n):
+    """Yield blocks (b, n) of weights 0 and 1 that leave out one group each."""
+    index, count = group_index(groups, n)
+    size = max(1, BLOCK // n)
+    for start in range(0, count, size):
+        yield (np.arange(start, min(start + size, count))[:, None] != index).astype(np.float64)
+
+
+class Ranked:
+    """y_true and y_score sorted by score, with the ends of the ties: what weighted ROC statistics need."""
+
+    def __init__(self, y_true, y_score):
+        self.order = np.argsort(y_score, kind="stable")
+        self.y, self.score = np.asarray(y_true, dtype=float)[self.order], np.asarray(y_score)[self.order]
+        self.ends = np.append(np.flatnonzero(np.diff(self.score)), len(self.score) - 1)
+
+    def below(self, weights):
+        """Weight of positives and of negatives at or below each distinct score, 0 first: two (b, ties + 1) arrays.
+
+        `weights` is in the order of `self.order`. Sums of whole numbers: exact.
+        """
+        positive = np.cumsum(weights * self.y, axis=1)[:, self.ends]
+        everything = np.cumsum(weights, axis=1)[:, self.ends]
+        zero = np.zeros((len(weights), 1))
+        return np.hstack([zero, positive]), np.hstack([zero, everything - positive])
+
+
+def weighted_auc(positive, negative):
+    """AUC of each resample from `Ranked.below`, ties counting half; NaN where a class was not drawn."""
+    pairs = (np.diff(positive, axis=1) * (negative[:, 1:] + negative[:, :-1])).sum(axis=1) / 2
+    return _ratio(pairs, positive[:, -1] * negative[:, -1])
+
+
+def weighted_average_precision(positive, negative):
+    """Sum of precision times the step in recall, as sklearn.metrics.average_precision_score; NaN without positives."""
+    above, called = positive[:, -1:] - positive[:, :-1], (positive + negative)[:, -1:] - (positive + negative)[:, :-1]
+    precision = np.divide(above, called, out=np.zeros_like(above), where=called > 0)
+    return _ratio((np.diff(positive, axis=1) * precision).sum(axis=1), positive[:, -1])
+
+
+def resample(y_true, y_score, thresholds, groups=None, resamples=RESAMPLES, seed=0):
+    """Every metric of `metrics.evaluate` in the sample, without each group in turn, and in each resample.
+
+    Returns:
+        dict: unit (patient, scan, or None where there is one only); observed, jackknife, resamples: dicts of metric ->
+        (1,), (groups,), (resamples,) float64, and (metric, k) -> the same at thresholds[k]. NaN where the number cannot
+        be had (a class not drawn, nothing called positive, no finite fit).
+    """
+    ranked = Ranked(y_true, y_score)
+    y, p, x = ranked.y, ranked.score, calibration.clipped_logit(ranked.score)
+    whole, count = np.ones((1, len(y))), group_index(groups, len(y_true))[1]
+    start, offset = calibration.fit_logistic(x, y, whole), calibration.fit_intercept(x, y, whole)
+    called = np.stack([p >= threshold for threshold in thresholds], axis=1).astype(float)
+    losses = np.stack([(p - y) ** 2, calibration.row_log_loss(y, p)])
+
+    def measure(weights):
+        weights = weights[:, ranked.order]
+        total, below = weights.sum(axis=1), ranked.below(weights)
+        values = {"auc": weighted_auc(*below), "average_precision": weighted_average_precision(*below),
+                  "brier": _ratio(np.einsum("bn,n->b", weights, losses[0]), total),
+                  "log_loss": _ratio(np.einsum("bn,n->b", weights, losses[1]), total)}
+        both = (below[0][:, -1] > 0) & (below[1][:, -1] > 0)
+        values["calibration_slope"] = np.where(both, calibration.fit_logistic(x, y, weights, start)[1], np.nan)
+        values["calibration_intercept"] = np.where(both, calibration.fit_intercept(x, y, weights, offset), np.nan)
+        positives, hits, calls = weights @ y, (weights * y) @ called, weights @ called  # whole numbers: exact
+        for k in range(len(thresholds)):
+            values |= {(name, k): value for name, value in
+                       from_counts(total, positives, hits[:, k], calls[:, k]).items()}
+        return values
+
+    def gather(blocks):
+        blocks = [measure(weights) for weights in blocks]
+        return {name: np.concatenate([values[name] for values in blocks]) for name in blocks[0]}
+
+    return {"unit": None if count < 2 else "scan" if groups is None else "patient", "observed": gather([whole]),
+            "jackknife": gather(jackknife_weights(groups, len(y))),
+            "resamples": gather(resample_weights(groups, len(y), resamples, seed))}
+
+
+def from_counts(total, positives, tp, called):
+    """metrics.AT_THRESHOLD from arrays of counts; NaN for 0 / 0."""
+    fp, fn, negatives = called - tp, positives - tp, total - positives
+    tn = negatives - fp
+    sensitivity, specificity = _ratio(tp, positives), _ratio(tn, negatives)
+    return {"accuracy": _ratio(tp + tn, total), "balanced_accuracy": (sensitivity + specificity) / 2,
+            "sensitivity": sensitivity, "specificity": specificity, "ppv": _ratio(tp, called),
+            "npv": _ratio(tn, total - called), "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+            "mcc": _ratio(tp * tn - fp * fn, np.sqrt(positives * negatives * called * (total - called)))}
+
+
+def bca_interval(observed, jackknife, values, unit, confidence=0.95):
+    """Bias-corrected and accelerated interval of a bootstrap distribution, as an entry of metrics.json.
+
+    The percentile interval of an AUC misses mostly on one side (59 and 16 of 1000 studies of 80 patients); this one
+    shifts its percentiles by the bias and the skewness, the latter from the jackknife. Efron B. J Am Stat Assoc
+    1987;82:171-85.
+
+    No interval, with the reason, where there is one patient only, where more than 5 % of the resamples are undefined,
+    or where all of them agree: a width of 0 would claim a certainty that is not there.
+
+    Args:
+        observed (float): of the sample; jackknife: (groups,) without each group; values: (resamples,).
+    """
+    entry = {"low": None, "high": None, "method": None, "undefined": int(np.isnan(values).sum()), "reason": None}
+    known = values[~np.isnan(values)]
+    if unit is None:
+        entry["reason"] = "one patient or scan only: nothing to resample"
+    elif entry["undefined"] > MOST_UNDEFINED * len(values):
+        entry["reason"] = f"{entry['undefined']} of {len(values)} resamples cannot give it"
+    elif np.ptp(known) == 0:
+        entry["reason"] = "every resample gives the same value"
+    else:
+        low, high = np.quantile(known, bca_levels(observed, jackknife, known, confidence))
+        entry |= {"low": float(low), "high": float(high), "method": f"bootstrap by {unit}, BCa"}
+    return entry
+
+
+def bca_levels(observed, jackknife, values, confidence):
+    """The two levels of the bootstrap distribution that BCa takes in place of 0.025 and 0.975."""
+    away = np.nanmean(jackknife) - jackknife if not np.isnan(jackknife).all() else np.zeros(1)
+    away = away[~np.isnan(away)]
+    scale = (away**2).sum() ** 1.5
+    acceleration = (away**3).sum() / (6 * scale) if scale > 0 else 0.0
+    margin = 1e-12 * (1 + abs(observed))  # ties with the sample count half
+    below = (np.mean(values < observed - margin) + np.mean(values <= observed + margin)) / 2
+    bias = norm.ppf(np.clip(below, 0.5 / len(values), 1 - 0.5 / len(values)))
+    z = bias + norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
+    return norm.cdf(bias + z / np.maximum(1 - acceleration * z, 1e-3))
+
+
+def symmetric_test(observed, replicates, confidence=0.95):
+    """Centred bootstrap test of observed = 0 and the interval of all values it does not reject: (low, high, p).
+
+    The distribution of replicates - observed stands for that of observed - truth. p(d) = (1 + number of resamples with
+    |replicate - observed| >= |observed - d|) / (1 + number of resamples); the interval is the set of d with
+    p(d) >= 1 - confidence, so 0 lies outside of it exactly where p < 1 - confidence. Hall P, Wilson SR. Biometrics
+    1991;47:757-62 (why to centre); Davison AC, Hinkley DV, 1997, 4.4 and 5.4.
+    """
+    known = replicates[~np.isnan(replicates)]
+    away = np.sort(np.abs(known - observed))[::-1]
+    p = (1 + np.sum(away >= abs(observed))) / (1 + len(away))
+    needed = int(np.ceil((1 - confidence) * (1 + len(away)) - 1 - 1e-9))  # resamples that far away or further
+    if not 1 <= needed <= len(away) or away[0] == 0:  # too few, or all the same: a width of 0 is no interval
+        return float("nan"), float("nan"), float(p)
+    half = away[needed - 1]
+    return float(observed - half), float(observed + half), float(p)
+
+
+def roc_band(y_true, y_score, fpr, groups=None, resamples=500, seed=0, confidence=0.95):
+    """Pointwise percentile band (low, high) of the sensitivity at each false positive rate of `fpr`."""
+    ranked, curves = Ranked(y_true, y_score), []
+    for weights in resample_weights(groups, len(ranked.y), resamples, seed):
+        for positive, negative in zip(*ranked.below(weights[:, ranked.order]), strict=True):
+            if positive[-1] and negative[-1]:
+                curves.append(np.interp(fpr, 1 - negative[::-1] / negative[-1], 1 - positive[::-1] / positive[-1]))
+    if not curves:
+        return None
+    return np.quantile(curves, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+
+
+def _ratio(numerator, denominator):
+    return np.divide(numerator, denominator, out=np.full(np.shape(denominator), np.nan), where=denominator > 0)

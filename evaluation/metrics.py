@@ -1,0 +1,317 @@
+"""The statistics of one set of scores: AUC with DeLong's variance, proportions, thresholds, and all of them at once.
+
+Everywhere: y_true is (n,) of 0 and 1; y_score is (n,) of finite floats, higher = more likely 1; a scan is called
+positive where y_score >= threshold; groups is (n,) of patient ids, or None where rows are independent of each other.
+Wrong shapes or values raise InputError.
+"""
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit, logit
+from scipy.stats import norm, rankdata
+
+from common.files import InputError
+from evaluation import bootstrap, calibration
+
+CONFIDENCE = 0.95
+THRESHOLD = 0.5
+DERIVED = {"youden": "Youden", "sensitivity95": "sensitivity ≥ 0.95", "specificity95": "specificity ≥ 0.95"}
+AT_THRESHOLD = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "mcc")
+OVERALL = ("auc", "average_precision", "brier", "log_loss", "calibration_intercept", "calibration_slope", "ece")
+NO_ECE_INTERVAL = "too high in small samples, and higher in resamples of them"
+
+
+def check_scores(y_true, y_score):
+    """Return y_true as (n,) bool and y_score as (n,) float64; InputError where they are not what the module needs."""
+    y_true, y_score = np.asarray(y_true), np.asarray(y_score, dtype=np.float64)
+    if y_true.ndim != 1 or y_true.shape != y_score.shape or not y_true.size:
+        raise InputError(f"y_true {y_true.shape} and y_score {y_score.shape} must be one-dimensional, equally long "
+                         "and not empty")
+    if not np.isin(y_true, (0, 1)).all():
+        raise InputError(f"y_true holds {y_true[~np.isin(y_true, (0, 1))][0]}; it must be 0 or 1")
+    if not np.isfinite(y_score).all():
+        raise InputError(f"y_score holds {y_score[~np.isfinite(y_score)][0]} at index "
+                         f"{np.flatnonzero(~np.isfinite(y_score))[0]}; it must be finite")
+    return y_true.astype(bool), y_score
+
+
+def one_class(y_true):
+    """Why there is no AUC, where all of y_true is one class; else None."""
+    classes = np.unique(y_true)
+    return f"the AUC needs both classes; all scans have target {int(classes[0])}" if len(classes) == 1 else None
+
+
+def delong_components(y_true, y_score):
+    """DeLong's structural components: what each scan contributes to the AUC.
+
+    Returns:
+        v10 (m,): per positive, the share of negatives that score below it (ties count half);
+        v01 (n,): per negative, the share of positives that score above it. The mean of either is the AUC.
+
+    Raises:
+        InputError: fewer than one scan in a class.
+
+    Sun X, Xu W. Fast implementation of DeLong's algorithm. IEEE Signal Process Lett 2014;21:1389-93.
+    """
+    y_true, y_score = check_scores(y_true, y_score)
+    if one_class(y_true):
+        raise InputError(one_class(y_true))
+    m, n = y_true.sum(), (~y_true).sum()
+    midrank = rankdata(y_score)
+    v10 = (midrank[y_true] - rankdata(y_score[y_true])) / n
+    v01 = 1 - (midrank[~y_true] - rankdata(y_score[~y_true])) / m
+    return v10, v01
+
+
+def components_variance(y_true, v10, v01, groups=None):
+    """Variance of an AUC, or of a difference of AUCs, from its structural components (or their differences).
+
+    With each row its own group this is DeLong's; with groups it is Obuchowski's, which adds what the scans of a
+    patient share. NaN where a class comes from fewer than two groups.
+
+    Obuchowski NA. Nonparametric analysis of clustered ROC curve data. Biometrics 1997;53:567-78.
+    """
+    y_true = np.asarray(y_true, dtype=bool)
+    index, count = bootstrap.group_index(groups, len(y_true))
+    share = np.zeros((2, len(y_true)))  # of each row in the AUC's error; positives, negatives
+    share[0, y_true] = (v10 - np.mean(v10)) / v10.size
+    share[1, ~y_true] = (v01 - np.mean(v01)) / v01.size
+    by_group = np.stack([np.bincount(index, weights=row, minlength=count) for row in share])
+    n10, n01 = (np.unique(index[rows]).size for rows in (y_true, ~y_true))
+    if min(n10, n01) < 2:
+        return float("nan")
+    s10, s01, s11 = (by_group[0] ** 2).sum(), (by_group[1] ** 2).sum(), (by_group[0] * by_group[1]).sum()
+    return float(n10 / (n10 - 1) * s10 + n01 / (n01 - 1) * s01 + 2 * count / (count - 1) * s11)
+
+
+def delong(y_true, y_score, groups=None):
+    """The AUC and its variance; the variance is NaN where a class comes from a single scan or patient.
+
+    DeLong ER, DeLong DM, Clarke-Pearson DL. Biometrics 1988;44:837-45; for `groups` see `components_variance`.
+    """
+    v10, v01 = delong_components(y_true, y_score)
+    return float(v10.mean()), components_variance(y_true, v10, v01, groups)
+
+
+def newcombe_interval(auc, n_positive, n_negative, confidence=CONFIDENCE):
+    """Score interval (low, high) of an AUC from the class sizes alone; it has a width at an AUC of 0 or 1 too.
+
+    The limits are the areas t with |auc - t| = z sqrt(V(t)), V being the variance of Hanley and McNeil with both
+    of their counts replaced by the mean. Newcombe RG. Stat Med 2006;25:559-73, method 5.
+    """
+    z, others = norm.ppf((1 + confidence) / 2), (n_positive + n_negative) / 2 - 1
+
+    def distance(t, area):
+        spread = 1 + others * ((1 - t) / (2 - t) + t / (1 + t))
+        return (area - t) ** 2 - z**2 * t * (1 - t) * spread / (n_positive * n_negative)
+
+    def lower(area):  # V is 0 at t = 1, a root of no interest where the area is 1: stop just short of it
+        return brentq(distance, 0, area * (1 - 1e-9), args=(area,)) if area > 0 else 0.0
+
+    return lower(auc), 1 - lower(1 - auc)
+
+
+def auc_interval(y_true, y_score, confidence=CONFIDENCE, groups=None):
+    """The AUC, its interval and the interval's method: (auc, low, high, method).
+
+    DeLong's variance on the logit scale, which keeps the limits inside 0..1 (Pepe MS. The Statistical Evaluation of
+    Medical Tests, 2003, 5.2). Where that variance is 0 (classes apart, or every score the same) or undefined
+    (one scan in a class) it would claim a certainty that is not there; Newcombe's interval takes its place, with the
+    number of patients in each class instead of the scans.
+    """
+    auc, variance = delong(y_true, y_score, groups)
+    if variance > 0 and 0 < auc < 1:
+        half = norm.ppf((1 + confidence) / 2) * np.sqrt(variance) / (auc * (1 - auc))
+        low, high = expit(logit(auc) + np.array((-half, half)))
+        return auc, float(low), float(high), ("DeLong, logit scale" if independent(groups) else
+                                              "DeLong with Obuchowski's clusters, logit scale")
+    index, _ = bootstrap.group_index(groups, len(y_true))
+    sizes = [np.unique(index[np.asarray(y_true) == value]).size for value in (1, 0)]
+    low, high = newcombe_interval(auc, *sizes, confidence)
+    return auc, low, high, "Newcombe 2006, method 5 (DeLong's variance is 0 or undefined)"
+
+
+def independent(groups):
+    """Whether every row is its own group."""
+    return groups is None or np.unique(groups).size == len(groups)
+
+
+def wilson_interval(successes, trials, confidence=CONFIDENCE):
+    """Wilson's score interval (low, high) of a proportion, without continuity correction; InputError without trials.
+
+    Written out because SciPy's takes whole trials only. Wilson EB. J Am Stat Assoc 1927;22:209-12.
+    """
+    if not trials > 0:
+        raise InputError("a proportion of 0 scans has no interval")
+    share, z = successes / trials, norm.ppf((1 + confidence) / 2)
+    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    return (0.0 if share == 0 else float(centre - half)), (1.0 if share == 1 else float(centre + half))
+
+
+def effective_trials(hits, groups):
+    """How many independent trials the (n,) bool `hits` of several scans per patient are worth: n / design effect.
+
+    A design effect below 1 counts as 1; where all trials agree it cannot be estimated, and the number of patients is
+    taken. Rao JNK, Scott AJ. A simple method for the analysis of clustered binary data. Biometrics 1992;48:577-85.
+    """
+    hits = np.asarray(hits, dtype=float)
+    index, count = bootstrap.group_index(groups, len(hits))
+    share, n = hits.mean(), len(hits)
+    if count == n:
+        return n
+    if count == 1 or share in (0, 1):
+        return count
+    residual = np.bincount(index, weights=hits - share)
+    variance = count / (count - 1) * (residual**2).sum() / n**2
+    return n / max(1.0, float(variance / (share * (1 - share) / n)))
+
+
+def confusion(y_true, y_score, threshold=THRESHOLD):
+    """(tn, fp, fn, tp) as int, in the order of `sklearn.metrics.confusion_matrix(...).ravel()`."""
+    y_true, y_score = check_scores(y_true, y_score)
+    y_pred = y_score >= threshold
+    return tuple(int(np.sum((y_true == actual) & (y_pred == called))) for actual in (0, 1) for called in (0, 1))
+
+
+def choose_thresholds(y_true, y_score):
+    """Thresholds by the ROC curve's own scores -> {name of DERIVED: threshold, or None where it cannot be reached}.
+
+    youden: largest sensitivity + specificity - 1 (Youden WJ. Cancer 1950;3:32-5), of several the highest threshold;
+    sensitivity95, specificity95: at least 0.95 of the one, and the most of the other.
+    """
+    from sklearn.metrics import roc_curve
+
+    if one_class(y_true):
+        raise InputError(f"no threshold can be derived: all {len(y_true)} scans have target {int(np.max(y_true))}")
+    y_true, y_score = check_scores(y_true, y_score)
+    fpr, tpr, scores = roc_curve(y_true, y_score, drop_intermediate=False)  # scores fall from infinity
+    enough = {"sensitivity95": np.flatnonzero(tpr >= 0.95)[0],
+              "specificity95": np.flatnonzero(fpr <= 1 - 0.95 + 1e-12)[-1]}
+    chosen = {"youden": np.argmax(np.round(tpr - fpr, 12))} | enough
+    return {name: float(scores[k]) if np.isfinite(scores[k]) else None for name, k in chosen.items()}
+
+
+# ---------------------------------------------------------------- estimates, as they stand in metrics.json
+
+def estimate(value, low, high, method, bootstrap=None):
+    """An estimate with its interval, and the bootstrap's interval where the first one is another."""
+    entry = {"value": float(value), "ci_low": low, "ci_high": high, "ci_method": method}
+    return entry if bootstrap is None else entry | {"bootstrap": bootstrap}
+
+
+def no_estimate(reason):
+    """The same for a number that these scans cannot give."""
+    return {"value": None, "ci_low": None, "ci_high": None, "ci_method": None, "reason": reason}
+
+
+def auc_estimate(y_true, y_score, groups=None, bootstrap=None):
+    """`auc_interval` as an estimate; no scan or one class only gives null and the reason."""
+    reason = one_class(y_true) if len(y_true) else "no scan with a target"
+    if reason:
+        return no_estimate(reason)
+    return estimate(*auc_interval(y_true, y_score, groups=groups), bootstrap)
+
+
+def proportion_estimate(hits, of, groups=None, bootstrap=None):
+    """The share of True in `hits` with Wilson's interval; `of` names the trials, for the reason why there are none."""
+    if not len(hits):
+        return no_estimate(f"no {of}")
+    share, trials = float(np.mean(hits)), effective_trials(hits, groups)
+    method = "Wilson" if independent(groups) else "Wilson, Rao-Scott effective sample size"
+    return estimate(share, *wilson_interval(share * trials, trials), method, bootstrap)
+
+
+def bootstrap_estimate(value, reason, interval):
+    """A number without an interval of its own; `reason` says why there is none, `interval` is resampling's."""
+    if reason:
+        return no_estimate(reason)
+    entry = estimate(value, interval["low"], interval["high"], interval["method"])
+    return entry | ({"reason": interval["reason"]} if interval["reason"] else {})
+
+
+def evaluate(y_true, y_score, threshold=THRESHOLD, points=None, groups=None, resamples=bootstrap.RESAMPLES, seed=0):
+    """Every metric of one set of probabilities, ready for JSON.
+
+    Args:
+        y_score: (n,) probabilities, 0..1.
+        points (dict): name -> further threshold, or None where it could not be reached.
+        groups: (n,) patient ids or None; what the bootstrap draws, and what the intervals take as independent.
+
+    Returns:
+        dict: n, n_positive, n_groups; OVERALL; threshold, tn, fp, fn, tp and AT_THRESHOLD at `threshold`;
+        operating_points: the same at each of `points`. An estimate is {value, ci_low, ci_high, ci_method[, bootstrap,
+        reason]}; a number that these scans cannot give is null with the reason.
+    """
+    y_true, y_score = check_scores(y_true, y_score)
+    if not ((y_score >= 0) & (y_score <= 1)).all():
+        raise InputError(f"y_score holds {y_score[(y_score < 0) | (y_score > 1)][0]}; a probability lies in 0..1")
+    points = points or {}
+    thresholds = [threshold] + [value for value in points.values() if value is not None]
+    drawn = bootstrap.resample(y_true, y_score, thresholds, groups, resamples, seed)
+
+    def interval(name):
+        return bootstrap.bca_interval(drawn["observed"][name][0], drawn["jackknife"][name], drawn["resamples"][name],
+                                       drawn["unit"], CONFIDENCE)
+
+    def at(value):
+        k = thresholds.index(value)
+        return _at_threshold(y_true, y_score, value, groups, lambda name: interval((name, k)))
+
+    return {"n": len(y_true), "n_positive": int(y_true.sum()),
+            "n_groups": bootstrap.group_index(groups, len(y_true))[1],
+            "auc": auc_estimate(y_true, y_score, groups, interval("auc")),
+            **{name: bootstrap_estimate(*overall_value(name, y_true, y_score), interval(name))
+               for name in OVERALL if name not in ("auc", "ece")},
+            "ece": estimate(calibration.expected_calibration_error(y_true, y_score), None, None, None) | {
+                "reason": NO_ECE_INTERVAL},
+            **at(threshold),
+            "operating_points": {name: {"threshold": None, "reason": "not reached on these predictions"}
+                                 if value is None else at(value) for name, value in points.items()}}
+
+
+def overall_value(name, y_true, y_score):
+    """(value, None), or (None, why there is none), of one of OVERALL but the AUC."""
+    from sklearn import metrics as sklearn_metrics
+
+    if name == "brier":
+        return sklearn_metrics.brier_score_loss(y_true, y_score, pos_label=True), None
+    if name == "log_loss":
+        return sklearn_metrics.log_loss(y_true, y_score, labels=[False, True]), None
+    reason = one_class(y_true)
+    if reason:
+        return None, reason.replace("the AUC", "it")
+    if name == "average_precision":
+        return sklearn_metrics.average_precision_score(y_true, y_score), None
+    value = {"calibration_slope": calibration.slope, "calibration_intercept": calibration.intercept}[name](
+        y_true, y_score)
+    return (value, None) if np.isfinite(value) else (None, "the classes are apart, or every score is the same: the "
+                                                           "logistic fit has no finite solution")
+
+
+def _at_threshold(y_true, y_score, threshold, groups, interval):
+    """threshold, tn, fp, fn, tp and AT_THRESHOLD; `interval(name)` gives the bootstrap's."""
+    from sklearn import metrics as sklearn_metrics
+
+    tn, fp, fn, tp = confusion(y_true, y_score, threshold)
+    called = y_score >= threshold
+    groups = None if groups is None else np.asarray(groups)
+
+    def share(name, hits, rows, of):
+        return proportion_estimate(hits[rows], of, None if groups is None else groups[rows], interval(name))
+
+    def other(name, function, reason):
+        return bootstrap_estimate(None if reason else function(y_true, called), reason, interval(name))
+
+    everything = np.ones(len(y_true), dtype=bool)
+    single = (one_class(y_true) or "").replace("the AUC", "it") or None
+    no_f1 = None if tp + fp + fn else "no scan has target 1 or is called positive"
+    no_mcc = single or (None if (tp + fp) * (tn + fn) else "all scans are called the same")
+    return {"threshold": threshold, "tn": tn, "fp": fp, "fn": fn, "tp": tp,
+            "accuracy": share("accuracy", called == y_true, everything, "scan"),
+            "balanced_accuracy": other("balanced_accuracy", sklearn_metrics.balanced_accuracy_score, single),
+            "sensitivity": share("sensitivity", called, y_true, "scan with target 1"),
+            "specificity": share("specificity", ~called, ~y_true, "scan with target 0"),
+            "ppv": share("ppv", y_true, called, "scan called positive"),
+            "npv": share("npv", ~y_true, ~called, "scan called negative"),
+            "f1": other("f1", sklearn_metrics.f1_score, no_f1),
+            "mcc": other("mcc", sklearn_metrics.matthews_corrcoef, no_mcc)}

@@ -1,0 +1,1 @@
+"""Predictions of a range of models, heat maps, the pointing game."""

@@ -1,0 +1,1 @@
+"""DICOM to SUV, SUV to MIPs, MIPs to the manifest."""

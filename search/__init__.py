@@ -1,0 +1,1 @@
+"""Optuna: trials, studies, spaces, the page."""

@@ -1,0 +1,1 @@
+"""The phantom's body and its cohort."""

@@ -1,0 +1,1 @@
+"""One epoch, the loop around it, batches, objectives, the files of a run."""
