@@ -16,6 +16,7 @@ from pathlib import Path
 
 from common.arguments import Parser, natural_int, positive_int, run_script
 from common.files import InputError, progress, write_csv, write_json
+from common.manifest import SYNTHETIC
 
 THRESHOLDS_ON_TEST = "OPTIMISTIC: thresholds{} were derived from the very scans that they are measured on."
 SHOWN = ("auc", "accuracy", "sensitivity", "specificity")
@@ -173,7 +174,6 @@ def build(args, models, scans, name, source):
 
 def describe(args, models, scans, wanted, about, warnings):
     """The part of metrics.json that needs no target."""
-    from evaluation import ensemble
     from evaluation.metrics import CONFIDENCE
 
     synthetic, clustered = bool(scans["synthetic"].any()), "patient_id" in scans
@@ -181,7 +181,7 @@ def describe(args, models, scans, wanted, about, warnings):
     optimistic += [about["optimistic"]] if about.get("optimistic") else []  # of an earlier run's thresholds
     optimistic += [f"OPTIMISTIC: {line}" for line in warnings if line.startswith(("set train", "set val"))]
     lacking = scans.index[scans["n_models"] < len(models)]
-    return {"set": wanted, "synthetic": synthetic, "notice": ensemble.SYNTHETIC if synthetic else None,
+    return {"set": wanted, "synthetic": synthetic, "notice": SYNTHETIC if synthetic else None,
             "optimistic": " ".join(optimistic) or None, "n_scans": len(scans),
             "n_patients": int(scans["patient_id"].nunique()) if clustered else None,
             "independent_unit": "patient" if clustered else "scan", "confidence": CONFIDENCE, "combine": args.combine,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from common.arguments import Parser, natural_int, positive_int, run_script
 from common.files import InputError, progress, read_csv, write_csv, write_json
+from common.manifest import SYNTHETIC
 
 TESTS = ("delong", "bootstrap", "mcnemar", "accuracy", "nri")  # each adjusted over the pairs by itself
 
@@ -94,7 +95,7 @@ def read_scores(path, threshold, wanted):
     scans, _ = ensemble.join_scans([model])
     scans["score"] = ensemble.score_models([model], scans, "avg")["probs_0"]
     scans["called"] = call_scans(path, threshold, rows, scans)
-    notices = [ensemble.SYNTHETIC] if scans["synthetic"].any() else []
+    notices = [SYNTHETIC] if scans["synthetic"].any() else []
     if "notice" in rows:
         notices += [text for text in rows["notice"].unique() if text]
     scans.attrs["notices"] = notices

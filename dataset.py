@@ -9,10 +9,11 @@ import psutil
 import torch
 
 from common.files import InputError, progress
+from common.manifest import VIEWS
 
 BODY_SUV = 0.3  # a pixel above it belongs to the body: muscle reads 0.5 in a MIP, air below 0.2
 CLIP_SUV = (0.0, 30.0)
-NORMS = {"lars": (2.13, 3.39), "thesis": (0.6089, 1.8575)}  # mean and standard deviation, SUV
+NORMS = {"lars": (2.13, 3.39), "thesis": (0.6089, 1.8575), "none": (0.0, 1.0)}  # mean and standard deviation, SUV
 FRAME_MULTIPLE = 32  # the network halves its input five times
 NOISE_SUV = 0.1
 MEMORY_SHARE = 0.5  # of the free memory, for the images
@@ -201,6 +202,26 @@ def norm_constants(bodies, index):
         total, squares = total + clipped.sum().item(), squares + clipped.square().sum().item()
     mean = total / pixels
     return mean, max(0.0, squares / pixels - mean**2) ** 0.5
+
+
+@dataclass
+class NetworkInput:
+    """What the network is given; stored in the checkpoint as "input".
+
+    Attributes:
+        frame: (rows, columns) in pixels, after pooling.
+        norm: (mean, standard deviation), SUV.
+        pool: K of the K x K max-pooling of each MIP.
+        spacing_mm: pixel spacing of the MIPs before pooling, or None where the manifest does not say.
+        crop_bodies: whether bodies larger than the frame are cut to it.
+        views: the manifest's views that it was trained on.
+    """
+    frame: tuple
+    norm: tuple
+    pool: int = 1
+    spacing_mm: float | None = None
+    crop_bodies: bool = False
+    views: tuple = VIEWS
 
 
 # ---------------------------------------------------------------- the batches

@@ -8,38 +8,11 @@ import re
 import numpy as np
 import pandas as pd
 
-from common.files import InputError, read_json_object
+from common.files import InputError
 from common.manifest import read_manifest
+from common.sites import NO_LESION
 
-NO_LESION = 51
-SITES = {1: "cervical", 2: "supraclavicular", 5: "axillary", 6: "anterior mediastinal", 7: "hilar", 8: "para-aortic",
-         9: "mesenteric", 10: "iliac", 11: "inguinal", 20: "spleen", 25: "liver", 27: "lung", 28: "bone",
-         NO_LESION: "no lesion"}
 LISTED = 20  # rows named in a warning
-
-
-def read_sites(path=None):
-    """{code: name} in ascending order of the codes: SITES, or --loc_map's JSON object {"code": "name", ...}.
-
-    Code 51 is no lesion in every map, and added where the file lacks it. Raises InputError.
-    """
-    if path is None:
-        return dict(SITES)
-
-    found = read_json_object(path, "--loc_map", '{"1": "cervical", "51": "no lesion"}')
-    for code, name in found.items():
-        if not re.fullmatch(r"0|[1-9]\d*", code):
-            raise InputError(f"--loc_map {path}: code {code!r} is not a whole number")
-        if not isinstance(name, str) or not name.strip():
-            raise InputError(f"--loc_map {path}: the name of code {code}, {name!r}, is not a text")
-    names = [name.strip() for name in found.values()]
-    if len(set(names)) < len(names):
-        raise InputError(f"--loc_map {path}: the name {next(n for n in names if names.count(n) > 1)!r} is there twice; "
-                         "give every code its own")
-    sites = {NO_LESION: SITES[NO_LESION]} | {int(code): name.strip() for code, name in found.items()}
-    if len(sites) < 3:
-        raise InputError(f"--loc_map {path}: give two sites or more beside {NO_LESION} (no lesion)")
-    return dict(sorted(sites.items()))
 
 
 def read_loca_manifest(path, splits, sites, multi=False, strict=False, need_target=True):
@@ -80,7 +53,7 @@ def read_loca_manifest(path, splits, sites, multi=False, strict=False, need_targ
             lines.append(f"{wrong.sum()} rows of {scans} scans {text}: {_rows(table[wrong])}")
             left |= wrong
     if strict and lines:
-        raise InputError(f"{path}: {'; '.join(lines)}; mend them, or leave out --loc_strict")
+        raise InputError(f"{path}: {'; '.join(lines)}; mend them, or leave out --site_strict")
     warnings = [f"{path}: {line}; their site is left out" for line in lines]
     empty = negative & ~known
     if (unknown := positive & ~known).any():
@@ -94,21 +67,6 @@ def read_loca_manifest(path, splits, sites, multi=False, strict=False, need_targ
     return table, warnings
 
 
-def truth_matrix(true_loc, count):
-    """(n,) texts of class indices, as in the column true_loc -> (n, count) bool; a row without True is unknown."""
-    truth = np.zeros((len(true_loc), count), bool)
-    for row, text in enumerate(true_loc):
-        if text:
-            truth[row, [int(k) for k in text.split(";")]] = True
-    return truth
-
-
-def scored_classes(settings):
-    """(k,) class indices that a site head decides between: without 51 where only positive scans were trained."""
-    codes = [int(code) for code in settings["sites"]]
-    return np.array([k for k, code in enumerate(codes) if settings["loc_on"] == "all" or code != NO_LESION])
-
-
 def _codes(path, row, sites, multi):
     """The codes of a row, ascending, each once. Raises InputError naming the row."""
     where = f"{path} row {row.row} (scan {row.scan_id}): target_loc = {row.target_loc!r}"
@@ -116,10 +74,10 @@ def _codes(path, row, sites, multi):
     for text in filter(None, map(str.strip, row.target_loc.split(";"))):
         if not re.fullmatch(r"\d+(\.0+)?", text) or int(float(text)) not in sites:
             raise InputError(f"{where} is not a code of a site ({', '.join(map(str, sites))}); mend the CSV, or give "
-                             "your codes' names with --loc_map")
+                             "your codes' names with --site_map")
         codes.add(int(float(text)))
     if len(codes) > 1 and not multi:
-        raise InputError(f"{where} holds several sites; give --sites_multi, or one code")
+        raise InputError(f"{where} holds several sites; give --site_multi, or one code")
     if len(codes) > 1 and NO_LESION in codes:
         raise InputError(f"{where} holds {NO_LESION}, no lesion, beside a site; remove one of them")
     return sorted(codes)

@@ -24,22 +24,22 @@ def get_args_parser():
 def main(args):
     from pathlib import Path
 
-    import utils
     from common.files import InputError, write_json
+    from common.run_files import run_file
     from dataset_loca import read_loca_manifest
     from inference.prediction import find_runs, predict_all
-    from training import objectives
+    from inference.sites import site_columns, stored_settings
 
-    paths = [utils.run_file(args.chptfolder, "checkpoint", run["split"], run["run"]) for run in find_runs(args)[0]]
-    settings = objectives.stored_settings(paths[0], args.loc_map)
+    paths = [run_file(args.chptfolder, "checkpoint", run["split"], run["run"]) for run in find_runs(args)[0]]
+    settings = stored_settings(paths[0], args.site_map)
     for path in paths[1:]:
-        if objectives.stored_settings(path, args.loc_map) != settings:
-            raise InputError(f"{path}: its site head is for other sites, --loc_on or --sites_multi than that of "
+        if stored_settings(path, args.site_map) != settings:
+            raise InputError(f"{path}: its site head is for other sites, --site_on or --site_multi than that of "
                              f"{paths[0]}; predict them into two folders, with --splits or --run")
     sites = {int(code): name for code, name in settings["sites"].items()}
 
     def read_table(args, splits):
-        table, warnings = read_loca_manifest(args.data, splits, sites, settings["sites_multi"], args.loc_strict,
+        table, warnings = read_loca_manifest(args.data, splits, sites, settings["site_multi"], args.site_strict,
                                              need_target=False)
         for line in warnings:
             print(f"warning: {line}")
@@ -47,7 +47,7 @@ def main(args):
 
     def more_columns(outputs, model, content, rows):
         write_json(settings, Path(args.output) / "sites.json")
-        return objectives.site_columns(outputs[:, 2:], settings, rows["scan_id"], rows.pop("_true_loc"))
+        return site_columns(outputs[:, 2:], settings, rows["scan_id"], rows.pop("_true_loc"))
 
     return predict_all(args, read_table, more_columns)
 

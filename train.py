@@ -20,7 +20,7 @@ def get_args_parser():
 def main(args):
     import utils
     from common.manifest import read_manifest
-    from training import engine, runs
+    from training import objectives, runs
 
     def read_table(args, splits):
         return read_manifest(args.data, splits)
@@ -29,7 +29,7 @@ def main(args):
         settings = utils.head_settings(args)
         return utils.ResNet34(**settings), settings
 
-    return runs.train_all(args, read_table, build_model, engine.build_binary)
+    return runs.train_all(args, read_table, build_model, objectives.build_binary)
 
 
 if __name__ == "__main__":

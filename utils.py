@@ -11,7 +11,8 @@ import torchvision
 from torch import nn
 
 from common.files import InputError, replace_file
-from training import distributed
+from common.renamed import current_names
+from common.text import short
 
 FEATURES = 512
 LAYER3, LAYER4 = 6, 7  # their places in ResNet34.features
@@ -32,11 +33,11 @@ class ResNet34(nn.Module):
         sites (dict): code -> name of the lesion sites; a second head, fc_loc, gives a logit for each. None: no such
             head.
         site_head (str): "grid": SiteGrid, from layer2 and layer3; "linear": Linear(512, sites), from the embedding.
-        detach_loc (bool): the site head's gradient stops at what the head is given.
+        site_detach (bool): the site head's gradient stops at what the head is given.
         features (nn.Sequential): a `random_features` to take; None: a new one.
     """
 
-    def __init__(self, cls_arch="simple", hidden=256, dropout=0.5, sites=None, site_head="grid", detach_loc=False,
+    def __init__(self, cls_arch="simple", hidden=256, dropout=0.5, sites=None, site_head="grid", site_detach=False,
                  features=None):
         super().__init__()
         self.features = random_features() if features is None else features
@@ -45,7 +46,7 @@ class ResNet34(nn.Module):
         else:
             self.fc = nn.Sequential(nn.Linear(FEATURES, hidden), nn.ReLU(), Dropout(dropout, hidden),
                                     nn.Linear(hidden, 2))
-        self.sites, self.site_head, self.detach_loc = sites, site_head if sites else None, detach_loc
+        self.sites, self.site_head, self.site_detach = sites, site_head if sites else None, site_detach
         if sites:
             self.fc_loc = SiteGrid(len(sites)) if site_head == "grid" else nn.Linear(FEATURES, len(sites))
 
@@ -66,7 +67,7 @@ class ResNet34(nn.Module):
             seen = embedded,
         logits = self.fc(embedded)
         if self.sites:
-            logits = torch.cat([logits, self.fc_loc(*(s.detach() if self.detach_loc else s for s in seen))], 1)
+            logits = torch.cat([logits, self.fc_loc(*(s.detach() if self.site_detach else s for s in seen))], 1)
         return embedded, logits
 
     def forward(self, x, start=0):
@@ -135,36 +136,6 @@ class Float32Conv2d(nn.Conv2d):
             return super().forward(x)
 
 
-def for_prediction(model):
-    """The model (in evaluation mode), changed in place: less work, and smaller errors under autocast.
-
-    Batch norms are folded into the convolutions before them. The sums of layer1, which carry the image's own range of
-    values, stay in float32: rounded to bfloat16 they cost more than all that follows.
-    """
-    fuse, features = nn.utils.fusion.fuse_conv_bn_eval, model.features
-    features[0], features[1] = fuse(features[0], features[1]), nn.Identity()
-    for block in (block for layer in features[4:8] for block in layer):
-        block.conv1, block.bn1 = fuse(block.conv1, block.bn1), nn.Identity()
-        block.conv2, block.bn2 = fuse(block.conv2, block.bn2), nn.Identity()
-        if block.downsample:
-            block.downsample = fuse(*block.downsample)
-    features[4] = nn.Sequential(*map(Float32Sum, features[4]))
-    return model
-
-
-class Float32Sum(nn.Module):
-    """A torchvision BasicBlock without downsampling whose sum is float32 under autocast, too."""
-
-    def __init__(self, block):
-        super().__init__()
-        self.block = block
-
-    def forward(self, x):
-        block = self.block
-        residual = block.bn2(block.conv2(block.relu(block.bn1(block.conv1(x)))))
-        return block.relu(x.float() + residual)
-
-
 def random_features():
     """ResNet34 but for its last layer, with random weights: the `features` of ResNet34."""
     net = torchvision.models.resnet34(weights=None, zero_init_residual=True)
@@ -224,7 +195,7 @@ def load_backbone(model, weights):
         model.features.load_state_dict({f"{names.index(key.split('.')[0])}.{key.split('.', 1)[1]}": value
                                         for key, value in state.items() if not key.startswith("fc.")})
     except (KeyError, ValueError, RuntimeError, IndexError) as error:
-        raise InputError(f"--weights {weights}: not a state_dict of torchvision's ResNet34: {_short(error)}") from None
+        raise InputError(f"--weights {weights}: not a state_dict of torchvision's ResNet34: {short(error)}") from None
 
 
 def freeze(model, transfer_learning=False, finetune=False):
@@ -252,11 +223,6 @@ def first_trained(model):
         return 0
     trained = (i for i, module in enumerate(model.features) if any(p.requires_grad for p in module.parameters()))
     return next(trained, len(model.features))
-
-
-def autocast(device, amp):
-    """The autocast context of --amp (None: float32)."""
-    return torch.autocast(device.type, dtype=amp or torch.bfloat16, enabled=amp is not None)
 
 
 # ---------------------------------------------------------------- optimizers and schedules
@@ -371,11 +337,12 @@ def read_checkpoint(path):
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint") from None
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, TypeError) as error:
-        reason = _short(str(error).split("WeightsUnpickler error:")[-1])  # without torch's advice to run its code
+        reason = short(str(error).split("WeightsUnpickler error:")[-1])  # without torch's advice to run its code
         raise InputError(f"{path}: not a readable checkpoint: {reason}; give one of train.py or LARS") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a checkpoint: it holds a {type(content).__name__}")
-    return content
+    return content | {name: current_names(content[name]) for name in ("args", "model")
+                      if isinstance(content.get(name), dict)}
 
 
 def load_model(path):
@@ -396,7 +363,7 @@ def load_model(path):
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise InputError(f"{path}: its weights do not fit ResNet34: {_short(error)}") from None
+        raise InputError(f"{path}: its weights do not fit ResNet34: {short(error)}") from None
     return model.eval(), content
 
 
@@ -409,10 +376,12 @@ def find_site_head(state):
 
 
 def load_weights(model, path):
-    """Start the model from a checkpoint of this toolkit or of LARS, and say which keys it took.
+    """Start the model from a checkpoint of this toolkit or of LARS; a head of another shape, or for other sites, stays
+    random.
 
-    A head of another shape, or for other sites, stays random. Returns the checkpoint's input (dict of engine.Input),
-    empty where it stores none.
+    Returns:
+        (the checkpoint's input, dict of dataset.NetworkInput, empty where it stores none; a line that says which keys
+        were taken).
     """
     state, sites, given = _trained_weights(str(path), Path(path).stat().st_mtime_ns if Path(path).exists() else None)
     own = model.state_dict()
@@ -420,12 +389,10 @@ def load_weights(model, path):
             or (name.startswith("fc_loc.") and sites != model.sites)]
     taken = [name for name in own if name not in left]
     model.load_state_dict({name: state[name] for name in taken}, strict=False)
-    if distributed.is_main():
-        unused = [name for name in state if name not in taken]
-        print(f"{path}: took {_by_part(taken)}"
-              + f"; left random, since the checkpoint has another head: {_by_part(left)}" * bool(left)
-              + f"; not used: {_by_part(unused)}" * bool(unused))
-    return given
+    unused = [name for name in state if name not in taken]
+    return given, (f"{path}: took {_by_part(taken)}"
+                   + f"; left random, since the checkpoint has another head: {_by_part(left)}" * bool(left)
+                   + f"; not used: {_by_part(unused)}" * bool(unused))
 
 
 def _by_part(names):
@@ -437,48 +404,3 @@ def _by_part(names):
 def _trained_weights(path, changed):
     trained, content = load_model(path)
     return trained.state_dict(), trained.sites, content.get("input", {})
-
-
-def run_file(folder, kind, split, run):
-    """The path of a run's file: kind is checkpoint, last, convergence, pred, or figure (of its convergence)."""
-    kind, suffix = {"checkpoint": (kind, ".pth"), "last": (kind, ".pth"), "figure": ("convergence", ".png")}.get(
-        kind, (kind, ".csv"))
-    return Path(folder) / f"{kind}_split{split}_run{run}{suffix}"
-
-
-def set_threads(threads):
-    if threads:
-        torch.set_num_threads(threads)
-
-
-def choose_device(name):
-    """--device -> torch.device. Raises InputError for one that this machine does not have."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"--device {name}: not on this machine: {_short(error)}") from None
-    return device
-
-
-def choose_amp(amp, device):
-    """--amp -> torch.bfloat16, torch.float16 or None (float32). auto: bfloat16 where the hardware gains by it.
-
-    Intel's AVX-512 BF16 without AMX (as in virtual machines that hide AMX) multiplies no faster than float32 and pays
-    for the conversions.
-    """
-    if amp != "auto":
-        return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[amp]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
-    if device.type == "cpu":
-        processor = torch.cpu.get_capabilities()
-        avx512 = processor.get("avx512_bf16") and "Intel" not in processor.get("cpu_name", "")
-        return torch.bfloat16 if processor.get("amx_bf16") or avx512 else None
-    return None
-
-
-def _short(error):
-    return " ".join(str(error).split())[:200] or type(error).__name__

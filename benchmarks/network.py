@@ -16,11 +16,13 @@ import utils
 from common import arguments
 from common.files import progress, write_csv
 from common.manifest import VIEWS, read_manifest
-from dataset import Bodies, read_bodies
+from common.run_files import run_file
+from dataset import Bodies, NetworkInput, read_bodies
 from evaluation.metrics import delong
 from inference import prediction
-from training import engine, runs
+from training import engine, objectives, runs
 from training.batches import batch_indices, epoch_order
+from training.device import autocast, choose_amp, choose_device, set_threads
 
 BODY = (310, 160)  # pixels, the largest; the smallest is 20 less each way
 SQUARE = 310  # LARS's frame, pixels
@@ -32,9 +34,9 @@ NORM = (1.5, 1.0)  # mean and standard deviation, SUV
 
 def start(args):
     """-> (device, amp, a line that says what is measured on)."""
-    utils.set_threads(args.threads)
-    device = utils.choose_device(args.device)
-    amp = utils.choose_amp(args.amp, device)
+    set_threads(args.threads)
+    device = choose_device(args.device)
+    amp = choose_amp(args.amp, device)
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.cpu.get_capabilities()["architecture"]
     return device, amp, f"{device} ({kind}), {precision(amp)}, {torch.get_num_threads()} threads"
 
@@ -131,7 +133,7 @@ class TrainingPath:
         trainer.model.train()
         for x in self.batches:
             trainer.optimizer.zero_grad(set_to_none=True)
-            with utils.autocast(x.device, trainer.amp):
+            with autocast(x.device, trainer.amp):
                 output = trainer.network(x)
             self.task.loss(output.float(), self.order[done:done + len(x)]).mean().backward()
             trainer.optimizer.step()
@@ -139,7 +141,7 @@ class TrainingPath:
 
 
 def build_task(args, table, train, device):
-    return engine.Binary(table, train, device)
+    return objectives.Binary(table, train, device)
 
 
 def frozen(args, device, amp, machine):
@@ -236,8 +238,8 @@ def write_models(folder, frame):
     for split in range(MODELS):
         torch.manual_seed(split)
         state = {"epoch": 1, "state_dict": utils.ResNet34().state_dict(), "auc": np.float64(0.5),
-                 "input": vars(engine.Input(frame, NORM, views=tuple(VIEWS)))}
-        utils.save_checkpoint(utils.run_file(folder, "checkpoint", split, 1), state)
+                 "input": vars(NetworkInput(frame, NORM, views=tuple(VIEWS)))}
+        utils.save_checkpoint(run_file(folder, "checkpoint", split, 1), state)
     write_csv(pd.DataFrame({"split": range(MODELS), "run": 1, "epoch": 1, "metric": "auc", "value": 0.5,
                             "rank": range(1, MODELS + 1)}), folder / "best_run.csv")
 

@@ -5,6 +5,7 @@ import signal
 import sys
 
 from common.files import InputError
+from common.renamed import current_words
 
 EXIT_DONE, EXIT_SOME_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 _NOT_GIVEN = object()
@@ -18,7 +19,10 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=doc, formatter_class=_HelpFormatter, allow_abbrev=False)
 
     def parse_known_args(self, args=None, namespace=None):
-        """As argparse's; with --params or --space, `given` lists the names that were given on the command line."""
+        """As argparse's, but for options under former names; with --params or --space, `given` lists the names that
+        were given on the command line.
+        """
+        args = current_words(sys.argv[1:] if args is None else args)
         names = dict.fromkeys(action.dest for action in self._actions if action.dest != "help")
         if not names.keys() & {"params", "space"}:
             return super().parse_known_args(args, namespace)
@@ -80,7 +84,7 @@ def add_run_arguments(parser, output="results"):
     group.add_argument("--output", default=output, metavar="DIR", help="where the runs' files go")
     group.add_argument("--tensorboard", metavar="DIR", help="write TensorBoard's event files here, too")
     group.add_argument("--resume", action="store_true", help="go on from last_splitS_runR.pth where there is one")
-    group.add_argument("--resume_anyway", action="store_true",
+    group.add_argument("--force_resume", action="store_true",
                        help="the same, also with other arguments, data, device, precision or thread count, though it "
                             "then does not lead to the weights of an undisturbed run")
     group.add_argument("--overwrite", action="store_true", help="train again what --output holds already")
@@ -119,11 +123,9 @@ def add_input_arguments(parser, note=""):
                        help="max-pool each MIP K x K first (a MIP of K times the spacing): 1/K^2 of the work")
     group.add_argument("--crop_bodies", action="store_true",
                        help="cut bodies larger than the frame to its size, about their middle; else they are refused")
-    group.add_argument("--normalize", action=argparse.BooleanOptionalAction, default=True,
-                       help="subtract the mean and divide by the standard deviation of --norm (default: yes)")
-    group.add_argument("--norm", default="auto", choices=("auto", "lars", "thesis"),
-                       help="auto: of the training split's body pixels, SUV clipped to 0..30; lars: 2.13, 3.39; "
-                            "thesis: 0.6089, 1.8575 (SUV)")
+    group.add_argument("--norm", default="auto", choices=("auto", "lars", "thesis", "none"),
+                       help="mean to subtract and standard deviation to divide by, SUV. auto: of the training split's "
+                            "body pixels, SUV clipped to 0..30; lars: 2.13, 3.39; thesis: 0.6089, 1.8575; none: 0, 1")
     return group
 
 
@@ -240,28 +242,29 @@ def add_site_arguments(parser):
     group.add_argument("--site_head", default="grid", choices=("grid", "linear"),
                        help="the site from layer2 and layer3, field by field of a grid over the body, or from layer4's "
                             "mean, as the binary head; with a grid the output of frozen layers is not kept")
-    group.add_argument("--lambda_loc", type=_not_negative_float, default=1.0, metavar="LAMBDA",
+    group.add_argument("--site_lambda", type=_not_negative_float, default=1.0, metavar="LAMBDA",
                        help="weight of the site's loss beside the binary one")
-    group.add_argument("--detach_loc", action="store_true", help="the site head does not move the backbone")
-    group.add_argument("--loc_on", default="positive", choices=("positive", "all"),
+    group.add_argument("--site_detach", action="store_true", help="the site head does not move the backbone")
+    group.add_argument("--site_on", default="positive", choices=("positive", "all"),
                        help="site loss on positive scans only (51 is neither trained nor scored), or on all, with 51, "
                             "no lesion, as a class")
-    group.add_argument("--loc_balance", action="store_true", help="weigh the sites by their rarity in the training "
+    group.add_argument("--site_balance", action="store_true", help="weigh the sites by their rarity in the training "
                        "split")
-    group.add_argument("--loc_smoothing", type=_fraction, default=0.0, metavar="S", help="label smoothing of the sites")
-    group.add_argument("--sites_multi", action="store_true", help="several sites a scan: target_loc holds codes "
+    group.add_argument("--site_smoothing", type=_fraction, default=0.0, metavar="S",
+                       help="label smoothing of the sites")
+    group.add_argument("--site_multi", action="store_true", help="several sites a scan: target_loc holds codes "
                        "separated by semicolons, the site head gives a probability for each (sigmoid)")
     group.add_argument("--select", default="auc", choices=("auc", "loc", "sum"), help="early stopping and the kept "
-                       "checkpoint follow the validation AUC, the balanced site accuracy (with --sites_multi the mean "
+                       "checkpoint follow the validation AUC, the balanced site accuracy (with --site_multi the mean "
                        "average precision), or their sum")
     add_code_arguments(group)
     return group
 
 
 def add_code_arguments(group):
-    group.add_argument("--loc_map", metavar="FILE.json", help='names of the codes in target_loc, {"1": "cervical", '
+    group.add_argument("--site_map", metavar="FILE.json", help='names of the codes in target_loc, {"1": "cervical", '
                        '...}; 51 is no lesion (default: the 14 codes in README.md)')
-    group.add_argument("--loc_strict", action="store_true",
+    group.add_argument("--site_strict", action="store_true",
                        help="refuse positive scans with code 51 and negative ones with another, instead of naming them")
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from common.files import InputError, read_csv
 
 SETS = ("train", "val", "test")
+SYNTHETIC = "The cohort is SYNTHETIC: these numbers say nothing about patients."
 VIEWS = ("cor", "sag")  # coronal and sagittal; rotating projections are rot030, ...: their angle in degrees
 
 
@@ -127,3 +128,13 @@ def check_patients(table, split_columns):
             sets = " and ".join(sorted(set(known.loc[known[patient] == name, column])))
             raise InputError(f"{patient} {name} is in {sets} of {column}; a patient's scans belong into one set: run "
                              "make_splits.py --overwrite")
+
+
+def is_synthetic(rows):
+    """Rows of a manifest or of predictions -> (n,) bool Series: drawn by phantom.py, or marked as such."""
+    marked = rows["scan_id"].map(lambda _: False)
+    if "synthetic" in rows:
+        marked |= rows["synthetic"].fillna("").astype(str).str.strip().str.lower().isin(("1", "1.0", "true", "yes"))
+    if "series_description" in rows:
+        marked |= rows["series_description"].fillna("").str.contains("SYNTHETIC")
+    return marked

@@ -9,6 +9,7 @@ from argparse import Namespace
 
 from common import arguments
 from common.files import InputError, read_csv, read_json_object
+from common.renamed import RENAMED
 
 MODES = ("transfer_learning", "finetune", "full_retrain")
 _SWITCHES = {"batch_size": [16, 32, 64, 128], "optimizer": ["sgd", "adam"], "lr_schedule": ["step", "plateau"],
@@ -21,7 +22,7 @@ FINETUNING = {"lr": {"low": 1e-5, "high": 1e-3, "log": True}, "wd": {"low": 1e-6
 ONLY_WITH = {"hidden": ("cls_arch", "complex"), "dropout": ("cls_arch", "complex"), "momentum": ("optimizer", "sgd"),
              "lr_anneal": ("lr_schedule", "step")}  # a parameter that has no effect elsewhere is not drawn there
 # of the network's and training's arguments, what is the same for every trial and set at the command line, if at all
-INPUT = ("image_size", "margin", "pool", "crop_bodies", "normalize", "norm")
+INPUT = ("image_size", "margin", "pool", "crop_bodies", "norm")
 _LENGTH = ("nepochs", "early_stopping", "patience")
 _START = ("weights", "checkpoint", "seed", "cached_placements")
 _NOT_DRAWN = (*INPUT, *_LENGTH, *_START, "transfer_learning", "finetune", "eval_train")
@@ -209,7 +210,7 @@ def listed(values):
 
 def read_values(path, split):
     """The row of one split in best_params_summary.csv -> {name: value}; empty fields are left out. Or InputError."""
-    table = read_csv(path, ("split",))
+    table = read_csv(path, ("split",)).rename(columns=RENAMED)
     known = _actions()
     unknown = [name for name in table if name not in (*known, "mode", "split", "number", "value")]
     if unknown:

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 
 from common.files import InputError, progress, read_csv
+from common.manifest import is_synthetic
+from common.text import some
 
 PRED_FILE = re.compile(r"pred_split(\d+)_run(\d+)\.csv")
 COLUMNS = ("scan_id", "target", "probs", "set", "view", "filename", "patient_id", "synthetic", "series_description")
 SITE_COLUMN = re.compile(r"L\d+|true_loc")  # of predict_loca.py, see site_ensemble.py
 ENSEMBLES = {"avg": "LARS-avg", "max": "LARS-max"}
 OVER_VIEWS = {"avg": "mean", "max": "max"}
-SYNTHETIC = "The cohort is SYNTHETIC: these numbers say nothing about patients."
 MOST_VALUES = 8  # of a numeric column of --by; with more of them it is cut at its tertiles
 
 
@@ -188,16 +189,6 @@ def refuse_conflicts(rows, column):
                          "again")
 
 
-def is_synthetic(rows):
-    """Rows of a manifest or of predictions -> (n,) bool Series: drawn by phantom.py, or marked as such."""
-    marked = rows["scan_id"].map(lambda _: False)
-    if "synthetic" in rows:
-        marked |= rows["synthetic"].fillna("").astype(str).str.strip().str.lower().isin(("1", "1.0", "true", "yes"))
-    if "series_description" in rows:
-        marked |= rows["series_description"].fillna("").str.contains("SYNTHETIC")
-    return marked
-
-
 def patients(scans):
     """(n,) ids of what the statistics take as independent, or None: every scan."""
     return scans["patient_id"].to_numpy() if "patient_id" in scans else None
@@ -279,8 +270,3 @@ def subgroups(models, scans, column):
         names = set().union(*(model["rows"]["scan_id"] for model in mine))
         groups[value] = mine, scans[scans.index.isin(names)]
     return groups
-
-
-def some(names, count=5):
-    names = [str(name) for name in names]
-    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

@@ -146,7 +146,7 @@ def sites_part(metrics, figures):
     if not result["ensemble"]:
         return section("Lesion sites") + "<p>Predicted, not measured: no scan has a known site.</p>\n"
     whole, several = result["ensemble"], result["multi"]
-    scans = "all scans with a known site, no lesion among them" if result["loc_on"] == "all" else \
+    scans = "all scans with a known site, no lesion among them" if result["site_on"] == "all" else \
         "the positive scans with a known site; the site head says nothing of the others"
     text = (f"<p>{whole['n']} scans: {scans}. A scan's probabilities are the mean over its views, then over the "
             "models; " + ("every site of 0.5 or more is called" if several else "the site with the highest is called")

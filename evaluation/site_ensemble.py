@@ -1,7 +1,7 @@
 """Site columns of predict_loca.py's files -> a probability for each site and scan, and how good they are. No torch.
 
 A scan's probabilities are the mean over its views, then over the models that have the scan. Measured are the scans
-with a known site that the models decide between (dataset_loca.scored_classes): with --loc_on positive, the positive
+with a known site that the models decide between (sites.scored_classes): with --site_on positive, the positive
 ones.
 """
 import json
@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from common.files import InputError
-from dataset_loca import NO_LESION, SITES, scored_classes, truth_matrix
+from common.renamed import current_names
+from common.sites import NO_LESION, SITES, scored_classes, truth_matrix
 from evaluation import ensemble, site_metrics
 
 
@@ -51,16 +52,16 @@ def site_columns(model):
 
 
 def read_settings(folder, model, warnings):
-    """sites.json: {"sites": {code: name}, "loc_on", "sites_multi"}; without it the 14 codes, if there are as many."""
+    """sites.json: {"sites": {code: name}, "site_on", "site_multi"}; without it the 14 codes, if there are as many."""
     path, count = folder / "sites.json", len(site_columns(model))
     if not path.exists() and count == len(SITES):
         warnings.append(f"{path} is missing: L0..L{count - 1} are taken for the {count} codes of README.md, with "
                         f"{NO_LESION}, no lesion")
-        return {"sites": {str(code): name for code, name in SITES.items()}, "loc_on": "all", "sites_multi": False}
+        return {"sites": {str(code): name for code, name in SITES.items()}, "site_on": "all", "site_multi": False}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = current_names(json.loads(path.read_text(encoding="utf-8")))
         return {"sites": {str(int(code)): str(name) for code, name in found["sites"].items()},
-                "loc_on": found["loc_on"], "sites_multi": bool(found["sites_multi"])}
+                "site_on": found["site_on"], "site_multi": bool(found["site_multi"])}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a sites.json of predict_loca.py ({error}); copy it from where it wrote the "
                          "predictions, or predict again") from None
@@ -106,7 +107,7 @@ def measure(sites, scans, resamples, seed, warnings):
     truth = truth_matrix(sites["true_loc"], len(sites["names"]))[:, classes]
     known = scans.index[truth.any(axis=1)]
     names = [sites["names"][k] for k in classes]
-    result = {"names": names, "loc_on": settings["loc_on"], "multi": settings["sites_multi"]}
+    result = {"names": names, "site_on": settings["site_on"], "multi": settings["site_multi"]}
     if not len(known.intersection(sites["mean"].index)):
         warnings.append("no scan has a known site: the sites are predicted, not measured")
         return result | {"ensemble": None, "models": []}
@@ -117,7 +118,7 @@ def measure(sites, scans, resamples, seed, warnings):
             return {"n": 0}
         rows = scans.index.get_indexer(mine)
         return site_metrics.evaluate(truth[rows], scores.loc[mine].to_numpy()[:, classes], names,
-                                     settings["sites_multi"], ensemble.patients(scans.loc[mine]), resamples, seed)
+                                     settings["site_multi"], ensemble.patients(scans.loc[mine]), resamples, seed)
 
     result["ensemble"] = evaluate(sites["mean"])
     result["models"] = [{key: model[key] for key in ("file", "split", "run", "rank")} | evaluate(
@@ -131,7 +132,7 @@ def measure(sites, scans, resamples, seed, warnings):
 def scan_table(sites, scans):
     """ensemble_sites.csv: scan_id, target, true and called site, the mean probabilities, how many models."""
     mean, names = sites["mean"], sites["names"]
-    called = site_metrics.called(mean.to_numpy(), sites["settings"]["sites_multi"])
+    called = site_metrics.called(mean.to_numpy(), sites["settings"]["site_multi"])
     true = sites["true_loc"][mean.index]
     models = sum(table.loc[mean.index, "L0"].notna().astype(int) for table in sites["each"].values())
     about = pd.DataFrame({"target": scans.loc[mean.index, "target"].astype("Int64"), "true_loc": true,

@@ -5,7 +5,7 @@ the predicted site, of equal ones the first; weights is (b, n), how often each s
 """
 import numpy as np
 
-from dataset_loca import truth_matrix
+from common.sites import truth_matrix
 from evaluation import bootstrap
 from evaluation.metrics import THRESHOLD, auc_estimate, bootstrap_estimate, proportion_estimate
 

@@ -15,6 +15,8 @@ from torch import nn
 
 import utils
 from dataset import body_box
+from inference.folding import for_prediction
+from training.device import autocast
 
 FIRST_LAYER = 4  # the place of layer1 in ResNet34.features
 FIRST_STRIDE = 4  # pixels of the frame from one cell of layer1 to the next; twice as many with each layer
@@ -48,7 +50,7 @@ def heat_maps(network, feed, index, method, layer, classes, batch_size, amp):
         wanted = torch.as_tensor(classes[start:start + batch_size], device=x.device)
 
         def score(x, wanted=wanted):
-            with utils.autocast(x.device, amp):
+            with autocast(x.device, amp):
                 return scores(network(x).float(), wanted)
 
         found = METHODS[method](score, network.features[FIRST_LAYER + LAYERS.index(layer)]).attribute(x)
@@ -66,7 +68,7 @@ def random_network(network, seed):
     """A network of the same shape before any training, in evaluation mode, on the same device; `seed`: ints."""
     torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))  # as runs.train_run does
     head = {} if isinstance(network.fc, nn.Linear) else {"cls_arch": "complex", "hidden": network.fc[0].out_features}
-    fresh = utils.for_prediction(utils.ResNet34(**head, sites=network.sites, site_head=network.site_head).eval())
+    fresh = for_prediction(utils.ResNet34(**head, sites=network.sites, site_head=network.site_head).eval())
     return fresh.to(next(network.parameters()).device, memory_format=torch.channels_last)
 
 
@@ -95,7 +97,7 @@ class Placement:
 
     @classmethod
     def of(cls, image, name, given):
-        """Of a whole MIP (rows, columns), for the network input `given` (engine.Input)."""
+        """Of a whole MIP (rows, columns), for the network input `given` (NetworkInput)."""
         box, offset = body_box(image, name), []
         for part, side in zip(box, given.frame, strict=True):
             size = -(-(part.stop - part.start) // given.pool)

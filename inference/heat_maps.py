@@ -9,13 +9,12 @@ import pandas as pd
 
 from common import arguments
 from common.files import InputError, progress, replace_file, write_csv, write_json
-from common.manifest import patient_column, read_manifest, views_of
+from common.manifest import SYNTHETIC, is_synthetic, patient_column, read_manifest, views_of
+from common.sites import scored_classes
 from dataset import read_image
-from evaluation.ensemble import SYNTHETIC, is_synthetic
 from inference import gradcam, overlays, pointing_game
 from inference.prediction import open_models, say_missing
-from training.engine import probabilities
-from training.objectives import scored_classes, site_probabilities
+from training.objectives import probabilities, site_probabilities
 
 BINARY = -1  # the class that stands for Deauville 4-5
 LABELS = {0: "DS 1–3", 1: "DS 4–5"}
@@ -273,10 +272,10 @@ class Explanation:
 # ---------------------------------------------------------------- small parts
 
 def site_settings(model):
-    """sites (code -> name, or None), loc_on, sites_multi of a model's checkpoint; all classes where it does not say."""
+    """sites (code -> name, or None), site_on, site_multi of a model's checkpoint; all classes where it does not say."""
     stored = model.content.get("model", {})
-    return {"sites": model.network.sites, "loc_on": stored.get("loc_on", "all"),
-            "sites_multi": stored.get("sites_multi", False)}
+    return {"sites": model.network.sites, "site_on": stored.get("site_on", "all"),
+            "site_multi": stored.get("site_multi", False)}
 
 
 def chosen_class(target, settings, path):

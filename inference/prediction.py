@@ -10,11 +10,13 @@ import torch
 import utils
 from common import arguments
 from common.files import InputError, write_csv
-from common.manifest import VIEWS, report_views
-from dataset import NORMS, fit_bodies, read_bodies
-from evaluation.ensemble import is_synthetic
-from training import engine
+from common.manifest import VIEWS, is_synthetic, report_views
+from common.run_files import run_file
+from dataset import NORMS, NetworkInput, fit_bodies, read_bodies
+from inference.folding import for_prediction
+from training import engine, objectives
 from training.batches import Images
+from training.device import choose_amp, choose_device, set_threads
 
 
 @dataclass
@@ -57,9 +59,9 @@ def open_models(args, read_table):
     Returns:
         (iterator of Model, [a line for each model that there is not]).
     """
-    utils.set_threads(args.threads)
-    device = utils.choose_device(args.device)
-    amp = utils.choose_amp(args.amp, device)
+    set_threads(args.threads)
+    device = choose_device(args.device)
+    amp = choose_amp(args.amp, device)
     runs, missing = find_runs(args)
     table = asked_rows(args, read_table, list(dict.fromkeys(best["split"] for best in runs)))
     print(report_views(table) or f"{table['scan_id'].nunique()} scans, {len(table)} images")
@@ -69,7 +71,7 @@ def open_models(args, read_table):
 def _models(args, runs, table, device, amp):
     said, bodies = {""}, {}  # bodies: one reading per pooling factor, however many models
     for best in runs:
-        split, path = best["split"], utils.run_file(args.chptfolder, "checkpoint", best["split"], best["run"])
+        split, path = best["split"], run_file(args.chptfolder, "checkpoint", best["split"], best["run"])
         network, content = utils.load_model(path)
         check_best(path, content, best, args.chptfolder)
         given = stored_input(args, path, content, table)
@@ -86,7 +88,7 @@ def _models(args, runs, table, device, amp):
             wanted &= table[f"split{split}"].isin(args.set)
         index = np.flatnonzero(wanted)
         fitting = fit_bodies(bodies[given.pool], given.frame, args.crop_bodies or given.crop_bodies, index)
-        network = utils.for_prediction(network).to(device, memory_format=torch.channels_last)
+        network = for_prediction(network).to(device, memory_format=torch.channels_last)
         yield Model(split, best["run"], path, content, network, Images(fitting, given), index,
                     table.iloc[index].reset_index(drop=True), amp)
 
@@ -108,11 +110,11 @@ def predict_all(args, read_table, more_columns=None):
         outputs, features = model.outputs(args.batch_size)
         rows = model.rows.drop(columns=["row"])
         rows["set"] = "all" if "all" in args.set else rows[f"split{model.split}"]
-        rows["probs"] = engine.probabilities(outputs[:, :2])
+        rows["probs"] = objectives.probabilities(outputs[:, :2])
         parts = [rows, more_columns(outputs, model.network, model.content, rows)] if more_columns else [rows]
         if not args.no_features:
             parts.append(pd.DataFrame(features, columns=[f"F{i + 1}" for i in range(features.shape[1])]))
-        path = utils.run_file(args.output, "pred", model.split, model.run)
+        path = run_file(args.output, "pred", model.split, model.run)
         write_csv(pd.concat(parts, axis=1), path)
         print(f"split {model.split} run {model.run}: {len(rows)} views -> {path}")
     return say_missing(missing)
@@ -147,7 +149,7 @@ def find_runs(args):
     folder, splits = args.chptfolder, range(args.splits[0], args.splits[1] + 1)
     if args.run:
         asked = [(split, run) for split in splits for run in args.run]
-        found = [pair for pair in asked if utils.run_file(folder, "checkpoint", *pair).exists()]
+        found = [pair for pair in asked if run_file(folder, "checkpoint", *pair).exists()]
         if not found:
             raise InputError(f"{folder}: holds no checkpoint of splits {splits[0]} to {splits[-1]} and runs "
                              f"{', '.join(map(str, args.run))}; mend --chptfolder, --splits or --run")
@@ -192,16 +194,16 @@ def stored_input(args, path, content, table):
         size = arguments.image_size(args.image_size)
         if size == "auto":
             raise InputError(f"{path}: --image_size auto needs a training split; give that of training (LARS: 310)")
-        return engine.Input(size, NORMS[args.norm])
+        return NetworkInput(size, NORMS[args.norm])
     if args.norm or args.image_size:
         raise InputError(f"{path}: stores its own frame and normalization; leave out --norm and --image_size")
-    given = engine.Input(**content["input"])
+    given = NetworkInput(**content["input"])
     if spacing and given.spacing_mm and abs(spacing - given.spacing_mm) > 1e-3:
         raise InputError(f"{path}: trained on pixels of {given.spacing_mm} mm, but {args.data} has {spacing} mm; run "
                          f"prepro_script.py with --spacing {given.spacing_mm}")
     if given.spacing_mm and not spacing:
         print(f"warning: {args.data} has no spacing_mm; taken to be the checkpoint's {given.spacing_mm} mm")
-    return engine.Input(tuple(given.frame), tuple(given.norm), given.pool, given.spacing_mm, given.crop_bodies,
+    return NetworkInput(tuple(given.frame), tuple(given.norm), given.pool, given.spacing_mm, given.crop_bodies,
                         tuple(given.views))
 
 

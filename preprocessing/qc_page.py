@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from common.files import InputError, progress, read_csv, replace_file
+from common.text import ranges
 
 SUV_WHITE, SUV_BLACK = 0.0, 7.0  # inverted grey, as PET is read
 LEVELS = 64  # of grey: fewer bytes than 256, and no band to be seen
@@ -155,14 +156,6 @@ def refused_list(rows):
     return (f"<h2 id='refused'>Refused: {len(rows)}</h2>\n<p>These studies and files give no SUV that can be trusted, "
             "so no image. Their folders and values are in errors.csv, at the lines given here.</p>\n"
             f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n")
-
-
-def ranges(numbers):
-    """[2, 3, 4, 7] -> "2-4, 7"."""
-    known = set(numbers)
-    starts = [n for n in numbers if n - 1 not in known]
-    ends = [n for n in numbers if n + 1 not in known]
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
 
 
 def _without_paths(row):

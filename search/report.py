@@ -17,8 +17,8 @@ from optuna.trial import TrialState
 from plotly.offline import get_plotlyjs
 
 from common.files import progress, replace_file, write_csv
+from common.text import ranges
 from evaluation.report import head, section, table
-from preprocessing.qc_page import ranges
 
 VALUE = "Validation AUC"
 COLUMNS = ("number", "value", "datetime_start", "datetime_complete", "duration")

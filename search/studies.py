@@ -8,6 +8,8 @@ import optuna
 import sqlalchemy
 
 from common.files import InputError
+from common.renamed import current_names
+from common.text import first_line
 from search import report
 from training import recorder
 from training.batches import step_seed
@@ -48,10 +50,6 @@ def open_storage(args):
                 raise InputError(f"--storage {shown(args)}: {first_line(error)}; is the server running, and may this "
                                  "user write there?") from None
             time.sleep(random.random())
-
-
-def first_line(error):
-    return str(error).strip().split("\n")[0][:200]
 
 
 def again(study, trial, retries=RETRIES):
@@ -122,6 +120,7 @@ def agree(study, settings, where):
     if "settings" not in study.user_attrs:
         study.set_user_attr("settings", settings)
     found = study.user_attrs["settings"]
+    found = found | {"arguments": current_names(found["arguments"])}
     differing = [name for name in ("space", "data", "checkpoint") if found[name] != settings[name]]
     differing += [f"--{name} ({value}, now {settings['arguments'].get(name)})"
                   for name, value in found["arguments"].items() if settings["arguments"].get(name) != value]

@@ -22,11 +22,14 @@ import utils
 from common import arguments, params
 from common.files import InputError, write_csv
 from common.manifest import read_manifest
+from common.run_files import run_file
+from common.text import first_line
 from dataset import check_augmentation
 from inference import prediction
 from search import report, studies
-from training import engine, recorder, runs
+from training import engine, objectives, recorder, runs
 from training.batches import FeatureCache, NoRoom, step_seed
+from training.device import choose_amp, choose_device, set_threads
 
 RUN = 1  # trials have the seeds of train.py --run 1, so that --params with the same --nepochs gives the trial's bits
 POLL_SECONDS = 2
@@ -47,7 +50,7 @@ def from_checkpoint(args, split, best):
     Args:
         best (dict): the split's row of best_run.csv.
     """
-    path = utils.run_file(args.chptfolder, "checkpoint", split, best["run"])
+    path = run_file(args.chptfolder, "checkpoint", split, best["run"])
     model, content = utils.load_model(path)
     prediction.check_best(path, content, best, args.chptfolder)
     values = {"checkpoint": str(path), "cls_arch": "simple"}
@@ -76,9 +79,9 @@ def search(args, default_space, starts, label=""):
     starts = {split: params.with_values(own, fixed) for split, own in starts.items()}
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    utils.set_threads(args.threads)
-    device = utils.choose_device(args.device)
-    amp = utils.choose_amp(args.amp, device)
+    set_threads(args.threads)
+    device = choose_device(args.device)
+    amp = choose_amp(args.amp, device)
     cohort = runs.Cohort(args, lambda args, splits: read_manifest(args.data, splits), list(starts), device, amp)
     storage, files = studies.open_storage(args), Files(args, label)
     try:
@@ -90,7 +93,7 @@ def search(args, default_space, starts, label=""):
             worker.print_times()
         files.write_report(storage)
     except optuna.exceptions.StorageInternalError as error:
-        raise InputError(f"--storage {studies.shown(args)}: {studies.first_line(error.__cause__ or error)}") from None
+        raise InputError(f"--storage {studies.shown(args)}: {first_line(error.__cause__ or error)}") from None
     return print_summary(worker, files)
 
 
@@ -156,7 +159,7 @@ class Bench:
         torch.set_rng_state(self.random_state)
         features = self.features if args.transfer_learning else copy.deepcopy(self.features)
         model = utils.ResNet34(**utils.head_settings(args), features=features.requires_grad_(True))
-        trainer, feed, task = runs.prepare(args, self.data, self.amp, model, engine.build_binary, self.cache)
+        trainer, feed, task = runs.prepare(args, self.data, self.amp, model, objectives.build_binary, self.cache)
         position = engine.Position()
         reporter.begin()
         engine.fit(trainer, feed, task, self.data.sets, args, (args.seed, self.split, RUN), reporter, position)
@@ -325,7 +328,7 @@ class Worker:
             reason = reason_to_prune(error)
             broken = not isinstance(error, engine.NotFinite)
             if not reason:
-                trial.set_user_attr("reason", f"{type(error).__name__}: {studies.first_line(error)}")
+                trial.set_user_attr("reason", f"{type(error).__name__}: {first_line(error)}")
                 if isinstance(error, InputError):
                     raise InputError(f"split {bench.split} trial {trial.number} ({params.listed(values)}): "
                                      f"{error}") from None
@@ -369,9 +372,9 @@ class Worker:
 def reason_to_prune(error):
     """Why a trial ends, where its parameters alone are to blame; None: the search ends, too."""
     if isinstance(error, engine.NotFinite):
-        return studies.first_line(error)
+        return first_line(error)
     if isinstance(error, MemoryError | NoRoom) or (isinstance(error, RuntimeError) and NO_MEMORY.search(str(error))):
-        return f"out of memory: {studies.first_line(error)}"
+        return f"out of memory: {first_line(error)}"
     return None
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from common.files import InputError
-from dataset_loca import NO_LESION
+from common.sites import NO_LESION
 
-# Code (its name: dataset_loca.SITES) -> places: mm in the standard body, (to the left, to the back, below the vertex).
+# Code (its name: common.sites.SITES) -> places: mm in the standard body, (to the left, to the back, below the vertex).
 SITES = {
     1: ((40, 8, 232), (-40, 8, 232)),
     2: ((66, -8, 296), (-66, -8, 296)),

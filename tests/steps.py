@@ -14,7 +14,8 @@ import dataset
 import utils
 from common.arguments import Parser, add_model_arguments, add_training_arguments
 from common.manifest import read_manifest
-from training import distributed, engine
+from dataset import NetworkInput
+from training import distributed, engine, objectives
 from training.batches import Images, epoch_order
 
 
@@ -33,8 +34,8 @@ def main(cohort, out, dtype, steps):
     distributed.synchronize_batch_norm(model, device)
     optimizer = utils.build_optimizer(args, model.parameters())
     trainer = engine.Trainer(model, distributed.wrap(model, device), optimizer, utils.Schedule(args, optimizer, 1),
-                             None, engine.Input((32, 32), (1.5, 1.0)), None, torch.amp.GradScaler("cpu", enabled=False))
-    task = engine.Binary(table, np.arange(len(table)), device, balance=True)
+                             None, NetworkInput((32, 32), (1.5, 1.0)), None, torch.amp.GradScaler("cpu", enabled=False))
+    task = objectives.Binary(table, np.arange(len(table)), device, balance=True)
     feed, done, gradients = Images(bodies, trainer.given, 45), 0, {}
 
     def after_batch(batches, outputs):

@@ -9,9 +9,9 @@ from conftest import error_line, run
 import benchmark
 from benchmarks import network
 from common.manifest import read_manifest
-from dataset import read_bodies
+from dataset import NetworkInput, read_bodies
 from preprocessing.suv import suv_volume
-from training import engine
+from training import engine, objectives
 from training.batches import Images
 from utils import ResNet34
 
@@ -70,6 +70,6 @@ def test_the_plain_loop_computes_what_prediction_computes(cohort):
     model.features.load_state_dict(dict(zip(model.features.state_dict(), list(loop.model.state_dict().values())[:-2],
                                             strict=True)))
     model.fc.load_state_dict(loop.model.fc.state_dict())
-    given = engine.Input((310, 310), network.NORM)
+    given = NetworkInput((310, 310), network.NORM)
     outputs, _ = engine.evaluate(model, Images(read_bodies(table, cohort), given), np.arange(6), 4, None)
-    np.testing.assert_allclose(sorted(loop.evaluate()), sorted(engine.probabilities(outputs)), atol=1e-5)
+    np.testing.assert_allclose(sorted(loop.evaluate()), sorted(objectives.probabilities(outputs)), atol=1e-5)

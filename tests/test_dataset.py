@@ -10,8 +10,8 @@ import dataset
 from common import manifest
 from common.files import InputError
 from common.manifest import read_manifest
-from dataset import Bodies, crop_body, eval_batch, read_bodies, read_image
-from training import batches, engine
+from dataset import Bodies, NetworkInput, crop_body, eval_batch, read_bodies, read_image
+from training import batches
 
 NORM = (2.0, 4.0)
 ZERO = (0 - 2.0) / 4.0  # what SUV 0 is after NORM
@@ -220,7 +220,7 @@ def denormalized(x):
 
 
 def train_batch(bodies, index, frame, norm, augm, seed):
-    images = batches.Images(bodies, engine.Input(frame, norm), augm)
+    images = batches.Images(bodies, NetworkInput(frame, norm), augm)
     images.begin(index, seed)
     return images.batch(np.arange(len(index)))
 
@@ -250,7 +250,7 @@ def test_training_moves_the_body_anywhere_in_the_frame():
 
 @pytest.mark.parametrize("augm", [0, 1, 2, 3, 12, 4, 5, 14, 34, 45])
 def test_augmentation_depends_on_seed_and_position_alone(augm):
-    images = batches.Images(bodies_of((20, 10), (24, 13), (8, 8)), engine.Input((32, 32), NORM), augm)
+    images = batches.Images(bodies_of((20, 10), (24, 13), (8, 8)), NetworkInput((32, 32), NORM), augm)
     order, parts = np.array([2, 0, 1, 1, 0, 2, 1]), (np.arange(3), np.arange(3, 7))
     images.begin(order, (3, 1))
     whole = [images.batch(positions) for positions in parts]

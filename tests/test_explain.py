@@ -18,12 +18,11 @@ import train_loca
 import utils
 from common.files import InputError
 from common.manifest import read_manifest
-from dataset import Bodies, _pool, crop_body, fit_bodies
+from dataset import Bodies, NetworkInput, _pool, crop_body, fit_bodies
 from evaluation import metrics
 from inference import gradcam, pointing_game
 from preprocessing import geometry
 from training.batches import Images
-from training.engine import Input
 
 SMALL = ("--weights", "none", "--image_size", "auto", "--pool", 2, "--batch_size", 12, "--lr", 0.01, "--threads", 1,
          "--device", "cpu", "--amp", "off", "--nepochs", 1, "--augm", 4)
@@ -91,7 +90,7 @@ class Marker(torch.nn.Module):
 @pytest.mark.parametrize(("frame", "pool"), [((64, 64), 1), ((96, 48), 1), ((64, 64), 2), ((32, 32), 1), ((32, 32), 3)])
 def test_the_map_marks_the_pixel_that_the_layer_marks(frame, pool):
     """For every pixel of a body of 55 x 35 in a MIP of 61 x 47: what lights up in the frame, lights up in the map."""
-    shape, given, found = (61, 47), Input(frame, (0.0, 1.0), pool, crop_bodies=True), []
+    shape, given, found = (61, 47), NetworkInput(frame, (0.0, 1.0), pool, crop_bodies=True), []
     for row, column in np.ndindex(55, 35):
         image = np.zeros(shape, "float32")
         image[4:59, 7:42] = 1
@@ -113,7 +112,7 @@ def test_the_map_marks_the_pixel_that_the_layer_marks(frame, pool):
 
 
 def test_what_the_network_did_not_see_has_no_heat():
-    image, given = np.ones((61, 47), "float32"), Input((32, 32), (0.0, 1.0), crop_bodies=True)
+    image, given = np.ones((61, 47), "float32"), NetworkInput((32, 32), (0.0, 1.0), crop_bodies=True)
     heat = gradcam.Placement.of(image, "a", given).to_mip(np.ones((2, 2), "float32"), 16)
     rows, columns = (np.flatnonzero(heat.any(axis)) for axis in (1, 0))
     assert (rows[0], rows[-1], columns[0], columns[-1]) == (14, 45, 7, 38)  # 32 x 32 pixels about the middle

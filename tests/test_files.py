@@ -30,7 +30,7 @@ def test_a_killed_write_leaves_the_old_file(tmp_path):
             "with replace_file(sys.argv[1], 'wb') as f:\n"
             " f.write(b'x' * 100000); f.flush(); print('half', flush=True)\n time.sleep(60)")
     process = subprocess.Popen([sys.executable, "-c", code, path], cwd=ROOT, stdout=subprocess.PIPE)
-    process.stdout.readline()
+    assert process.stdout.readline() == b"half\n"
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert path.read_bytes() == b"old"
@@ -87,7 +87,7 @@ def test_interrupt_is_exit_code_130(tmp_path):
             "run_script(lambda: Parser('doc'), main)")
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                text=True)
-    process.stdout.readline()
+    assert process.stdout.readline() == "in main\n"
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)

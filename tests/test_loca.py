@@ -9,13 +9,13 @@ import torch
 from conftest import call, error_line, run, write_cohort
 from test_train import same_run, signal_at
 
-import dataset_loca
 import find_best_model
 import train
 import train_loca
 import utils
 from common.files import InputError
-from dataset_loca import read_loca_manifest, read_sites
+from common.sites import read_sites, truth_matrix
+from dataset_loca import read_loca_manifest
 from evaluation import site_metrics
 from training import objectives
 
@@ -76,7 +76,7 @@ def test_codes_become_class_indices(tmp_path):
     ([6, 6, 51, 3], "row 5 (scan b): target_loc = '3' is not a code of a site (1, 2, 5,"),
     ([6, "six", 51, 51], "row 3 (scan a): target_loc = 'six' is not a code"),
     ([6, 7, 51, 51], "row 3 (scan a): target_loc = '7' differs between the rows of this scan"),
-    (["6;7", "6;7", 51, 51], "row 2 (scan a): target_loc = '6;7' holds several sites; give --sites_multi"),
+    (["6;7", "6;7", 51, 51], "row 2 (scan a): target_loc = '6;7' holds several sites; give --site_multi"),
 ])
 def test_bad_codes_are_refused_by_row(tmp_path, codes, said):
     with pytest.raises(InputError) as error:
@@ -90,7 +90,7 @@ def test_contradictions_are_named_by_row_and_refused_when_strict(tmp_path):
     assert table["true_loc"].tolist() == [""] * 4
     assert "2 rows of 1 scans are positive (target 1) with target_loc 51, no lesion: rows 2, 3;" in warnings[0]
     assert "2 rows of 1 scans are negative (target 0) with the code of a lesion's site: rows 4, 5;" in warnings[1]
-    with pytest.raises(InputError, match="rows 2, 3; 2 rows of .* rows 4, 5; mend them, or leave out --loc_strict"):
+    with pytest.raises(InputError, match="rows 2, 3; 2 rows of .* rows 4, 5; mend them, or leave out --site_strict"):
         read_loca_manifest(path, (), read_sites(), strict=True)
 
 
@@ -98,7 +98,7 @@ def test_several_sites_a_scan(tmp_path):
     path = manifest(tmp_path, target_loc=["20;6", "6; 20", 51, 51])
     table, _ = read_loca_manifest(path, (), read_sites(), multi=True)
     assert table["true_loc"].tolist() == ["3;9", "3;9", "13", "13"]
-    truth = dataset_loca.truth_matrix(table["true_loc"], 14)
+    truth = truth_matrix(table["true_loc"], 14)
     assert [np.flatnonzero(row).tolist() for row in truth] == [[3, 9], [3, 9], [13], [13]]
     with pytest.raises(InputError, match="holds 51, no lesion, beside a site"):
         read_loca_manifest(manifest(tmp_path, target_loc=["20;51", "20;51", 51, 51]), (), read_sites(), multi=True)
@@ -122,9 +122,9 @@ def test_another_map(tmp_path):
 
 def task(true_loc, target, train=None, sites=4, **options):
     """A task of `sites` classes, the last one no lesion; codes 48, 49, ... 51."""
-    args = SimpleNamespace(**{"lambda_loc": 1.0, "loc_balance": False, "loc_smoothing": 0.0, "select": "auc",
-                              "balance": False, "label_smoothing": 0.0, "site_head": "grid", "detach_loc": False,
-                              "loc_on": "positive", "sites_multi": False} | options)
+    args = SimpleNamespace(**{"site_lambda": 1.0, "site_balance": False, "site_smoothing": 0.0, "select": "auc",
+                              "balance": False, "label_smoothing": 0.0, "site_head": "grid", "site_detach": False,
+                              "site_on": "positive", "site_multi": False} | options)
     settings = objectives.site_settings(args, {52 - sites + k: f"site {k}" for k in range(sites)})
     table = pd.DataFrame({"scan_id": [f"s{i}" for i in range(len(target))], "target": target, "true_loc": true_loc})
     return objectives.Sites(table, np.arange(len(target)) if train is None else train, torch.device("cpu"), args,
@@ -153,7 +153,7 @@ def cross_entropy(logits, weights, smoothing=0.0):
 def test_loss_on_positive_scans_leaves_51_out_and_averages_over_them():
     one, two = cross_entropy(np.array([1.0, 0, -1]), np.ones(3)), cross_entropy(np.array([0, 0.5, 2.0]), np.ones(3))
     expected = binary_part() + 0.7 * np.array([one, two, 0]) / (2 / 3)  # 2 of 3 images have a site
-    found = task(TRUE, TARGET, lambda_loc=0.7).loss(LOGITS, np.arange(3))
+    found = task(TRUE, TARGET, site_lambda=0.7).loss(LOGITS, np.arange(3))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     np.testing.assert_allclose((found - torch.tensor(binary_part())).mean(), 0.7 * (one + two) / 2, rtol=1e-6)
 
@@ -161,13 +161,13 @@ def test_loss_on_positive_scans_leaves_51_out_and_averages_over_them():
 def test_loss_on_all_scans_has_51_as_a_class():
     rows = [np.array([1.0, 0, -1, 9]), np.array([0, 0.5, 2.0, 9]), np.array([0.4, 0.1, 0.2, 0.3])]  # true class first
     expected = binary_part() + [cross_entropy(row, np.ones(4)) for row in rows]
-    np.testing.assert_allclose(task(TRUE, TARGET, loc_on="all").loss(LOGITS, np.arange(3)), expected, rtol=1e-6)
+    np.testing.assert_allclose(task(TRUE, TARGET, site_on="all").loss(LOGITS, np.arange(3)), expected, rtol=1e-6)
 
 
 def test_loss_with_balance_and_smoothing():
     """Training: sites 0, 0, 0, 1 in four positive images, site 2 in none: weights 4 / (2 x 3), 4 / (2 x 1), 1."""
     weights = np.array([2 / 3, 2.0, 1.0])
-    balanced = task(["0", "0", "0", "1", "3"], [1, 1, 1, 1, 0], loc_balance=True, loc_smoothing=0.3)
+    balanced = task(["0", "0", "0", "1", "3"], [1, 1, 1, 1, 0], site_balance=True, site_smoothing=0.3)
     assert balanced.untaught == ["site 2"]
     one = cross_entropy(np.array([1.0, 0, -1]), weights, 0.3)
     two = cross_entropy(np.array([2.0, 0.5, 0.0]), weights[[1, 0, 2]], 0.3)
@@ -180,7 +180,7 @@ def test_loss_of_several_sites_is_binary_cross_entropy_of_each():
         p = 1 / (1 + np.exp(-z))
         return -(weight * y * np.log(p) + (1 - y) * np.log(1 - p))
 
-    multi = task(["0;2", "2", "3"], TARGET, sites_multi=True, loc_smoothing=0.2, loc_balance=True)
+    multi = task(["0;2", "2", "3"], TARGET, site_multi=True, site_smoothing=0.2, site_balance=True)
     # of the two images with a site, one shows site 0: weight 1 / 1; both show site 2 and none site 1: weight 1
     one = np.mean([term(1.0, 0.9), term(0.0, 0.1), term(-1.0, 0.9)])
     two = np.mean([term(0.5, 0.1), term(2.0, 0.1), term(0.0, 0.9)])
@@ -201,7 +201,7 @@ def test_gradients_of_both_heads(detach, site_head):
     """Detached, the site's loss moves fc_loc as it does otherwise, and neither backbone nor the binary head."""
     torch.manual_seed(0)
     sites = {str(48 + k): f"site {k}" for k in range(4)}
-    model = utils.ResNet34(sites=sites, site_head=site_head, detach_loc=detach).double()
+    model = utils.ResNet34(sites=sites, site_head=site_head, site_detach=detach).double()
     moved = tuple(f"features.{k}." for k in ((0, 1, 4, 5, 6) if site_head == "grid" else range(8)))
     for module in model.modules():  # residual branches start at 0: there would be no gradient inside them
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -227,12 +227,12 @@ def test_gradients_of_both_heads(detach, site_head):
 # ---------------------------------------------------------------- statistics
 
 def test_site_probabilities():
-    settings = {"sites": {"1": "a", "2": "b", "51": "none"}, "loc_on": "positive", "sites_multi": False}
+    settings = {"sites": {"1": "a", "2": "b", "51": "none"}, "site_on": "positive", "site_multi": False}
     logits = np.array([[0.0, np.log(3), 50.0]])
     np.testing.assert_allclose(objectives.site_probabilities(logits, settings), [[0.25, 0.75, 0]])
-    np.testing.assert_allclose(objectives.site_probabilities(logits, settings | {"sites_multi": True}),
+    np.testing.assert_allclose(objectives.site_probabilities(logits, settings | {"site_multi": True}),
                                [[0.5, 0.75, 0]])
-    every = objectives.site_probabilities(logits, settings | {"loc_on": "all"})
+    every = objectives.site_probabilities(logits, settings | {"site_on": "all"})
     np.testing.assert_allclose(every[0, 2], 1, atol=1e-12)
 
 
@@ -284,44 +284,44 @@ def test_site_evaluation_by_hand():
 
 # ---------------------------------------------------------------- training
 
-def test_checkpoints_go_from_one_network_to_the_other(cohort, capsys):
+def test_checkpoints_go_from_one_network_to_the_other(cohort):
     fit(cohort, module=train, output="binary")
     binary = cohort / "binary" / "checkpoint_split0_run1.pth"
     sites = {str(code): name for code, name in read_sites().items()}
     model = utils.ResNet34(sites=sites)
     first = {name: value.clone() for name, value in model.fc_loc.state_dict().items()}
-    utils.load_weights(model, binary)
+    _, taken = utils.load_weights(model, binary)
     old = utils.read_checkpoint(binary)["state_dict"]
     assert all(torch.equal(value, old[name]) for name, value in model.state_dict().items() if name in old)
     assert all(torch.equal(value, first[name]) for name, value in model.fc_loc.state_dict().items())
     assert set(model.state_dict()) - set(old) == {f"fc_loc.{name}" for name in first}
     assert ("took 216 keys of features, 2 keys of fc; left random, since the checkpoint has another head: "
-            "9 keys of fc_loc") in capsys.readouterr().out
+            "9 keys of fc_loc") in taken
     fit(cohort, "--checkpoint", binary, "--transfer_learning", output="moved")  # the heads alone
     multi = cohort / "moved" / "checkpoint_split0_run1.pth"
     new, content = utils.load_model(multi)
     assert new.sites == sites == content["model"]["sites"]
     assert all(torch.equal(new.state_dict()[name], value) for name, value in old.items() if "features" in name)
-    capsys.readouterr()
     back = utils.ResNet34()
-    assert utils.load_weights(back, multi) == content["input"]
+    stored, taken = utils.load_weights(back, multi)
+    assert stored == content["input"]
     assert torch.equal(back.fc.weight, new.fc.weight)
-    assert capsys.readouterr().out.endswith("; not used: 9 keys of fc_loc\n")
+    assert taken.endswith("; not used: 9 keys of fc_loc")
     renamed = utils.ResNet34(sites=sites | {"1": "elsewhere"})  # as many sites, but others
     utils.load_weights(renamed, multi)
     assert not torch.equal(renamed.fc_loc.linear.weight, new.fc_loc.linear.weight)
 
 
-@pytest.mark.parametrize("options", [(), ("--loc_on", "all", "--loc_balance", "--select", "sum", "--detach_loc"),
-                                     ("--sites_multi", "--select", "loc")])
+@pytest.mark.parametrize("options", [(), ("--site_on", "all", "--site_balance", "--select", "sum", "--site_detach"),
+                                     ("--site_multi", "--select", "loc")])
 def test_training_logs_the_site_metrics_and_keeps_what_is_selected(cohort, capsys, options):
     fit(cohort, "--overwrite", "--nepochs", 3, *options)
     log = pd.read_csv(cohort / "loca" / "convergence_split0_run1.csv")
     rows = log[log["split"] == "validation"].pivot(index="epoch", columns="metric", values="value")
     selected = "sum" if "sum" in options else "loc_ap" if "loc" in options else "auc"
-    assert {"loss", "auc", "loc_acc", "loc_top3", "loc_ap" if "--sites_multi" in options else "loc_bacc"} <= set(rows)
+    assert {"loss", "auc", "loc_acc", "loc_top3", "loc_ap" if "--site_multi" in options else "loc_bacc"} <= set(rows)
     content = utils.read_checkpoint(cohort / "loca" / "checkpoint_split0_run1.pth")
-    assert content["epoch"] == rows[selected].idxmax() and content["model"]["loc_on"] in ("positive", "all")
+    assert content["epoch"] == rows[selected].idxmax() and content["model"]["site_on"] in ("positive", "all")
     assert content["auc"] == rows["auc"][content["epoch"]]
     assert ("selected" in rows) == (selected != "auc")
     call(find_best_model, "--dir", cohort / "loca")
@@ -332,19 +332,19 @@ def test_training_logs_the_site_metrics_and_keeps_what_is_selected(cohort, capsy
 
 
 def test_resumed_run_is_the_undisturbed_one_to_the_bit(cohort, monkeypatch):
-    options = ("--nepochs", 2, "--select", "sum", "--loc_balance", "--optimizer", "adamw", "--augm", 4)
+    options = ("--nepochs", 2, "--select", "sum", "--site_balance", "--optimizer", "adamw", "--augm", 4)
     fit(cohort, *options, output="whole")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         signal_at(patch, 2, 0)
         fit(cohort, *options, output="cut")
-    with pytest.raises(InputError, match=r"other values of --lambda_loc \(1.0, now 2.0\)"):
-        fit(cohort, *options, "--lambda_loc", 2, "--resume", output="cut")
+    with pytest.raises(InputError, match=r"other values of --site_lambda \(1.0, now 2.0\)"):
+        fit(cohort, *options, "--site_lambda", 2, "--resume", output="cut")
     fit(cohort, *options, "--resume", output="cut")
     same_run(cohort / "cut", cohort / "whole")
 
 
 def test_a_binary_network_goes_on_from_two_heads(cohort, capsys):
-    fit(cohort, "--loc_on", "all", output="first")
+    fit(cohort, "--site_on", "all", output="first")
     fit(cohort, "--checkpoint", cohort / "first" / "checkpoint_split0_run1.pth", "--transfer_learning", module=train,
         output="second")
     assert "took 216 keys of features, 2 keys of fc; not used: 9 keys of fc_loc" in capsys.readouterr().out
@@ -371,8 +371,8 @@ def test_strict_and_unknown_codes_at_the_command_line(tmp_path):
     table.to_csv(tmp_path / "data.csv", index=False)
     arguments = ("--data", tmp_path / "data.csv", "--output", tmp_path / "out", *SMALL)
     assert "2 rows of 1 scans are negative (target 0) with the code of a lesion's site: rows 2, 3" in error_line(
-        run("train_loca.py", *arguments, "--loc_strict"))
+        run("train_loca.py", *arguments, "--site_strict"))
     (tmp_path / "map.json").write_text('{"1": "a", "2": "b"}')
     assert "row 2 (scan s000): target_loc = '5' is not a code of a site (1, 2, 51)" in error_line(
-        run("train_loca.py", *arguments, "--loc_map", tmp_path / "map.json"))
+        run("train_loca.py", *arguments, "--site_map", tmp_path / "map.json"))
     assert not (tmp_path / "out").exists()

@@ -172,7 +172,7 @@ def test_bad_params_are_refused(tmp_path, text, said):
 @pytest.mark.parametrize(("name", "value"), [
     ("lr", 1e-05), ("lr", 0.0031622776601683794), ("hidden", 64), ("balance", False), ("image_size", [310]),
     ("image_size", ["auto"]), ("optimizer", "adamw"), ("mode", "full_retrain"), ("checkpoint", "a b/c.pth"),
-    ("normalize", False), ("ema", 0.99),
+    ("norm", "none"), ("ema", 0.99),
 ])
 def test_text_and_back(name, value):
     assert params.convert(name, params.as_text(value)) == value

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from test_loca import CODES, SMALL, site_cohort
 
 import aggregate
-import dataset_loca
 import find_best_model
 import predict
 import predict_loca
@@ -19,12 +18,12 @@ import train
 import train_loca
 import utils
 from common.files import InputError
-from dataset import fit_bodies, read_bodies
+from common.sites import SITES
+from dataset import NetworkInput, fit_bodies, read_bodies
 from evaluation import site_metrics
 from training.batches import Images
-from training.engine import Input
 
-NAMES = list(dataset_loca.SITES.values())
+NAMES = list(SITES.values())
 PROBS = [f"L{k}" for k in range(14)]
 CPU = ("--device", "cpu", "--amp", "off", "--threads", 1)
 
@@ -41,7 +40,7 @@ def chain(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chain")
     site_cohort(folder, 48)
     run("train_loca.py", "--output", "loca", *SMALL, "--nepochs", 1, "--split_index", 0, 1, "--run", 1, 2,
-        "--loc_balance", cwd=folder, check=0)
+        "--site_balance", cwd=folder, check=0)
     (folder / "loca" / "checkpoint_split1_run2.pth").unlink()  # a split with one run
     (folder / "loca" / "convergence_split1_run2.csv").unlink()
     run("find_best_model.py", "--dir", "loca", cwd=folder, check=0)
@@ -68,16 +67,16 @@ def test_columns_of_a_prediction(chain):
                                                     *(f"F{k}" for k in range(1, 513))]
     assert set(table["set"]) == {"val", "test"}
     np.testing.assert_allclose(table[PROBS].sum(axis=1), 1, rtol=1e-12)
-    assert (table["L13"] == 0).all(), "51 is not decided upon: --loc_on positive"
+    assert (table["L13"] == 0).all(), "51 is not decided upon: --site_on positive"
     mean = table.groupby("scan_id")[PROBS].transform("mean").to_numpy()
     assert (table["pred_loc"].astype(int) == mean.argmax(axis=1)).all()
-    index = {str(code): str(k) for k, code in enumerate(dataset_loca.SITES)}
+    index = {str(code): str(k) for k, code in enumerate(SITES)}
     assert (table["true_loc"] == table["target_loc"].astype(str).map(index)).all()
     for kind in ("pred", "true"):
         assert table[f"{kind}_loc_name"].tolist() == [NAMES[int(k)] for k in table[f"{kind}_loc"]]
     assert json.loads((chain / "loca" / "sites.json").read_text()) == {
-        "sites": {str(code): name for code, name in dataset_loca.SITES.items()}, "loc_on": "positive",
-        "sites_multi": False}
+        "sites": {str(code): name for code, name in SITES.items()}, "site_on": "positive",
+        "site_multi": False}
 
 
 def means_along(cells, axis, first, end, fields):
@@ -152,7 +151,7 @@ def test_probabilities_are_those_of_the_network(chain):
     """
     table = predicted(chain)[1]
     model, content = utils.load_model(chain / "loca" / "checkpoint_split1_run1.pth")
-    state, its_input = content["state_dict"], Input(**content["input"])
+    state, its_input = content["state_dict"], NetworkInput(**content["input"])
     features = torch.from_numpy(table[[f"F{k}" for k in range(1, 513)]].to_numpy("float32"))
     bodies = fit_bodies(read_bodies(table, chain, its_input.pool), its_input.frame, crop=False)
     x = Images(bodies, its_input).middle(np.arange(len(table)))
@@ -205,15 +204,15 @@ def test_a_binary_checkpoint_is_refused(chain):
     assert not (chain / "x").exists()
 
 
-@pytest.mark.parametrize("options", [("--loc_on", "all"), ("--sites_multi",), ("--loc_map", "map.json")])
+@pytest.mark.parametrize("options", [("--site_on", "all"), ("--site_multi",), ("--site_map", "map.json")])
 def test_other_heads_are_predicted_and_measured(tmp_path, capsys, no_figure, options):
     table = site_cohort(tmp_path, 48)
     names = NAMES
-    if "--loc_map" in options:
+    if "--site_map" in options:
         names = [f"site {code}" for code in CODES] + ["no lesion"]
         (tmp_path / "map.json").write_text(json.dumps({str(code): f"site {code}" for code in CODES}))
-        options = ("--loc_map", tmp_path / "map.json")
-    if "--sites_multi" in options:
+        options = ("--site_map", tmp_path / "map.json")
+    if "--site_multi" in options:
         table["target_loc"] = np.where(table["target"] == 1, table["target_loc"].astype(str) + ";20", "51")
         table.to_csv(tmp_path / "data.csv", index=False)
     files = ("--data", tmp_path / "data.csv", "--output", tmp_path / "out")
@@ -225,7 +224,7 @@ def test_other_heads_are_predicted_and_measured(tmp_path, capsys, no_figure, opt
     scores = rows[[f"L{k}" for k in range(len(names))]]
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())["sites"]
     scans = rows.drop_duplicates("scan_id")
-    if "--sites_multi" in options:
+    if "--site_multi" in options:
         mean = scores.groupby(rows["scan_id"]).mean().loc[scans["scan_id"]].to_numpy()
         assert scans["pred_loc"].tolist() == [";".join(map(str, np.flatnonzero(row >= 0.5))) for row in mean]
         assert scans.loc[scans["target"] == 1, "true_loc_name"].str.endswith("; spleen").all()
@@ -239,7 +238,7 @@ def test_other_heads_are_predicted_and_measured(tmp_path, capsys, no_figure, opt
         assert found["names"] == (names if "all" in options else names[:-1])
         assert found["ensemble"]["n"] == (len(scans) if "all" in options else (scans["target"] == 1).sum())
         assert (tmp_path / "out" / "site_confusion.png").exists()
-    assert set(rows["pred_loc_name"]) <= set(names) | {""} or "--sites_multi" in options
+    assert set(rows["pred_loc_name"]) <= set(names) | {""} or "--site_multi" in options
     assert "lesion site" in capsys.readouterr().out
 
 
@@ -247,15 +246,15 @@ def test_models_of_different_sites_are_not_predicted_together(chain, tmp_path):
     for name in ("checkpoint_split0_run1.pth", "checkpoint_split1_run1.pth"):
         content = utils.read_checkpoint(chain / "loca" / name)
         if "split1" in name:
-            content["model"]["loc_on"] = "all"
+            content["model"]["site_on"] = "all"
         utils.save_checkpoint(tmp_path / name, content)
     with pytest.raises(InputError, match="checkpoint_split1_run1.pth: its site head is for other sites"):
         call(predict_loca, "--data", chain / "data.csv", "--output", tmp_path, "--chptfolder", tmp_path, "--splits", 0,
              1, "--run", 1)
     (tmp_path / "map.json").write_text('{"1": "a", "2": "b"}')
-    with pytest.raises(InputError, match="was trained with other sites than those of --loc_map"):
+    with pytest.raises(InputError, match="was trained with other sites than those of --site_map"):
         call(predict_loca, "--data", chain / "data.csv", "--output", tmp_path, "--chptfolder", chain / "loca",
-             "--splits", 0, 0, "--run", 1, "--loc_map", tmp_path / "map.json")
+             "--splits", 0, 0, "--run", 1, "--site_map", tmp_path / "map.json")
 
 
 # ---------------------------------------------------------------- aggregate.py
@@ -307,10 +306,10 @@ def test_sites_that_cannot_be_read_are_refused(chain, tmp_path, no_figure):
 
     metrics = aggregated(source)
     assert any("sites.json is missing" in line for line in metrics["warnings"])
-    assert metrics["sites"]["loc_on"] == "all" and len(metrics["sites"]["names"]) == 14
+    assert metrics["sites"]["site_on"] == "all" and len(metrics["sites"]["names"]) == 14
     for table, sites, said in (
             (source.drop(columns="L13"), None, "sites.json: not a sites.json"),
-            (source, '{"sites": {"1": "a", "2": "b", "51": "n"}, "loc_on": "all", "sites_multi": false}',
+            (source, '{"sites": {"1": "a", "2": "b", "51": "n"}, "site_on": "all", "site_multi": false}',
              "has 14 site columns, but sites.json names 3 sites"),
             (source.assign(L3="1.5"), None, "L3 '1.5'; it must lie in 0..1"),
             (source.assign(true_loc="14"), None, "true_loc '14' is not a class index, 0 to 13"),

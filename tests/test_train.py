@@ -17,9 +17,10 @@ import train
 import utils
 from common.files import InputError
 from common.manifest import read_manifest
-from dataset import eval_batch, read_bodies
-from training import engine, recorder
+from dataset import NetworkInput, eval_batch, read_bodies
+from training import engine, objectives, recorder
 from training.batches import Features, Images
+from training.device import set_threads
 
 SMALL = ("--weights", "none", "--image_size", "auto", "--margin", 2, "--pool", 2, "--batch_size", 12, "--lr", 0.01,
          "--threads", 1, "--device", "cpu", "--amp", "off")
@@ -46,7 +47,7 @@ def same(a, b):
 def binary(*targets, train=None, **options):
     table = pd.DataFrame({"scan_id": [f"s{i}" for i in range(len(targets))], "target": targets})
     train = np.arange(len(targets)) if train is None else train
-    return engine.Binary(table, train, torch.device("cpu"), **options)
+    return objectives.Binary(table, train, torch.device("cpu"), **options)
 
 
 def test_loss_is_binary_cross_entropy_of_both_logits():
@@ -69,13 +70,13 @@ def test_loss_is_binary_cross_entropy_of_both_logits():
 def test_metrics_are_those_of_the_scans_mean():
     scans, y = np.array(list("aabbccdd")), np.array([0, 0, 0, 0, 1, 1, 1, 1])
     p = np.array([0.1, 0.3, 0.9, 0.5, 0.2, 0.9, 0.4, 0.2])  # scans 0.2, 0.7 | 0.55, 0.3
-    assert engine.scan_metrics(scans, y, p) == pytest.approx({"auc": 0.5, "ber": 0.5, "fpr": 0.5, "fnr": 0.5})
+    assert objectives.scan_metrics(scans, y, p) == pytest.approx({"auc": 0.5, "ber": 0.5, "fpr": 0.5, "fnr": 0.5})
     p[4] = 0.8  # 0.85
-    assert engine.scan_metrics(scans, y, p) == pytest.approx({"auc": 0.75, "ber": 0.5, "fpr": 0.5, "fnr": 0.5})
+    assert objectives.scan_metrics(scans, y, p) == pytest.approx({"auc": 0.75, "ber": 0.5, "fpr": 0.5, "fnr": 0.5})
 
 
 def test_probability_is_the_softmax_of_class_1():
-    p = engine.probabilities(np.array([[0.0, np.log(3.0)], [50.0, -50.0]]))
+    p = objectives.probabilities(np.array([[0.0, np.log(3.0)], [50.0, -50.0]]))
     assert p == pytest.approx([0.75, np.exp(-100)])
 
 
@@ -111,9 +112,9 @@ def test_logged_validation_is_what_the_kept_weights_give(trained):
     table = table[table["split0"] == "val"].reset_index(drop=True)
     model, content = utils.load_model(trained / "results" / "checkpoint_split0_run1.pth")
     bodies = read_bodies(table, trained, pool=2)
-    images = Images(bodies, engine.Input(**content["input"]))
+    images = Images(bodies, NetworkInput(**content["input"]))
     logits, _ = engine.evaluate(model, images, np.arange(len(table)), 8, None)
-    metrics = engine.scan_metrics(table["scan_id"], table["target"], engine.probabilities(logits))
+    metrics = objectives.scan_metrics(table["scan_id"], table["target"], objectives.probabilities(logits))
     assert metrics["auc"] == content["auc"]
 
 
@@ -251,12 +252,12 @@ def test_frozen_layers_do_not_move_nor_do_their_batch_norms(trained, mode, moved
     assert {k.split(".")[0] if k.startswith("fc") else ".".join(k.split(".")[:2]) for k in changed} == moved
 
 
-def test_checkpoint_with_another_head_keeps_its_backbone(trained, capsys):
+def test_checkpoint_with_another_head_keeps_its_backbone(trained):
     start = trained / "results" / "checkpoint_split0_run1.pth"
     model = utils.ResNet34("complex", hidden=64)
-    utils.load_weights(model, start)
+    _, taken = utils.load_weights(model, start)
     assert torch.equal(model.features[0].weight, weights(start)["features.0.weight"])
-    assert "left random, since the checkpoint has another head: 4 keys of fc" in capsys.readouterr().out
+    assert "left random, since the checkpoint has another head: 4 keys of fc" in taken
 
 
 def signal_at(monkeypatch, epoch, batch):
@@ -334,14 +335,14 @@ def test_resume_with_other_circumstances_is_refused_by_name(cohort, monkeypatch,
         fit(cohort, "--nepochs", 3, "--resume", "--amp", "bf16")
     with pytest.raises(InputError, match=r"threads \(1, now 2\)"):
         fit(cohort, "--nepochs", 3, "--resume", "--threads", 2)
-    utils.set_threads(1)
+    set_threads(1)
     image = cohort / "images" / "s023_cor.bin"  # a training image
     pixels = np.fromfile(image, "<f4")
     pixels[pixels.argmax()] += 1e-3
     pixels.tofile(image)
     with pytest.raises(InputError, match="other values of data hash"):
         fit(cohort, "--nepochs", 3, "--resume")
-    fit(cohort, "--nepochs", 3, "--resume_anyway")
+    fit(cohort, "--nepochs", 3, "--force_resume")
     assert "goes on with other values of data hash" in capsys.readouterr().err
     log = pd.read_csv(cohort / "results" / "convergence_split0_run1.csv")
     assert log["epoch"].unique().tolist() == [1, 2, 3]
@@ -433,11 +434,11 @@ def test_eval_train_logs_the_training_set_as_evaluated(cohort):
     table = read_manifest(cohort / "data.csv", (0,))
     train = table[table["split0"] == "train"].reset_index(drop=True)
     model, content = utils.load_model(cohort / "results" / "checkpoint_split0_run1.pth")
-    images = Images(read_bodies(train, cohort, pool=2), engine.Input(**content["input"]))
+    images = Images(read_bodies(train, cohort, pool=2), NetworkInput(**content["input"]))
     logits, _ = engine.evaluate(model, images, np.arange(len(train)), 12, None)
     log = pd.read_csv(cohort / "results" / "convergence_split0_run1.csv").set_index(["split", "metric"])["value"]
     index = np.arange(len(train))
-    task = engine.Binary(train, index, torch.device("cpu"))
+    task = objectives.Binary(train, index, torch.device("cpu"))
     assert log["train", "loss"] == pytest.approx(task.loss(torch.from_numpy(logits), index).mean().item())
     assert log["train", "auc"] == task.metrics(logits, index)["auc"]
 

@@ -8,6 +8,8 @@ import torchvision
 
 import utils
 from common.files import InputError
+from inference.folding import for_prediction
+from training.device import choose_amp, choose_device
 from utils import EarlyStopping, ResNet34
 
 LARS_HEAD = {"simple": {"fc.weight": (2, 512), "fc.bias": (2,)},
@@ -244,7 +246,7 @@ def test_for_prediction_changes_nothing_in_float32_and_rounds_less_in_bfloat16()
     with torch.no_grad():
         expected = model(x)
         for changed in (False, True):
-            net = utils.for_prediction(model) if changed else model
+            net = for_prediction(model) if changed else model
             assert not changed or torch.allclose(net(x), expected, atol=1e-5, rtol=1e-5)
             with torch.autocast("cpu", torch.bfloat16):
                 layer1 = net.features[:5](x)
@@ -271,14 +273,14 @@ def test_precision_follows_the_processor(monkeypatch):
                              ({"avx512_bf16": True, "amx_bf16": False, "cpu_name": "Intel Xeon"}, None),
                              ({"avx512_f": True}, None)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda features=features: features)
-        assert utils.choose_amp("auto", cpu) is chosen
-    assert utils.choose_amp("fp16", cpu) is torch.float16
-    assert utils.choose_amp("bf16", cpu) is torch.bfloat16 and utils.choose_amp("off", cpu) is None
+        assert choose_amp("auto", cpu) is chosen
+    assert choose_amp("fp16", cpu) is torch.float16
+    assert choose_amp("bf16", cpu) is torch.bfloat16 and choose_amp("off", cpu) is None
 
 
 def test_device_that_is_not_there():
     with pytest.raises(InputError, match="--device nonsense: not on this machine"):
-        utils.choose_device("nonsense")
+        choose_device("nonsense")
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="--device cuda:5"):
-            utils.choose_device("cuda:5")
+            choose_device("cuda:5")

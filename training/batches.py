@@ -4,7 +4,7 @@ import torch
 
 from common.files import InputError, progress
 from dataset import available_memory, check_augmentation, eval_batch, train_batch
-from utils import autocast
+from training.device import autocast
 
 MIDDLE = "middle"  # of the frame: the placement of evaluation
 RESERVE = 0.8  # of the free memory, for cached features
@@ -45,7 +45,7 @@ class Images:
 
     Args:
         bodies (dataset.Bodies): on the device of the batches.
-        given (engine.Input): frame and normalization.
+        given (NetworkInput): frame and normalization.
         augm (int): code of --augm.
     """
     start = 0  # the first layer of ResNet34.features that these batches enter

@@ -9,34 +9,13 @@ import torch
 from torch import nn
 
 from common.files import InputError, progress
-from common.manifest import VIEWS
-from evaluation.metrics import delong
+from dataset import NetworkInput
 from training import distributed
 from training.batches import batch_indices, epoch_order, step_seed
-from utils import Dropout, EarlyStopping, autocast, set_train_mode
+from training.device import autocast
+from utils import Dropout, EarlyStopping, set_train_mode
 
-THRESHOLD = 0.5
 BAR_SECONDS = 1.0  # between two looks at loss and AUC for the progress bar
-
-
-@dataclass
-class Input:
-    """What the network is given; stored in the checkpoint as "input".
-
-    Attributes:
-        frame: (rows, columns) in pixels, after pooling.
-        norm: (mean, standard deviation), SUV.
-        pool: K of the K x K max-pooling of each MIP.
-        spacing_mm: pixel spacing of the MIPs before pooling, or None where the manifest does not say.
-        crop_bodies: whether bodies larger than the frame are cut to it.
-        views: the manifest's views that it was trained on.
-    """
-    frame: tuple
-    norm: tuple
-    pool: int = 1
-    spacing_mm: float | None = None
-    crop_bodies: bool = False
-    views: tuple = VIEWS
 
 
 @dataclass
@@ -54,7 +33,7 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     schedule: object
     stopper: EarlyStopping
-    given: Input
+    given: NetworkInput
     amp: torch.dtype | None
     scaler: torch.amp.GradScaler
     ema: nn.Module | None = None
@@ -102,57 +81,6 @@ class Interrupted(Exception):
     """A signal came: the run's state is to be saved."""
 
 
-# ---------------------------------------------------------------- what is learned
-
-class Binary:
-    """Deauville 4-5 or not: BCE with logits on the one-hot target.
-
-    Args:
-        table (DataFrame): scan_id and target (0/1) of every image.
-        train: (n,) int array, the training split's images.
-        balance (bool): weigh each class's positive term by (rows of the other class) / (rows of the class).
-        smoothing (float): S moves the one-hot target to 1 - S/2 and S/2.
-    """
-    columns = 2  # of the network's output
-    select = "auc"  # the validation metric that early stopping and the kept checkpoint follow
-
-    def __init__(self, table, train, device, balance=False, smoothing=0.0):
-        self.scans, self.y_true = table["scan_id"].to_numpy(), table["target"].to_numpy(copy=True)
-        self.target, self.smoothing = torch.from_numpy(self.y_true).to(device), smoothing
-        counts = np.bincount(self.y_true[train], minlength=2)
-        self.weight = torch.tensor(counts[::-1] / counts, dtype=torch.float32, device=device) if balance else None
-
-    def loss(self, outputs, index):
-        """(B, 2) logits of the images `index` -> (B,) losses, one an image."""
-        one_hot = nn.functional.one_hot(self.target[torch.as_tensor(index, device=self.target.device)], 2)
-        target = one_hot.to(outputs) * (1 - self.smoothing) + self.smoothing / 2
-        return nn.functional.binary_cross_entropy_with_logits(outputs, target, reduction="none",
-                                                              pos_weight=self.weight).mean(1)
-
-    def metrics(self, outputs, index):
-        """(n, 2) logits, NumPy -> dict of scan_metrics, with the key `select`."""
-        return scan_metrics(self.scans[index], self.y_true[index], probabilities(outputs))
-
-
-def build_binary(args, table, train, device):
-    """The Binary of --balance and --label_smoothing."""
-    return Binary(table, train, device, args.balance, args.label_smoothing)
-
-
-def probabilities(logits):
-    """(n, 2 or more) logits -> (n,) float64 probability of Deauville 4-5: softmax of the first two, class 1."""
-    logits = torch.from_numpy(np.asarray(logits)[:, :2]).double()
-    return logits.softmax(1)[:, 1].numpy()
-
-
-def scan_metrics(scan_ids, y_true, y_score):
-    """AUC, and balanced error, false positive and false negative rate at 0.5, of the scans' mean over their views."""
-    scan = np.unique(np.asarray(scan_ids), return_inverse=True)[1]
-    views = np.bincount(scan)
-    y, p = np.bincount(scan, y_true).astype(int) // views, np.bincount(scan, y_score) / views
-    positive = p >= THRESHOLD
-    fpr, fnr = positive[y == 0].mean(), (~positive[y == 1]).mean()
-    return {"auc": delong(y, p)[0], "ber": (fpr + fnr) / 2, "fpr": fpr, "fnr": fnr}
 
 
 # ---------------------------------------------------------------- one pass

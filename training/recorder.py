@@ -13,12 +13,13 @@ import torch
 from tqdm import tqdm
 
 from common.files import InputError, replace_file, write_csv
+from common.run_files import run_file
 from training import distributed
 from training.engine import Position
-from utils import read_checkpoint, run_file, save_checkpoint
+from utils import read_checkpoint, save_checkpoint
 
 FIGURE_SECONDS = 30  # between two drawings of the curve
-MAY_CHANGE = ("resume", "resume_anyway", "overwrite", "output", "data", "images", "split_index", "run", "device",
+MAY_CHANGE = ("resume", "force_resume", "overwrite", "output", "data", "images", "split_index", "run", "device",
               "threads", "amp", "checkpoint_minutes", "tensorboard")  # of the arguments, when a run goes on
 
 
@@ -29,7 +30,7 @@ class Recorder:
     without one is that of a finished run.
 
     Args:
-        args: output, tensorboard, resume_anyway.
+        args: output, tensorboard, force_resume.
         provenance (dict): stored in every checkpoint (`provenance`).
     """
 
@@ -50,12 +51,12 @@ class Recorder:
         path = self.files["last"]
         state = read_checkpoint(path)
         differing = differences(state, self.provenance | {"input": asdict(trainer.given)})
-        if differing and self.args.resume_anyway:
+        if differing and self.args.force_resume:
             tqdm.write(f"warning: {path} goes on with other values of {', '.join(differing)}: not to the weights of an "
                        "undisturbed run", file=sys.stderr)
         elif differing:
             raise InputError(f"{path} was trained with other values of {', '.join(differing)}; give the same, "
-                             "--resume_anyway to go on all the same, or --overwrite to train from the start")
+                             "--force_resume to go on all the same, or --overwrite to train from the start")
         try:
             trainer.load_state_dict(state)
             position = Position(**state["position"])

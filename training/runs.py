@@ -8,11 +8,12 @@ import torch
 import utils
 from common import arguments, params
 from common.files import InputError
-from common.manifest import check_classes, report_views, views_of
-from dataset import NORMS, choose_frame, data_hash, fit_bodies, norm_constants, read_bodies
-from evaluation.ensemble import is_synthetic
+from common.manifest import check_classes, is_synthetic, report_views, views_of
+from common.run_files import run_file
+from dataset import NORMS, NetworkInput, choose_frame, data_hash, fit_bodies, norm_constants, read_bodies
 from training import distributed, engine
 from training.batches import Features, Images, batch_indices, epoch_order, step_seed
+from training.device import choose_amp, choose_device, set_threads
 from training.recorder import MAY_CHANGE, Recorder, plain, provenance
 
 
@@ -22,15 +23,15 @@ def train_all(args, read_table, build_model, build_task):
     Args:
         read_table: (args, splits) -> the manifest, checked.
         build_model: args -> (random network, its settings as a dict).
-        build_task: (args, table, train, device) -> what is learned, such as engine.Binary.
+        build_task: (args, table, train, device) -> what is learned, such as objectives.Binary.
 
     Returns:
         int or None: the exit code.
     """
     of_split = {split: params.of_split(args, split, say) for split in args.split_index}
-    utils.set_threads(args.threads)
-    device = distributed.start(utils.choose_device(args.device))
-    amp = utils.choose_amp(args.amp, device)
+    set_threads(args.threads)
+    device = distributed.start(choose_device(args.device))
+    amp = choose_amp(args.amp, device)
     for each in of_split.values():
         arguments.image_size(each.image_size)
         if each.batch_size < distributed.world():
@@ -59,13 +60,13 @@ def say(text):
 
 def find_result(args, split, run):
     """The result of a finished run, None for one to be trained; refuses to overwrite or to mix up runs unasked."""
-    done, last = (utils.run_file(args.output, kind, split, run) for kind in ("checkpoint", "last"))
+    done, last = (run_file(args.output, kind, split, run) for kind in ("checkpoint", "last"))
     if not distributed.is_main():
         return None
     if args.overwrite:
         return None
     if last.exists() or not done.exists():
-        if last.exists() and not (args.resume or args.resume_anyway):
+        if last.exists() and not (args.resume or args.force_resume):
             raise InputError(f"{last} exists: --resume goes on with it, --overwrite trains it again, or give another "
                              "--run")
         return None
@@ -114,7 +115,7 @@ class Split:
         table (DataFrame): training and validation rows, in the order of `bodies`.
         bodies (dataset.Bodies): on the device, cut to the frame where --crop_bodies says so.
         sets (dict): "train" and "val", int arrays of images.
-        given (engine.Input): frame and normalization.
+        given (NetworkInput): frame and normalization.
         hash (str): dataset.data_hash.
     """
 
@@ -124,10 +125,8 @@ class Split:
         frame = choose_frame(size, bodies, self.sets["train"], args.margin)
         bodies = fit_bodies(bodies, frame, args.crop_bodies)
         norm = NORMS.get(args.norm) or norm_constants(bodies, self.sets["train"])
-        if not args.normalize:
-            norm = (0.0, 1.0)
         spacing = float(table["spacing_mm"].iloc[0]) if "spacing_mm" in table else None
-        self.given = engine.Input(frame, norm, args.pool, spacing, args.crop_bodies, views_of(table))
+        self.given = NetworkInput(frame, norm, args.pool, spacing, args.crop_bodies, views_of(table))
         self.hash = data_hash(bodies, table, split)
         self.bodies = bodies.to(device)
         if min(map(len, self.sets.values())) < distributed.world():
@@ -174,7 +173,9 @@ def prepare(args, data, amp, model, build_task, cache=None):
         cache (feed.FeatureCache): to share between runs on these images that start from the same backbone.
     """
     if args.checkpoint:
-        warn_pixel_size(args.checkpoint, utils.load_weights(model, args.checkpoint), data.given)
+        trained, taken = utils.load_weights(model, args.checkpoint)
+        say(taken)
+        warn_pixel_size(args.checkpoint, trained, data.given)
     else:
         utils.load_backbone(model, args.weights)
     utils.freeze(model, args.transfer_learning, args.finetune)
@@ -198,7 +199,7 @@ def prepare(args, data, amp, model, build_task, cache=None):
 
 
 def warn_pixel_size(path, trained, given):
-    """Say where a checkpoint's input (dict) had other pixels than the run's (engine.Input), pooling included; mm."""
+    """Say where a checkpoint's input (dict) had other pixels than the run's (NetworkInput), pooling included; mm."""
     if trained.get("spacing_mm") and given.spacing_mm:
         before, now = trained["spacing_mm"] * trained["pool"], given.spacing_mm * given.pool
         if abs(before - now) > 1e-3:
@@ -213,6 +214,6 @@ def print_summary(args, results):
         seconds = f"{row['seconds']:.0f}" if row["seconds"] != "" else ""
         say(f"{split:5} {run:3} {row['epochs']:>6} {row['best_epoch']:>5} {row['auc']:8.4f} {seconds:>8}  "
             f"{row['ended']}")
-    say(f"checkpoints: {utils.run_file(args.output, 'checkpoint', 'S', 'R')}; find_best_model.py --dir {args.output} "
+    say(f"checkpoints: {run_file(args.output, 'checkpoint', 'S', 'R')}; find_best_model.py --dir {args.output} "
         "ranks them")
 

@@ -1,0 +1,53 @@
+"""Lesion sites: their codes in `target_loc`, their names, their class indices. Imports no torch.
+
+Class indices follow the codes in ascending order. 51 is no lesion.
+"""
+import re
+
+import numpy as np
+
+from common.files import InputError, read_json_object
+
+NO_LESION = 51
+SITES = {1: "cervical", 2: "supraclavicular", 5: "axillary", 6: "anterior mediastinal", 7: "hilar", 8: "para-aortic",
+         9: "mesenteric", 10: "iliac", 11: "inguinal", 20: "spleen", 25: "liver", 27: "lung", 28: "bone",
+         NO_LESION: "no lesion"}
+
+
+def read_sites(path=None):
+    """{code: name} in ascending order of the codes: SITES, or --site_map's JSON object {"code": "name", ...}.
+
+    Code 51 is no lesion in every map, and added where the file lacks it. Raises InputError.
+    """
+    if path is None:
+        return dict(SITES)
+
+    found = read_json_object(path, "--site_map", '{"1": "cervical", "51": "no lesion"}')
+    for code, name in found.items():
+        if not re.fullmatch(r"0|[1-9]\d*", code):
+            raise InputError(f"--site_map {path}: code {code!r} is not a whole number")
+        if not isinstance(name, str) or not name.strip():
+            raise InputError(f"--site_map {path}: the name of code {code}, {name!r}, is not a text")
+    names = [name.strip() for name in found.values()]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"--site_map {path}: the name {twice!r} is there twice; give every code its own")
+    sites = {NO_LESION: SITES[NO_LESION]} | {int(code): name.strip() for code, name in found.items()}
+    if len(sites) < 3:
+        raise InputError(f"--site_map {path}: give two sites or more beside {NO_LESION} (no lesion)")
+    return dict(sorted(sites.items()))
+
+
+def truth_matrix(true_loc, count):
+    """(n,) texts of class indices, as in the column true_loc -> (n, count) bool; a row without True is unknown."""
+    truth = np.zeros((len(true_loc), count), bool)
+    for row, text in enumerate(true_loc):
+        if text:
+            truth[row, [int(k) for k in text.split(";")]] = True
+    return truth
+
+
+def scored_classes(settings):
+    """(k,) class indices that a site head decides between: without 51 where only positive scans were trained."""
+    codes = [int(code) for code in settings["sites"]]
+    return np.array([k for k, code in enumerate(codes) if settings["site_on"] == "all" or code != NO_LESION])

@@ -1,0 +1,46 @@
+"""The site head's outputs as columns of a prediction file, and what its classes mean."""
+import numpy as np
+import pandas as pd
+
+from common.files import InputError
+from common.sites import read_sites
+from evaluation import site_metrics
+from training.objectives import site_probabilities
+from utils import find_site_head, read_checkpoint
+
+
+def stored_settings(path, site_map=None):
+    """A checkpoint's sites, site_on and site_multi; from --site_map or the 14 codes where it stores none.
+
+    Raises InputError for a checkpoint without site head, or with another number of sites than there are names.
+    """
+    content = read_checkpoint(path)
+    site_head, count = find_site_head({name.removeprefix("module."): value
+                                       for name, value in content.get("state_dict", {}).items()})
+    if not site_head:
+        raise InputError(f"{path}: has no site head; predict.py predicts with it")
+    settings = {name: content.get("model", {}).get(name) for name in ("sites", "site_on", "site_multi")}
+    if settings["sites"] is None:
+        sites = {str(code): name for code, name in read_sites(site_map).items()}
+        settings = {"sites": sites, "site_on": "all", "site_multi": False}
+    elif site_map and {str(code): name for code, name in read_sites(site_map).items()} != settings["sites"]:
+        raise InputError(f"{path}: was trained with other sites than those of --site_map {site_map}; leave it out")
+    if len(settings["sites"]) != count:
+        raise InputError(f"{path}: its site head has {count} classes, not {len(settings['sites'])}; name them with "
+                         "--site_map")
+    return settings
+
+
+def site_columns(logits, settings, scan_ids, true_loc):
+    """(n, sites) logits of views -> DataFrame of L0.., pred_loc, pred_loc_name, true_loc, true_loc_name, n rows."""
+    names, scores = list(settings["sites"].values()), site_probabilities(logits, settings)
+    _, mean = site_metrics.mean_by_scan(scan_ids, scores)
+    _, scan = np.unique(scan_ids, return_inverse=True)
+    called = site_metrics.called(mean, settings["site_multi"])
+    columns = pd.DataFrame(scores, columns=[f"L{k}" for k in range(len(names))])
+    columns["pred_loc"] = [called[k] for k in scan]
+    columns["true_loc"] = list(true_loc)
+    for kind in ("true", "pred"):
+        columns.insert(columns.columns.get_loc(f"{kind}_loc") + 1, f"{kind}_loc_name",
+                       [site_metrics.name_of(text, names) for text in columns[f"{kind}_loc"]])
+    return columns

@@ -1,0 +1,44 @@
+"""Device, precision and threads."""
+import torch
+
+from common.files import InputError
+from common.text import short
+
+
+def autocast(device, amp):
+    """The autocast context of --amp (None: float32)."""
+    return torch.autocast(device.type, dtype=amp or torch.bfloat16, enabled=amp is not None)
+
+
+def set_threads(threads):
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def choose_device(name):
+    """--device -> torch.device. Raises InputError for one that this machine does not have."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"--device {name}: not on this machine: {short(error)}") from None
+    return device
+
+
+def choose_amp(amp, device):
+    """--amp -> torch.bfloat16, torch.float16 or None (float32). auto: bfloat16 where the hardware gains by it.
+
+    Intel's AVX-512 BF16 without AMX (as in virtual machines that hide AMX) multiplies no faster than float32 and pays
+    for the conversions.
+    """
+    if amp != "auto":
+        return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[amp]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
+    if device.type == "cpu":
+        processor = torch.cpu.get_capabilities()
+        avx512 = processor.get("avx512_bf16") and "Intel" not in processor.get("cpu_name", "")
+        return torch.bfloat16 if processor.get("amx_bf16") or avx512 else None
+    return None
