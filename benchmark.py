@@ -53,8 +53,8 @@ def get_args_parser():
                        help="of which the memory of predicting is measured")
     group.add_argument("--chptfolder", metavar="DIR", help="trained models whose bfloat16 predictions are compared")
     group = parser.add_argument_group("recipes")
-    group.add_argument("--split_index", type=arguments.natural_int, nargs="+", default=[0], metavar="S",
-                       help="data splits to train (default: 0)")
+    group.add_argument("--split_index", nargs="+", type=arguments.number_range, action=arguments.Numbers, metavar="S",
+                       help="data splits to train, numbers and ranges (default: 0)")
     group.add_argument("--only", metavar="TEXT", help="the recipes whose names hold this")
     group.add_argument("--output", type=Path, default="results_recipes", metavar="DIR", help="for tables and models")
     group = parser.add_argument_group("running")

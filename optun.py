@@ -1,7 +1,7 @@
 """Search architecture and training of the binary network: one Optuna study per data split.
 
 python optun.py --output results
-python optun.py --splits 0 0 --trials 40 --weights none --image_size auto --pool 2 --augm 4 --output results
+python optun.py --splits 0-0 --trials 40 --weights none --image_size auto --pool 2 --augm 4 --output results
 python optun.py --space space.json --storage postgresql://user@host/optuna --output results    # on any number of hosts
 python train.py --params results/best_params_summary.csv --split_index 0 --output results    # then trains the winner
 
@@ -21,7 +21,7 @@ def main(args):
     from common import params
     from search import worker
 
-    return worker.search(args, params.SEARCH, dict.fromkeys(worker.asked_splits(args), params.fixed_args(args)))
+    return worker.search(args, params.SEARCH, dict.fromkeys(args.splits, params.fixed_args(args)))
 
 
 if __name__ == "__main__":

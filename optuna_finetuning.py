@@ -1,7 +1,7 @@
 """Search how to fine-tune each data split's own best checkpoint: one Optuna study per split.
 
 python optuna_finetuning.py --chptfolder results --output results
-python optuna_finetuning.py --splits 0 4 --chptfolder results --mode transfer_learning --trials 30 --output results
+python optuna_finetuning.py --splits 0-4 --chptfolder results --mode transfer_learning --trials 30 --output results
 python train.py --params results/best_params_finetuning_summary.csv --split_index 0 --output finetuned    # the winner
 
 Each split starts from its checkpoint in --chptfolder, by best_run.csv, with that checkpoint's head and network input;
@@ -21,7 +21,7 @@ def main(args):
     from inference import prediction
     from search import worker
 
-    best, missing = prediction.best_runs(args.chptfolder, worker.asked_splits(args))
+    best, missing = prediction.best_runs(args.chptfolder, args.splits)
     starts = {row["split"]: worker.from_checkpoint(args, row["split"], row) for row in best}
     code = worker.search(args, params.FINETUNING, starts, "finetuning")
     for line in missing:

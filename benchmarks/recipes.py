@@ -35,7 +35,7 @@ def compare(args):
     rows = []
     with progress(list(chosen.items()), "recipes", "recipe") as bar:
         for name, options in bar:
-            for split in args.split_index:
+            for split in args.split_index or [0]:
                 rows += [{"recipe": name, "split": split} | row for row in train(args, name, options, split)]
                 write_csv(pd.DataFrame(rows), args.output / "recipes.csv")
     table = pd.DataFrame(rows)

@@ -1,35 +1,48 @@
 """What the scripts share at the command line: the parser, argument groups, exit codes. Imports no torch."""
 import argparse
+import math
 import os
+import re
 import signal
 import sys
+from argparse import Namespace, _ArgumentGroup
+from collections.abc import Callable
 
+from common import __version__
 from common.files import InputError
 from common.renamed import current_words
+from common.text import ranges
 
 EXIT_DONE, EXIT_SOME_FAILED, EXIT_BAD_INPUT = 0, 1, 2
-_NOT_GIVEN = object()
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose --help shows the script's docstring and every default, and whose errors are one line."""
+    """An ArgumentParser whose --help shows the script's docstring and every default, and whose errors are one line.
 
-    def __init__(self, doc):
-        """`doc` is the script's `__doc__`: one line of what it does, then the commands to run it."""
-        super().__init__(description=doc, formatter_class=_HelpFormatter, allow_abbrev=False)
+    What it parses holds `given` too: {name: value} of the arguments that the command line gives, defaults left out.
+
+    Parameters
+    ----------
+    doc : str
+        The script's `__doc__`: one line of what it does, then the commands to run it.
+    exit_on_error : bool
+        Whether a bad value ends the process; else it raises argparse.ArgumentError.
+    """
+
+    def __init__(self, doc: str | None, exit_on_error: bool = True):
+        super().__init__(description=doc, formatter_class=_HelpFormatter, allow_abbrev=False,
+                         exit_on_error=exit_on_error)
+        self.add_argument("--version", action="version", version=f"%(prog)s {__version__}", help="print the version")
 
     def parse_known_args(self, args=None, namespace=None):
-        """As argparse's, but for options under former names; with --params or --space, `given` lists the names that
-        were given on the command line.
-        """
-        args = current_words(sys.argv[1:] if args is None else args)
-        names = dict.fromkeys(action.dest for action in self._actions if action.dest != "help")
-        if not names.keys() & {"params", "space"}:
-            return super().parse_known_args(args, namespace)
-        parsed, rest = super().parse_known_args(args, argparse.Namespace(**dict.fromkeys(names, _NOT_GIVEN)))
-        given = [name for name in names if getattr(parsed, name) is not _NOT_GIVEN]
-        defaults = {name: self.get_default(name) for name in names if name not in given}
-        return argparse.Namespace(**vars(parsed) | defaults, given=given), rest
+        words = current_words(sys.argv[1:] if args is None else args)
+        parsed, rest = super().parse_known_args(words, namespace)
+        defaults = {name: self.get_default(name) for name in vars(parsed)}
+        self.set_defaults(**dict.fromkeys(defaults))
+        without_defaults, _ = super().parse_known_args(words)
+        self.set_defaults(**defaults)
+        parsed.given = {name: value for name, value in vars(without_defaults).items() if value is not None}
+        return parsed, rest
 
     def error(self, message):
         self.exit(EXIT_BAD_INPUT, f"error: {message} (see {self.prog} --help)\n")
@@ -37,16 +50,16 @@ class Parser(argparse.ArgumentParser):
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action):
-        if action.default in (None, False, True) or "(default" in (action.help or ""):
+        if action.default is None or isinstance(action.default, bool) or "(default" in (action.help or ""):
             return action.help
         return super()._get_help_string(action)
 
 
-def run_script(get_args_parser, main):
-    """Parse the command line, run `main(args)`, and end the process with the exit code of the design.
+def run_script(get_args_parser: Callable[[], Parser], main: Callable[[Namespace], int | None]) -> None:
+    """Parse the command line, run `main(args)`, and end the process.
 
-    0 done; what `main` returns (1: some items failed and are listed); 2 bad input, one line on stderr; 130/143 after
-    SIGINT/SIGTERM, which arrive in `main` as KeyboardInterrupt so that it can save what it has.
+    The exit code is 0 or what `main` returns (1: some items failed and are listed); 2 after bad input, with one line on
+    stderr; 130 or 143 after SIGINT or SIGTERM, which `main` sees as KeyboardInterrupt, so that it can save what it has.
     """
     received = []
 
@@ -58,9 +71,14 @@ def run_script(get_args_parser, main):
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, interrupt)
     try:
+        splits = getattr(args, "splits", None) or getattr(args, "split_index", None)
+        if splits and _is_main():
+            print(f"splits: {ranges(sorted(splits))}", flush=True)
         sys.exit(main(args) or EXIT_DONE)
     except InputError as error:
-        sys.exit(_fail(error))
+        if _is_main():
+            print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         print(f"\ninterrupted by {signal.Signals((received or [signal.SIGINT])[0]).name}", file=sys.stderr)
         sys.exit(128 + (received or [signal.SIGINT])[0])
@@ -69,212 +87,307 @@ def run_script(get_args_parser, main):
         sys.exit(EXIT_SOME_FAILED)
 
 
-def _fail(error):
-    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-    return EXIT_BAD_INPUT
+def _is_main() -> bool:
+    """Whether this is the process that prints, of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
-def add_run_arguments(parser, output="results"):
+# ---------------------------------------------------------------- types of arguments
+
+def _number(kind: type, allowed: Callable[[float], bool], otherwise: str) -> Callable[[str], int | float]:
+    """An argparse type: numbers of a kind that are allowed; of another one the message says what it is otherwise."""
+    def convert(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {'whole ' * (kind is int)}number") from None
+        if not allowed(value):
+            raise argparse.ArgumentTypeError(f"{text} {otherwise}")
+        return value
+    return convert
+
+
+natural_int = _number(int, lambda value: value >= 0, "is negative")
+positive_int = _number(int, lambda value: value >= 1, "is not 1 or more")
+positive_float = _number(float, lambda value: 0 < value < math.inf, "is not above 0")
+not_negative_float = _number(float, lambda value: 0 <= value < math.inf, "is not 0 or more")
+fraction = _number(float, lambda value: 0 <= value < 1, "is not in 0..1 (1 excluded)")
+
+
+def side_or_auto(text: str) -> int | float | str:
+    """An argparse type: a side in pixels, or auto."""
+    return text if text == "auto" else positive_int(text)
+
+
+def number_range(text: str) -> range:
+    """An argparse type: "3" -> range(3, 4); "0-19" -> range(0, 20)."""
+    found = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor a range such as 0-19")
+    numbers = range(int(found[1]), int(found[2] or found[1]) + 1)
+    if not numbers:
+        raise argparse.ArgumentTypeError(f"{text}: the first number is larger than the last")
+    return numbers
+
+
+class Numbers(argparse.Action):
+    """Numbers and ranges (of type `number_range`) -> a list of their numbers, each once: 0 3-5 is [0, 3, 4, 5]."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, list(dict.fromkeys(number for numbers in values for number in numbers)))
+
+
+class SplitRange(argparse.Action):
+    """One range -> a list, both ends included: 0-2 and 0 2 are [0, 1, 2]; anything else is refused."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        found = re.fullmatch(r"(\d+)[- ](\d+)", " ".join(values))
+        splits = list(range(int(found[1]), int(found[2]) + 1)) if found else []
+        if not splits:
+            raise argparse.ArgumentError(self, f"{' '.join(values)}: write 0-2 for splits 0, 1 and 2")
+        setattr(namespace, self.dest, splits)
+
+
+def image_size(values: list) -> str | tuple[int, int]:
+    """The frame that --image_size asks for.
+
+    Parameters
+    ----------
+    values : list
+        Of int or "auto", as parsed.
+
+    Returns
+    -------
+    "auto" or (int, int)
+        Rows and columns, pixels.
+
+    Raises
+    ------
+    InputError
+        The values do not go together.
+    """
+    if values == ["auto"]:
+        return "auto"
+    if "auto" in values or len(values) > 2:
+        raise InputError(f"--image_size {' '.join(map(str, values))}: give one side, rows and columns, or auto")
+    return values[0], values[-1]
+
+
+def images_folder(args: Namespace) -> str:
+    """The folder that the manifest's file names are relative to."""
+    return args.images or os.path.dirname(args.data) or "."
+
+
+# ---------------------------------------------------------------- groups of arguments
+
+def add_run_arguments(parser: Parser, output: str = "results") -> _ArgumentGroup:
+    """Which splits and runs to train, and what to do with those that are there; `output` is --output's default."""
     group = parser.add_argument_group("run")
-    group.add_argument("--split_index", nargs="+", type=number_range, action=_Flat, default=[0], metavar="S",
-                       help="data splits to train: 0 1 2 or 0-19 (default: 0)")
-    group.add_argument("--run", nargs="+", type=number_range, action=_Flat, default=[1], metavar="R",
-                       help="numbers of the runs of each split, part of the seed: 1 2 or 1-5 (default: 1)")
-    group.add_argument("--output", default=output, metavar="DIR", help="where the runs' files go")
-    group.add_argument("--tensorboard", metavar="DIR", help="write TensorBoard's event files here, too")
-    group.add_argument("--resume", action="store_true", help="go on from last_splitS_runR.pth where there is one")
+    group.add_argument("--split_index", nargs="+", type=number_range, action=Numbers, default=[0], metavar="S",
+                       help="data splits to train, numbers and ranges: 0 19 is two splits, 0-19 is twenty (default: 0)")
+    group.add_argument("--run", nargs="+", type=number_range, action=Numbers, default=[1], metavar="R",
+                       help="runs of each split, numbers and ranges; each run has its own random seed (default: 1)")
+    group.add_argument("--output", default=output, metavar="DIR", help="folder for the files of the runs")
+    group.add_argument("--tensorboard", metavar="DIR", help="also write TensorBoard event files to this folder")
+    group.add_argument("--resume", action="store_true", help="continue from last_splitS_runR.pth where it exists")
     group.add_argument("--force_resume", action="store_true",
-                       help="the same, also with other arguments, data, device, precision or thread count, though it "
-                            "then does not lead to the weights of an undisturbed run")
-    group.add_argument("--overwrite", action="store_true", help="train again what --output holds already")
-    group.add_argument("--checkpoint_minutes", type=_positive_float, default=10, metavar="MINUTES",
-                       help="save the state within an epoch this often; after every epoch in any case")
+                       help="as --resume, but accept other arguments, data, device, precision or number of threads: "
+                            "the weights then differ from those of an uninterrupted run")
+    group.add_argument("--overwrite", action="store_true", help="train again the runs that --output already holds")
+    group.add_argument("--checkpoint_minutes", type=positive_float, default=10, metavar="MINUTES",
+                       help="how often to save the state within an epoch; it is always saved after an epoch")
     return group
 
 
-def add_data_arguments(parser):
+def add_data_arguments(parser: Parser) -> None:
+    """The manifest and the folder of its images."""
     group = parser.add_argument_group("data")
-    group.add_argument("--data", default="data.csv", metavar="CSV", help="manifest: one row per view (see README)")
-    group.add_argument("--images", metavar="DIR", help="what `filename` is relative to (default: the CSV's folder)")
-    return group
+    group.add_argument("--data", default="data.csv", metavar="CSV", help="manifest, one row per view")
+    group.add_argument("--images", metavar="DIR",
+                       help="folder that the manifest's filenames are relative to (default: the manifest's folder)")
 
 
-def add_device_arguments(parser, compile=False):
+def add_device_arguments(parser: Parser, compile: bool = False) -> None:
+    """Device and precision; `compile` adds --compile."""
     group = parser.add_argument_group("device")
-    group.add_argument("--device", default="auto", help="auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps")
+    group.add_argument("--device", default="auto",
+                       help="cpu, cuda, cuda:1 or mps; auto: cuda where available, else mps, else cpu")
     group.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: PyTorch's choice)")
     group.add_argument("--amp", default="auto", choices=("auto", "bf16", "fp16", "off"),
-                       help="autocast to bfloat16 or float16; auto: bfloat16 where the processor (AMX, AMD's AVX-512 "
-                            "BF16) or GPU gains by it; off: float32")
+                       help="autocast to bfloat16 (bf16) or float16 (fp16), or float32 (off); auto: bfloat16 on a GPU "
+                            "or CPU (AMX, AMD's AVX-512 BF16) that is faster with it, else float32")
     if compile:
         group.add_argument("--compile", action="store_true", help="torch.compile the backbone (needs a C++ compiler)")
-    return group
 
 
-def add_input_arguments(parser, note=""):
+def add_input_arguments(parser: Parser, note: str = "") -> None:
+    """How an image becomes the network's input; `note` is part of the group's title."""
     group = parser.add_argument_group(f"network input{note}")
     group.add_argument("--image_size", nargs="+", type=side_or_auto, default=[310], metavar="PIXELS",
-                       help="frame of the network, after --pool: a side, rows and columns, or auto: the smallest "
-                            "box of multiples of 32 that holds every training body and --margin (default: 310)")
+                       help="frame of the network, after --pool: one side, rows and columns, or auto: the smallest "
+                            "multiples of 32 that hold every training body and --margin (default: 310)")
     group.add_argument("--margin", type=natural_int, default=0, metavar="PIXELS",
-                       help="with auto: room to move the largest body in, per axis; smaller ones have more")
+                       help="with --image_size auto: free rows and columns around the largest body, for its random "
+                            "placement in training")
     group.add_argument("--pool", type=positive_int, default=1, metavar="K",
-                       help="max-pool each MIP K x K first (a MIP of K times the spacing): 1/K^2 of the work")
+                       help="first max-pool each MIP by K x K, to pixels K times as large: 1/K^2 of the computation")
     group.add_argument("--crop_bodies", action="store_true",
-                       help="cut bodies larger than the frame to its size, about their middle; else they are refused")
+                       help="crop bodies that are larger than the frame at their center, instead of refusing them")
     group.add_argument("--norm", default="auto", choices=("auto", "lars", "thesis", "none"),
-                       help="mean to subtract and standard deviation to divide by, SUV. auto: of the training split's "
-                            "body pixels, SUV clipped to 0..30; lars: 2.13, 3.39; thesis: 0.6089, 1.8575; none: 0, 1")
-    return group
+                       help="mean and standard deviation of the normalization, SUV. auto: of the body pixels of the "
+                            "training split, clipped to 0..30; lars: 2.13, 3.39; thesis: 0.6089, 1.8575; none: 0, 1")
 
 
-def add_model_arguments(parser, note=""):
+def add_model_arguments(parser: Parser, note: str = "") -> None:
+    """Architecture, initial weights and frozen layers; `note` is part of the group's title."""
     group = parser.add_argument_group(f"model{note}")
     group.add_argument("--cls_arch", default="simple", choices=("simple", "complex"),
-                       help="head: Linear, or Linear-ReLU-Dropout-Linear")
-    group.add_argument("--hidden", type=positive_int, default=256, metavar="UNITS", help="of the complex head")
-    group.add_argument("--dropout", type=_fraction, default=0.5, metavar="P", help="dropout of the complex head, 0..1")
+                       help="classification head: Linear, or Linear-ReLU-Dropout-Linear")
+    group.add_argument("--hidden", type=positive_int, default=256, metavar="UNITS",
+                       help="hidden units of the complex head")
+    group.add_argument("--dropout", type=fraction, default=0.5, metavar="P", help="dropout of the complex head, 0..1")
     group.add_argument("--weights", default="imagenet", metavar="imagenet|none|PATH",
-                       help="where the ResNet34 starts: torchvision's ImageNet weights, random, or a file of a "
-                            "torchvision ResNet34's state_dict")
-    group.add_argument("--checkpoint", metavar="FILE", help="start from this checkpoint's weights instead")
+                       help="initial weights of the ResNet34: torchvision's ImageNet weights, random ones, or a file "
+                            "with the state_dict of a torchvision ResNet34")
+    group.add_argument("--checkpoint", metavar="FILE", help="start from the weights of this checkpoint instead")
     exclusive = group.add_mutually_exclusive_group()
     exclusive.add_argument("--transfer_learning", action="store_true", help="train the head only")
     exclusive.add_argument("--finetune", action="store_true", help="train layer4 and the head only")
     add_cache_argument(group)
-    return group
 
 
-def add_cache_argument(group):
+def add_cache_argument(group: _ArgumentGroup) -> None:
+    """--cached_placements."""
     group.add_argument("--cached_placements", type=natural_int, default=1, metavar="K",
-                       help="with frozen layers: compute them for K random placements and augmentations of each image "
-                            "and take them in turn; 0: new ones in every epoch, at full cost")
+                       help="with frozen layers: compute their output once, for K random placements and augmentations "
+                            "of each image, and use these in turn; 0: compute it anew in every epoch")
 
 
-def add_training_arguments(parser, nepochs=40, note=""):
+def add_training_arguments(parser: Parser, nepochs: int = 40, note: str = "") -> None:
+    """Epochs, optimizer, schedule, augmentation and loss.
+
+    Parameters
+    ----------
+    nepochs : int
+        Default of --nepochs.
+    note : str
+        Part of the group's title.
+    """
     group = parser.add_argument_group(f"training{note}")
-    group.add_argument("--nepochs", type=positive_int, default=nepochs, metavar="N", help="epochs at most")
+    group.add_argument("--nepochs", type=positive_int, default=nepochs, metavar="N", help="maximum number of epochs")
     group.add_argument("--early_stopping", action="store_true",
-                       help="stop after --patience epochs without 0.001 more validation AUC")
-    group.add_argument("--patience", type=positive_int, default=5, metavar="EPOCHS", help="of --early_stopping")
-    group.add_argument("--seed", type=natural_int, default=0, help="of every random choice, with split, run and epoch")
+                       help="stop when the validation AUC has not improved by 0.001 for --patience epochs")
+    group.add_argument("--patience", type=positive_int, default=5, metavar="EPOCHS",
+                       help="epochs without improvement that --early_stopping allows")
+    group.add_argument("--seed", type=natural_int, default=0, help="random seed, combined with split, run and epoch")
     group.add_argument("--batch_size", type=positive_int, default=50, metavar="N", help="images per step, at most")
     group.add_argument("--optimizer", default="sgd", choices=("sgd", "adam", "adamw"),
                        help="sgd: with Nesterov momentum")
-    group.add_argument("--lr", type=_positive_float, default=0.001, help="learning rate (onecycle: its highest)")
-    group.add_argument("--momentum", type=_fraction, default=0.9, help="of sgd")
-    group.add_argument("--wd", type=_not_negative_float, default=0.0001, help="weight decay")
+    group.add_argument("--lr", type=positive_float, default=0.001, help="learning rate; with onecycle, its maximum")
+    group.add_argument("--momentum", type=fraction, default=0.9, help="momentum of sgd")
+    group.add_argument("--wd", type=not_negative_float, default=0.0001, help="weight decay")
     group.add_argument("--lr_schedule", default="step", choices=("step", "plateau", "cosine", "onecycle", "none"),
-                       help="step: a tenth every --lr_anneal epochs; plateau: a tenth after an epoch without better "
-                            "validation AUC (patience 1, cooldown 1, floor 1e-5); cosine: to 0 at the last epoch")
-    group.add_argument("--lr_scheduler", dest="lr_schedule", action="store_const", const="plateau",
-                       default=argparse.SUPPRESS, help="the same as --lr_schedule plateau")
-    group.add_argument("--lr_anneal", type=positive_int, default=15, metavar="EPOCHS", help="of --lr_schedule step")
+                       help="step: divide by 10 every --lr_anneal epochs; plateau (or --lr_scheduler): divide by 10 "
+                            "when the validation AUC does not improve (patience 1, cooldown 1, minimum 1e-5); cosine: "
+                            "decrease to 0 at the last epoch; onecycle: increase to --lr, then decrease to 0")
+    group.add_argument("--lr_anneal", type=positive_int, default=15, metavar="EPOCHS",
+                       help="epochs between two reductions by --lr_schedule step")
     group.add_argument("--warmup_epochs", type=natural_int, default=0, metavar="N",
-                       help="let the learning rate rise linearly first (onecycle: 0 means 30 %% of the epochs)")
+                       help="epochs in which the learning rate first increases (with onecycle, 0 means 30 %% of all)")
     group.add_argument("--augm", type=int, default=0, choices=(0, 1, 2, 3, 4, 5, 12, 14, 34, 45), metavar="CODE",
-                       help="augmentation: 0 none, 1 flip along either axis, 2 turn by multiples of 90 degrees, 3 left-"
-                            "right flip, 4 intensity x U(0.85, 1.15), 5 noise (0.1 SUV); 12, 14, 34, 45: both digits")
+                       help="augmentation: 0 none, 1 flip along either axis, 2 rotation by multiples of 90 degrees, "
+                            "3 left-right flip, 4 intensity times U(0.85, 1.15), 5 noise of SD 0.1 SUV; 12, 14, 34, "
+                            "45: both digits")
     group.add_argument("--balance", action=argparse.BooleanOptionalAction, default=False,
-                       help="weigh the loss by the classes of the training split")
+                       help="weight the loss by the inverse class frequencies of the training split")
     group.add_argument("--oversample", action=argparse.BooleanOptionalAction, default=False,
-                       help="repeat the rarer class's images till it has as many")
-    group.add_argument("--label_smoothing", type=_fraction, default=0.0, metavar="S", help="targets S/2 and 1 - S/2")
-    group.add_argument("--ema", type=_fraction, metavar="DECAY",
-                       help="validate and keep an exponential moving average of the weights, for example 0.99 a step")
+                       help="oversample the rarer class until the classes are balanced")
+    group.add_argument("--label_smoothing", type=fraction, default=0.0, metavar="S", help="targets S/2 and 1 - S/2")
+    group.add_argument("--ema", type=fraction, metavar="DECAY",
+                       help="validate and save an exponential moving average of the weights, with this decay per step "
+                            "(such as 0.99)")
     group.add_argument("--eval_train", action="store_true",
-                       help="log the training set as evaluated after the epoch (LARS), not as met in training: a "
-                            "second pass")
-    return group
+                       help="compute the logged training metrics in a second pass after each epoch, as LARS does, not "
+                            "from the outputs during training")
 
 
-def search_parser(doc, study, trials, nepochs, finetuning=False):
-    """A Parser with the arguments of optun.py, or of optuna_finetuning.py.
-
-    Args:
-        study (str): the studies' name.
-        trials (int), nepochs (int): how many of each there are by default.
-    """
-    parser = Parser(doc)
-    group = parser.add_argument_group("search")
-    group.add_argument("--splits", nargs=2, type=natural_int, default=[0, 19], metavar=("A", "B"),
-                       help="first and last split, both included: one study each (default: 0 19)")
-    group.add_argument("--trials", type=positive_int, default=trials, metavar="N",
-                       help="finished trials (complete or pruned) that each study is to have, those of earlier and of "
-                            "other processes included")
-    group.add_argument("--timeout", type=_positive_float, metavar="SECONDS", help="start no trial after this time")
-    group.add_argument("--space", metavar="FILE.json",
-                       help='changes to the search space: {"lr": {"low": 1e-4, "high": 1e-2, "log": true}, '
-                            '"batch_size": [16, 32], "optimizer": "adam", "dropout": null}: a range, choices, a '
-                            "fixed value, the default below")
-    group.add_argument("--sampler", default="tpe", choices=("tpe", "random", "cmaes"),
-                       help="how parameters are proposed; cmaes draws choices at random")
-    group.add_argument("--pruner", default="median", choices=("median", "hyperband", "none"),
-                       help="how trials are given up early")
-    group.add_argument("--storage", metavar="URL",
-                       help="database of the studies, as Optuna takes it: postgresql://user@host/name for several "
-                            "machines (default: sqlite, optuna.db in --output)")
-    group.add_argument("--study", default=study, metavar="NAME", help="the studies are called NAME_splitS")
-    group.add_argument("--heartbeat", type=positive_int, default=30, metavar="SECONDS",
-                       help="a worker that was not heard of for three times as long is taken for dead and its trial "
-                            "is done again")
-    group.add_argument("--output", default="results", metavar="DIR", help="where tables and report go")
-    add_data_arguments(parser)
-    if finetuning:
-        group = parser.add_argument_group("start")
-        group.add_argument("--chptfolder", default="results", metavar="DIR",
-                           help="folder of checkpoints and best_run.csv: each split starts from its own best")
-        group.add_argument("--mode", choices=("transfer_learning", "finetune", "full_retrain"),
-                           help="train the head only, layer4 and the head, or everything (default: searched)")
-        add_cache_argument(group)
-    fixed = " (what is given is fixed for all trials; else the space or, beyond it, the default)"
-    add_input_arguments(parser, " (default: that of the checkpoint)" if finetuning else "")
-    if not finetuning:
-        add_model_arguments(parser, fixed)
-    add_training_arguments(parser, nepochs, fixed)
-    add_device_arguments(parser)
-    return parser
-
-
-def add_site_arguments(parser):
+def add_site_arguments(parser: Parser) -> None:
+    """The head for the lesion's site and its loss."""
     group = parser.add_argument_group("lesion site")
     group.add_argument("--site_head", default="grid", choices=("grid", "linear"),
-                       help="the site from layer2 and layer3, field by field of a grid over the body, or from layer4's "
-                            "mean, as the binary head; with a grid the output of frozen layers is not kept")
-    group.add_argument("--site_lambda", type=_not_negative_float, default=1.0, metavar="LAMBDA",
-                       help="weight of the site's loss beside the binary one")
-    group.add_argument("--site_detach", action="store_true", help="the site head does not move the backbone")
+                       help="grid: predicts the site from layer2 and layer3, in each cell of a grid over the body "
+                            "(frozen layers are then computed in every epoch); linear: from the mean of layer4, as the "
+                            "binary head does")
+    group.add_argument("--site_lambda", type=not_negative_float, default=1.0, metavar="LAMBDA",
+                       help="weight of the site loss; the binary loss has weight 1")
+    group.add_argument("--site_detach", action="store_true", help="keep the site loss from changing the backbone")
     group.add_argument("--site_on", default="positive", choices=("positive", "all"),
-                       help="site loss on positive scans only (51 is neither trained nor scored), or on all, with 51, "
-                            "no lesion, as a class")
-    group.add_argument("--site_balance", action="store_true", help="weigh the sites by their rarity in the training "
-                       "split")
-    group.add_argument("--site_smoothing", type=_fraction, default=0.0, metavar="S",
-                       help="label smoothing of the sites")
-    group.add_argument("--site_multi", action="store_true", help="several sites a scan: target_loc holds codes "
-                       "separated by semicolons, the site head gives a probability for each (sigmoid)")
-    group.add_argument("--select", default="auc", choices=("auc", "loc", "sum"), help="early stopping and the kept "
-                       "checkpoint follow the validation AUC, the balanced site accuracy (with --site_multi the mean "
-                       "average precision), or their sum")
+                       help="scans with a site loss: positive ones (without code 51, no lesion), or all, with code 51 "
+                            "as a class of its own")
+    group.add_argument("--site_balance", action="store_true",
+                       help="weight the sites by their inverse frequencies in the training split")
+    group.add_argument("--site_smoothing", type=fraction, default=0.0, metavar="S", help="label smoothing of the sites")
+    group.add_argument("--site_multi", action="store_true",
+                       help="several sites per scan: target_loc holds codes separated by semicolons, and the site head "
+                            "predicts a probability of each (sigmoid)")
+    group.add_argument("--select", default="auc", choices=("auc", "loc", "sum"),
+                       help="what early stopping and the choice of the best epoch follow: the validation AUC, the "
+                            "balanced accuracy of the site (with --site_multi its mean average precision), or the sum")
     add_code_arguments(group)
-    return group
 
 
-def add_code_arguments(group):
-    group.add_argument("--site_map", metavar="FILE.json", help='names of the codes in target_loc, {"1": "cervical", '
-                       '...}; 51 is no lesion (default: the 14 codes in README.md)')
+def add_code_arguments(group: _ArgumentGroup) -> None:
+    """How target_loc is read."""
+    group.add_argument("--site_map", metavar="FILE.json",
+                       help='names of the codes in target_loc: {"1": "cervical", ...}; 51 is always no lesion '
+                            "(default: the 14 sites of the documentation)")
     group.add_argument("--site_strict", action="store_true",
-                       help="refuse positive scans with code 51 and negative ones with another, instead of naming them")
+                       help="refuse positive scans with code 51 and negative scans with a site, instead of warning")
 
 
-def training_parser(doc, output="results"):
-    """A Parser with all of train.py's arguments."""
+def add_splits_argument(group: _ArgumentGroup) -> None:
+    """--splits."""
+    group.add_argument("--splits", nargs="+", action=SplitRange, default=list(range(20)), metavar="A-B",
+                       help="range of data splits, both ends included; 0 19 is read as 0-19 (default: 0-19)")
+
+
+def add_prediction_arguments(parser: Parser, output: str = "results") -> None:
+    """Which models predict which rows, and where to; `output` is the default of --output and --chptfolder."""
+    group = add_model_range_arguments(parser, output)
+    group.add_argument("--output", default=output, metavar="DIR", help="folder for pred_splitS_runR.csv")
+    group.add_argument("--no_features", action="store_true", help="leave out the columns F1..F512")
+
+
+def add_model_range_arguments(parser: Parser, output: str = "results") -> _ArgumentGroup:
+    """Which models, which rows, and the network input of checkpoints without one -> the group "models"."""
+    models = parser.add_argument_group("models")
+    models.add_argument("--chptfolder", default=output, metavar="DIR", help="folder of checkpoints and best_run.csv")
+    add_splits_argument(models)
+    models.add_argument("--run", nargs="+", type=number_range, action=Numbers, metavar="R",
+                        help="runs of each split, numbers and ranges (default: the best run, from best_run.csv)")
+    models.add_argument("--set", nargs="+", default=["test"], choices=("train", "val", "test", "all"),
+                        help="rows to predict, as the split's column names them; all: every row, also of a manifest "
+                             "without splits (default: test)")
+    models.add_argument("--batch_size", type=positive_int, default=50, metavar="N", help="images per batch")
+    group = parser.add_argument_group("network input (only for checkpoints that store none, such as LARS's)")
+    group.add_argument("--image_size", nargs="+", type=side_or_auto, metavar="PIXELS",
+                       help="frame: one side, or rows and columns")
+    group.add_argument("--norm", choices=("lars", "thesis"),
+                       help="mean and standard deviation, SUV. lars: 2.13, 3.39; thesis: 0.6089, 1.8575")
+    group.add_argument("--crop_bodies", action="store_true",
+                       help="for any checkpoint: crop bodies that are larger than the frame, instead of refusing them")
+    return models
+
+
+# ---------------------------------------------------------------- whole parsers
+
+def training_parser(doc: str | None, output: str = "results") -> Parser:
+    """A Parser with all of train.py's arguments; `output` is --output's default."""
     parser = Parser(doc)
     group = add_run_arguments(parser, output)
     group.add_argument("--params", metavar="FILE",
-                       help="best_params_summary.csv of optun.py or optuna_finetuning.py: each split's row takes the "
-                            "place of the defaults below; arguments given here win over it")
+                       help="best_params_summary.csv of optun.py or optuna_finetuning.py: the row of each split "
+                            "replaces the defaults below; arguments of the command line take precedence")
     add_data_arguments(parser)
     add_input_arguments(parser)
     add_model_arguments(parser)
@@ -283,97 +396,51 @@ def training_parser(doc, output="results"):
     return parser
 
 
-def add_prediction_arguments(parser, output="results"):
-    group = add_model_range_arguments(parser, output)
-    group.add_argument("--output", default=output, metavar="DIR", help="where pred_splitS_runR.csv go")
-    group.add_argument("--no_features", action="store_true", help="leave out the columns F1..F512")
+def search_parser(doc: str | None, study: str, trials: int, nepochs: int, finetuning: bool = False) -> Parser:
+    """A Parser with the arguments of optun.py, or of optuna_finetuning.py.
 
-
-def add_model_range_arguments(parser, output="results"):
-    """Which models, which rows -> the group "models"."""
-    group = models = parser.add_argument_group("models")
-    group.add_argument("--chptfolder", default=output, metavar="DIR", help="folder of checkpoints and best_run.csv")
-    group.add_argument("--splits", nargs=2, type=natural_int, default=[0, 19], metavar=("A", "B"),
-                       help="first and last split, both included (default: 0 19)")
-    group.add_argument("--run", nargs="+", type=number_range, action=_Flat, metavar="R",
-                       help="runs of each split: 1 2 or 1-5 (default: the best one, by best_run.csv)")
-    group.add_argument("--set", nargs="+", default=["test"], choices=("train", "val", "test", "all"),
-                       help="rows to predict, by the split's own column; all: every row, no split columns needed "
-                            "(default: test)")
-    group.add_argument("--batch_size", type=positive_int, default=50, metavar="N", help="images at a time")
-    group = parser.add_argument_group("network input (only for checkpoints that store none, such as LARS's)")
-    group.add_argument("--image_size", nargs="+", type=side_or_auto, metavar="PIXELS",
-                       help="frame: a side or rows and columns")
-    group.add_argument("--norm", choices=("lars", "thesis"), help="lars: 2.13, 3.39; thesis: 0.6089, 1.8575 (SUV)")
-    group.add_argument("--crop_bodies", action="store_true",
-                       help="for any checkpoint: cut bodies larger than the frame instead of refusing them")
-    return models
-
-
-def images_folder(args):
-    """The folder that the manifest's file names are relative to."""
-    return args.images or os.path.dirname(args.data) or "."
-
-
-def image_size(values):
-    """--image_size as given -> "auto" or (rows, columns). Raises InputError where the values do not go together."""
-    if values == ["auto"]:
-        return "auto"
-    if "auto" in values or len(values) > 2:
-        raise InputError(f"--image_size {' '.join(map(str, values))}: give one side, rows and columns, or auto")
-    return values[0], values[-1]
-
-
-def natural_int(text):
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return value
-
-
-def positive_int(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return value
-
-
-def number_range(text):
-    """"3" -> range(3, 4); "0-19" -> range(0, 20)."""
-    first, _, last = text.partition("-")
-    numbers = range(natural_int(first), natural_int(last or first) + 1)
-    if not numbers:
-        raise argparse.ArgumentTypeError(f"{text}: the first is larger than the last")
-    return numbers
-
-
-class _Flat(argparse.Action):
-    """Several ranges -> one list of their numbers, each once."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        setattr(namespace, self.dest, list(dict.fromkeys(number for numbers in values for number in numbers)))
-
-
-def side_or_auto(text):
-    return text if text == "auto" else positive_int(text)
-
-
-def _positive_float(text):
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
-def _not_negative_float(text):
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
-    return value
-
-
-def _fraction(text):
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not in 0..1 (1 excluded)")
-    return value
+    Parameters
+    ----------
+    study : str
+        Default of --study.
+    trials, nepochs : int
+        Defaults of --trials and --nepochs.
+    """
+    parser = Parser(doc)
+    group = parser.add_argument_group("search")
+    add_splits_argument(group)
+    group.add_argument("--trials", type=positive_int, default=trials, metavar="N",
+                       help="finished trials (complete or pruned) per study, including those of earlier searches and "
+                            "of other processes")
+    group.add_argument("--timeout", type=positive_float, metavar="SECONDS", help="start no trial after this time")
+    group.add_argument("--space", metavar="FILE.json",
+                       help='changes to the search space: {"lr": {"low": 1e-4, "high": 1e-2, "log": true}, '
+                            '"batch_size": [16, 32], "optimizer": "adam", "dropout": null}: a range, choices, a '
+                            "fixed value, the default below")
+    group.add_argument("--sampler", default="tpe", choices=("tpe", "random", "cmaes"),
+                       help="how parameters are proposed; cmaes draws categorical ones at random")
+    group.add_argument("--pruner", default="median", choices=("median", "hyperband", "none"),
+                       help="how unpromising trials are ended early")
+    group.add_argument("--storage", metavar="URL",
+                       help="database of the studies: postgresql://user@host/name for several machines (default: "
+                            "SQLite, optuna.db in --output)")
+    group.add_argument("--study", default=study, metavar="NAME", help="prefix of the studies' names, NAME_splitS")
+    group.add_argument("--heartbeat", type=positive_int, default=30, metavar="SECONDS",
+                       help="how often workers report that they are alive; after three missed reports a worker's trial "
+                            "is repeated")
+    group.add_argument("--output", default="results", metavar="DIR", help="folder for tables and report")
+    add_data_arguments(parser)
+    if finetuning:
+        group = parser.add_argument_group("start")
+        group.add_argument("--chptfolder", default="results", metavar="DIR",
+                           help="folder of checkpoints and best_run.csv: each split starts from its own best run")
+        group.add_argument("--mode", choices=("transfer_learning", "finetune", "full_retrain"),
+                           help="train the head only, layer4 and the head, or all layers (default: it is searched)")
+        add_cache_argument(group)
+    fixed = " (arguments that are given here are fixed in all trials, not searched)"
+    add_input_arguments(parser, " (default: that of the checkpoint)" if finetuning else "")
+    if not finetuning:
+        add_model_arguments(parser, fixed)
+    add_training_arguments(parser, nepochs, fixed)
+    add_device_arguments(parser)
+    return parser

@@ -36,7 +36,7 @@ def _actions():
     first = {}
     for action in parser._actions:
         first.setdefault(action.dest, action)
-    return {name: action for name, action in first.items() if name != "help"}
+    return {name: action for name, action in first.items() if name not in ("help", "version")}
 
 
 def convert(name, text):

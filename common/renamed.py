@@ -3,12 +3,21 @@
 RENAMED = {"lambda_loc": "site_lambda", "detach_loc": "site_detach", "loc_on": "site_on", "loc_balance": "site_balance",
            "loc_smoothing": "site_smoothing", "sites_multi": "site_multi", "loc_map": "site_map",
            "loc_strict": "site_strict", "resume_anyway": "force_resume"}
+_WORDS = {"--normalize": [], "--no-normalize": ["--norm", "none"], "--lr_scheduler": ["--lr_schedule", "plateau"]}
 
 
 def current_names(values: dict) -> dict:
-    """Stored values (of a checkpoint, a study, a file) under the names that they have today; the order is kept.
+    """Stored values under the names that their options have today.
 
-    `normalize` is gone: where it was False, `norm` is "none".
+    Parameters
+    ----------
+    values : dict
+        Of a checkpoint, a study or a row of parameters. `normalize` is gone: where it is False, `norm` is "none".
+
+    Returns
+    -------
+    dict
+        In the order of `values`.
     """
     found = {RENAMED.get(name, name): value for name, value in values.items() if name != "normalize"}
     if str(values.get("normalize", True)) == "False":
@@ -16,14 +25,23 @@ def current_names(values: dict) -> dict:
     return found
 
 
-def current_words(words: list) -> list:
-    """A command line with the options' names of today: --lambda_loc 2 and --lambda_loc=2, --no-normalize."""
-    found = []
+def current_words(words: list) -> list[str]:
+    """A command line with the option names of today.
+
+    Parameters
+    ----------
+    words : list
+        Such as ["--lambda_loc", 2] or ["--lambda_loc=2"].
+
+    Returns
+    -------
+    list of str
+    """
+    found: list[str] = []
     for word in map(str, words):
         option, equals, value = word.partition("=")
-        if option == "--no-normalize":
-            found += ["--norm", "none"]
-        elif option != "--normalize":
-            name = option.removeprefix("--")
-            found.append(f"--{RENAMED[name]}{equals}{value}" if option.startswith("--") and name in RENAMED else word)
+        name = option.removeprefix("--")
+        if option.startswith("--") and name in RENAMED:
+            word = f"--{RENAMED[name]}{equals}{value}"
+        found += _WORDS.get(word, [word])
     return found

@@ -3,7 +3,7 @@
 #
 #   sbatch examples/slurm_optuna.sh           # from the folder of optun.py
 #   sbatch examples/slurm_optuna.sh           # once more: further workers, or to go on after a time limit
-#   python optun.py --storage ... --splits 0 19     # afterwards, the same command: tables and report of what is done
+#   python optun.py --storage ... --splits 0-19     # afterwards, the same command: tables and report of what is done
 #
 # Every task has the same command: it takes the next trial of the first split that is not done. A task that is killed or
 # reaches its time limit loses one trial, which another task does again. README.md says how to start the server.
@@ -25,5 +25,5 @@ OUTPUT=results                         # a folder that every node sees
 # CHANGE dbhost. The password stands in ~/.pgpass (chmod 600): dbhost:5432:*:deauville:PASSWORD
 STORAGE=postgresql://deauville@dbhost:5432/search
 
-exec srun --ntasks=1 python optun.py --data "$DATA" --splits 0 19 --storage "$STORAGE" --output "$OUTPUT" \
+exec srun --ntasks=1 python optun.py --data "$DATA" --splits 0-19 --storage "$STORAGE" --output "$OUTPUT" \
     --trials 20 --nepochs 10 --threads "$SLURM_CPUS_PER_TASK"

@@ -144,9 +144,7 @@ def find_runs(args):
 
     Without --run these are rows of best_run.csv, whose epoch and value `check_best` then compares.
     """
-    if args.splits[0] > args.splits[1]:
-        raise InputError(f"--splits {args.splits[0]} {args.splits[1]}: the first is larger than the last")
-    folder, splits = args.chptfolder, range(args.splits[0], args.splits[1] + 1)
+    folder, splits = args.chptfolder, args.splits
     if args.run:
         asked = [(split, run) for split in splits for run in args.run]
         found = [pair for pair in asked if run_file(folder, "checkpoint", *pair).exists()]

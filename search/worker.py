@@ -37,13 +37,6 @@ NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|a
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
-def asked_splits(args):
-    """The range of --splits."""
-    if args.splits[0] > args.splits[1]:
-        raise InputError(f"--splits {args.splits[0]} {args.splits[1]}: the first is larger than the last")
-    return range(args.splits[0], args.splits[1] + 1)
-
-
 def from_checkpoint(args, split, best):
     """train.py's arguments that start from a split's checkpoint, with its head, and its input where none is given.
 

@@ -432,7 +432,7 @@ def test_turns_need_a_square_frame(cohort, untrained, capsys):
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    (("--splits", 3, 1), "--splits 3 1: the first is larger"), (("--splits", 0, 5), "split2"),
+    (("--splits", 0, 5), "split2"),
     (("--storage", "nonsense"), "--storage nonsense: "), (("--storage", "oracle9://host/name"), "--storage oracle9://"),
     (("--storage", "sqlite:////missing/folder/a.db"), "may this user write there"),
     (("--storage", "postgresql://me:secret@127.0.0.1:1/none"), r"me:\*\*\*@127.0.0.1.* is the server running"),
