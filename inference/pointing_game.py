@@ -52,8 +52,8 @@ def read_lesions(path, table):
 def project(lesions, row):
     """[(site, x, y, z), ...] -> (n, 2) float64: row and column of each in the MIP of this row of the manifest.
 
-    As prepro_script.pixel_origin says: row r lies at row0_mm - r * spacing_mm, column c at column0_mm + c * spacing_mm,
-    along x cos(angle) + y sin(angle), angle 0 for cor, 90 for sag, N for rotN.
+    As preprocessing.conversion.pixel_origin says: row r lies at row0_mm - r * spacing_mm, column c at
+    column0_mm + c * spacing_mm, along x cos(angle) + y sin(angle), angle 0 for cor, 90 for sag, N for rotN.
     """
     angle = math.radians({"cor": 0, "sag": 90}[row.view] if row.view in VIEWS else int(row.view[3:]))
     x, y, z = np.array([lesion[1:] for lesion in lesions]).T

@@ -1,7 +1,8 @@
 """Where voxels are: slice positions, the patient's axes, isotropic resampling, projections."""
 import numpy as np
 
-from preprocessing.dicom_reader import Refused, required, text
+from preprocessing.dicom_values import required_numbers, text
+from preprocessing.refusal import Refused
 
 
 def slice_geometry(headers):
@@ -13,7 +14,7 @@ def slice_geometry(headers):
         the first voxel, mm.
     """
     keyword = "ImageOrientationPatient"
-    orientation = np.array([required(header, keyword, 6) for header in headers])
+    orientation = np.array([required_numbers(header, keyword, 6) for header in headers])
     across, down = orientation[0, :3], orientation[0, 3:]
     if np.ptp(orientation, axis=0).max() > 1e-3:
         raise Refused(keyword, "", "differs between the slices of the series", "keep the slices of one orientation")
@@ -21,12 +22,12 @@ def slice_geometry(headers):
         raise Refused(keyword, text(headers[0], keyword), "is not two perpendicular unit vectors", "correct it")
     axes = np.array([np.cross(across, down), down, across])
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)
-    points = np.array([required(header, "ImagePositionPatient", 3) for header in headers])
+    points = np.array([required_numbers(header, "ImagePositionPatient", 3) for header in headers])
     order = np.argsort(points @ axes[0], kind="stable")
     points, headers = points[order], [headers[i] for i in order]
     positions = points @ axes[0]
     _check_positions(positions, points @ axes[1:].T)
-    rows, columns = required(headers[0], "PixelSpacing", 2)
+    rows, columns = required_numbers(headers[0], "PixelSpacing", 2)
     spacing = (float(np.median(np.diff(positions))), rows, columns)
     for name, value in zip(("ImagePositionPatient", "PixelSpacing", "PixelSpacing"), spacing, strict=True):
         if not 0.1 <= value <= 30:

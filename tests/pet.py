@@ -3,10 +3,17 @@
 The object is drawn in patient coordinates (mm; x to the left, y to the back, z to the head), so every orientation shows
 the same patient. Stored values come from SUV x `per_suv`, which each test works out by hand.
 """
+import os
+from pathlib import Path
+
 import numpy as np
+import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+_DATA = os.environ.get("DEAUVILLE_REAL_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
+REAL = Path(_DATA) / "sts_001_fdg_pet"  # a public FDG PET series
+needs_real_series = pytest.mark.skipif(not REAL.is_dir(), reason="no real series: set DEAUVILLE_REAL_DATA")
 HOT, COLD, BACKGROUND = (-30.0, -15.0, 40.0), (30.0, 15.0, -40.0), (30.0, -15.0, 40.0)  # centres: right front head, ...
 SUV = {HOT: 4.00, COLD: 0.20, BACKGROUND: 1.00}
 RADIUS, BODY = 14.0, (65.0, 45.0, 70.0)

@@ -12,7 +12,7 @@ from conftest import call
 from pet import datasets, save, write_series
 
 import prepro_script
-from preprocessing import dicom_series, suv
+from preprocessing import archives, dicom_series, suv
 
 COARSE = {"spacing": (20.0, 5.0, 4.0)}  # 7 slices
 MUST_AGREE = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "SOPClassUID",
@@ -157,7 +157,7 @@ def test_damaged_files_of_one_folder_are_one_row(tmp_path):
     write_series(tmp_path / "dicom" / "good", **COARSE)
     for path in write_series(tmp_path / "dicom" / "cut", uid="1.2.4", **COARSE).iterdir():
         path.write_bytes(path.read_bytes()[:200])
-    _, refused = dicom_series.find_studies(*dicom_series.list_files(tmp_path / "dicom"))
+    _, refused = dicom_series.find_studies(*archives.list_files(tmp_path / "dicom"))
     assert [(where, error.value) for where, error in refused] == [("cut", "001.dcm and 6 more")]
 
 

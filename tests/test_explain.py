@@ -12,7 +12,6 @@ from matplotlib.image import imread
 
 import explain
 import find_best_model
-import prepro_script
 import train
 import train_loca
 import utils
@@ -21,7 +20,7 @@ from common.manifest import read_manifest
 from dataset import Bodies, NetworkInput, _pool, crop_body, fit_bodies
 from evaluation import metrics
 from inference import gradcam, pointing_game
-from preprocessing import geometry
+from preprocessing import conversion, geometry
 from training.batches import Images
 
 SMALL = ("--weights", "none", "--image_size", "auto", "--pool", 2, "--batch_size", 12, "--lr", 0.01, "--threads", 1,
@@ -138,7 +137,7 @@ def test_a_lesion_is_projected_onto_its_lump(view, angle):
         array[k, j, i] = 9
         images = geometry.project(array, spacing, isotropic, (30,))
         image = images[("cor", "sag", "rot030").index(view)]
-        row0, column0 = prepro_script.pixel_origin(volume, spacing=isotropic, angle=angle, shape=image.shape)
+        row0, column0 = conversion.pixel_origin(volume, spacing=isotropic, angle=angle, shape=image.shape)
         row = SimpleNamespace(view=view, row0_mm=row0, column0_mm=column0, spacing_mm=isotropic)
         lesion = ("7", -33.0 + 2.5 * i, 12.0 + 2.0 * j, -70.0 + 3.0 * k)
         place = pointing_game.project([lesion], row)[0]

@@ -3,7 +3,6 @@ import os
 import re
 import shutil
 import stat
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,13 +10,13 @@ import pytest
 from conftest import call, error_line, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pet import BACKGROUND, COLD, FEET_FIRST, HOT, PRONE, datasets, save, write_series
+from pet import BACKGROUND, COLD, FEET_FIRST, HOT, PRONE, REAL, datasets, needs_real_series, save, write_series
 from scipy.ndimage import map_coordinates
 
 import prepro_script
-from preprocessing import geometry
+from common.files import InputError
+from preprocessing import conversion, geometry, labels
 
-REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "sts_001_fdg_pet"
 COARSE = {"spacing": (20.0, 5.0, 4.0)}  # 7 slices
 IDENTITIES = ("Doe", "Jane", "MRN4711", "19700101", "ACC0815", "1.2.3", "1.2.4", "PATIENT A")
 
@@ -94,8 +93,8 @@ def test_rotating_views(tmp_path, capsys):
         np.testing.assert_allclose(hot, ((row.row0_mm - HOT[2]) / 3.27, (across - row.column0_mm) / 3.27), atol=0.7)
     assert (tmp_path / "out" / "qc.html").read_text().count("<img ") == 6
     assert prepro(tmp_path) is None and len(pd.read_csv(tmp_path / "out" / "data.csv")) == 2  # other views: not skipped
-    assert prepro_script.rotation_angles(2) == prepro_script.rotation_angles(1) == []
-    assert prepro_script.rotation_angles(180) == [a for a in range(180) if a not in (0, 90)]
+    assert conversion.rotation_angles(2) == conversion.rotation_angles(1) == []
+    assert conversion.rotation_angles(180) == [a for a in range(180) if a not in (0, 90)]
 
 
 def test_projecting_onto_the_same_grid_changes_nothing():
@@ -206,8 +205,8 @@ def test_bad_studies_are_listed_and_the_others_go_on(two_studies):
 
 
 def test_whatever_goes_wrong_is_one_study_refused(two_studies, monkeypatch):
-    real = prepro_script.suv_volume
-    monkeypatch.setattr(prepro_script, "suv_volume", lambda paths, _: real(paths) if "/A/" in paths[0] else 1 / 0)
+    real = conversion.suv_volume
+    monkeypatch.setattr(conversion, "suv_volume", lambda paths, _: real(paths) if "/A/" in paths[0] else 1 / 0)
     assert prepro(two_studies) == 1
     errors = pd.read_csv(two_studies / "out" / "errors.csv")
     assert errors["study"].tolist() == ["B/1"] and "ZeroDivisionError" in errors["reason"][0]
@@ -266,11 +265,11 @@ def test_rows_beyond_310_are_cropped_from_the_feet(tmp_path):
     whole = pd.read_csv(tmp_path / "out" / "data.csv")
     assert whole["matrix_size_1"].tolist() == [43, 43]
     kept = [read_mip(tmp_path / "out", row) for row in whole.itertuples()]
-    prepro_script.MAX_ROWS = 40
+    conversion.MAX_ROWS = 40
     try:
         prepro(tmp_path)
     finally:
-        prepro_script.MAX_ROWS = 310
+        conversion.MAX_ROWS = 310
     cropped = pd.read_csv(tmp_path / "out" / "data.csv")
     assert cropped["matrix_size_1"].tolist() == [40, 40]
     assert "3 rows (10 mm) at the feet end cropped" in cropped["warnings"][0]
@@ -299,7 +298,7 @@ def test_bad_labels(content, words, tmp_path):
     (tmp_path / "dicom").mkdir()
     if content is not None:
         (tmp_path / "labels.csv").write_text(content)
-    with pytest.raises(prepro_script.InputError, match=re.escape(words)):
+    with pytest.raises(InputError, match=re.escape(words)):
         prepro(tmp_path, "--labels", tmp_path / "labels.csv")
     assert not (tmp_path / "out").exists()
 
@@ -307,8 +306,8 @@ def test_bad_labels(content, words, tmp_path):
 def test_target_from_deauville(tmp_path):
     (tmp_path / "l.csv").write_text("StudyInstanceUID,deauville,target\n" + "".join(
         f"1.{score},{score},\n" for score in range(1, 6)) + "1.6,4.0,1\n1.7,,0\n")
-    labels, carried = prepro_script.read_labels(tmp_path / "l.csv", keep_ids=False)
-    assert [row["target"] for row in labels.values()] == [0, 0, 0, 1, 1, 1, 0] and carried == ["deauville"]
+    found = labels.read_labels(tmp_path / "l.csv", keep_ids=False)
+    assert [row["target"] for row in found.rows.values()] == [0, 0, 0, 1, 1, 1, 0] and found.carried == ["deauville"]
 
 
 def test_bad_input_is_one_line(two_studies):
@@ -318,16 +317,16 @@ def test_bad_input_is_one_line(two_studies):
     assert "no PET image" in error_line(run("prepro_script.py", "--input", empty, *out))
     assert "no such folder" in error_line(run("prepro_script.py", "--input", empty / "x", *out))
     (two_studies / "short").write_text("1234")
-    with pytest.raises(prepro_script.InputError, match="at least 16"):
+    with pytest.raises(InputError, match="at least 16"):
         prepro(two_studies, "--key", two_studies / "short")
-    with pytest.raises(prepro_script.InputError, match="--spacing 0"):
+    with pytest.raises(InputError, match="--spacing 0"):
         prepro(two_studies, "--spacing", 0)
     assert "workers: 0 is not 1" in error_line(run("prepro_script.py", "--input", empty, *out, "--workers", 0))
-    with pytest.raises(prepro_script.InputError, match="--views 181"):
+    with pytest.raises(InputError, match="--views 181"):
         prepro(two_studies, "--views", 181)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real series is not here")
+@needs_real_series
 def test_real_series(tmp_path):
     call(prepro_script, "--input", REAL, "--output", tmp_path, "--workers", 1)
     table = pd.read_csv(tmp_path / "data.csv")
@@ -340,3 +339,10 @@ def test_real_series(tmp_path):
         assert 190 < bladder < 215 and mip[:5].max() > 7  # the brain is at the top, above the bladder
     liver, spleen = coronal[105:125, 50:80].mean(), coronal[105:125, 125:155].mean()
     assert liver > 1.3 * spleen  # the patient's right is on the left
+
+
+def test_every_module_that_conversion_uses_is_in_its_code():
+    code = {path.stem for path in conversion.CODE}
+    for path in conversion.CODE:
+        used = re.findall(r"^from preprocessing\.(\w+) import", path.read_text(), re.MULTILINE)
+        assert set(used) - code <= {"workers"}, path  # which only says who calls it

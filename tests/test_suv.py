@@ -4,7 +4,6 @@ pytest -q -s -n 0 tests/test_suv.py -k "reference_object or test_refusal"    # t
 """
 import math
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -24,6 +23,7 @@ from pet import (
     LEGACY,
     PER_SUV,
     PRONE,
+    REAL,
     SAGITTAL,
     SUV,
     SYNTAXES,
@@ -32,6 +32,7 @@ from pet import (
     change,
     code,
     datasets,
+    needs_real_series,
     save,
     value_at,
     write_multiframe,
@@ -39,9 +40,8 @@ from pet import (
 )
 from pydicom.dataset import Dataset
 
-from preprocessing import dicom_reader, suv
+from preprocessing import dicom_pixels, dicom_reader, dicom_values, suv
 
-REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "sts_001_fdg_pet"
 RATE = math.log(2) / HALF_LIFE
 AT_INJECTION = DOSE / (WEIGHT * 1000)  # Bq/ml of SUV 1, decay-corrected to the injection
 X = RATE * FRAME
@@ -356,12 +356,12 @@ def test_headers_read_as_pydicom_reads_them(syntax, tmp_path):
     path = sorted(write_series(tmp_path / "pet", syntax, p7053_1000="0.5").iterdir())[3]
     header, ds = dicom_reader.read_header(path), pydicom.dcmread(path)
     for keyword in ("PatientID", "Units", "SeriesTime", "StudyInstanceUID", "Manufacturer"):
-        assert dicom_reader.text(header, keyword) == str(ds[keyword].value)
-    assert dicom_reader.numbers(header, "ImagePositionPatient", 3) == list(ds.ImagePositionPatient)
-    assert dicom_reader.integer(header, "Columns") == ds.Columns
-    assert dicom_reader.number(header, dicom_reader.private(header, 0x7053, "Philips PET Private Group", 0)) == 0.5
+        assert dicom_values.text(header, keyword) == str(ds[keyword].value)
+    assert dicom_values.numbers(header, "ImagePositionPatient", 3) == list(ds.ImagePositionPatient)
+    assert dicom_values.integer(header, "Columns") == ds.Columns
+    assert dicom_values.number(header, dicom_values.private(header, 0x7053, "Philips PET Private Group", 0)) == 0.5
     assert header["RadiopharmaceuticalInformationSequence"][0]["RadionuclideTotalDose"].strip() == b"370000000.0"
-    assert (dicom_reader.read_pixels(header) == ds.pixel_array).all()
+    assert (dicom_pixels.read_pixels(header) == ds.pixel_array).all()
     assert [value_at(suv.suv_volume(path.parent), c) for c in SUV] == pytest.approx(list(SUV.values()), rel=2e-4)
 
 
@@ -478,7 +478,7 @@ def test_flipped_bytes_give_a_refusal_or_a_finite_volume(small_series, data):
         path.write_bytes(original)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real series is not here")
+@needs_real_series
 def test_real_series():
     volume = suv.suv_volume(REAL)
     assert volume.array.shape == (267, 128, 128) and volume.spacing == pytest.approx((3.27, 4.6875, 4.6875))

@@ -13,7 +13,8 @@ from pet import CORONAL, datasets, write_multiframe, write_series
 from pydicom.fileset import FileSet
 
 import prepro_script
-from preprocessing import dicom_series
+from common.files import InputError
+from preprocessing import archives, conversion, dicom_series, series_choice
 
 COARSE = {"spacing": (20.0, 5.0, 4.0)}  # 7 slices, 120 mm between the outer ones
 
@@ -144,7 +145,7 @@ def test_an_archive_that_lies_about_a_size(two_studies):
 
 def test_an_announced_size_beyond_the_limit(two_studies, monkeypatch):
     pack(two_studies / "dicom" / "A", two_studies / "dicom" / "a.zip")
-    monkeypatch.setattr(dicom_series, "MAX_MEMBER", 1000)
+    monkeypatch.setattr(archives, "MAX_MEMBER", 1000)
     assert prepro(two_studies) == 1
     assert "would unpack to" in table(two_studies, "errors.csv")["reason"][0]
 
@@ -241,8 +242,8 @@ def test_slices_without_extension_that_break_off_are_damaged(tmp_path):
     ({3: {}, 1: {}, 2: {}}, 1, " (equal: number 2, 3)")])
 def test_choice(series, number, equal, tmp_path):
     one_study(tmp_path, series)
-    studies, refused = dicom_series.find_studies(*dicom_series.list_files(tmp_path / "dicom"))
-    files, warnings = dicom_series.choose_series(studies["1.2.3"])
+    studies, refused = dicom_series.find_studies(*archives.list_files(tmp_path / "dicom"))
+    files, warnings = series_choice.choose_series(studies["1.2.3"])
     assert {os.path.basename(os.path.dirname(path)) for path in files} == {str(number)} and not refused
     assert warnings[0].startswith(f"{len(series)} PET series: number {number} (") and warnings[0].endswith(
         f"was used{equal}")
@@ -252,8 +253,8 @@ def test_multiframe_series_are_ranked_by_their_frames(tmp_path):
     one_study(tmp_path, {1: {}})
     write_multiframe(tmp_path / "dicom" / "2", "1.2.840.10008.5.1.4.1.1.130", SeriesInstanceUID="1.2.3.2",
                      SeriesNumber=2, spacing=(10.0, 5.0, 4.0))
-    study = dicom_series.find_studies(*dicom_series.list_files(tmp_path / "dicom"))[0]["1.2.3"]
-    assert [(s["number"], s["slices"], s["extent"], s["corrected"], s["units"]) for s in dicom_series.rank_series(
+    study = dicom_series.find_studies(*archives.list_files(tmp_path / "dicom"))[0]["1.2.3"]
+    assert [(s.number, s.slices, s.extent, s.corrected, s.units) for s in series_choice.rank_series(
         study)] == [(2, 14, 130, True, "BQML"), (1, 7, 120, True, "BQML")]
 
 
@@ -266,9 +267,9 @@ def test_series(tmp_path):
         "2 PET series: number 2 (5 slices, 112 mm) was used by --series", ""]
     assert prepro(tmp_path) is None  # another series is another result: not skipped
     assert "number 1 (7" in table(tmp_path)["warnings"][0]
-    with pytest.raises(prepro_script.InputError, match="--series 1.2.9: no such PET series"):
+    with pytest.raises(InputError, match="--series 1.2.9: no such PET series"):
         prepro(tmp_path, "--series", "1.2.9")
-    with pytest.raises(prepro_script.InputError, match="of the same study as 1.2.3.2"):
+    with pytest.raises(InputError, match="of the same study as 1.2.3.2"):
         prepro(tmp_path, "--series", "1.2.3.2", "--series", "1.2.3.1")
 
 
@@ -356,7 +357,7 @@ def test_checksums_as_sha256sum_writes_them(two_studies):
 def test_bad_checksums(content, words, two_studies):
     if content is not None:
         (two_studies / "sums").write_text(content)
-    with pytest.raises(prepro_script.InputError, match=words):
+    with pytest.raises(InputError, match=words):
         prepro(two_studies, "--checksums", two_studies / "sums")
     assert not (two_studies / "out").exists()
 
@@ -371,14 +372,14 @@ def converted(two_studies, monkeypatch):
         path.write_bytes(path.read_bytes().replace(b"1.2.3\0", b"1.2.5\0").replace(b"1.2.3.1\0", b"1.2.5.1\0"))
     pack(two_studies / "dicom" / "C", two_studies / "dicom" / "c.zip")
     prepro(two_studies)
-    again, real = [], prepro_script.suv_volume
+    again, real = [], conversion.suv_volume
 
     def spy(*args):
         volume = real(*args)
         again.append(volume.study_uid)
         return volume
 
-    monkeypatch.setattr(prepro_script, "suv_volume", spy)
+    monkeypatch.setattr(conversion, "suv_volume", spy)
     return two_studies, again
 
 
@@ -423,7 +424,7 @@ def test_what_has_changed_is_converted_again(converted):
 
 def test_changed_code_converts_everything_again(converted, monkeypatch):
     folder, again = converted
-    monkeypatch.setattr(prepro_script, "_code_version", lambda: "another")
+    monkeypatch.setattr(conversion, "_code_version", lambda: "another")
     prepro(folder)
     assert again == ["1.2.3", "1.2.4", "1.2.5"]
 
@@ -443,18 +444,18 @@ def test_changed_labels_are_joined_without_converting(converted):
 
 def test_an_interrupted_run_goes_on(converted, monkeypatch):
     folder, again = converted
-    real = prepro_script.suv_volume
+    real = conversion.suv_volume
 
     def interrupted(*args):
         if len(again) == 2:
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(prepro_script, "suv_volume", interrupted)
+    monkeypatch.setattr(conversion, "suv_volume", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepro(folder, "--overwrite")
     again.clear()
-    monkeypatch.setattr(prepro_script, "suv_volume", real)
+    monkeypatch.setattr(conversion, "suv_volume", real)
     assert prepro(folder) is None and again == ["1.2.5"]
 
 

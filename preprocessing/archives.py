@@ -1,0 +1,199 @@
+"""The files of a folder tree and of the .zip archives in it, and their checksums.
+
+A member of an archive has the path archive.zip/member; archives are read where they lie.
+"""
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, TypeVar
+
+from common.files import InputError
+from preprocessing.dicom_reader import is_dicomdir, read_header
+from preprocessing.dicom_values import Header
+from preprocessing.refusal import Refused
+
+MAX_RATIO, MAX_MEMBER = 100, 1 << 31  # unpacked to packed size of an archive; bytes of one member. PET packs 2 to 5
+T = TypeVar("T")
+
+
+def list_files(source: str | os.PathLike[str]) -> tuple[Path, list[str]]:
+    """What to search.
+
+    Parameters
+    ----------
+    source : str or path
+        A folder, a DICOMDIR (its folder is taken), an archive or a single file.
+
+    Returns
+    -------
+    folder : Path
+        What names in messages are relative to.
+    paths : list of str
+        The files, sorted. Hidden ones are left out.
+
+    Raises
+    ------
+    InputError
+        Nothing there.
+    """
+    source = Path(source)
+    if source.is_file() and not is_dicomdir(source):
+        return source.parent, [str(source)]
+    folder = source.parent if source.is_file() else source
+    if not folder.is_dir():
+        raise InputError(f"--input {source}: no such folder; give the folder that holds the DICOM files, a .zip or a "
+                         "DICOMDIR")
+    paths = [os.path.join(where, name) for where, _, names in os.walk(folder) for name in names if name[0] != "."]
+    return folder, sorted(filter(os.path.isfile, paths))
+
+
+def read_checksums(path: str, folder: Path, files: Sequence[str]) -> dict[str, str]:
+    """Read a file as `sha256sum` writes it.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    folder : Path
+        What its names are relative to.
+    files : sequence of str
+        The paths that will be searched.
+
+    Returns
+    -------
+    dict of str to str
+        Path of each named file -> its SHA-256 in lower-case hexadecimal.
+
+    Raises
+    ------
+    InputError
+        Unreadable, a line of another form, or no name is one of `files`.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+    except OSError as error:
+        raise InputError(f"--checksums {path}: {error.strerror}; give a readable file") from error
+    sums = {}
+    for line, content in enumerate(lines, start=1):
+        match = re.fullmatch(r"(\\?)([0-9a-fA-F]{64}) [ *](.+)", content)
+        if match is None and content.strip():
+            raise InputError(f"--checksums {path}: line {line}: {content[:80]!r} is not <SHA-256> <two spaces> <name>, "
+                             "as sha256sum writes it")
+        if match:
+            escaped, digest, name = match.groups()
+            if escaped:  # GNU coreutils: the name has a backslash or a line end
+                name = re.sub(r"\\([\\nr])", lambda found: {"\\": "\\", "n": "\n", "r": "\r"}[found[1]], name)
+            sums[os.path.abspath(os.path.join(folder, name))] = digest.lower()
+    sums.pop(os.path.abspath(path), None)  # `sha256sum * > FILE` sums up the unfinished FILE too
+    if not sums.keys() & {os.path.abspath(name) for name in files}:
+        raise InputError(f"--checksums {path}: names no file under {folder}; write it with: cd {folder} && "
+                         "find . -type f -exec sha256sum {} +")
+    return sums
+
+
+@contextlib.contextmanager
+def archive_errors(path: str) -> Iterator[None]:
+    """Whatever a damaged archive makes zipfile raise comes out as Refused."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
+        raise Refused("archive", Path(path).name, f"cannot be read: {' '.join(str(error).split())[:200]}",
+                      "copy it again from its source, or unpack it and give the folder") from error
+
+
+def archive_members(archive: zipfile.ZipFile, path: str) -> list[zipfile.ZipInfo]:
+    """The files of an archive. Raises Refused where a name is unsafe, or unpacking would be."""
+    members = [info for info in archive.infolist() if not info.is_dir()]
+    for info in members:
+        if re.match(r"[/\\]|[A-Za-z]:", info.filename) or ".." in re.split(r"[/\\]", info.filename):
+            raise Refused("archive", Path(path).name, f"holds the unsafe name {info.filename[:80]!r}",
+                          "do not unpack it; ask its source for another")
+        if info.flag_bits & 1:
+            raise Refused("archive", Path(path).name, "is encrypted", "unpack it and give the folder")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # zipfile inflates others unbounded
+            raise Refused("archive", Path(path).name, "is packed by another method than deflate",
+                          "unpack it and give the folder")
+        if info.file_size > MAX_MEMBER:
+            raise Refused("archive", Path(path).name, f"{info.filename[:80]!r} would unpack to "
+                          f"{info.file_size >> 20} MiB", "if that is right, unpack it and give the folder")
+    unpacked, packed = sum(info.file_size for info in members), max(1, os.path.getsize(path))
+    if unpacked > MAX_RATIO * packed:
+        raise Refused("archive", Path(path).name, f"would unpack to {unpacked / packed:.0f} times its size",
+                      "if that is right, unpack it and give the folder")
+    if len({info.filename for info in members}) < len(members):
+        raise Refused("archive", Path(path).name, "holds one name twice", "unpack it and give the folder")
+    return members
+
+
+def split_member(path: str) -> tuple[str, str | None]:
+    """(archive, member) of the path of an archive's member, (path, None) of that of a file."""
+    for parent in Path(path).parents if not os.path.exists(path) else ():
+        if parent.is_file():
+            return str(parent), path[len(str(parent)) + 1:]
+    return path, None
+
+
+def _for_each(paths: Sequence[str], read: Callable[[str, IO[bytes] | None], T]) -> list[T]:
+    """[read(path, None or the open binary file of an archive's member), ...]; every archive is opened once."""
+    done = []
+    with contextlib.ExitStack() as stack:
+        archives: dict[str, zipfile.ZipFile] = {}
+        for path in paths:
+            source, member = split_member(path)
+            if member is None:
+                done.append(read(path, None))
+                continue
+            with archive_errors(source):
+                if source not in archives:
+                    archives[source] = stack.enter_context(zipfile.ZipFile(source))
+                    archive_members(archives[source], source)  # it may be another file than `find_studies` saw
+                with archives[source].open(member) as file:
+                    done.append(read(path, file))
+    return done
+
+
+def read_headers(paths: Sequence[str]) -> list[Header]:
+    """`dicom_reader.read_header` of each path, archives' members included. Raises Refused."""
+    return _for_each(paths, lambda path, file: read_header(path, file=file))
+
+
+@contextlib.contextmanager
+def local_files(paths: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The same files, members of archives as copies in a temporary folder that goes when the `with` ends.
+
+    Raises
+    ------
+    Refused
+        A member cannot be read, or is not what its CRC-32 says.
+    """
+    if all(map(os.path.exists, paths)):
+        yield paths
+        return
+    with tempfile.TemporaryDirectory(prefix="prepro-") as folder:
+        def copy(path: str, file: IO[bytes] | None) -> str:
+            if file is None:
+                return path
+            handle, name = tempfile.mkstemp("-" + re.split(r"[/\\]", path)[-1][-100:], "", folder)
+            with os.fdopen(handle, "wb") as target:
+                shutil.copyfileobj(file, target, 1 << 20)
+            return name
+
+        yield _for_each(paths, copy)
+
+
+def is_archive(path: str) -> bool:
+    """Whether a file's name is that of an archive that is searched."""
+    return path.lower().endswith(".zip")
+
+
+def sha256(path: str) -> str:
+    """The SHA-256 of a file in lower-case hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,249 @@
+"""Studies -> MIPs in SUV and their rows of data.csv; done.json tells the next run what need not be done again."""
+import contextlib
+import functools
+import hashlib
+import importlib
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from common.files import InputError, progress, replace_file, write_json
+from preprocessing.archives import local_files, split_member
+from preprocessing.dicom_series import Study
+from preprocessing.geometry import first_centre, project
+from preprocessing.identifiers import hash_id
+from preprocessing.refusal import Refused, unexpected
+from preprocessing.series_choice import choose_series
+from preprocessing.suv import SuvVolume, suv_volume
+from preprocessing.workers import Run
+
+MAX_ROWS = 310  # the height of LARS's frame
+ERROR_COLUMNS = ["study", "attribute", "value", "reason", "remedy"]
+# A change in any module of this folder converts every study again, except in these
+WITHOUT_INFLUENCE = {"labels.py", "qc_page.py", "report.py", "splits.py", "workers.py"}
+CODE = sorted(path for path in Path(__file__).parent.glob("*.py") if path.name not in WITHOUT_INFLUENCE)
+
+Row = dict[str, Any]  # of data.csv or errors.csv
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides, beside its files, on the result of a study.
+
+    Attributes
+    ----------
+    spacing : float
+        Pixel size of the MIPs, mm.
+    views : int
+        Projections at so many angles over half a turn.
+    allow_uncorrected : bool
+        Take series without attenuation correction.
+    """
+
+    spacing: float
+    views: int
+    allow_uncorrected: bool
+
+
+def rotation_angles(views: int) -> list[int]:
+    """Degrees of the projections that --views asks for beside the coronal and the sagittal one."""
+    return [angle for angle in (round(180 * k / views) for k in range(views)) if angle not in (0, 90)]
+
+
+def error_row(where: str, error: Refused) -> Row:
+    """The row of errors.csv for a refusal; `where` is a path relative to the searched folder."""
+    return dict(zip(ERROR_COLUMNS, (where, error.attribute, error.value, error.reason, error.remedy), strict=True))
+
+
+# All studies
+
+def convert_studies(studies: dict[str, Study], folder: Path, output: Path, key: bytes | None, options: Options,
+                    overwrite: bool, run: Run) -> tuple[dict[str, list[Row]], list[Row]]:
+    """Convert the studies that are new or changed since the last run, and note in done.json what was done.
+
+    Parameters
+    ----------
+    studies : dict of str to Study
+        By StudyInstanceUID.
+    folder, output : Path
+        What was searched, and where images/ and done.json are.
+    key : bytes or None
+        Of `identifiers.hash_id`.
+    overwrite : bool
+        Convert also what is done and unchanged.
+    run : Run
+        Of `workers.processes`.
+
+    Returns
+    -------
+    made : dict of str to list of dict
+        StudyInstanceUID -> its rows of data.csv without labels, in the order of scan_id.
+    errors : list of dict
+        Rows of errors.csv.
+    """
+    ids = {hash_id(uid, key): uid for uid in studies}
+    jobs = [(scan_id, studies[uid]) for scan_id, uid in sorted(ids.items())]
+    digests = {scan_id: _digest(study, folder, key, options) for scan_id, study in jobs}
+    made = {} if overwrite else _read_done(output, digests)
+    errors: list[Row] = []
+    if made:
+        print(f"{len(made)} studies are done and unchanged: left as they are (--overwrite converts them again)")
+    todo = [job for job in jobs if job[0] not in made]
+
+    def save() -> None:
+        done = {scan_id: {"digest": digests[scan_id], "rows": rows} for scan_id, rows in sorted(made.items())}
+        write_json(done, output / "done.json")
+
+    try:
+        results = run(functools.partial(convert_study, output=output, key=key, options=options), todo, 1)
+        importlib.import_module("pandas")  # for the report: a tenth of a second, while the workers convert
+        with progress(results, "SUV and MIPs", "study", len(todo)) as bar:
+            for rows, error in bar:
+                errors += error
+                if rows:
+                    made[rows[0]["scan_id"]] = rows
+    except BaseException:  # Ctrl-C, say: the next run goes on from here
+        with contextlib.suppress(OSError):
+            save()
+        raise
+    save()
+    return {ids[scan_id]: rows for scan_id, rows in sorted(made.items())}, errors
+
+
+def _digest(study: Study, folder: Path, key: bytes | None, options: Options) -> str:
+    """What the result of a study depends on: its files by name, size and time, options, code; "" if it is refused."""
+    parts: list[Any] = [_code_version(), MAX_ROWS, astuple(options), key is None, study.wanted]
+    try:
+        for uid, paths in sorted(study.series.items()):
+            for path in sorted(paths):
+                stat = os.stat(split_member(path)[0])
+                parts.append((uid, path.removeprefix(str(folder)), stat.st_size, stat.st_mtime_ns))
+    except OSError:  # gone meanwhile: converting says so
+        return ""
+    return "" if study.refused else hashlib.blake2b(json.dumps(parts).encode(), digest_size=32, key=key or b""
+                                                    ).hexdigest()
+
+
+@functools.cache
+def _code_version() -> str:
+    return hashlib.blake2b(b"".join(path.read_bytes() for path in CODE)).hexdigest()
+
+
+def _read_done(output: Path, digests: dict[str, str]) -> dict[str, list[Row]]:
+    """scan_id -> rows of data.csv without labels, of the studies in done.json whose digest and images are unchanged."""
+    path = output / "done.json"
+    try:
+        done = json.loads(path.read_text(encoding="utf-8"))
+        return {scan_id: entry["rows"] for scan_id, entry in done.items() if entry["digest"] and entry[
+            "digest"] == digests.get(scan_id) and all(_is_whole(output, row) for row in entry["rows"])}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: cannot be read ({type(error).__name__}); remove it, or give --overwrite") from error
+
+
+def _is_whole(output: Path, row: Row) -> bool:
+    image = output / row["filename"]
+    return image.is_file() and image.stat().st_size == 4 * row["matrix_size_1"] * row["matrix_size_2"]
+
+
+# One study
+
+def convert_study(job: tuple[str, Study], output: Path, key: bytes | None, options: Options
+                  ) -> tuple[list[Row], list[Row]]:
+    """Write the MIPs of one study.
+
+    Parameters
+    ----------
+    job : (str, Study)
+        scan_id and the study.
+    output, key, options
+        As `convert_studies` takes them.
+
+    Returns
+    -------
+    rows, errors : list of dict
+        Rows of data.csv without labels, one a view, and of errors.csv: one of the two lists is empty.
+
+    Raises
+    ------
+    InputError
+        The output cannot be written.
+    """
+    scan_id, study = job
+    try:
+        if study.refused:
+            raise study.refused
+        paths, warnings = choose_series(study)
+        with local_files(paths) as files:
+            volume = suv_volume(files, options.allow_uncorrected)
+        return _write_mips(volume, scan_id, warnings + volume.warnings, output, key, options), []
+    except Refused as error:
+        return [], [error_row(study.folder, error)]
+    except OSError as error:
+        if error.filename and str(error.filename).startswith(str(output)):
+            raise InputError(f"--output {output}: {error.strerror}; give a folder that can be written") from error
+        return [], [error_row(study.folder, unexpected(error))]
+    except Exception as error:  # whatever a damaged file provokes is that study's refusal, not the run's end
+        return [], [error_row(study.folder, unexpected(error))]
+
+
+def _write_mips(volume: SuvVolume, scan_id: str, warnings: Sequence[str], output: Path, key: bytes | None,
+                options: Options) -> list[Row]:
+    """Project a volume, write the images. Returns the rows of data.csv."""
+    spacing, angles, warnings = options.spacing, rotation_angles(options.views), list(warnings)
+    if not volume.patient_id:
+        warnings.append("PatientID is empty")
+    images = project(volume.array, volume.spacing, spacing, angles)
+    if (rows := len(images[0])) > MAX_ROWS:
+        warnings.append(f"{rows - MAX_ROWS} rows ({(rows - MAX_ROWS) * spacing:.0f} mm) at the feet end cropped")
+    common = {"scan_id": scan_id, "patient_id": volume.patient_id and hash_id(volume.patient_id, key),
+              "spacing_mm": spacing,
+              "suv_max": round(float(volume.array.max()), 3), "suv_mean": round(float(volume.array.mean()), 4),
+              "uptake_min": "" if volume.uptake_min is None else round(volume.uptake_min, 1),
+              "units": volume.units, "scanner": volume.scanner,
+              "warnings": "; ".join(text.replace("; ", ", ") for text in warnings)}
+    made = []
+    views = {"cor": 0, "sag": 90} | {f"rot{angle:03d}": angle for angle in angles}
+    for (view, angle), image in zip(views.items(), images, strict=True):
+        row0, column0 = pixel_origin(volume, spacing, angle, image.shape)
+        image, name = image[:MAX_ROWS], f"images/{scan_id}_{view}.bin"
+        with replace_file(output / name, "wb") as file:
+            file.write(image.astype("<f4").tobytes())
+        made.append(common | {"filename": name, "view": view, "matrix_size_1": image.shape[0], "matrix_size_2":
+                              image.shape[1], "row0_mm": round(row0, 2), "column0_mm": round(column0, 2)})
+    return made
+
+
+def pixel_origin(volume: SuvVolume, spacing: float, angle: float, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Patient coordinates of a projection's first pixel: row r lies at row0_mm - r * spacing, column c at
+    column0_mm + c * spacing.
+
+    Parameters
+    ----------
+    volume : SuvVolume
+        What was projected.
+    spacing : float
+        Pixel size, mm.
+    angle : float
+        Degrees: 0 coronal, 90 sagittal.
+    shape : tuple of int
+        (rows, columns), before rows were cropped.
+
+    Returns
+    -------
+    row0_mm, column0_mm : float
+        mm; z of row 0, and x cos(angle) + y sin(angle) of column 0.
+    """
+    first = [start + first_centre(n, step, spacing)[1] for start, n, step in zip(
+        volume.origin, volume.array.shape, volume.spacing, strict=True)]
+    if angle in (0, 90):
+        return first[0] + (shape[0] - 1) * spacing, first[1 if angle else 2]
+    y, x = (start + (n - 1) * step / 2 for start, n, step in zip(
+        volume.origin[1:], volume.array.shape[1:], volume.spacing[1:], strict=True))  # the middle, as the projection's
+    across = x * math.cos(math.radians(angle)) + y * math.sin(math.radians(angle))
+    return first[0] + (shape[0] - 1) * spacing, across - (shape[1] - 1) * spacing / 2

@@ -1,0 +1,129 @@
+"""Values of the attributes in a header: text, numbers, dates and times, private elements."""
+import struct
+from datetime import date
+from typing import Any
+
+import numpy as np
+
+from preprocessing.refusal import Refused
+
+Header = dict[Any, Any]  # keyword, or tag of a private element -> bytes as stored, or a list of headers (a sequence)
+DAY, MINUTE = 86400.0, 60.0
+
+
+def text(header: Header, keyword: str | int) -> str:
+    """The value as text without padding; "" where the attribute is missing or empty."""
+    value = header.get(keyword, b"")
+    if not isinstance(value, bytes):
+        raise Refused(keyword, type(value).__name__, "is a sequence, not a value", "export the series again")
+    try:
+        return value.decode("utf-8").strip("\0 ")
+    except UnicodeDecodeError:
+        return value.decode("latin-1").strip("\0 ")
+
+
+def numbers(header: Header, keyword: str | int, count: int) -> list[float] | None:
+    """`count` finite numbers of a DS or IS attribute, or None where it is missing or empty. Raises Refused."""
+    value = text(header, keyword)
+    if not value:
+        return None
+    try:
+        result = [float(part) for part in value.split("\\")]
+    except ValueError:
+        result = []
+    if "_" in value or not value.isascii() or len(result) != count or not np.isfinite(result).all():
+        raise Refused(keyword, value, f"is not {count} number{'s'[:count > 1]}", "correct the attribute")
+    return result
+
+
+def number(header: Header, keyword: str | int) -> float | None:
+    """One finite number, or None where the attribute is missing or empty. Raises Refused."""
+    value = numbers(header, keyword, 1)
+    return value[0] if value else None
+
+
+def required_numbers(header: Header, keyword: str, count: int) -> list[float]:
+    """As `numbers`, but Refused where the attribute is missing or empty."""
+    value = numbers(header, keyword, count)
+    if value is None:
+        raise Refused(keyword, "", "is missing", "export the series again")
+    return value
+
+
+def required_number(header: Header, keyword: str) -> float:
+    """As `number`, but Refused where the attribute is missing or empty."""
+    return required_numbers(header, keyword, 1)[0]
+
+
+def integer(header: Header, keyword: str) -> int:
+    """A US attribute. Raises Refused where it is missing."""
+    value = header.get(keyword, b"")
+    if not isinstance(value, bytes) or len(value) != 2:
+        raise Refused(keyword, "" if not value else value, "missing or not one 16-bit integer", "export the series "
+                      "again")
+    return int(struct.unpack(header["order"] + "H", value)[0])
+
+
+def corrections(header: Header) -> list[str]:
+    """The values of CorrectedImage (PS3.3 C.8.9.1), such as DECY and ATTN."""
+    return [part.strip() for part in text(header, "CorrectedImage").split("\\")]
+
+
+def private(header: Header, group: int, creator: str, element: int) -> int | None:
+    """A private element's tag in `header`, found by its creator (PS3.5 7.8.1); None where it is missing.
+
+    Where de-identification removed every creator of the group, block 10 is taken, as all known files have it.
+    """
+    creators = {tag & 0xFF: text(header, tag) for tag in header
+                if isinstance(tag, int) and tag >> 16 == group and 0x10 <= tag & 0xFFFF <= 0xFF}
+    blocks = [block for block, name in creators.items() if name == creator] or ([] if creators else [0x10])
+    return next((tag for block in blocks if (tag := group << 16 | block << 8 | element) in header), None)
+
+
+# Dates and times, in s since year 0 of the calendar
+
+def date_and_time(header: Header, date_keyword: str, time_keyword: str) -> float | None:
+    """Seconds since year 0 from a date and a time, or None where one is missing. Another date of the series will do."""
+    dated = next((k for k in (date_keyword, "SeriesDate", "AcquisitionDate", "StudyDate") if text(header, k)), None)
+    if not dated or not text(header, time_keyword):
+        return None
+    return _day(header, dated, text(header, dated)) + time_of_day(header, time_keyword)
+
+
+def date_time(header: Header, keyword: str | int, zone_header: Header | None = None) -> float:
+    """A DT value as wall-clock time of the files' own zone (PS3.5 6.2; TimezoneOffsetFromUTC where the DT has one)."""
+    value = text(header, keyword)
+    sign = max(value.find("+"), value.find("-"))
+    stamp, offset = (value, "") if sign < 0 else (value[:sign], value[sign:])
+    seconds = _day(header, keyword, stamp[:8]) + time_of_day(header, keyword, stamp[8:])
+    local = text(zone_header or header, "TimezoneOffsetFromUTC")
+    if offset and local:
+        seconds += _offset(keyword, local) - _offset(keyword, offset)
+    return seconds
+
+
+def time_of_day(header: Header, keyword: str | int, value: str | None = None) -> float:
+    """A TM value, HHMMSS.FFFFFF with at least the hour and minute, in s since midnight. Raises Refused."""
+    value = text(header, keyword) if value is None else value
+    whole, _, fraction = value.replace(":", "").partition(".")
+    if value.isascii() and len(whole) in (4, 6) and whole.isdecimal() and (not fraction or fraction.isdecimal()):
+        hour, minute, second = int(whole[:2]), int(whole[2:4]), int(whole[4:] or 0)
+        if hour < 24 and minute < 60 and second < 61:
+            return hour * 3600 + minute * 60 + second + float(f"0.{fraction or 0}")
+    raise Refused(keyword, text(header, keyword), "is not a time of day", "correct the attribute")
+
+
+def _offset(keyword: str | int, value: str) -> float:
+    if len(value) != 5 or value[0] not in "+-" or not value[1:].isdecimal():
+        raise Refused(keyword, value, "is not an offset from UTC", "correct the attribute")
+    return float(value[0] + "1") * (int(value[1:3]) * 3600 + int(value[3:]) * 60)
+
+
+def _day(header: Header, keyword: str | int, value: str) -> float:
+    try:
+        digits = value.replace(".", "")  # 2000.09.07: ACR-NEMA
+        if len(digits) != 8 or not digits.isdecimal() or not digits.isascii():
+            raise ValueError
+        return date(int(digits[:4]), int(digits[4:6]), int(digits[6:])).toordinal() * DAY
+    except ValueError as error:
+        raise Refused(keyword, text(header, keyword), "is not a date", "correct the attribute") from error

@@ -1,0 +1,99 @@
+"""--labels: the target of each study, and the columns that are carried into data.csv."""
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from common.files import InputError
+
+# What describes a view's image, and its study, in data.csv
+MANIFEST_COLUMNS = ["scan_id", "filename", "target", "matrix_size_1", "matrix_size_2", "patient_id", "view",
+                    "target_loc", "spacing_mm", "row0_mm", "column0_mm"]
+QUALITY_COLUMNS = ["suv_max", "suv_mean", "uptake_min", "units", "scanner", "warnings"]
+IDENTIFYING = re.compile(r"patient|study|name|birth|dob|date|time|accession|mrn|uid|address|phone|mail|path|folder|"
+                         r"file|comment|note|description|ssn|(^|_|\b)(id|ids|nr|number)($|_|\b)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What --labels says.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    rows : dict of str to dict
+        StudyInstanceUID -> columns for data.csv: target (0 or 1), target_loc (int, optional), carried columns (text).
+    lines : dict of str to int
+        StudyInstanceUID -> line in the file.
+    carried : list of str
+        Names of the carried columns.
+    """
+
+    path: str
+    rows: dict[str, dict[str, Any]]
+    lines: dict[str, int]
+    carried: list[str]
+
+
+def read_labels(path: str, keep_ids: bool) -> Labels:
+    """Read and check --labels.
+
+    Parameters
+    ----------
+    path : str
+        CSV with StudyInstanceUID and target (0 or 1) or deauville (1 to 5), optionally target_loc.
+    keep_ids : bool
+        Carry identifying columns, too.
+
+    Raises
+    ------
+    InputError
+        Naming the line and column.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"--labels {path}: {reason}; give a readable CSV") from error
+    names = list(map(str, table.columns))
+    if "StudyInstanceUID" not in names or not {"target", "deauville"} & set(names):
+        raise InputError(f"--labels {path}: needs the column StudyInstanceUID and target or deauville, has "
+                         f"{', '.join(names)}")
+    own = {"StudyInstanceUID", "target", "target_loc", *MANIFEST_COLUMNS, *QUALITY_COLUMNS}
+    others = [c for c in names if c not in own and not re.fullmatch(r"split\d+", c)]
+    carried = [c for c in others if keep_ids or not IDENTIFYING.search(c)]
+    dropped = [c for c in names if c not in carried + ["StudyInstanceUID", "target", "target_loc"]]
+    print(f"{path}: {len(table)} rows; columns carried into data.csv: {', '.join(carried) or 'none'}; "
+          f"left out: {', '.join(dropped) or 'none'}")
+    labels = Labels(path, {}, {}, carried)
+    for line, row in enumerate(table.to_dict("records"), start=2):
+        uid, where = row["StudyInstanceUID"].strip(), f"--labels {path}: line {line}"
+        if not uid or uid in labels.lines:
+            fault = f"on line {labels.lines[uid]} too" if uid else "empty"
+            raise InputError(f"{where}: StudyInstanceUID is {fault}; give each study one row")
+        labels.lines[uid] = line
+        labels.rows[uid] = {"target": _target(row, where), **{name: row[name] for name in carried}}
+        if row.get("target_loc"):
+            labels.rows[uid]["target_loc"] = _whole(row, "target_loc", range(1000), where)
+    return labels
+
+
+def _target(row: dict[Any, Any], where: str) -> int:
+    target = _whole(row, "target", (0, 1), where) if row.get("target") else None
+    score = _whole(row, "deauville", range(1, 6), where) if row.get("deauville") else None
+    if target is None and score is None:
+        raise InputError(f"{where}: no target and no deauville; fill in one, or remove the row")
+    if target is not None and score is not None and target != (score >= 4):
+        raise InputError(f"{where}: target {target} contradicts deauville {score} (1 to 3 is 0, 4 and 5 are 1); "
+                         "correct one of them")
+    return target if target is not None else int(score is not None and score >= 4)
+
+
+def _whole(row: dict[Any, Any], column: str, allowed: Sequence[int], where: str) -> int:
+    value = row[column].strip()
+    if not re.fullmatch(r"\d+(\.0+)?", value) or int(float(value)) not in allowed:
+        raise InputError(f"{where}: {column} {value!r} is not {allowed[0]} to {allowed[-1]}; correct it")
+    return int(float(value))

@@ -1,0 +1,190 @@
+"""The one PET series of a study to use, and the table of --list."""
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from preprocessing.archives import read_headers
+from preprocessing.dicom_series import Refusals, Study
+from preprocessing.dicom_values import Header, corrections, numbers, text
+from preprocessing.multiframe import frames
+from preprocessing.refusal import Refused, unexpected
+
+SAME_EXTENT = 10  # mm: reconstructions of one scan differ by about a slice in extent
+COLUMNS = ("StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "slices", "extent_mm", "Units",
+           "attenuation_corrected", "taken", "why")
+
+
+@dataclass
+class Series:
+    """What ranks and lists a PET series.
+
+    Attributes
+    ----------
+    uid : str
+        SeriesInstanceUID.
+    number : int or None
+        SeriesNumber.
+    description, frame_of_reference : str
+        SeriesDescription, FrameOfReferenceUID.
+    places : set of tuple
+        ImagePositionPatient of the slices, (x, y, z) in mm.
+    slices : int
+        Number of places.
+    extent : float
+        Head to feet, mm, between the outermost voxel centres; 0 where unknown.
+    units : str
+        Units and SUVType.
+    corrected : bool
+        Whether it is attenuation corrected.
+    taken : bool
+        Whether it is the series to use.
+    why : str
+        What decided.
+    """
+
+    uid: str
+    number: int | None
+    description: str
+    frame_of_reference: str
+    places: set[tuple[float, ...]]
+    slices: int
+    extent: float
+    units: str
+    corrected: bool
+    taken: bool = False
+    why: str = ""
+
+    def name(self) -> str:
+        """SeriesNumber, "?" where there is none."""
+        return "?" if self.number is None else str(self.number)
+
+
+def describe_series(uid: str, paths: Sequence[str]) -> Series:
+    """Read the headers of a series. Raises Refused where one cannot be read."""
+    headers = [frame for header in read_headers(paths) for frame in frames(header)]
+    first = headers[0]
+    places = [numbers(header, "ImagePositionPatient", 3) for header in headers]
+    known = {tuple(place) for place in places if place}
+    series_number = text(first, "SeriesNumber")
+    return Series(
+        uid=uid, number=int(series_number) if series_number.isdecimal() else None,
+        description=text(first, "SeriesDescription"), frame_of_reference=text(first, "FrameOfReferenceUID"),
+        places=known, slices=len(known) if known else len(headers), extent=_extent(first, known),
+        units=" ".join(filter(None, (text(first, "Units"), text(first, "SUVType")))),
+        corrected="ATTN" in corrections(first))
+
+
+def _extent(header: Header, places: set[tuple[float, ...]]) -> float:
+    """Head to feet, mm, between the outermost voxel centres, however the slices lie; 0 where unknown."""
+    turned, spacing = numbers(header, "ImageOrientationPatient", 6), numbers(header, "PixelSpacing", 2)
+    if not places or not turned or not spacing:
+        return 0
+    rows, columns = (int.from_bytes(header.get(k, b""), "big" if header["order"] == ">" else "little")
+                     for k in ("Rows", "Columns"))
+    sides = (rows - 1) * spacing[0] * turned[5], (columns - 1) * spacing[1] * turned[2]
+    heights = [z for _, _, z in places]
+    return max(heights) - min(heights) + abs(sides[0]) + abs(sides[1])
+
+
+def rank_series(study: Study) -> list[Series]:
+    """The PET series of a study, the one to use first (rule 1 of docs/reference/suv_rules.md).
+
+    That of --series; else attenuation corrected before not, then the larger extent from head to feet (within 1 cm
+    counts as the same), more slices, the lower SeriesNumber.
+
+    Parameters
+    ----------
+    study : Study
+        Of `find_studies`.
+
+    Returns
+    -------
+    list of Series
+        With `taken` and `why`.
+
+    Raises
+    ------
+    Refused
+        A header cannot be read.
+    """
+    ranked = [describe_series(uid, paths) for uid, paths in study.series.items()]
+    longest = {kind: max((s.extent for s in ranked if s.corrected == kind), default=0) for kind in (True, False)}
+
+    def order(series: Series) -> tuple[float, ...]:
+        missing = longest[series.corrected] - series.extent
+        return (series.uid != study.wanted if study.wanted else False, not series.corrected,
+                missing if missing > SAME_EXTENT else 0, -series.slices)
+
+    ranked.sort(key=lambda s: (*order(s), s.number is None, s.number or 0, s.uid))
+    best = ranked[0]
+    words = ("not the one of --series", "not attenuation corrected", "shorter", "fewer slices")
+    for series in ranked:
+        differing = [word for word, mine, its in zip(words, order(series), order(best), strict=True) if mine != its]
+        series.why = differing[0] if differing else "equal; its SeriesNumber comes later"
+    whole = "attenuation corrected, " * best.corrected + "longest, most slices"
+    best.taken = True
+    best.why = "--series" if study.wanted else whole if len(ranked) > 1 else "the only PET series"
+    return ranked
+
+
+def choose_series(study: Study) -> tuple[list[str], list[str]]:
+    """The files of the one PET series of a study to use, and a warning where there was a choice.
+
+    Raises
+    ------
+    Refused
+        The slices of one series have several SeriesInstanceUIDs, or a header cannot be read.
+    """
+    if len(study.series) == 1:
+        return next(iter(study.series.values())), []
+    best, *others = rank_series(study)
+    ties = [series.name() for series in others if series.why.startswith("equal")]
+    torn = [s for s in others if s.places and s.places.isdisjoint(best.places) and (
+        s.number, s.description, s.units, s.corrected, s.frame_of_reference) == (
+        best.number, best.description, best.units, best.corrected, best.frame_of_reference)]
+    if torn and not study.wanted:
+        raise Refused("SeriesInstanceUID", "", f"slices of series number {best.name()} have {len(torn) + 1} of them",
+                      "copy the series again from its source, or choose one with --series")
+    warning = (f"{len(others) + 1} PET series: number {best.name()} ({best.slices} slices, {best.extent:.0f} mm) "
+               f"was used" + " by --series" * bool(study.wanted))
+    return study.series[best.uid], [warning + f" (equal: number {', '.join(ties)})" * bool(ties)]
+
+
+# --list
+
+def list_series(item: tuple[str, Study]) -> tuple[list[tuple[str, Series]], Refusals]:
+    """The PET series of one study for --list.
+
+    Parameters
+    ----------
+    item : (str, Study)
+        StudyInstanceUID and the study.
+
+    Returns
+    -------
+    rows : list of (str, Series)
+        StudyInstanceUID and series, the one to use first.
+    refused : list of (str, Refused)
+        None or one: the study's folder and why.
+    """
+    uid, study = item
+    try:
+        ranked = rank_series(study)
+    except Refused as error:
+        return [], [(study.folder, study.refused or error)]
+    except Exception as error:  # as in peek
+        return [], [(study.folder, study.refused or unexpected(error))]
+    for series in ranked if study.refused else ():
+        series.taken, series.why = False, "the study is refused"
+    return [(uid, series) for series in ranked], [(study.folder, study.refused)] if study.refused else []
+
+
+def format_table(rows: Sequence[tuple[str, Series]]) -> str:
+    """Rows of `list_series` as aligned text under a header line."""
+    shown = [list(COLUMNS)]
+    for study, s in rows:
+        values = (study, s.uid, s.name(), s.description, s.slices, f"{s.extent:.0f}", s.units,
+                  "yes" if s.corrected else "no", "yes" if s.taken else "no", s.why)
+        cells = (" ".join(str(value).split()) or "-" for value in values)
+        shown.append(["".join(c if c.isprintable() else "?" for c in cell) for cell in cells])
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in shown)
