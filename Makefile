@@ -36,7 +36,7 @@ $(VENV)/installed: requirements.txt requirements-dev.txt
 
 # DICOM of a cohort -> MIPs, manifest and splits
 SPLITS = --n_splits 20
-%/data_resplit.csv: phantom.py synthetic/body.py prepro_script.py $(wildcard preprocessing/*.py) \
+%/data_resplit.csv: phantom.py $(wildcard synthetic/*.py) prepro_script.py $(wildcard preprocessing/*.py) \
                     make_splits.py common/manifest.py | $(VENV)/installed
 	$(PY) phantom.py --output $*/dicom --patients $(PATIENTS) --seed $(SEED)
 	$(PY) prepro_script.py --input $*/dicom --output $* --labels $*/dicom/labels.csv --keep_ids

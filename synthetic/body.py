@@ -1,42 +1,21 @@
-"""The phantom's body: one scan's parameters -> a SUV volume and the truth about its lesions. No DICOM here.
+"""The phantom's body: one scan's plan -> a SUV volume and the truth about its lesions. No DICOM here.
 
-`draw(patient, scan)` with the parameters of `phantom.patient_parameters`. Ellipsoids and tubes are painted one over the
-other, blurred to 6 mm (partial volume) and given noise whose variance follows the activity. The Deauville score follows
-from what was drawn (Barrington et al., J Clin Oncol 2014, doi:10.1200/JCO.2013.53.5229): the hottest lesion against
-liver and mediastinal blood pool. The liver is measured in a sphere of 3 cm in the right lobe (Wahl et al., PERCIST,
-J Nucl Med 2009, doi:10.2967/jnumed.108.057307). Uptakes and their spread are typical values, not fitted to patients.
+Ellipsoids and tubes are painted one over the other, blurred to 6 mm (partial volume) and given noise whose variance
+follows the activity. The liver is measured in a sphere of 3 cm in the right lobe (Wahl et al., PERCIST, J Nucl Med
+2009, doi:10.2967/jnumed.108.057307). Uptakes and their spread are typical values, not fitted to patients.
 """
 import math
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from common.files import InputError
-from common.sites import NO_LESION
+from synthetic.canvas import Canvas, voi
+from synthetic.lesions import draw_lesions, score_truth
 
-# Code (its name: common.sites.SITES) -> places: mm in the standard body, (to the left, to the back, below the vertex).
-SITES = {
-    1: ((40, 8, 232), (-40, 8, 232)),
-    2: ((66, -8, 296), (-66, -8, 296)),
-    5: ((142, 5, 372), (-142, 5, 372)),
-    6: ((14, -62, 392), (-16, -60, 405)),
-    7: ((46, 10, 440), (-46, 10, 436)),
-    8: ((22, 22, 668), (-18, 20, 690)),
-    9: ((30, -48, 668), (-30, -48, 690)),
-    10: ((66, 8, 758), (-66, 8, 758)),
-    11: ((84, -58, 832), (-84, -58, 832)),
-    20: ((100, 38, 565), (98, 36, 590)),
-    25: ((-60, -30, 565), (-95, 15, 560), (0, -48, 556)),
-    27: ((88, -25, 410), (-90, -25, 420), (85, 35, 470), (-85, 35, 480)),
-    28: ((0, 64, 470), (0, 34, 640), (100, 42, 712), (-100, 42, 712), (108, 8, 835), (-108, 8, 835)),
-}
-SOLID_ORGANS = (20, 25)
-STANDARD_TRUNK = 840.0  # mm from vertex to crotch in the standard body
 LIVER_VOI, LIVER_VOI_DIAMETER = (-80, 5, 605), 30.0  # clear of the liver lesions' places
 POOL_VOI, POOL_VOI_DIAMETER = (20, 37, 540), 14.0  # lower descending aorta
 FWHM = 6.0  # mm, partial volume
 NOISE = 0.11  # standard deviation at SUV 1
-AMBIGUOUS = 1.3  # no lesion lies between 1.0 and this many times the liver
 # Half-width, front and back of the body at depths below the vertex; mm.
 OUTLINE = np.array([
     (-2, 0, -12, -8), (3, 25, -45, 20), (12, 45, -65, 42), (30, 62, -85, 64), (60, 73, -98, 80), (100, 75, -104, 85),
@@ -51,7 +30,7 @@ COLON = ((-98, -32, 752), (-104, -25, 705), (-98, -20, 665), (-55, -62, 672), (0
          (0, 62, 832))
 
 
-def uptakes(rng, decoys):
+def _uptakes(rng, decoys):
     """SUV of every tissue in one scan, before blur and noise; g/ml."""
     liver = float(np.clip(rng.lognormal(math.log(2.25), 0.11), 1.75, 2.9))
     blood = liver * rng.uniform(0.58, 0.78)
@@ -70,132 +49,58 @@ def uptakes(rng, decoys):
         "thyroid": rng.uniform(0.9, 1.6), "eye": rng.uniform(1.2, 2.6), "gonad": rng.uniform(1.5, 3)}
 
 
-# ---------------------------------------------------------------------------------------------------- the drawn body
-
-
-class Canvas:
-    """A SUV volume (z, y, x), feet to head, and its place in the standard body.
-
-    Standard coordinates: x to the patient's left, y to the back, depth below the vertex, all in mm of a body with
-    840 mm from vertex to crotch. `long` stretches depth, `wide` the other two; `origin` is the vertex in LPS mm.
-    """
-
-    def __init__(self, patient, origin):
-        columns, self.pixel, self.distance = patient["grid"]
-        length = min(928.0, STANDARD_TRUNK * patient["long"] + 12 + patient["thigh"])
-        slices = int(length / self.distance)
-        self.origin, self.long, self.wide = origin, patient["long"], patient["wide"]
-        half = (columns - 1) / 2 * self.pixel
-        self.x = self.y = np.linspace(-half, half, columns)  # LPS mm, voxel centres
-        self.z = origin[2] + 12 - self.distance * (np.arange(slices)[::-1] + 0.5)
-        self.volume = np.zeros((slices, columns, columns), np.float32)
-        self.axes = [((axis - o) / s).astype(np.float32) for axis, o, s in zip(
-            (self.z, self.y, self.x), origin[::-1], (self.long, self.wide, self.wide), strict=True)]
-        self.edge = np.float32(self.pixel)  # mm over which a border is smoothed
-
-    def to_mm(self, point):
-        """Standard (x, y, depth) -> DICOM (x, y, z) mm."""
-        x, y, depth = point
-        return np.array([self.origin[0] + x * self.wide, self.origin[1] + y * self.wide,
-                         self.origin[2] - depth * self.long])
-
-    def box(self, low, high):
-        """Slices of the voxels between two standard points (z, y, x; z up), and their open coordinate grids."""
-        cuts, coordinates = [], []
-        for axis, (values, a, b) in enumerate(zip(self.axes, low, high, strict=True)):
-            first, last = np.searchsorted(values, (a - self.edge, b + self.edge))
-            cuts.append(slice(first, last))
-            coordinates.append(values[first:last].reshape([-1 if i == axis else 1 for i in range(3)]))
-        return tuple(cuts), coordinates
-
-    def blend(self, cut, inside, value):
-        """Paint `value` over a box, `inside` being the distance in mm inwards from the border."""
-        cover = np.clip(inside / self.edge + np.float32(0.5), 0, 1)
-        part = self.volume[cut]
-        part += cover * (np.float32(value) - part)
-
-    def ellipsoid(self, centre, radii, value, tilt=0.0):
-        """Ellipsoid at (x, y, depth) with radii alike, turned by `tilt` radians in the coronal plane."""
-        x, y, depth = centre
-        rx, ry, rz = radii
-        reach = max(rx, rz) if tilt else 0
-        bounds = np.array([max(rz, reach), ry, max(rx, reach)])
-        centre = np.array([-depth, y, x])
-        cut, (dz, dy, dx) = self.box(centre - bounds, centre + bounds)
-        dz, dy, dx = dz - np.float32(-depth), dy - np.float32(y), dx - np.float32(x)
-        if tilt:
-            dz, dx = dz * math.cos(tilt) - dx * math.sin(tilt), dz * math.sin(tilt) + dx * math.cos(tilt)
-        radius = np.sqrt((dz * np.float32(1 / rz)) ** 2 + (dx * np.float32(1 / rx)) ** 2
-                         + (dy * np.float32(1 / ry)) ** 2)
-        self.blend(cut, (1 - radius) * np.float32(min(radii)), value)
-
-    def tube(self, points, radii, values):
-        """Capsules along (x, y, depth) points; radii and values one for all or one a segment."""
-        points = np.array([(-depth, y, x) for x, y, depth in points], float)
-        segments = len(points) - 1
-        for a, b, r, value in zip(points[:-1], points[1:], np.broadcast_to(radii, segments),
-                                  np.broadcast_to(values, segments), strict=True):
-            cut, (dz, dy, dx) = self.box(np.minimum(a, b) - r, np.maximum(a, b) + r)
-            axis = (b - a).astype(np.float32)
-            dz, dy, dx = (d - np.float32(start) for d, start in zip((dz, dy, dx), a, strict=True))
-            along = np.clip((dz * axis[0] + dy * axis[1] + dx * axis[2]) / max(float(axis @ axis), 1e-6), 0, 1)
-            distance = np.sqrt((dz - along * axis[0]) ** 2 + (dy - along * axis[1]) ** 2 + (dx - along * axis[2]) ** 2)
-            self.blend(cut, np.float32(r) - distance, value)
-
-
-def draw(patient, scan, noise=True):
+def draw(patient: dict, scan: dict, noise: bool = True) -> tuple[np.ndarray, dict]:
     """Draw one scan.
 
-    Args:
-        patient (dict), scan (dict): from `patient_parameters`. noise (bool): False gives the noise-free volume.
+    Parameters
+    ----------
+    patient, scan : dict
+        From `cohort.plan_patient`.
+    noise : bool
+        False gives the noise-free volume.
 
-    Returns:
-        (float32 array (z, y, x) of SUV, feet to head, front to back, patient's right to left; dict truth): truth has
-        `axes` (z, y, x of the voxel centres), `origin` (x, y, z of the vertex), `voxel` (z, y, x), `liver`, `pool`
-        (mean SUV), `liver_voi`, `pool_voi` (x, y, z, diameter), `lesions` (dicts of site, x, y, z, diameter, suv, the
-        noise-free maximum in that sphere), `deauville`, `target`, `target_loc`. Places are DICOM's LPS, lengths mm.
+    Returns
+    -------
+    volume : (z, y, x) float32 array
+        SUV, feet to head, front to back, the patient's right to left.
+    truth : dict
+        Places are LPS, lengths mm: `axes` (z, y, x of the voxel centres), `origin` (x, y, z of the vertex); `liver` and
+        `pool` (mean SUV in `liver_voi` and `pool_voi`: x, y, z, diameter); `lesions` (dicts of site, x, y, z, diameter
+        and suv, the noise-free maximum in that sphere); `deauville`, `target`, `target_loc`.
 
-    Raises:
-        InputError: a lesion came out between liver and 1.3 times liver, where its label would be doubtful.
+    Raises
+    ------
+    InputError
+        A lesion lies between liver and 1.3 times liver, where its label would be doubtful.
     """
     shape = np.random.default_rng([patient["seed"], patient["index"], 1])  # the body, alike in all scans
     rng = np.random.default_rng([patient["seed"], patient["index"], 2, scan["number"]])
     origin = np.array([rng.uniform(-3, 3), rng.uniform(-10, 10), round(rng.uniform(-200, 200), 1)])
     canvas = Canvas(patient, origin)
-    suv = uptakes(rng, scan["decoys"])
-    draw_outline(canvas, patient, suv, rng)
-    draw_arms(canvas, patient, suv)
-    draw_chest(canvas, patient, suv, shape)
-    draw_skeleton(canvas, suv)
-    draw_heart(canvas, suv, shape)
-    draw_abdomen(canvas, suv, shape)
-    draw_bowel(canvas, scan, suv, shape, rng)
-    draw_urinary(canvas, patient, scan, suv, shape, rng)
-    draw_head(canvas, suv, shape)
-    draw_decoys(canvas, patient, scan, suv, rng)
+    suv = _uptakes(rng, scan["decoys"])
+    _draw_outline(canvas, patient, suv, rng)
+    _draw_arms(canvas, patient, suv)
+    _draw_chest(canvas, patient, suv, shape)
+    _draw_skeleton(canvas, suv)
+    _draw_heart(canvas, suv, shape)
+    _draw_abdomen(canvas, suv, shape)
+    _draw_bowel(canvas, scan, suv, shape, rng)
+    _draw_urinary(canvas, patient, scan, suv, shape, rng)
+    _draw_head(canvas, suv, shape)
+    _draw_decoys(canvas, patient, scan, suv, rng)
     sigma = [FWHM / math.sqrt(8 * math.log(2)) / v for v in (canvas.distance, canvas.pixel, canvas.pixel)]
     clean = gaussian_filter(canvas.volume, sigma, truncate=3)
     truth = {"origin": origin, "axes": (canvas.z, canvas.y, canvas.x),
-             "voxel": (canvas.distance, canvas.pixel, canvas.pixel),
              "liver_voi": (*canvas.to_mm(LIVER_VOI), LIVER_VOI_DIAMETER),
              "pool_voi": (*canvas.to_mm(POOL_VOI), POOL_VOI_DIAMETER)}
     for name in ("liver", "pool"):
         truth[name] = float(voi(clean, truth["axes"], truth[f"{name}_voi"]).mean())
     draw_lesions(canvas, clean, patient, scan, truth, sigma)
     score_truth(clean, scan, truth)
-    return (add_noise(clean, rng) if noise else clean), truth
+    return (_add_noise(clean, rng) if noise else clean), truth
 
 
-def voi(volume, axes, sphere):
-    """The voxels of a volume whose centres lie in a sphere (x, y, z, diameter) of DICOM mm; 1-D array."""
-    x, y, z, diameter = sphere
-    cuts = [slice(*np.searchsorted(axis, (c - diameter / 2, c + diameter / 2)))
-            for axis, c in zip(axes, (z, y, x), strict=True)]
-    dz, dy, dx = np.ix_(*[axis[cut] - c for axis, cut, c in zip(axes, cuts, (z, y, x), strict=True)])
-    return volume[tuple(cuts)][dz ** 2 + dy ** 2 + dx ** 2 <= (diameter / 2) ** 2]
-
-
-def add_noise(clean, rng):
+def _add_noise(clean, rng):
     """Noise of variance proportional to activity, correlated between neighbouring voxels; SUV stays at 0 or more."""
     white = rng.standard_normal(clean.shape, dtype=np.float32)
     for axis in range(3):
@@ -208,7 +113,7 @@ def add_noise(clean, rng):
     return np.maximum(white, 0, out=white)
 
 
-def draw_outline(canvas, patient, suv, rng):
+def _draw_outline(canvas, patient, suv, rng):
     """Body surface, fat under it, soft tissue inside with a slow texture, legs, breasts."""
     up, y, x = canvas.axes
     depth = -up
@@ -224,7 +129,7 @@ def draw_outline(canvas, patient, suv, rng):
     inside[(depth < OUTLINE[0, 0]) | (depth > OUTLINE[0, -1])] = -canvas.edge
     fat = (4 + np.clip(6 + 90 * (patient["girth"] - 1), 3, 32) * head).astype(np.float32)[:, None, None]
     edge = canvas.edge
-    texture = slow_field(rng, canvas.volume.shape, 8) * np.float32(0.12) + 1
+    texture = _slow_field(rng, canvas.volume.shape, 8) * np.float32(0.12) + 1
     canvas.volume[:] = suv["fat"] * np.clip(inside / edge + np.float32(0.5), 0, 1)
     canvas.volume += (suv["muscle"] * texture - suv["fat"]) * np.clip((inside - fat) / edge + np.float32(0.5), 0, 1)
     leg = 80 * patient["girth"] ** 0.7
@@ -236,7 +141,7 @@ def draw_outline(canvas, patient, suv, rng):
             canvas.ellipsoid((side * 72, -102 * patient["girth"], 425), (46, 30, 42), suv["fat"] * 1.4)
 
 
-def slow_field(rng, shape, cells):
+def _slow_field(rng, shape, cells):
     """Standard normal values on a coarse grid of `cells` a side, interpolated linearly to `shape`; float32."""
     field = rng.standard_normal([cells] * 3).astype(np.float32)
     for axis, n in enumerate(shape):
@@ -247,15 +152,15 @@ def slow_field(rng, shape, cells):
     return field
 
 
-def draw_arms(canvas, patient, suv):
+def _draw_arms(canvas, patient, suv):
     radius = 36 * patient["girth"] ** 0.5
     for side in (-1, 1):
-        points = arm_points(canvas, patient, side)
+        points = _arm_points(canvas, patient, side)
         canvas.tube(points, [radius + 4, radius, radius - 4], suv["fat"])
         canvas.tube(points, [radius - 4, radius - 9, radius - 12], suv["muscle"])
 
 
-def arm_points(canvas, patient, side):
+def _arm_points(canvas, patient, side):
     """Shoulder, middle, elbow and further along the arm; the outside stays within 244 mm of the midline."""
     most = 244 / canvas.wide - 36 * patient["girth"] ** 0.5
     if patient["arms"] == "up":
@@ -265,7 +170,7 @@ def arm_points(canvas, patient, side):
             (side * most, 10, 600), (side * most, -25, 830)]
 
 
-def draw_chest(canvas, patient, suv, shape):
+def _draw_chest(canvas, patient, suv, shape):
     size = shape.normal(1, 0.03)
     for side in (-1, 1):
         canvas.ellipsoid((side * 76, 6, 430), (60 * size, 78 * size, 122), suv["lung"], side * -0.08)
@@ -273,7 +178,7 @@ def draw_chest(canvas, patient, suv, shape):
     canvas.tube([(0, 0, 250), (0, 12, 340), (0, 25, 420)], 8, suv["lung"])  # trachea
 
 
-def draw_skeleton(canvas, suv):
+def _draw_skeleton(canvas, suv):
     marrow, depth = suv["marrow"], 200.0
     while depth < 745:
         height = 15 + 20 * (depth - 200) / 545
@@ -298,7 +203,7 @@ def draw_skeleton(canvas, suv):
         canvas.ellipsoid((side * 150, 2, 325), (18, 18, 20), marrow * 0.6)
 
 
-def draw_heart(canvas, suv, shape):
+def _draw_heart(canvas, suv, shape):
     blood = suv["blood"]
     turn, size = shape.normal(0.7, 0.12), shape.normal(1, 0.05)
     canvas.ellipsoid((-4, -22, 468), (38 * size, 42 * size, 42 * size), blood)
@@ -314,7 +219,7 @@ def draw_heart(canvas, suv, shape):
                     blood * 0.85)
 
 
-def draw_abdomen(canvas, suv, shape):
+def _draw_abdomen(canvas, suv, shape):
     size, move = shape.normal(1, 0.05), shape.normal(0, 6)
     canvas.ellipsoid((-72, -2, 582 + move), (66 * size, 76 * size, 84 * size), suv["liver"], 0.15)
     canvas.ellipsoid((-4, -46, 556 + move), (68 * size, 36, 38 * size), suv["liver"], -0.2)
@@ -325,7 +230,7 @@ def draw_abdomen(canvas, suv, shape):
         canvas.tube([(side * 24, 38, 600), (side * 42, 34, 690), (side * 66, 4, 775)], [14, 17], suv["muscle"] * 1.1)
 
 
-def draw_bowel(canvas, scan, suv, shape, rng):
+def _draw_bowel(canvas, scan, suv, shape, rng):
     """Colon along its frame and loops of small bowel; as a decoy some runs of them are hot."""
     points = np.repeat(np.array(COLON, float), 2, axis=0)
     points[1:-1:2] = (points[2::2] + points[1:-1:2]) / 2
@@ -346,7 +251,7 @@ def draw_bowel(canvas, scan, suv, shape, rng):
     canvas.tube(points, shape.uniform(12, 16, len(values)), values)
 
 
-def draw_urinary(canvas, patient, scan, suv, shape, rng):
+def _draw_urinary(canvas, patient, scan, suv, shape, rng):
     for side in (-1, 1):
         move = shape.normal(0, 5)
         canvas.ellipsoid((side * 60, 46, 642 + move), (26, 22, 52), suv["kidney"], side * 0.2)
@@ -367,7 +272,7 @@ def draw_urinary(canvas, patient, scan, suv, shape, rng):
         canvas.ellipsoid((0, 14, 788), (26, 20, 22), suv["muscle"] * 2)
 
 
-def draw_head(canvas, suv, shape):
+def _draw_head(canvas, suv, shape):
     brain, size = suv["brain"], shape.normal(1, 0.03)
     canvas.ellipsoid((0, -10, 76), (61 * size, 78 * size, 58), brain)
     for side in (-1, 1):
@@ -385,7 +290,7 @@ def draw_head(canvas, suv, shape):
     canvas.ellipsoid((0, -32, 248), (6, 6, 14), suv["lung"])
 
 
-def draw_decoys(canvas, patient, scan, suv, rng):
+def _draw_decoys(canvas, patient, scan, suv, rng):
     """Uptake that is as bright as lesions but told apart by place and shape: paired, long, or outside the trunk."""
     if "brown_fat" in scan["decoys"]:
         hot = suv["liver"] * rng.uniform(1.2, 3.2)
@@ -404,109 +309,7 @@ def draw_decoys(canvas, patient, scan, suv, rng):
             canvas.tube([(side * x, y, depth) for x, y, depth in muscle], 10, hot * rng.uniform(0.9, 1.1))
     if "injection" in scan["decoys"]:
         side = int(rng.choice([-1, 1]))
-        arm = arm_points(canvas, patient, side)
+        arm = _arm_points(canvas, patient, side)
         canvas.ellipsoid(arm[2], (8, 8, 10), rng.uniform(6, 40))
         if rng.random() < 0.5:
             canvas.tube(arm[:3], 4, rng.uniform(2, 6))
-
-
-# --------------------------------------------------------------------------------------------------------- lesions
-
-
-def draw_lesions(canvas, clean, patient, scan, truth, sigma):
-    """Add the planned lesions to the blurred volume, in place, and list them in `truth["lesions"]`.
-
-    Blurring is linear, so a lesion is an excess that is blurred alone and scaled to give its planned SUV. A lesion is
-    moved where the place is too hot for it to be seen, or close to another lesion or a reference sphere; it is left out
-    after thirty tries.
-    """
-    truth["lesions"] = []
-    coronal, sagittal = clean.max(1), clean.max(2)
-    for order, (site, reference, factor) in enumerate(scan["lesions"]):
-        suv = truth[reference] * factor
-        bright = suv > truth["liver"]
-        rng = np.random.default_rng([patient["seed"], patient["index"], 3, site])  # the same place in every scan
-        for attempt in range(30):
-            nodes = cluster(canvas, rng, site, bright + (bright and order == 0), 4 + 0.5 * attempt)
-            hidden = max(voi(clean, truth["axes"], node).max(initial=0) for node in nodes) > 0.75 * suv
-            taken = [truth["liver_voi"], truth["pool_voi"], *(place_of(lesion) for lesion in truth["lesions"])]
-            hidden |= any(math.dist(node[:3], other[:3]) < (node[3] + other[3]) / 2 + 12
-                          for node in nodes for other in taken)
-            if bright and not hidden:
-                x, y, z, _ = nodes[0]
-                k, j, i = (int(np.abs(axis - c).argmin()) for axis, c in zip(truth["axes"], (z, y, x), strict=True))
-                hidden = coronal[k, i] > 0.8 * suv or sagittal[k, j] > 0.8 * suv
-            if not hidden:
-                goals = suv * np.concatenate([[1], rng.uniform(0.85, 1, len(nodes) - 1)])
-                goals = np.maximum(goals, 1.45 * truth["liver"]) if bright else goals
-                add_cluster(clean, truth["axes"], nodes, goals, sigma)
-                truth["lesions"] += [dict(zip(("site", "x", "y", "z", "diameter"), (site, *node), strict=True))
-                                     for node in nodes]
-                break
-
-
-def place_of(lesion):
-    return [lesion[key] for key in ("x", "y", "z", "diameter")]
-
-
-def cluster(canvas, rng, site, bulk, scatter):
-    """Spheres (x, y, z, diameter; mm) of one site; bulk 0 is a residual, 1 a lump of nodes, 2 the largest lump."""
-    places = SITES[site]
-    centre = canvas.to_mm(np.array(places[rng.integers(len(places))]) + rng.normal(0, scatter, 3))
-    organ = site in SOLID_ORGANS
-    count, smallest, largest = ((1, 14, 26), (6, 18, 34), (8, 22, 40))[bulk]
-    nodes = []
-    for k in range(rng.integers(count, count + 1 + (bulk > 0) * 3)):
-        diameter = rng.uniform(smallest, largest)
-        step = rng.normal(0, 1, 3)
-        step *= (0 if k == 0 else (11 if organ else rng.uniform(16, 38))) / np.linalg.norm(step)
-        nodes.append((*(centre + step), diameter * (0.85 if organ else 1)))
-    return nodes
-
-
-def add_cluster(clean, axes, nodes, goals, sigma):
-    """Add blurred spheres to `clean`, in place, each scaled so that the maximum in it is its goal.
-
-    Where nodes overlap the larger excess counts, so that a lump is no hotter than its hottest node.
-    """
-    reach = max(node[3] for node in nodes) / 2 + 15
-    places = np.array([node[2::-1] for node in nodes])  # z, y, x
-    cut = tuple(slice(*np.searchsorted(axis, (low - reach, high + reach)))
-                for axis, low, high in zip(axes, places.min(0), places.max(0), strict=True))
-    local = [axis[c] for axis, c in zip(axes, cut, strict=True)]
-    step = float(np.diff(axes[1][:2])[0])
-    base, excess, inside = clean[cut], np.float32(0), False
-    for place, node, goal in zip(places, nodes, goals, strict=True):
-        dz, dy, dx = np.ix_(*[axis - c for axis, c in zip(local, place, strict=True)])
-        distance = np.sqrt(dz ** 2 + dy ** 2 + dx ** 2)
-        cover = np.clip((node[3] / 2 - distance) / step + 0.5, 0, 1).astype(np.float32)
-        blurred = gaussian_filter(cover, sigma, truncate=3)
-        sphere = distance <= node[3] / 2
-        excess, inside = np.maximum(excess, blurred * ((goal - base[sphere]) / blurred[sphere]).min()), inside | sphere
-    base += excess * min(1, ((max(goals) - base[inside]) / excess[inside]).min())
-
-
-def score_truth(clean, scan, truth):
-    """Measure every lesion in the noise-free volume and derive Deauville score, target and site from it."""
-    liver, pool = truth["liver"], truth["pool"]
-    for lesion in truth["lesions"]:
-        lesion["suv"] = float(voi(clean, truth["axes"], place_of(lesion)).max())
-        if liver < lesion["suv"] < AMBIGUOUS * liver:
-            raise InputError(f"a lesion of SUV {lesion['suv']:.2f} lies between liver ({liver:.2f}) and 1.3 x it: its "
-                             "label would be doubtful; give another --seed")
-    hottest = max(truth["lesions"], key=lambda lesion: lesion["suv"], default=None)
-    new = any(lesion["site"] not in scan["known_sites"] and lesion["suv"] > liver for lesion in truth["lesions"])
-    truth["deauville"] = deauville(hottest["suv"] if hottest else None, pool, liver, new and scan["number"] > 1)
-    truth["target"] = int(truth["deauville"] >= 4)
-    truth["target_loc"] = hottest["site"] if truth["target"] else NO_LESION
-
-
-def deauville(suv, pool, liver, new_site):
-    """Deauville score of the hottest lesion's SUV (None without lesion) against blood pool and liver."""
-    if suv is None:
-        return 1
-    if suv <= pool:
-        return 2
-    if suv <= liver:
-        return 3
-    return 5 if new_site or suv >= 2 * liver else 4

@@ -22,7 +22,11 @@ from sklearn.preprocessing import StandardScaler
 import phantom
 from common.files import InputError
 from preprocessing.suv import suv_volume
-from synthetic import body
+from synthetic.body import draw
+from synthetic.canvas import Canvas
+from synthetic.cohort import plan_patient
+from synthetic.lesions import SITES, deauville
+from synthetic.pet_series import VENDORS, make_uid, plan_acquisition, write_series
 
 ROOT = Path(__file__).parents[1]
 COARSE = (64, 8.0, 8.0)  # columns, pixel, slice distance: a quarter of the voxels, for speed
@@ -33,7 +37,7 @@ def run(*arguments):
 
 
 def coarse_patient(seed, index, **changes):
-    return {**phantom.patient_parameters(seed, index), "grid": COARSE, **changes}
+    return {**plan_patient(seed, index), "grid": COARSE, **changes}
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +61,9 @@ def test_workers_do_not_change_a_byte(cohort, tmp_path):
 
 
 def test_another_seed_is_another_cohort(tmp_path):
-    volumes = [body.draw(p := coarse_patient(seed, 0), p["scans"][0])[0] for seed in (0, 1)]
+    volumes = [draw(p := coarse_patient(seed, 0), p["scans"][0])[0] for seed in (0, 1)]
     assert volumes[0].shape != volumes[1].shape or np.abs(volumes[0] - volumes[1]).max() > 1
-    assert phantom.make_uid(0, 0, 1, "study") != phantom.make_uid(1, 0, 1, "study")
+    assert make_uid(0, 0, 1, "study") != make_uid(1, 0, 1, "study")
 
 
 def test_one_to_three_scans_and_dicom_on_disk(cohort):
@@ -69,7 +73,7 @@ def test_one_to_three_scans_and_dicom_on_disk(cohort):
         studies = sorted(p.name for p in (folder / patient).iterdir())
         assert studies == sorted(row["study"] for row in rows if row["patient"] == patient)
         assert 1 <= len(studies) <= 3
-    counts = {len(phantom.patient_parameters(0, index)["scans"]) for index in range(60)}
+    counts = {len(plan_patient(0, index)["scans"]) for index in range(60)}
     assert counts == {1, 2, 3}
 
 
@@ -126,9 +130,9 @@ def check_study(folder, volume, axes, patient, uid):
 def test_every_study_is_valid_and_gives_its_suv_back(cohort):
     folder, rows = cohort
     for row in rows:
-        patient = phantom.patient_parameters(3, int(row["patient"].rsplit("-", 1)[1]))
+        patient = plan_patient(3, int(row["patient"].rsplit("-", 1)[1]))
         scan = next(scan for scan in patient["scans"] if scan["study"] == row["study"])
-        volume, truth = phantom.draw(patient, scan)
+        volume, truth = draw(patient, scan)
         check_study(folder / row["patient"] / row["study"], volume, truth["axes"], patient, row["StudyInstanceUID"])
         assert row["synthetic"] == "1" and row["sex"] == patient["sex"]
     assert len({row["StudyInstanceUID"] for row in rows}) == len(rows)
@@ -138,34 +142,34 @@ def test_every_study_is_valid_and_gives_its_suv_back(cohort):
     {"decay_correction": "ADMIN"}, {"decay_correction": "START", "series_time_s": 3000, "bed_slices": 30},
     {"feet_first": True}, {"head_to_feet": True, "bed_slices": 30}, {"head_to_feet": False, "bed_slices": None},
     {"explicit": False, "dated": False}, {"explicit": True, "dated": True}])
-def test_every_habit_gives_the_suv_back(tmp_path, change):
+def test_every_acquisition_gives_the_suv_back(tmp_path, change):
     patient = coarse_patient(4, 0)
     scan = patient["scans"][0]
-    volume, truth = phantom.draw(patient, scan)
-    habits = {**phantom.study_habits(patient, scan), **change}
-    phantom.write_study(volume, truth["axes"], patient, scan, habits, tmp_path / "study")
+    volume, truth = draw(patient, scan)
+    acquisition = {**plan_acquisition(patient, scan), **change}
+    write_series(volume, truth["axes"], patient, scan, acquisition, tmp_path / "study")
     assert [p.name for p in tmp_path.iterdir()] == ["study"]
-    slices = check_study(tmp_path / "study", volume, truth["axes"], patient, phantom.make_uid(4, 0, 1, "study"))
+    slices = check_study(tmp_path / "study", volume, truth["axes"], patient, make_uid(4, 0, 1, "study"))
     first, times = slices[0], {ds.AcquisitionTime for ds in slices}
     item = first.RadiopharmaceuticalInformationSequence[0]
-    assert first.DecayCorrection == habits["decay_correction"]
-    assert (first.PatientPosition == "FFS") == habits["feet_first"] == (first.ImageOrientationPatient[0] == -1)
-    assert (int(first.InstanceNumber) != 1) == habits["head_to_feet"]
-    assert (first.SeriesTime > max(times)) == (habits["series_time_s"] > 0)
-    assert len(times) == (math.ceil(len(slices) / habits["bed_slices"]) if habits["bed_slices"] else 1)
-    assert first.file_meta.TransferSyntaxUID.is_implicit_VR != habits["explicit"]
-    assert ("RadiopharmaceuticalStartDateTime" in item) == habits["dated"]
+    assert first.DecayCorrection == acquisition["decay_correction"]
+    assert (first.PatientPosition == "FFS") == acquisition["feet_first"] == (first.ImageOrientationPatient[0] == -1)
+    assert (int(first.InstanceNumber) != 1) == acquisition["head_to_feet"]
+    assert (first.SeriesTime > max(times)) == (acquisition["series_time_s"] > 0)
+    assert len(times) == (math.ceil(len(slices) / acquisition["bed_slices"]) if acquisition["bed_slices"] else 1)
+    assert first.file_meta.TransferSyntaxUID.is_implicit_VR != acquisition["explicit"]
+    assert ("RadiopharmaceuticalStartDateTime" in item) == acquisition["dated"]
 
 
-def test_habits_of_a_cohort_cover_what_is_found_in_public_series():
-    patients = [phantom.patient_parameters(0, index) for index in range(120)]
-    habits = [phantom.study_habits(patient, scan) for patient in patients for scan in patient["scans"]]
-    share = {key: np.mean([bool(h[key]) for h in habits])
+def test_acquisitions_of_a_cohort_cover_what_is_found_in_public_series():
+    patients = [plan_patient(0, index) for index in range(120)]
+    acquisitions = [plan_acquisition(patient, scan) for patient in patients for scan in patient["scans"]]
+    share = {key: np.mean([bool(h[key]) for h in acquisitions])
              for key in ("dated", "series_time_s", "bed_slices", "feet_first", "head_to_feet", "explicit")}
     assert all(0.03 < value < 0.9 for value in share.values()), share
     assert share["dated"] < 0.6 and share["bed_slices"] > 0.5
-    assert {h["vendor"] for h in habits} == set(phantom.VENDORS) and not any(h["private"] for h in habits)
-    assert 0.05 < np.mean([h["decay_correction"] == "ADMIN" for h in habits]) < 0.3
+    assert {h["vendor"] for h in acquisitions} == set(VENDORS) and not any(h["private"] for h in acquisitions)
+    assert 0.05 < np.mean([h["decay_correction"] == "ADMIN" for h in acquisitions]) < 0.3
 
 
 def test_data_csv_holds_the_default_cohort():
@@ -173,20 +177,21 @@ def test_data_csv_holds_the_default_cohort():
     asked = dict(re.findall(r"^(PATIENTS|SEED) = (\d+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
     with open(ROOT / "data.csv", newline="") as file:
         rows = {row["scan_id"]: row for row in csv.DictReader(file)}
-    scans = [(patient, scan) for patient in (phantom.patient_parameters(int(asked["SEED"]), i)
+    scans = [(patient, scan) for patient in (plan_patient(int(asked["SEED"]), i)
                                               for i in range(int(asked["PATIENTS"])))
              for scan in patient["scans"]]
     assert len(scans) == len(rows)
     for patient, scan in scans:
-        row = rows[phantom.make_uid(int(asked["SEED"]), patient["index"], scan["number"], "study")]
-        habits = phantom.study_habits(patient, scan)
-        assert (row["vendor"], row["decay_correction"]) == (habits["vendor"], habits["decay_correction"])
-        assert float(row["uptake_min"]) == pytest.approx((habits["start"] - habits["injection"]).seconds / 60, abs=0.06)
+        row = rows[make_uid(int(asked["SEED"]), patient["index"], scan["number"], "study")]
+        acquisition = plan_acquisition(patient, scan)
+        assert (row["vendor"], row["decay_correction"]) == (acquisition["vendor"], acquisition["decay_correction"])
+        waited = (acquisition["start"] - acquisition["injection"]).seconds / 60
+        assert float(row["uptake_min"]) == pytest.approx(waited, abs=0.06)
         assert float(row["weight_kg"]) == patient["weight_kg"] and row["units"] == "BQML"
 
 
-# What the vendors' own files differ in: (vendor, habits to force)
-CLOTHES = [("siemens", {}), ("siemens", {"series_time_s": 3000}),
+# What the vendors' own files differ in: (vendor, what is forced)
+VENDOR_FILES = [("siemens", {}), ("siemens", {"series_time_s": 3000}),
            ("ge", {"series_time_s": 0, "explicit": True}), ("ge", {"series_time_s": -600, "explicit": False}),
            ("ge", {"series_time_s": 3000, "bed_slices": 30}),
            ("philips", {"suv_factor": True, "one_slope": True, "explicit": False}),
@@ -194,20 +199,20 @@ CLOTHES = [("siemens", {}), ("siemens", {"series_time_s": 3000}),
            ("philips", {"suv_factor": False, "one_slope": False})]
 
 
-def suv_steps(slices, patient, habits):
+def suv_steps(slices, patient, acquisition):
     """SUV of one stored unit, slice by slice from the feet: the slopes, by the patient's true dose, weight and wait."""
-    dose = habits["dose"]
-    if habits["decay_correction"] == "START":
-        dose *= 2 ** (-(habits["start"] - habits["injection"]).total_seconds() / 6586.2)
+    dose = acquisition["dose"]
+    if acquisition["decay_correction"] == "START":
+        dose *= 2 ** (-(acquisition["start"] - acquisition["injection"]).total_seconds() / 6586.2)
     slopes = np.array([float(ds.RescaleSlope) for ds in slices])
     if slices[0].Units == "CNTS":  # to Bq/ml
         slopes *= float(slices[0].get_private_item(0x7053, 0x09, "Philips PET Private Group").value)
     return slopes * patient["weight_kg"] * 1000 / dose
 
 
-def check_clothes(slices, habits):
+def check_vendor_files(slices, acquisition):
     """What each vendor's files hold, and the others' do not."""
-    first, vendor = slices[0], habits["vendor"]
+    first, vendor = slices[0], acquisition["vendor"]
     creators = {element.value for element in first if element.tag.is_private_creator}
     assert creators == {"siemens": set(), "ge": {"GEMS_PETD_01"}, "philips": {"Philips PET Private Group"}}[vendor]
     assert first.Units == ("CNTS" if vendor == "philips" else "BQML")
@@ -218,12 +223,12 @@ def check_clothes(slices, habits):
         assert (scan.tag, injected.tag, scan.VR, injected.VR) == ((0x0009, 0x100D), (0x0009, 0x103B), "DT", "DT")
         scan, injected, series = (datetime.strptime(str(text)[:14], "%Y%m%d%H%M%S") for text in (
             scan.value, injected.value, first.SeriesDate + first.SeriesTime))
-        assert (scan, injected) == (habits["start"], habits["injection"])
-        assert (series - scan).total_seconds() == habits["series_time_s"]
+        assert (scan, injected) == (acquisition["start"], acquisition["injection"])
+        assert (series - scan).total_seconds() == acquisition["series_time_s"]
     else:
         factor = first.get_private_item(0x7053, 0x00, "Philips PET Private Group")
-        assert factor.tag == (0x7053, 0x1000) and factor.VR == "DS" and (factor.value != 0) == habits["suv_factor"]
-        assert (len({ds.RescaleSlope for ds in slices}) == 1) == habits["one_slope"]
+        assert factor.tag == (0x7053, 0x1000) and factor.VR == "DS" and (factor.value != 0) == acquisition["suv_factor"]
+        assert (len({ds.RescaleSlope for ds in slices}) == 1) == acquisition["one_slope"]
 
 
 @pytest.mark.parametrize("decay_correction", ["START", "ADMIN"])
@@ -231,21 +236,22 @@ def test_the_same_patient_has_the_same_suv_from_every_vendor(tmp_path, decay_cor
     """To half a stored unit of each: float32 adds 2^-22 of the value, on the way in and out."""
     patient = coarse_patient(4, 0)
     scan = patient["scans"][0]
-    volume, truth = phantom.draw(patient, scan)
+    volume, truth = draw(patient, scan)
     read = []
-    for vendor, change in CLOTHES:
-        habits = {**phantom.study_habits(patient, scan, vendor), "decay_correction": decay_correction, **change}
-        phantom.write_study(volume, truth["axes"], patient, scan, habits, tmp_path / "study")
+    for vendor, change in VENDOR_FILES:
+        acquisition = {**plan_acquisition(patient, scan, vendor), "decay_correction": decay_correction, **change}
+        write_series(volume, truth["axes"], patient, scan, acquisition, tmp_path / "study")
         slices = [pydicom.dcmread(path) for path in sorted((tmp_path / "study").glob("*.dcm"))]
         slices.sort(key=lambda ds: float(ds.ImagePositionPatient[2]))
-        check_clothes(slices, habits)
+        check_vendor_files(slices, acquisition)
         got = suv_volume(tmp_path / "study")
-        half = suv_steps(slices, patient, habits)[:, None, None] / 2 + 2 ** -22 * volume
+        half = suv_steps(slices, patient, acquisition)[:, None, None] / 2 + 2 ** -22 * volume
         assert half.max() < volume.max() / 60000
         assert got.array.shape == volume.shape and np.all(np.abs(got.array.astype(float) - volume) <= half)
-        assert got.uptake_min == pytest.approx((habits["start"] - habits["injection"]).total_seconds() / 60, abs=1e-6)
+        waited = (acquisition["start"] - acquisition["injection"]).total_seconds() / 60
+        assert got.uptake_min == pytest.approx(waited, abs=1e-6)
         assert got.units == slices[0].Units and got.series_uid == slices[0].SeriesInstanceUID
-        early = vendor == "ge" and habits["series_time_s"] < 0 and decay_correction == "START"
+        early = vendor == "ge" and acquisition["series_time_s"] < 0 and decay_correction == "START"
         assert any("reference is GE (0009,100D), others disagree: SeriesTime -10.0 min" in text
                    for text in got.warnings) == early
         assert any("CNTS converted with Philips" in text for text in got.warnings) == (vendor == "philips")
@@ -258,10 +264,11 @@ def test_the_same_patient_has_the_same_suv_from_every_vendor(tmp_path, decay_cor
     assert any(not np.array_equal(read[0][1].array, got.array) for _, got, _ in read)  # other pixels, not one's copies
 
 
-@pytest.mark.parametrize("vendor", list(phantom.VENDORS))
-def test_habits_of_one_vendor(vendor):
-    patients = [phantom.patient_parameters(0, index) for index in range(200)]
-    mixed, own = ([phantom.study_habits(patient, scan, name) for patient in patients for scan in patient["scans"]]
+@pytest.mark.parametrize("vendor", list(VENDORS))
+def test_acquisitions_of_one_vendor(vendor):
+    assert phantom.get_args_parser().parse_args(["--output", "x", "--vendor", vendor]).vendor == vendor
+    patients = [plan_patient(0, index) for index in range(200)]
+    mixed, own = ([plan_acquisition(patient, scan, name) for patient in patients for scan in patient["scans"]]
                   for name in ("mixed", vendor))
     share = {key: np.mean([bool(h[key]) for h in own]) for key in ("bed_slices", "series_time_s", "suv_factor",
                                                                    "one_slope", "activity_factor")}
@@ -283,15 +290,15 @@ def test_vendor_option(tmp_path):
     with open(tmp_path / "one" / "labels.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["vendor"] for row in rows} == {"philips"}
-    patient = phantom.patient_parameters(5, 0)
+    patient = plan_patient(5, 0)
     for row, scan in zip(rows, patient["scans"], strict=True):
         slices = [pydicom.dcmread(path) for path in (tmp_path / "one" / row["patient"] / row["study"]).glob("*.dcm")]
-        check_clothes(slices, phantom.study_habits(patient, scan, "philips"))
+        check_vendor_files(slices, plan_acquisition(patient, scan, "philips"))
         assert {ds.StudyInstanceUID for ds in slices} == {row["StudyInstanceUID"]}
 
 
 def sphere_values(volume, axes, sphere):
-    """Independent of phantom_body.voi: a mask over the whole volume."""
+    """Independent of canvas.voi: a mask over the whole volume."""
     z, y, x = np.meshgrid(*axes, indexing="ij")
     cx, cy, cz, diameter = sphere
     return volume[(z - cz) ** 2 + (y - cy) ** 2 + (x - cx) ** 2 <= (diameter / 2) ** 2]
@@ -302,7 +309,7 @@ def test_labels_follow_from_the_volume_by_the_deauville_rule():
     for index in range(10):
         patient = coarse_patient(11, index)
         for scan in patient["scans"]:
-            volume, truth = phantom.draw(patient, scan, noise=False)
+            volume, truth = draw(patient, scan, noise=False)
             liver = sphere_values(volume, truth["axes"], truth["liver_voi"]).mean()
             pool = sphere_values(volume, truth["axes"], truth["pool_voi"]).mean()
             assert pool < liver and 1.6 < liver < 3.1 and 0.9 < pool < 2.2
@@ -325,13 +332,13 @@ def test_labels_follow_from_the_volume_by_the_deauville_rule():
     (None, False, 1), (1.4, False, 2), (1.5, False, 2), (1.6, False, 3), (2.0, True, 3), (2.8, False, 4),
     (3.99, False, 4), (4.0, False, 5), (2.8, True, 5)])
 def test_deauville_rule_by_hand(suv, new, score):
-    assert body.deauville(suv, pool=1.5, liver=2.0, new_site=new) == score
+    assert deauville(suv, pool=1.5, liver=2.0, new_site=new) == score
 
 
 def test_planned_scores_come_about():
     scans = [(patient, scan) for patient in (coarse_patient(5, i) for i in range(8)) for scan in patient["scans"]]
     planned = [scan["planned"] for _, scan in scans]
-    drawn = [phantom.draw(*pair, noise=False)[1]["deauville"] for pair in scans]
+    drawn = [draw(*pair, noise=False)[1]["deauville"] for pair in scans]
     assert sum(a == b for a, b in zip(planned, drawn, strict=True)) >= 0.85 * len(scans)
 
 
@@ -340,28 +347,28 @@ def test_lesions_lie_in_the_body_and_at_their_sites(cohort):
     assert any(row["lesions"] for row in rows)
     for row in rows:
         lesions = [entry.split(":") for entry in row["lesions"].split(";") if entry]
-        assert len(lesions) == int(row["n_lesions"]) and all(int(site) in body.SITES for site, *_ in lesions)
+        assert len(lesions) == int(row["n_lesions"]) and all(int(site) in SITES for site, *_ in lesions)
         if int(row["target"]):
             hottest = max(lesions, key=lambda entry: float(entry[-1]))
             assert int(row["target_loc"]) == int(hottest[0])
             assert float(hottest[-1]) > 1.3 * float(row["liver_suv"]) - 2e-3
         else:
             assert row["target_loc"] == "51"
-    assert sorted(body.SITES) == [1, 2, 5, 6, 7, 8, 9, 10, 11, 20, 25, 27, 28]
+    assert sorted(SITES) == [1, 2, 5, 6, 7, 8, 9, 10, 11, 20, 25, 27, 28]
 
 
 def test_the_body_fits_the_frame():
     """930 mm are 288 rows of 3.27 mm; 500 mm fit into 160 columns."""
     for index in range(0, 300, 6):
-        patient = phantom.patient_parameters(0, index)
+        patient = plan_patient(0, index)
         columns, pixel, distance = patient["grid"]
-        canvas = body.Canvas(patient, np.zeros(3))
+        canvas = Canvas(patient, np.zeros(3))
         assert len(canvas.z) * distance <= 930 and columns * pixel <= 523
         assert -12.1 < canvas.z[-1] + distance / 2 - 12 < 0.1
         assert canvas.z[0] < -800 * patient["long"]
     for index in range(0, 300, 50):
         patient = coarse_patient(0, index, arms="down")
-        volume, truth = phantom.draw(patient, patient["scans"][0], noise=False)
+        volume, truth = draw(patient, patient["scans"][0], noise=False)
         wide = truth["axes"][2][(volume.max((0, 1)) > 0.15)]
         assert wide.max() - wide.min() <= 500 + COARSE[1]
 
@@ -370,9 +377,9 @@ def test_uptake_is_physiological():
     """The organs have the uptake that was asked for, in every scan: brain and bladder hot, lung cold."""
     for index in range(5):
         patient = coarse_patient(2, index)
-        volume, truth = phantom.draw(patient, {**patient["scans"][0], "lesions": []}, noise=False)
+        volume, truth = draw(patient, {**patient["scans"][0], "lesions": []}, noise=False)
         assert truth["deauville"] == 1 and truth["lesions"] == []
-        canvas = body.Canvas(patient, np.zeros(3))
+        canvas = Canvas(patient, np.zeros(3))
 
         def at(point, volume=volume, truth=truth, canvas=canvas):
             canvas.origin = truth["origin"]
@@ -385,8 +392,8 @@ def test_uptake_is_physiological():
 
 def test_arms_option():
     for arms in ("up", "down"):
-        assert phantom.patient_parameters(0, 1, arms)["arms"] == arms
-    assert {phantom.patient_parameters(0, i)["arms"] for i in range(30)} == {"up", "down"}
+        assert plan_patient(0, 1, arms)["arms"] == arms
+    assert {plan_patient(0, i)["arms"] for i in range(30)} == {"up", "down"}
 
 
 @pytest.mark.parametrize(("arguments", "word"), [
@@ -417,9 +424,9 @@ def intensity_statistics(volume):
 
 def statistics_of_patient(job):
     seed, index, grid = job
-    patient = phantom.patient_parameters(seed, index)
+    patient = plan_patient(seed, index)
     patient["grid"] = grid or patient["grid"]
-    drawn = [phantom.draw(patient, scan) for scan in patient["scans"]]
+    drawn = [draw(patient, scan) for scan in patient["scans"]]
     return [(index, truth["target"], *intensity_statistics(volume)) for volume, truth in drawn]
 
 

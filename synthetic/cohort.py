@@ -1,0 +1,168 @@
+"""The patients of a synthetic cohort: what each scan is to show, its files, its row of labels.csv."""
+import math
+import signal
+from collections.abc import Collection, Sequence
+from functools import partial
+from multiprocessing import Pool
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from common.files import InputError, progress
+from synthetic.body import draw
+from synthetic.canvas import STANDARD_TRUNK
+from synthetic.lesions import SITES, SOLID_ORGANS
+from synthetic.pet_series import make_uid, plan_acquisition, uptake_seconds, write_series
+
+GRIDS = ((96, 5.3, 4.7), (92, 5.6, 5.0), (100, 5.15, 4.9))  # columns and rows, pixel, slice distance; mm
+# Probability of each decoy in negative and positive scans: the difference balances what lesions add to intensity.
+DECOY_RATES = {
+    "bowel": (0.40, 0.15), "brown_fat": (0.14, 0.10), "marrow": (0.26, 0.06), "injection": (0.20, 0.15),
+    "bladder": (0.30, 0.25), "heart": (0.40, 0.35), "ureter": (0.25, 0.25), "muscle": (0.20, 0.08),
+}
+
+
+def plan_patient(seed: int, index: int, arms: str = "mixed") -> dict:
+    """Draw one patient and the plan of the scans.
+
+    Parameters
+    ----------
+    seed : int
+        The cohort's.
+    index : int
+        The patient's number in the cohort.
+    arms : "mixed", "up" or "down"
+
+    Returns
+    -------
+    dict
+        Sex, age, height_cm, weight_kg, the body's scales, the voxel grid, and `scans`, a list of one to three dicts:
+        planned Deauville score, lesions (see `_plan_lesions`), decoys, day.
+    """
+    rng = np.random.default_rng([seed, index])
+    sex = str(rng.choice(["M", "F"]))
+    height = float(np.clip(rng.normal(176 if sex == "M" else 163, 7), 150, 192))
+    bmi = float(np.clip(rng.lognormal(math.log(25), 0.15), 18.5, 36))
+    patient = {
+        "seed": seed, "index": index, "patient": f"SYN-{seed}-{index:04d}", "sex": sex,
+        "age": int(rng.integers(18, 80)), "height_cm": round(height),
+        "weight_kg": round(bmi * (height / 100) ** 2, 1),
+        "long": (820 + 2.4 * (height - 170)) / STANDARD_TRUNK,
+        "wide": float(np.clip(math.sqrt(height / 172) * rng.normal(1, 0.02), 0.93, 1.05)),
+        "girth": math.sqrt(bmi / 23), "grid": GRIDS[rng.integers(len(GRIDS))],
+        "thigh": float(rng.uniform(70, 110)), "arms": arms, "scans": []}
+    if arms == "mixed":
+        patient["arms"] = "up" if rng.random() < 0.75 else "down"
+    sites = [int(s) for s in rng.permutation(list(SITES))[:rng.integers(6, 9)]]
+    day, seen = int(rng.integers(0, 700)), set()
+    for number in range(1, 1 + int(rng.choice([1, 2, 3], p=[0.45, 0.35, 0.2]))):
+        score = int(rng.choice([1, 2, 3, 4, 5], p=[0.2, 0.2, 0.15, 0.2, 0.25]))
+        scan = {"number": number, "study": f"study{number}", "planned": score, "day": day, "known_sites": sorted(seen),
+                "lesions": _plan_lesions(rng, score, sites, seen)}
+        scan["decoys"] = [name for name, rates in DECOY_RATES.items() if rng.random() < rates[score >= 4]]
+        patient["scans"].append(scan)
+        seen |= {site for site, _, _ in scan["lesions"]}
+        day += int(rng.integers(40, 150))
+    return patient
+
+
+def _plan_lesions(rng, score, sites, seen):
+    """Lesions of one scan as (site, reference, uptake as a multiple of it): the hottest first; "liver" or "pool".
+
+    Residuals (DS 2 and 3) are not planned in liver and spleen, where nothing fainter than liver stands out. Earlier
+    scans' sites, `seen`, decide what is new: a new site clearly above liver is DS 5 whatever its uptake.
+    """
+    sites = [int(s) for s in rng.permutation(sites)]
+    if score == 1:
+        return []
+    if score in (2, 3):
+        sites = [s for s in sites if s not in SOLID_ORGANS][:rng.integers(1, 3)]
+        reference, low, high = ("pool", 0.75, 0.97) if score == 2 else ("liver", 0.84, 0.95)
+        return [(site, reference, rng.uniform(low, high)) for site in sites]
+    top = rng.uniform(1.8, 1.98) if score == 4 else rng.uniform(2.5, 4.4)
+    if score == 4 and seen:
+        sites = [int(s) for s in rng.permutation(sorted(seen))]
+    if score == 5 and seen and rng.random() < 0.3:
+        top = rng.uniform(1.8, 3)
+        sites = [int(s) for s in rng.permutation(sorted(set(SITES) - seen))][:1] + sites
+    lesions = [(sites[0], "liver", top)]
+    for site in list(dict.fromkeys(sites))[1:rng.integers(3, 6) if score == 4 else rng.integers(4, 8)]:
+        if rng.random() < 0.93:
+            lesions.append((site, "liver", max(1.6, top * rng.uniform(0.65, 0.85))))
+        elif site not in SOLID_ORGANS:
+            lesions.append((site, "liver", rng.uniform(0.7, 0.95)))
+    return lesions
+
+
+def check_output(output: Path, patients: Collection[str]) -> None:
+    """Refuse a folder that holds anything but these patients, which this cohort's labels would not cover.
+
+    Raises
+    ------
+    InputError
+        Names what the folder holds.
+    """
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output {output} is a file: name a folder")
+    strange = sorted({p.name for p in output.iterdir()} - set(patients) - {"labels.csv"}) if output.is_dir() else []
+    if strange:
+        raise InputError(f"--output {output} holds {strange[0]}, no patient of this cohort: name an empty folder")
+
+
+def write_patients(patients: Sequence[dict], output: Path, vendor: str, workers: int) -> pd.DataFrame:
+    """Draw every scan and write it to OUTPUT/PATIENT/STUDY/NNN.dcm, in several processes.
+
+    Parameters
+    ----------
+    patients : sequence of dict
+        From `plan_patient`.
+    output : Path
+        The cohort's folder.
+    vendor : str
+        See `pet_series.plan_acquisition`.
+    workers : int
+        Processes; the files do not depend on it.
+
+    Returns
+    -------
+    DataFrame
+        A row a scan, in the order of the patients: labels.csv.
+    """
+    with Pool(workers, _leave_interrupts) as pool:
+        written = pool.imap(partial(_write_patient, output=output, vendor=vendor), patients)
+        with progress(written, "phantom", "patient", len(patients)) as bar:
+            return pd.DataFrame([row for rows in bar for row in rows])
+
+
+def _leave_interrupts():
+    """Let a worker be ended by the parent, which is interrupted too and knows what to say."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _write_patient(patient, output, vendor):
+    """Draw and write every scan of one patient -> their rows of labels.csv."""
+    rows = []
+    for scan in patient["scans"]:
+        volume, truth = draw(patient, scan)
+        acquisition = plan_acquisition(patient, scan, vendor)
+        write_series(volume, truth["axes"], patient, scan, acquisition, output / patient["patient"] / scan["study"])
+        rows.append(_label_row(patient, scan, acquisition, truth))
+    return rows
+
+
+def _label_row(patient, scan, acquisition, truth):
+    """One row of labels.csv. Lesions are `site:x:y:z:diameter:suv`, millimetres in the patient frame (LPS)."""
+    lesions = truth["lesions"]
+    return {
+        "StudyInstanceUID": make_uid(patient["seed"], patient["index"], scan["number"], "study"),
+        "patient": patient["patient"], "study": scan["study"], "deauville": truth["deauville"],
+        "target": truth["target"], "target_loc": truth["target_loc"], "n_lesions": len(lesions),
+        "lesions": ";".join("{site}:{x:.1f}:{y:.1f}:{z:.1f}:{diameter:.1f}:{suv:.3f}".format(**lesion)
+                            for lesion in lesions),
+        "liver_suv": round(truth["liver"], 3), "pool_suv": round(truth["pool"], 3),
+        "decoys": ";".join(scan["decoys"]), "sex": patient["sex"], "age": patient["age"],
+        "weight_kg": patient["weight_kg"], "height_cm": patient["height_cm"], "arms": patient["arms"],
+        "vendor": acquisition["vendor"], "decay_correction": acquisition["decay_correction"],
+        "uptake_min": round(uptake_seconds(acquisition) / 60, 2), "synthetic": 1}

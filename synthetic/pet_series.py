@@ -1,0 +1,262 @@
+"""One scan of the phantom as a PET series: how it was acquired and stored, and its DICOM files.
+
+The scanners differ as those of public series do. Dose and uptake time follow Boellaard et al., Eur J Nucl Med Mol
+Imaging 2015, doi:10.1007/s00259-014-2961-x.
+"""
+import io
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, PositronEmissionTomographyImageStorage
+
+HALF_LIFE = 6586.2  # s, fluorine-18
+# What differs from slice to slice, as text of fixed width that occurs nowhere else in a file.
+PLACEHOLDERS = {"SOPInstanceUID": ".9999", "InstanceNumber": "1000000001", "ImagePositionPatient": "1000000000000002",
+                "SliceLocation": "1000000000000003", "FrameReferenceTime": "1000000000000004",
+                "DecayFactor": "1000000000000005", "RescaleSlope": "1000000000000006",
+                "AcquisitionTime": "235958.123456"}
+# Manufacturer, model, reconstruction. What else vendors differ in: _vendor_changes, _add_private.
+VENDORS = {
+    "siemens": ("SIEMENS", "Biograph mCT", "OSEM3D+PSF+TOF"),
+    "ge": ("GE MEDICAL SYSTEMS", "Discovery 710", "VPFX"),
+    "philips": ("Philips Medical Systems", "Gemini TF", "BLOB-OS-TF"),
+}
+
+
+def plan_acquisition(patient: dict, scan: dict, vendor: str = "mixed") -> dict:
+    """Draw how one scan was acquired and stored.
+
+    Parameters
+    ----------
+    patient, scan : dict
+        From `cohort.plan_patient`.
+    vendor : str
+        One of VENDORS, whose private attributes are written, too; or "mixed": any of the names, without them. Start,
+        injection and SUV are the same for each.
+
+    Returns
+    -------
+    dict
+        Scanner, times, dose, decay correction, bed positions, units, orientation and order of the slices.
+    """
+    rng = np.random.default_rng([patient["seed"], patient["index"], 4, scan["number"]])
+    start = datetime(2018, 1, 1, 8) + timedelta(days=scan["day"], seconds=int(rng.integers(0, 8 * 3600)))
+    acquisition = {
+        "vendor": str(rng.choice(list(VENDORS))), "start": start,
+        "injection": start - timedelta(seconds=round(60 * float(np.clip(rng.normal(62, 6), 50, 80)))),
+        "dose": round(1e6 * patient["weight_kg"] * rng.uniform(3, 4)),  # Bq
+        "decay_correction": "ADMIN" if rng.random() < 0.15 else "START",
+        "dated": bool(rng.random() < 0.4),  # RadiopharmaceuticalStartDateTime as well as StartTime
+        "series_time_s": 3000 if rng.random() < 0.15 else 0,  # SeriesTime after the start: of a late reconstruction
+        "bed_slices": int(rng.integers(28, 45)) if rng.random() < 0.6 else None,
+        "frame_s": int(rng.choice([90, 120, 150, 180])),
+        "feet_first": bool(rng.random() < 0.1), "head_to_feet": bool(rng.random() < 0.5),
+        "explicit": bool(rng.random() < 0.7),
+        "private": False, "one_slope": False, "activity_factor": None, "suv_factor": False}
+    if vendor != "mixed":
+        rng = np.random.default_rng([patient["seed"], patient["index"], 5, scan["number"]])
+        acquisition |= {"vendor": vendor, "private": True} | _vendor_changes(vendor, acquisition, rng)
+    return acquisition
+
+
+def _vendor_changes(vendor, acquisition, rng):
+    """What `vendor` does otherwise than `acquisition` says."""
+    if vendor == "siemens":
+        return {"bed_slices": acquisition["bed_slices"] or int(rng.integers(28, 45))}
+    if vendor == "ge":  # SeriesTime is not the scan's in a quarter: late, or of the moment the series was set up
+        early = not acquisition["series_time_s"] and rng.random() < 0.12
+        return {"series_time_s": -int(rng.integers(120, 900))} if early else {}
+    return {"activity_factor": round(rng.uniform(0.5, 5), 3),  # Bq/ml of a rescaled count
+            "suv_factor": bool(rng.random() < 0.7),  # else 0, which leaves the activity factor
+            "one_slope": bool(rng.random() < 0.5)}  # one RescaleSlope for the series
+
+
+def write_series(volume: np.ndarray, axes: Sequence[np.ndarray], patient: dict, scan: dict, acquisition: dict,
+                 folder: Path) -> None:
+    """Write one SUV volume as a PET series, NNN.dcm a slice; the folder appears whole or not at all.
+
+    The slices share all but a few elements: those are placeholders of fixed width in a template that pydicom
+    serializes once, and are overwritten in its bytes (1.5 ms a slice less). No fsync a slice: a cohort has 100 000.
+
+    Parameters
+    ----------
+    volume : (z, y, x) float32 array
+        SUV, feet to head, front to back, the patient's right to left.
+    axes : three float arrays
+        z, y, x of the voxel centres, LPS mm.
+    patient, scan : dict
+        From `cohort.plan_patient`.
+    acquisition : dict
+        From `plan_acquisition`.
+    folder : Path
+        Of the series; replaced.
+    """
+    slices = len(volume)
+    dataset = _series_dataset(patient, scan, acquisition, volume.shape)
+    first_x = axes[2][-1] if acquisition["feet_first"] else axes[2][0]
+    dataset.ImagePositionPatient = [f"{first_x:.3f}", f"{axes[1][0]:.3f}", PLACEHOLDERS["ImagePositionPatient"]]
+    template, offsets = _serialize(dataset)
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    for old in (temporary, folder):
+        shutil.rmtree(old, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    if acquisition["feet_first"]:
+        volume = volume[:, :, ::-1]  # ImageOrientationPatient runs to the patient's right
+    peaks = np.maximum(volume.max((1, 2)), 1e-3)
+    if acquisition["one_slope"]:
+        peaks[:] = peaks.max()
+    rescaled = _activity_per_suv(patient, acquisition) / (acquisition["activity_factor"] or 1)  # value of SUV 1
+    for number in range(1, slices + 1):
+        k = slices - number if acquisition["head_to_feet"] else number - 1
+        values = _slice_values(acquisition, k, number)
+        values["RescaleSlope"] = f"{peaks[k] * rescaled / 32767:.9e}"
+        values["SliceLocation"] = values["ImagePositionPatient"] = f"{axes[0][k]:.3f}"
+        pixels = np.rint(volume[k] * np.float32(rescaled / float(values["RescaleSlope"]))).astype("<i2")
+        for keyword, place, width in offsets:
+            template[place:place + width] = values[keyword].ljust(width).encode()
+        template[-pixels.nbytes:] = pixels.tobytes()
+        (temporary / f"{number:03d}.dcm").write_bytes(template)
+    os.rename(temporary, folder)
+
+
+def uptake_seconds(acquisition: dict) -> float:
+    """Seconds from the injection to the start of the scan."""
+    return (acquisition["start"] - acquisition["injection"]).total_seconds()
+
+
+def _activity_per_suv(patient, acquisition):
+    """The Bq/ml of SUV 1, decay corrected as DecayCorrection says."""
+    waited = uptake_seconds(acquisition) if acquisition["decay_correction"] == "START" else 0
+    return acquisition["dose"] * math.exp(-math.log(2) / HALF_LIFE * waited) / (1000 * patient["weight_kg"])
+
+
+def _slice_values(acquisition, k, number):
+    """The text of the elements that vary over slices, in slice k from the feet.
+
+    The decay within a frame makes its activity that of the time T_ave after its start (PS3.3 C.8.9.4, suv.md rule 7).
+    """
+    rate = math.log(2) / HALF_LIFE
+    frame = acquisition["frame_s"]
+    bed = k // acquisition["bed_slices"] if acquisition["bed_slices"] else 0
+    acquired = bed * (frame + 3)  # s after the start; the table goes from the feet to the head
+    average = math.log(rate * frame / -math.expm1(-rate * frame)) / rate
+    decayed = uptake_seconds(acquisition) if acquisition["decay_correction"] == "ADMIN" else 0
+    return {
+        "SOPInstanceUID": f".{1000 + number}", "InstanceNumber": str(number),
+        "AcquisitionTime": f"{acquisition['start'] + timedelta(seconds=acquired):%H%M%S}",
+        "FrameReferenceTime": f"{1000 * (acquired + average):.3f}",
+        "DecayFactor": f"{math.exp(rate * (acquired + average + decayed)):.9f}"}
+
+
+def _serialize(dataset):
+    """The bytes of a dataset whose placeholders are to be overwritten, and those places: [(keyword, offset, width)]."""
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    data = buffer.getvalue()
+    places = []
+    for keyword, text in PLACEHOLDERS.items():
+        # some UID has the text of the placeholder in its number: look for the whole one
+        whole = str(dataset.SOPInstanceUID) if keyword == "SOPInstanceUID" else text
+        found = data.find(whole.encode())
+        while found >= 0:
+            places.append((keyword, found + len(whole) - len(text), len(text)))
+            found = data.find(whole.encode(), found + 1)
+    if len(places) != len(PLACEHOLDERS) + 1:  # the SOP instance UID is in the file meta information too
+        raise RuntimeError(f"placeholders found in the template: {places}")
+    return bytearray(data), places
+
+
+def make_uid(*names: object) -> str:
+    """A UID made of a UUID (PS3.5 B.2) that depends on nothing but `names`."""
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, '/'.join(map(str, ('phantom', *names)))).int}"
+
+
+def _series_dataset(patient, scan, acquisition, shape):
+    """The elements that all slices share, and placeholders for the others; shape is the volume's (z, y, x)."""
+    names = patient["seed"], patient["index"], scan["number"]
+    manufacturer, model, reconstruction = VENDORS[acquisition["vendor"]]
+    start = acquisition["start"]
+    series_time = start + timedelta(seconds=acquisition["series_time_s"])
+    series_uid = make_uid(*names, "series", *([acquisition["vendor"]] if acquisition["private"] else []))
+    _, pixel, distance = patient["grid"]
+    ds = Dataset()
+    ds.ImageType = ["ORIGINAL", "PRIMARY"]
+    ds.SOPClassUID = PositronEmissionTomographyImageStorage
+    ds.SOPInstanceUID = series_uid + PLACEHOLDERS["SOPInstanceUID"]
+    ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = f"{start:%Y%m%d}"
+    ds.StudyTime, ds.SeriesTime = f"{start:%H%M%S}", f"{series_time:%H%M%S}"
+    ds.AcquisitionTime = PLACEHOLDERS["AcquisitionTime"]
+    ds.AccessionNumber = ds.ReferringPhysicianName = ""
+    ds.Modality = "PT"
+    ds.Manufacturer, ds.ManufacturerModelName, ds.ReconstructionMethod = manufacturer, model, reconstruction
+    ds.StudyDescription, ds.SeriesDescription = "SYNTHETIC FDG PET", "SYNTHETIC phantom PET WB AC"
+    ds.ImageComments = "SYNTHETIC: drawn by phantom.py, no patient"
+    ds.PatientName, ds.PatientID = f"SYNTHETIC^{patient['patient']}", patient["patient"]
+    ds.PatientBirthDate, ds.PatientSex, ds.PatientAge = "", patient["sex"], f"{patient['age']:03d}Y"
+    ds.PatientSize, ds.PatientWeight = f"{patient['height_cm'] / 100:.2f}", f"{patient['weight_kg']:.1f}"
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = make_uid(*names, "study"), series_uid
+    ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = make_uid(*names, "frame"), ""
+    ds.StudyID, ds.SeriesNumber = str(scan["number"]), "1"
+    ds.PatientPosition = "FFS" if acquisition["feet_first"] else "HFS"
+    ds.ImageOrientationPatient = [-1 if acquisition["feet_first"] else 1, 0, 0, 0, 1, 0]
+    for keyword in ("InstanceNumber", "SliceLocation", "FrameReferenceTime", "DecayFactor", "RescaleSlope"):
+        setattr(ds, keyword, PLACEHOLDERS[keyword])
+    ds.ActualFrameDuration = str(1000 * acquisition["frame_s"])
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.NumberOfSlices, ds.Rows, ds.Columns = shape
+    ds.PixelSpacing, ds.SliceThickness = [str(pixel), str(pixel)], str(distance)
+    ds.BitsAllocated = ds.BitsStored = 16
+    ds.HighBit, ds.PixelRepresentation, ds.RescaleIntercept = 15, 1, "0"
+    ds.SeriesType, ds.CountsSource = ["WHOLE BODY", "IMAGE"], "EMISSION"
+    ds.Units = "CNTS" if acquisition["activity_factor"] else "BQML"
+    ds.DecayCorrection = acquisition["decay_correction"]
+    ds.CorrectedImage = ["DECY", "ATTN", "SCAT", "DTIM", "RAN", "NORM"]
+    ds.RandomsCorrectionMethod, ds.ScatterCorrectionMethod = "DLYD", "Model-based"
+    ds.AttenuationCorrectionMethod, ds.CollimatorType = "CT", "NONE"
+    ds.RadiopharmaceuticalInformationSequence = [_radiopharmaceutical(acquisition)]
+    if acquisition["private"]:
+        _add_private(ds, patient, acquisition)
+    ds.PixelData = bytes(2 * shape[1] * shape[2])
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if acquisition["explicit"] else ImplicitVRLittleEndian
+    return ds
+
+
+def _add_private(ds, patient, acquisition):
+    """The vendor's private elements that SUV may need (suv.md rules 3, 6 and 7)."""
+    if acquisition["vendor"] == "ge":
+        block = ds.private_block(0x0009, "GEMS_PETD_01", create=True)
+        block.add_new(0x0D, "DT", f"{acquisition['start']:%Y%m%d%H%M%S}.00")  # of the scan, to which START decays
+        block.add_new(0x3B, "DT", f"{acquisition['injection']:%Y%m%d%H%M%S}.00")
+    if acquisition["vendor"] == "philips":
+        activity = acquisition["activity_factor"]
+        suv_factor = activity / _activity_per_suv(patient, acquisition) if acquisition["suv_factor"] else 0
+        block = ds.private_block(0x7053, "Philips PET Private Group", create=True)
+        block.add_new(0x00, "DS", f"{suv_factor:.9e}")  # SUV of a rescaled count
+        block.add_new(0x09, "DS", f"{activity:.9e}")  # Bq/ml of a rescaled count
+
+
+def _radiopharmaceutical(acquisition):
+    item, injection = Dataset(), acquisition["injection"]
+    item.Radiopharmaceutical = "FDG"
+    item.RadiopharmaceuticalStartTime = f"{injection:%H%M%S}"
+    if acquisition["dated"]:
+        item.RadiopharmaceuticalStartDateTime = f"{injection:%Y%m%d%H%M%S}"
+    item.RadionuclideTotalDose, item.RadionuclideHalfLife = str(acquisition["dose"]), str(HALF_LIFE)
+    item.RadionuclidePositronFraction = "0.967"
+    item.RadionuclideCodeSequence = [_code("C-111A1", "SRT", "^18^Fluorine")]
+    item.RadiopharmaceuticalCodeSequence = [_code("C-B1031", "SRT", "Fluorodeoxyglucose F^18^")]
+    return item
+
+
+def _code(value, scheme, meaning):
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
