@@ -18,10 +18,9 @@ def get_args_parser():
 
 
 def main(args):
-    from common import params
-    from search import worker
+    from search import space, worker
 
-    return worker.search(args, params.SEARCH, dict.fromkeys(args.splits, params.fixed_args(args)))
+    return worker.search(args, space.SEARCH, dict.fromkeys(args.splits, space.fixed_args(args)))
 
 
 if __name__ == "__main__":

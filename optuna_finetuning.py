@@ -17,13 +17,12 @@ def get_args_parser():
 
 
 def main(args):
-    from common import params
     from inference import prediction
-    from search import worker
+    from search import space, worker
 
     best, missing = prediction.best_runs(args.chptfolder, args.splits)
     starts = {row["split"]: worker.from_checkpoint(args, row["split"], row) for row in best}
-    code = worker.search(args, params.FINETUNING, starts, "finetuning")
+    code = worker.search(args, space.FINETUNING, starts, "finetuning")
     for line in missing:
         print(line)
     return arguments.EXIT_SOME_FAILED if missing else code

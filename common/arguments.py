@@ -14,6 +14,7 @@ from common.renamed import current_words
 from common.text import ranges
 
 EXIT_DONE, EXIT_SOME_FAILED, EXIT_BAD_INPUT = 0, 1, 2
+MODES = ("transfer_learning", "finetune", "full_retrain")  # of fine-tuning: what is trained
 
 
 class Parser(argparse.ArgumentParser):
@@ -434,7 +435,7 @@ def search_parser(doc: str | None, study: str, trials: int, nepochs: int, finetu
         group = parser.add_argument_group("start")
         group.add_argument("--chptfolder", default="results", metavar="DIR",
                            help="folder of checkpoints and best_run.csv: each split starts from its own best run")
-        group.add_argument("--mode", choices=("transfer_learning", "finetune", "full_retrain"),
+        group.add_argument("--mode", choices=MODES,
                            help="train the head only, layer4 and the head, or all layers (default: it is searched)")
         add_cache_argument(group)
     fixed = " (arguments that are given here are fixed in all trials, not searched)"

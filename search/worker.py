@@ -27,6 +27,7 @@ from common.text import first_line
 from dataset import check_augmentation
 from inference import prediction
 from search import report, studies
+from search.space import INPUT, fixed_args, read_space, suggest, worth_keeping
 from training import engine, objectives, recorder, runs
 from training.batches import FeatureCache, NoRoom, step_seed
 from training.device import choose_amp, choose_device, set_threads
@@ -49,11 +50,11 @@ def from_checkpoint(args, split, best):
     values = {"checkpoint": str(path), "cls_arch": "simple"}
     if not isinstance(model.fc, nn.Linear):
         values |= {"cls_arch": "complex", "hidden": model.fc[0].out_features, "dropout": model.fc[2].p}
-    stored = {name: value for name, value in content.get("args", {}).items() if name in params.INPUT}
+    stored = {name: value for name, value in content.get("args", {}).items() if name in INPUT}
     if "input" in content:
         stored["image_size"] = list(content["input"]["frame"])
     values |= {name: value for name, value in stored.items() if name not in args.given}
-    return params.with_values(params.fixed_args(args), values)
+    return params.with_values(fixed_args(args), values)
 
 
 def search(args, default_space, starts, label=""):
@@ -61,14 +62,14 @@ def search(args, default_space, starts, label=""):
 
     Args:
         args: of arguments.search_parser.
-        default_space (dict): params.SEARCH or params.FINETUNING, which --space changes.
+        default_space (dict): space.SEARCH or space.FINETUNING, which --space changes.
         starts (dict): split -> train.py's arguments, of which a trial changes what it draws.
         label (str): part of the files' names.
 
     Returns:
         int or None: the exit code.
     """
-    space, fixed = params.read_space(args, default_space)
+    space, fixed = read_space(args, default_space)
     starts = {split: params.with_values(own, fixed) for split, own in starts.items()}
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -103,7 +104,7 @@ def settings_of(args, space, data):
             raise InputError(f"--checkpoint {args.checkpoint}: {error.strerror}") from None
     same = {name: value for name, value in vars(args).items() if name not in (*recorder.MAY_CHANGE, "checkpoint")}
     return {"space": space, "arguments": same, "data": data.hash, "checkpoint": checkpoint,
-            "fixed": {name: params.as_text(value) for name, value in params.worth_keeping(args).items()}}
+            "fixed": {name: params.as_text(value) for name, value in worth_keeping(args).items()}}
 
 
 class Surplus(Exception):
@@ -303,7 +304,7 @@ class Worker:
         """Train a trial -> its best epoch's validation AUC, or raise."""
         self.last, begun = trial, time.perf_counter()
         self.refuse_surplus(trial, study)
-        values = params.suggest(trial, bench.space, bench.args)
+        values = suggest(trial, bench.space, bench.args)
         args = params.with_values(bench.args, values)
         reporter = Reporter(trial, args.nepochs, received, time.perf_counter() - begun)
         position, reason, broken = None, None, False

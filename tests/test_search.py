@@ -457,7 +457,7 @@ def test_space_of_the_trials_is_that_of_the_file(cohort, untrained):
         assert 0.01 <= trial.params["lr"] <= 0.02 and trial.params["lr_schedule"] == "cosine"
         assert "hidden" in trial.params and not {"wd", "dropout", "batch_size", "cls_arch"} & set(trial.params)
     args = train.get_args_parser().parse_args(["--params", str(cohort / "results" / "best_params_summary.csv")])
-    args = params.of_split(args, 0, lambda text: None)
+    args = params.for_split(args, 0, lambda text: None)
     best = study_of(cohort).best_trial.params
     assert (args.wd, args.batch_size, args.cls_arch, args.hidden, args.lr) == (0.5, 12, "complex", best["hidden"],
                                                                                best["lr"])

@@ -18,10 +18,10 @@ import pytest
 from conftest import ROOT, write_cohort
 from optuna.trial import TrialState
 
-from common import params
+from search import space
 
 TRIALS, EPOCHS, WORKERS = 6, 3, 3
-ALWAYS = set(params.SEARCH) - set(params.ONLY_WITH)  # what every trial draws
+ALWAYS = set(space.SEARCH) - set(space.ONLY_WITH)  # what every trial draws
 PROGRAMS = "initdb", "pg_ctl", "createdb"
 PASSWORD = "not-secret"  # of a server that lives as long as this test
 

@@ -28,7 +28,7 @@ def train_all(args, read_table, build_model, build_task):
     Returns:
         int or None: the exit code.
     """
-    of_split = {split: params.of_split(args, split, say) for split in args.split_index}
+    of_split = {split: params.for_split(args, split, say) for split in args.split_index}
     set_threads(args.threads)
     device = distributed.start(choose_device(args.device))
     amp = choose_amp(args.amp, device)

@@ -1,0 +1,159 @@
+"""The spaces that the searches draw train.py's arguments from. Imports no torch.
+
+A space is {name: {"low", "high"[, "step"][, "log"]} or [choices]}, with the names of train.py's arguments and `mode`
+(see common.params).
+"""
+import math
+from argparse import Namespace
+from typing import Any
+
+from common import arguments
+from common.files import InputError, read_json_object
+from common.params import convert, defaults, with_values
+from common.renamed import RENAMED
+
+_CHOICES = {"batch_size": [16, 32, 64, 128], "optimizer": ["sgd", "adam"], "lr_schedule": ["step", "plateau"],
+            "balance": [False, True], "oversample": [False, True], "augm": [0, 1, 2, 3, 4, 5, 12, 14, 34, 45]}
+SEARCH = {"lr": {"low": 1e-5, "high": 1e-2, "log": True}, "wd": {"low": 1e-5, "high": 1e-2, "log": True}, **_CHOICES,
+          "cls_arch": ["simple", "complex"], "hidden": {"low": 64, "high": 512, "step": 64},
+          "dropout": {"low": 0.0, "high": 0.5}}
+FINETUNING = {"lr": {"low": 1e-5, "high": 1e-3, "log": True}, "wd": {"low": 1e-6, "high": 1e-3, "log": True},
+              **_CHOICES, "mode": list(arguments.MODES)}
+ONLY_WITH = {"hidden": ("cls_arch", "complex"), "dropout": ("cls_arch", "complex"), "momentum": ("optimizer", "sgd"),
+             "lr_anneal": ("lr_schedule", "step")}  # a parameter that has no effect elsewhere is not drawn there
+# arguments that no space may hold: all trials have the same
+INPUT = ("image_size", "margin", "pool", "crop_bodies", "norm")
+_LENGTH = ("nepochs", "early_stopping", "patience")
+_NOT_DRAWN = (*INPUT, *_LENGTH, "weights", "checkpoint", "seed", "cached_placements", "transfer_learning", "finetune",
+              "eval_train")
+
+
+def read_space(args: Namespace, default: dict) -> tuple[dict, dict]:
+    """The default space with the changes of --space FILE.json, without what the command line fixes.
+
+    Parameters
+    ----------
+    args : Namespace
+        Of arguments.search_parser.
+    default : dict
+        SEARCH or FINETUNING.
+
+    Returns
+    -------
+    space : dict
+    fixed : dict
+        {name: value} of what the file fixes, and `mode` where the command line does.
+
+    Raises
+    ------
+    InputError
+        The file is not such an object, or nothing is left to search.
+    """
+    path = args.space
+    changes = read_json_object(path, "--space", '{"lr": {"low": 1e-4, "high": 1e-2}}') if path else {}
+    known = [name for name in defaults() if name not in _NOT_DRAWN and hasattr(args, name)]
+    space = {name: drawn for name, drawn in default.items() if name not in args.given}
+    fixed = {"mode": args.mode} if "mode" in args.given else {}
+    for name, change in changes.items():
+        name = RENAMED.get(name, name)
+        if name not in known:
+            raise InputError(f"--space {path}: unknown name {name!r}; it may hold {', '.join(known)}")
+        if name in args.given:
+            raise InputError(f"--{name} fixes what --space {path} searches; leave one of them out")
+        space.pop(name, None)
+        try:
+            if isinstance(change, dict):
+                space[name] = _range(name, change)
+            elif isinstance(change, list):
+                space[name] = _choices(name, change)
+            elif change is not None:
+                fixed[name] = _value(name, change)
+        except ValueError as error:
+            raise InputError(f"--space {path}: {error}") from None
+    if not space:
+        raise InputError("nothing is left to search: " + (f"--space {path}" if path else "every parameter is fixed"))
+    return space, fixed
+
+
+def _value(name: str, value: object) -> Any:
+    return convert({name: str(value)})[name]
+
+
+def _choices(name: str, values: list) -> list:
+    if not values:
+        raise ValueError(f"{name}: an empty list of choices")
+    taken = [_value(name, value) for value in values]
+    if len(set(taken)) < len(taken):
+        raise ValueError(f"{name}: {values}: a choice is there twice")
+    return taken
+
+
+def _range(name: str, asked: dict) -> dict:
+    said = f"{name}: {asked}"
+    if set(asked) - {"low", "high", "step", "log"} or not {"low", "high"} <= set(asked):
+        raise ValueError(f"{said}: a range has low and high, and may have step or log")
+    if any(isinstance(asked[key], bool) or not isinstance(asked[key], int | float) for key in asked if key != "log"):
+        raise ValueError(f"{said}: low, high and step are numbers")
+    log, step = asked.get("log", False), asked.get("step")
+    if not isinstance(log, bool):
+        raise ValueError(f"{said}: log is true or false")
+    if name == "augm":
+        raise ValueError(f"{name}: takes a list of choices, not a range")
+    low, high = _value(name, asked["low"]), _value(name, asked["high"])
+    if low > high:
+        raise ValueError(f"{name}: an empty range: low {low} is above high {high}")
+    if log and (step or low <= 0):
+        raise ValueError(f"{said}: log needs low above 0 and no step")
+    if step is not None and not (0 < step < math.inf and isinstance(step, type(low) | int)):
+        raise ValueError(f"{name}: step {step} is not {'above 0' if step <= 0 else 'a whole number'}")
+    return {"low": low, "high": high} | ({"step": step} if step else {}) | ({"log": True} if log else {})
+
+
+def suggest(trial: Any, space: dict, args: Namespace) -> dict:
+    """Draw a trial's parameters.
+
+    Parameters
+    ----------
+    trial : optuna.trial.BaseTrial
+    space : dict
+    args : Namespace
+        train.py's arguments of the trial, before anything is drawn.
+
+    Returns
+    -------
+    dict
+        Without parameters that have no effect together with the others or with `args`.
+    """
+    drawn: dict = {}
+    for name in sorted(space, key=lambda name: (name in (*ONLY_WITH, "augm"), list(space).index(name))):
+        if not _matters(name, with_values(args, drawn)):
+            continue
+        if isinstance(space[name], list):
+            drawn[name] = trial.suggest_categorical(name, space[name])
+        else:
+            draw = trial.suggest_int if isinstance(space[name]["low"], int) else trial.suggest_float
+            drawn[name] = draw(name, **space[name])
+    return drawn
+
+
+def _matters(name: str, args: Namespace) -> bool:
+    """Whether a parameter has an effect with these arguments.
+
+    Augmentation has none where frozen layers see each image once: it would be one fixed change of it, not several.
+    """
+    if name == "augm":
+        return args.cached_placements != 1 or not (args.transfer_learning or args.finetune)
+    return name not in ONLY_WITH or getattr(args, ONLY_WITH[name][0]) == ONLY_WITH[name][1]
+
+
+def fixed_args(args: Namespace) -> Namespace:
+    """train.py's arguments for a search's trials: its defaults, and what the search's own arguments say of them."""
+    base = vars(arguments.training_parser("").parse_args([]))
+    return Namespace(**{name: getattr(args, name, value) for name, value in base.items()
+                        if name not in ("params", "given")})
+
+
+def worth_keeping(args: Namespace) -> dict:
+    """Of a search's fixed arguments, what training the winner needs: those that are not train.py's defaults."""
+    return {name: getattr(args, name) for name, default in defaults().items()
+            if name not in (*_LENGTH, "mode") and getattr(args, name) != default}
