@@ -3,7 +3,8 @@
 # make demo-loca  two heads, Deauville score and lesion site, on the same cohort, against a binary network trained alike
 # make study-loca the same in earnest: 1000 patients, three runs of each, paired (100 minutes; goes on where it was stopped)
 # make test       all fast tests (make test-slow: the long ones too)
-# make lint       ruff
+# make lint       ruff, codespell, import-linter, mypy
+# make docs       docs/reference/scripts.md from the scripts' --help
 # make clean      removes what the demo made and the virtual environment
 
 PYTHON ?= python3
@@ -80,14 +81,20 @@ study-loca: $(STUDY)/data_resplit.csv
 	for run in $(STUDY_RUNS); do $(PY) compare.py $(STUDY)/loca/pred_split0_run$$run.csv \
 	    $(STUDY)/binary/pred_split0_run$$run.csv --names "two heads" binary --output $(STUDY)/compare_run$$run || exit; done
 
+# One process a core: every test file runs in one of them, so that its fixtures are made once.
+PYTEST = $(PY) -m pytest -n 2 --dist loadfile
+
 test: $(VENV)/installed
-	$(PY) -m pytest
+	$(PYTEST)
 
 test-slow: $(VENV)/installed
-	$(PY) -m pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 lint: $(VENV)/installed
 	$(PY) -m ruff check .
+	$(VENV)/bin/codespell
+	$(VENV)/bin/lint-imports
+	$(PY) -m mypy
 
 clean:
 	rm -rf $(DEMO) $(STUDY) images $(VENV)
