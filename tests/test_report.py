@@ -1,6 +1,5 @@
 """report.html and what it says of models and cohort; disagreement and selective prediction."""
 import collections
-import html.parser
 import itertools
 
 import numpy as np
@@ -9,35 +8,13 @@ import pytest
 from conftest import call
 from hypothesis import given
 from hypothesis import strategies as st
+from page_helpers import Page
+from prediction_helpers import splits, write
 from sklearn.metrics import roc_auc_score
-from test_aggregate import splits, write
 
 import aggregate
 from common.files import InputError
 from evaluation import disagreement, provenance, report
-
-
-class Page(html.parser.HTMLParser):
-    """Tags that are opened and not closed, links, sources, and the text."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.links, self.sources, self.ids, self.words = [], [], [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.links += [attrs["href"]] if "href" in attrs else []
-        self.sources += [attrs["src"]] if "src" in attrs else []
-        self.ids += [attrs["id"]] if "id" in attrs else []
-        if tag not in ("meta", "img", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, tag
-
-    def handle_data(self, data):
-        self.words.append(data)
 
 
 @pytest.fixture(scope="module")

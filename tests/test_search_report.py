@@ -10,8 +10,8 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
+from page_helpers import Page
 from plotly.offline import get_plotlyjs
-from test_report import Page
 
 from search import report
 
