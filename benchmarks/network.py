@@ -1,9 +1,7 @@
 """`benchmark.py train` and `predict`: the network's paths against their own ceiling and against a plain loop."""
 import contextlib
 import io
-import multiprocessing
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import torchvision
 from torch import nn
 
 import utils
+from benchmarks.measuring import in_new_process, peak_memory
 from common import arguments
 from common.files import progress, write_csv
 from common.manifest import VIEWS, read_manifest
@@ -196,8 +195,7 @@ def predict(args, folder):
     print(f"  plain loop {n / taken['plain loop']:8.1f} images/s", flush=True)
     write_images(folder / "many", 2 * args.scans, ("test",) * args.scans + ("val",) * args.scans)
     given = prediction_args(args, folder / "many", "--chptfolder", str(folder / "auto"), "--splits", "0", "1")
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        peak = pool.submit(peak_of_predicting, given).result()
+    peak = in_new_process(peak_of_predicting, given)
     array = 2 * args.scans * BODY[0] * BODY[1] * 4 / 1e9
     print(f"memory for {args.scans} scans of two views: {peak:.2f} GB at most, the interpreter and PyTorch included; "
           f"their array {array:.2f} GB; difference {peak - array:.2f} GB", flush=True)
@@ -228,7 +226,6 @@ def quietly(function, *args):
 
 def peak_of_predicting(given):
     """In a process of its own: the most memory that it ever held, GB."""
-    from benchmark import peak_memory
     quietly(predict_binary, given)
     return peak_memory() / 1000
 

@@ -3,13 +3,16 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
+from benchmarks.measuring import SCRIPTS
 from common.files import InputError, progress, replace_file, write_csv
 
-SCRIPTS = Path(__file__).resolve().parents[1]
 SGD = "--optimizer sgd --lr 0.01 --batch_size 50 --lr_schedule step"
 ADAMW_16 = "--optimizer adamw --lr 0.0005 --wd 0.01 --batch_size 16 --lr_schedule onecycle"
 ADAMW_8 = "--optimizer adamw --lr 0.0015 --wd 0.01 --batch_size 8 --lr_schedule onecycle --augm 4"
@@ -23,35 +26,48 @@ RECIPES = {  # name: what train.py is given
 EPOCH_LINE = re.compile(r"split \d+ run \d+ epoch (\d+): .*validation loss \S+ AUC ([\d.]+)")
 
 
-def compare(args):
-    """Train every recipe from random weights; write recipes.csv and recipes.png to args.output.
+def compare(data: str, images: str | None, splits: Sequence[int], only: str | None, output: Path) -> None:
+    """Train every recipe from random weights; write recipes.csv and recipes.png.
 
-    Args:
-        args: data, images, split_index, only (text that a recipe's name must hold, or None), output.
+    Parameters
+    ----------
+    data, images : str
+        Manifest and images as train.py takes them; images None: the manifest's folder.
+    splits : sequence of int
+        Data splits to train.
+    only : str or None
+        What a recipe's name must hold.
+    output : Path
+        For tables and models.
+
+    Raises
+    ------
+    InputError
+        No recipe's name holds `only`; train.py fails.
     """
-    chosen = {name: options for name, options in RECIPES.items() if not args.only or args.only in name}
+    chosen = {name: options for name, options in RECIPES.items() if not only or only in name}
     if not chosen:
-        raise InputError(f"--only {args.only}: no recipe has it in its name; there are " + "; ".join(RECIPES))
+        raise InputError(f"--only {only}: no recipe has it in its name; there are " + "; ".join(RECIPES))
+    common = ["--data", data, "--weights", "none", "--overwrite", *(["--images", images] if images else [])]
     rows = []
     with progress(list(chosen.items()), "recipes", "recipe") as bar:
         for name, options in bar:
-            for split in args.split_index or [0]:
-                rows += [{"recipe": name, "split": split} | row for row in train(args, name, options, split)]
-                write_csv(pd.DataFrame(rows), args.output / "recipes.csv")
+            folder = output / re.sub(r"\W+", "_", name)
+            for split in splits:
+                rows += [{"recipe": name, "split": split} | row
+                         for row in _train(name, split, [*common, "--output", folder, *options.split()])]
+                write_csv(pd.DataFrame(rows), output / "recipes.csv")
     table = pd.DataFrame(rows)
     best = table.groupby(["recipe", "split"], sort=False).agg(
         epochs=("epoch", "max"), seconds=("seconds", "max"), validation_auc=("auc", "max")).reset_index()
     print(best.to_string(index=False, float_format="{:.3f}".format))
-    draw(table, args.output / "recipes.png")
-    print(f"wrote {args.output / 'recipes.csv'}, {args.output / 'recipes.png'}")
+    _draw(table, output / "recipes.png")
+    print(f"wrote {output / 'recipes.csv'}, {output / 'recipes.png'}")
 
 
-def train(args, name, options, split):
+def _train(name, split, options):
     """One run of train.py -> [{"epoch", "seconds" (since its first step, saving included), "auc"}]."""
-    folder = args.output / re.sub(r"\W+", "_", name)
-    command = [sys.executable, SCRIPTS / "train.py", "--data", args.data, "--split_index", str(split), "--weights",
-               "none", "--output", folder, "--overwrite", *options.split()]
-    command += ["--images", args.images] if args.images else []
+    command = [sys.executable, SCRIPTS / "train.py", "--split_index", str(split), *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     start, rows = None, []
     for line in process.stdout:
@@ -64,11 +80,8 @@ def train(args, name, options, split):
     return rows
 
 
-def draw(table, path):
+def _draw(table, path):
     """Validation AUC of the best epoch so far against seconds, a line a recipe and split."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     colours = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#999999")
     figure = Figure((9, 4.2), layout="constrained")
     FigureCanvasAgg(figure)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from conftest import error_line, run
 
-import benchmark
 from benchmarks import network
+from benchmarks.measuring import in_new_process
+from benchmarks.prepro import build_series, measure, ours, plain
 from common.manifest import read_manifest
 from dataset import NetworkInput, read_bodies
 from preprocessing.suv import suv_volume
@@ -25,7 +26,7 @@ def test_prints_every_measure():
 
 
 def test_series_has_the_size_and_the_suv_it_is_drawn_with(tmp_path):
-    benchmark.build_series(tmp_path / "series", (12, 16, 20), 1)
+    build_series(tmp_path / "series", (12, 16, 20), 1)
     volume = suv_volume(tmp_path / "series")
     assert volume.array.shape == (12, 16, 20) and volume.spacing == pytest.approx((1.65,) * 3)
     assert volume.array.max(axis=(1, 2)) == pytest.approx(8 * (1 + 0.1 * (np.arange(12) % 3)), rel=1e-4)  # hot spots
@@ -33,19 +34,19 @@ def test_series_has_the_size_and_the_suv_it_is_drawn_with(tmp_path):
 
 def test_both_ways_give_the_same_mips(tmp_path):
     pytest.importorskip("SimpleITK")
-    benchmark.build_series(tmp_path / "series", (30, 24, 20), 1)
-    for own, other in zip(benchmark.ours()(tmp_path / "series"), benchmark.plain()(tmp_path / "series"), strict=True):
+    build_series(tmp_path / "series", (30, 24, 20), 1)
+    for own, other in zip(ours(tmp_path / "series"), plain(tmp_path / "series"), strict=True):
         np.testing.assert_allclose(own, other, rtol=1e-4, atol=1e-4)
 
 
 def test_memory_is_that_of_the_conversion(tmp_path):
     (tmp_path / "000").mkdir()
-    grown = benchmark.in_new_process(benchmark.measure, hundred_megabytes, tmp_path / "000")[2]
+    grown = in_new_process(measure, hundred_megabytes, tmp_path / "000")[2]
     assert grown == pytest.approx(100, abs=10)
 
 
-def hundred_megabytes():
-    return lambda folder: (b"x" * 100_000_000)[:1]
+def hundred_megabytes(folder):
+    return (b"x" * 100_000_000)[:1]
 
 
 def test_bad_size_is_one_line():
