@@ -184,73 +184,72 @@ def images_folder(args: Namespace) -> str:
 def add_run_arguments(parser: Parser, output: str = "results") -> _ArgumentGroup:
     """Which splits and runs to train, and what to do with those that are there; `output` is --output's default."""
     group = parser.add_argument_group("run")
-    group.add_argument("--split_index", nargs="+", type=number_range, action=Numbers, default=[0], metavar="S",
-                       help="data splits to train, numbers and ranges: 0 19 is two splits, 0-19 is twenty (default: 0)")
-    group.add_argument("--run", nargs="+", type=number_range, action=Numbers, default=[1], metavar="R",
-                       help="runs of each split, numbers and ranges; each run has its own random seed (default: 1)")
-    group.add_argument("--output", default=output, metavar="DIR", help="folder for the files of the runs")
-    group.add_argument("--tensorboard", metavar="DIR", help="also write TensorBoard event files to this folder")
-    group.add_argument("--resume", action="store_true", help="continue from last_splitS_runR.pth where it exists")
-    group.add_argument("--force_resume", action="store_true",
-                       help="as --resume, but accept other arguments, data, device, precision or number of threads: "
-                            "the weights then differ from those of an uninterrupted run")
-    group.add_argument("--overwrite", action="store_true", help="train again the runs that --output already holds")
-    group.add_argument("--checkpoint_minutes", type=positive_float, default=10, metavar="MINUTES",
-                       help="how often to save the state within an epoch; it is always saved after an epoch")
+    add = group.add_argument
+    add("--split_index", nargs="+", type=number_range, action=Numbers, default=[0], metavar="S",
+        help="data splits to train, numbers and ranges: 0 19 is two splits, 0-19 is twenty (default: 0)")
+    add("--run", nargs="+", type=number_range, action=Numbers, default=[1], metavar="R",
+        help="runs of each split, numbers and ranges; each run has its own random seed (default: 1)")
+    add("--output", default=output, metavar="DIR", help="folder for the files of the runs")
+    add("--tensorboard", metavar="DIR", help="also write TensorBoard event files to this folder")
+    add("--resume", action="store_true", help="continue from last_splitS_runR.pth where it exists")
+    add("--force_resume", action="store_true",
+        help="as --resume, but accept other arguments, data, device, precision or number of threads: the weights then "
+             "differ from those of an uninterrupted run")
+    add("--overwrite", action="store_true", help="train again the runs that --output already holds")
+    add("--checkpoint_minutes", type=positive_float, default=10, metavar="MINUTES",
+        help="how often to save the state within an epoch; it is always saved after an epoch")
     return group
 
 
 def add_data_arguments(parser: Parser) -> None:
     """The manifest and the folder of its images."""
-    group = parser.add_argument_group("data")
-    group.add_argument("--data", default="data.csv", metavar="CSV", help="manifest, one row per view")
-    group.add_argument("--images", metavar="DIR",
-                       help="folder that the manifest's filenames are relative to (default: the manifest's folder)")
+    add = parser.add_argument_group("data").add_argument
+    add("--data", default="data.csv", metavar="CSV", help="manifest, one row per view")
+    add("--images", metavar="DIR",
+        help="folder that the manifest's filenames are relative to (default: the manifest's folder)")
 
 
 def add_device_arguments(parser: Parser, compile: bool = False) -> None:
     """Device and precision; `compile` adds --compile."""
-    group = parser.add_argument_group("device")
-    group.add_argument("--device", default="auto",
-                       help="cpu, cuda, cuda:1 or mps; auto: cuda where available, else mps, else cpu")
-    group.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: PyTorch's choice)")
-    group.add_argument("--amp", default="auto", choices=("auto", "bf16", "fp16", "off"),
-                       help="autocast to bfloat16 (bf16) or float16 (fp16), or float32 (off); auto: bfloat16 on a GPU "
-                            "or CPU (AMX, AMD's AVX-512 BF16) that is faster with it, else float32")
+    add = parser.add_argument_group("device").add_argument
+    add("--device", default="auto", help="cpu, cuda, cuda:1 or mps; auto: cuda where available, else mps, else cpu")
+    add("--threads", type=positive_int, metavar="N", help="CPU threads (default: PyTorch's choice)")
+    add("--amp", default="auto", choices=("auto", "bf16", "fp16", "off"),
+        help="autocast to bfloat16 (bf16) or float16 (fp16), or float32 (off); auto: bfloat16 on a GPU or CPU (AMX, "
+             "AMD's AVX-512 BF16) that is faster with it, else float32")
     if compile:
-        group.add_argument("--compile", action="store_true", help="torch.compile the backbone (needs a C++ compiler)")
+        add("--compile", action="store_true", help="torch.compile the backbone (needs a C++ compiler)")
 
 
 def add_input_arguments(parser: Parser, note: str = "") -> None:
     """How an image becomes the network's input; `note` is part of the group's title."""
-    group = parser.add_argument_group(f"network input{note}")
-    group.add_argument("--image_size", nargs="+", type=side_or_auto, default=[310], metavar="PIXELS",
-                       help="frame of the network, after --pool: one side, rows and columns, or auto: the smallest "
-                            "multiples of 32 that hold every training body and --margin (default: 310)")
-    group.add_argument("--margin", type=natural_int, default=0, metavar="PIXELS",
-                       help="with --image_size auto: free rows and columns around the largest body, for its random "
-                            "placement in training")
-    group.add_argument("--pool", type=positive_int, default=1, metavar="K",
-                       help="first max-pool each MIP by K x K, to pixels K times as large: 1/K^2 of the computation")
-    group.add_argument("--crop_bodies", action="store_true",
-                       help="crop bodies that are larger than the frame at their center, instead of refusing them")
-    group.add_argument("--norm", default="auto", choices=("auto", "lars", "thesis", "none"),
-                       help="mean and standard deviation of the normalization, SUV. auto: of the body pixels of the "
-                            "training split, clipped to 0..30; lars: 2.13, 3.39; thesis: 0.6089, 1.8575; none: 0, 1")
+    add = parser.add_argument_group(f"network input{note}").add_argument
+    add("--image_size", nargs="+", type=side_or_auto, default=[310], metavar="PIXELS",
+        help="frame of the network, after --pool: one side, rows and columns, or auto: the smallest multiples of 32 "
+             "that hold every training body and --margin (default: 310)")
+    add("--margin", type=natural_int, default=0, metavar="PIXELS",
+        help="with --image_size auto: free rows and columns around the largest body, to place it at random in")
+    add("--pool", type=positive_int, default=1, metavar="K",
+        help="first max-pool each MIP by K x K, to pixels K times as large: 1/K^2 of the computation")
+    add("--crop_bodies", action="store_true",
+        help="crop bodies that are larger than the frame at their center, instead of refusing them")
+    add("--norm", default="auto", choices=("auto", "lars", "thesis", "none"),
+        help="mean and standard deviation of the normalization, SUV. auto: of the body pixels of the training split, "
+             "clipped to 0..30; lars: 2.13, 3.39; thesis: 0.6089, 1.8575; none: 0, 1")
 
 
 def add_model_arguments(parser: Parser, note: str = "") -> None:
     """Architecture, initial weights and frozen layers; `note` is part of the group's title."""
     group = parser.add_argument_group(f"model{note}")
-    group.add_argument("--cls_arch", default="simple", choices=("simple", "complex"),
-                       help="classification head: Linear, or Linear-ReLU-Dropout-Linear")
-    group.add_argument("--hidden", type=positive_int, default=256, metavar="UNITS",
-                       help="hidden units of the complex head")
-    group.add_argument("--dropout", type=fraction, default=0.5, metavar="P", help="dropout of the complex head, 0..1")
-    group.add_argument("--weights", default="imagenet", metavar="imagenet|none|PATH",
-                       help="initial weights of the ResNet34: torchvision's ImageNet weights, random ones, or a file "
-                            "with the state_dict of a torchvision ResNet34")
-    group.add_argument("--checkpoint", metavar="FILE", help="start from the weights of this checkpoint instead")
+    add = group.add_argument
+    add("--cls_arch", default="simple", choices=("simple", "complex"),
+        help="classification head: Linear, or Linear-ReLU-Dropout-Linear")
+    add("--hidden", type=positive_int, default=256, metavar="UNITS", help="hidden units of the complex head")
+    add("--dropout", type=fraction, default=0.5, metavar="P", help="dropout of the complex head, 0..1")
+    add("--weights", default="imagenet", metavar="imagenet|none|PATH",
+        help="initial weights of the ResNet34: torchvision's ImageNet weights, random ones, or a file with the "
+             "state_dict of a torchvision ResNet34")
+    add("--checkpoint", metavar="FILE", help="start from the weights of this checkpoint instead")
     exclusive = group.add_mutually_exclusive_group()
     exclusive.add_argument("--transfer_learning", action="store_true", help="train the head only")
     exclusive.add_argument("--finetune", action="store_true", help="train layer4 and the head only")
@@ -274,66 +273,58 @@ def add_training_arguments(parser: Parser, nepochs: int = 40, note: str = "") ->
     note : str
         Part of the group's title.
     """
-    group = parser.add_argument_group(f"training{note}")
-    group.add_argument("--nepochs", type=positive_int, default=nepochs, metavar="N", help="maximum number of epochs")
-    group.add_argument("--early_stopping", action="store_true",
-                       help="stop when the validation AUC has not improved by 0.001 for --patience epochs")
-    group.add_argument("--patience", type=positive_int, default=5, metavar="EPOCHS",
-                       help="epochs without improvement that --early_stopping allows")
-    group.add_argument("--seed", type=natural_int, default=0, help="random seed, combined with split, run and epoch")
-    group.add_argument("--batch_size", type=positive_int, default=50, metavar="N", help="images per step, at most")
-    group.add_argument("--optimizer", default="sgd", choices=("sgd", "adam", "adamw"),
-                       help="sgd: with Nesterov momentum")
-    group.add_argument("--lr", type=positive_float, default=0.001, help="learning rate; with onecycle, its maximum")
-    group.add_argument("--momentum", type=fraction, default=0.9, help="momentum of sgd")
-    group.add_argument("--wd", type=not_negative_float, default=0.0001, help="weight decay")
-    group.add_argument("--lr_schedule", default="step", choices=("step", "plateau", "cosine", "onecycle", "none"),
-                       help="step: divide by 10 every --lr_anneal epochs; plateau (or --lr_scheduler): divide by 10 "
-                            "when the validation AUC does not improve (patience 1, cooldown 1, minimum 1e-5); cosine: "
-                            "decrease to 0 at the last epoch; onecycle: increase to --lr, then decrease to 0")
-    group.add_argument("--lr_anneal", type=positive_int, default=15, metavar="EPOCHS",
-                       help="epochs between two reductions by --lr_schedule step")
-    group.add_argument("--warmup_epochs", type=natural_int, default=0, metavar="N",
-                       help="epochs in which the learning rate first increases (with onecycle, 0 means 30 %% of all)")
-    group.add_argument("--augm", type=int, default=0, choices=(0, 1, 2, 3, 4, 5, 12, 14, 34, 45), metavar="CODE",
-                       help="augmentation: 0 none, 1 flip along either axis, 2 rotation by multiples of 90 degrees, "
-                            "3 left-right flip, 4 intensity times U(0.85, 1.15), 5 noise of SD 0.1 SUV; 12, 14, 34, "
-                            "45: both digits")
-    group.add_argument("--balance", action=argparse.BooleanOptionalAction, default=False,
-                       help="weight the loss by the inverse class frequencies of the training split")
-    group.add_argument("--oversample", action=argparse.BooleanOptionalAction, default=False,
-                       help="oversample the rarer class until the classes are balanced")
-    group.add_argument("--label_smoothing", type=fraction, default=0.0, metavar="S", help="targets S/2 and 1 - S/2")
-    group.add_argument("--ema", type=fraction, metavar="DECAY",
-                       help="validate and save an exponential moving average of the weights, with this decay per step "
-                            "(such as 0.99)")
-    group.add_argument("--eval_train", action="store_true",
-                       help="compute the logged training metrics in a second pass after each epoch, as LARS does, not "
-                            "from the outputs during training")
+    add = parser.add_argument_group(f"training{note}").add_argument
+    add("--nepochs", type=positive_int, default=nepochs, metavar="N", help="maximum number of epochs")
+    add("--early_stopping", action="store_true",
+        help="stop when the validation AUC has not improved by 0.001 for --patience epochs")
+    add("--patience", type=positive_int, default=5, metavar="EPOCHS", help="patience of --early_stopping")
+    add("--seed", type=natural_int, default=0, help="random seed, combined with split, run and epoch")
+    add("--batch_size", type=positive_int, default=50, metavar="N", help="images per step, at most")
+    add("--optimizer", default="sgd", choices=("sgd", "adam", "adamw"), help="sgd: with Nesterov momentum")
+    add("--lr", type=positive_float, default=0.001, help="learning rate; with onecycle, its maximum")
+    add("--momentum", type=fraction, default=0.9, help="momentum of sgd")
+    add("--wd", type=not_negative_float, default=0.0001, help="weight decay")
+    add("--lr_schedule", default="step", choices=("step", "plateau", "cosine", "onecycle", "none"),
+        help="step: divide by 10 every --lr_anneal epochs; plateau (or --lr_scheduler): divide by 10 when the "
+             "validation AUC does not improve (patience 1, cooldown 1, minimum 1e-5); cosine: decrease to 0 at the "
+             "last epoch; onecycle: increase to --lr, then decrease to 0")
+    add("--lr_anneal", type=positive_int, default=15, metavar="EPOCHS", help="interval of --lr_schedule step")
+    add("--warmup_epochs", type=natural_int, default=0, metavar="N",
+        help="epochs in which the learning rate first increases (with onecycle, 0 means 30 %% of all)")
+    add("--augm", type=int, default=0, choices=(0, 1, 2, 3, 4, 5, 12, 14, 34, 45), metavar="CODE",
+        help="augmentation: 0 none, 1 flip along either axis, 2 rotation by multiples of 90 degrees, 3 left-right "
+             "flip, 4 intensity times U(0.85, 1.15), 5 noise of SD 0.1 SUV; 12, 14, 34, 45: both digits")
+    add("--balance", action=argparse.BooleanOptionalAction, default=False,
+        help="weight the loss by the inverse class frequencies of the training split")
+    add("--oversample", action=argparse.BooleanOptionalAction, default=False,
+        help="oversample the rarer class until the classes are balanced")
+    add("--label_smoothing", type=fraction, default=0.0, metavar="S", help="targets S/2 and 1 - S/2")
+    add("--ema", type=fraction, metavar="DECAY",
+        help="validate and save an exponential moving average of the weights, with this decay per step (such as 0.99)")
+    add("--eval_train", action="store_true",
+        help="log training metrics of a second pass after each epoch, as LARS does, not of the training steps")
 
 
 def add_site_arguments(parser: Parser) -> None:
     """The head for the lesion's site and its loss."""
     group = parser.add_argument_group("lesion site")
-    group.add_argument("--site_head", default="grid", choices=("grid", "linear"),
-                       help="grid: predicts the site from layer2 and layer3, in each cell of a grid over the body "
-                            "(frozen layers are then computed in every epoch); linear: from the mean of layer4, as the "
-                            "binary head does")
-    group.add_argument("--site_lambda", type=not_negative_float, default=1.0, metavar="LAMBDA",
-                       help="weight of the site loss; the binary loss has weight 1")
-    group.add_argument("--site_detach", action="store_true", help="keep the site loss from changing the backbone")
-    group.add_argument("--site_on", default="positive", choices=("positive", "all"),
-                       help="scans with a site loss: positive ones (without code 51, no lesion), or all, with code 51 "
-                            "as a class of its own")
-    group.add_argument("--site_balance", action="store_true",
-                       help="weight the sites by their inverse frequencies in the training split")
-    group.add_argument("--site_smoothing", type=fraction, default=0.0, metavar="S", help="label smoothing of the sites")
-    group.add_argument("--site_multi", action="store_true",
-                       help="several sites per scan: target_loc holds codes separated by semicolons, and the site head "
-                            "predicts a probability of each (sigmoid)")
-    group.add_argument("--select", default="auc", choices=("auc", "loc", "sum"),
-                       help="what early stopping and the choice of the best epoch follow: the validation AUC, the "
-                            "balanced accuracy of the site (with --site_multi its mean average precision), or the sum")
+    add = group.add_argument
+    add("--site_head", default="grid", choices=("grid", "linear"),
+        help="grid: predicts the site from layer2 and layer3, in each cell of a grid over the body (frozen layers are "
+             "then computed in every epoch); linear: from the mean of layer4, as the binary head does")
+    add("--site_lambda", type=not_negative_float, default=1.0, metavar="LAMBDA",
+        help="weight of the site loss; the binary loss has weight 1")
+    add("--site_detach", action="store_true", help="keep the site loss from changing the backbone")
+    add("--site_on", default="positive", choices=("positive", "all"),
+        help="scans with a site loss: positive ones, without code 51 (no lesion); or all, with 51 as a class")
+    add("--site_balance", action="store_true", help="weight the sites by their inverse training frequencies")
+    add("--site_smoothing", type=fraction, default=0.0, metavar="S", help="label smoothing of the sites")
+    add("--site_multi", action="store_true",
+        help="several sites per scan: target_loc holds codes separated by semicolons, and the site head predicts a "
+             "probability of each (sigmoid)")
+    add("--select", default="auc", choices=("auc", "loc", "sum"),
+        help="what early stopping and the choice of the best epoch follow: the validation AUC, the balanced accuracy "
+             "of the site (with --site_multi its mean average precision), or the sum")
     add_code_arguments(group)
 
 
@@ -354,29 +345,29 @@ def add_splits_argument(group: _ArgumentGroup) -> None:
 
 def add_prediction_arguments(parser: Parser, output: str = "results") -> None:
     """Which models predict which rows, and where to; `output` is the default of --output and --chptfolder."""
-    group = add_model_range_arguments(parser, output)
-    group.add_argument("--output", default=output, metavar="DIR", help="folder for pred_splitS_runR.csv")
-    group.add_argument("--no_features", action="store_true", help="leave out the columns F1..F512")
+    add = add_model_range_arguments(parser, output).add_argument
+    add("--output", default=output, metavar="DIR", help="folder for pred_splitS_runR.csv")
+    add("--no_features", action="store_true", help="leave out the columns F1..F512")
 
 
 def add_model_range_arguments(parser: Parser, output: str = "results") -> _ArgumentGroup:
     """Which models, which rows, and the network input of checkpoints without one -> the group "models"."""
     models = parser.add_argument_group("models")
-    models.add_argument("--chptfolder", default=output, metavar="DIR", help="folder of checkpoints and best_run.csv")
+    add = models.add_argument
+    add("--chptfolder", default=output, metavar="DIR", help="folder of checkpoints and best_run.csv")
     add_splits_argument(models)
-    models.add_argument("--run", nargs="+", type=number_range, action=Numbers, metavar="R",
-                        help="runs of each split, numbers and ranges (default: the best run, from best_run.csv)")
-    models.add_argument("--set", nargs="+", default=["test"], choices=("train", "val", "test", "all"),
-                        help="rows to predict, as the split's column names them; all: every row, also of a manifest "
-                             "without splits (default: test)")
-    models.add_argument("--batch_size", type=positive_int, default=50, metavar="N", help="images per batch")
-    group = parser.add_argument_group("network input (only for checkpoints that store none, such as LARS's)")
-    group.add_argument("--image_size", nargs="+", type=side_or_auto, metavar="PIXELS",
-                       help="frame: one side, or rows and columns")
-    group.add_argument("--norm", choices=("lars", "thesis"),
-                       help="mean and standard deviation, SUV. lars: 2.13, 3.39; thesis: 0.6089, 1.8575")
-    group.add_argument("--crop_bodies", action="store_true",
-                       help="for any checkpoint: crop bodies that are larger than the frame, instead of refusing them")
+    add("--run", nargs="+", type=number_range, action=Numbers, metavar="R",
+        help="runs of each split, numbers and ranges (default: the best run, from best_run.csv)")
+    add("--set", nargs="+", default=["test"], choices=("train", "val", "test", "all"),
+        help="rows to predict, as the split's column names them; all: every row, also of a manifest without splits "
+             "(default: test)")
+    add("--batch_size", type=positive_int, default=50, metavar="N", help="images per batch")
+    add = parser.add_argument_group("network input (only for checkpoints that store none, such as LARS's)").add_argument
+    add("--image_size", nargs="+", type=side_or_auto, metavar="PIXELS", help="frame: one side, or rows and columns")
+    add("--norm", choices=("lars", "thesis"),
+        help="mean and standard deviation, SUV. lars: 2.13, 3.39; thesis: 0.6089, 1.8575")
+    add("--crop_bodies", action="store_true",
+        help="for any checkpoint: crop bodies that are larger than the frame, instead of refusing them")
     return models
 
 
@@ -385,10 +376,10 @@ def add_model_range_arguments(parser: Parser, output: str = "results") -> _Argum
 def training_parser(doc: str | None, output: str = "results") -> Parser:
     """A Parser with all of train.py's arguments; `output` is --output's default."""
     parser = Parser(doc)
-    group = add_run_arguments(parser, output)
-    group.add_argument("--params", metavar="FILE",
-                       help="best_params_summary.csv of optun.py or optuna_finetuning.py: the row of each split "
-                            "replaces the defaults below; arguments of the command line take precedence")
+    add_run_arguments(parser, output).add_argument(
+        "--params", metavar="FILE",
+        help="best_params_summary.csv of optun.py or optuna_finetuning.py: the row of each split replaces the "
+             "defaults below; arguments of the command line take precedence")
     add_data_arguments(parser)
     add_input_arguments(parser)
     add_model_arguments(parser)
@@ -409,34 +400,31 @@ def search_parser(doc: str | None, study: str, trials: int, nepochs: int, finetu
     """
     parser = Parser(doc)
     group = parser.add_argument_group("search")
+    add = group.add_argument
     add_splits_argument(group)
-    group.add_argument("--trials", type=positive_int, default=trials, metavar="N",
-                       help="finished trials (complete or pruned) per study, including those of earlier searches and "
-                            "of other processes")
-    group.add_argument("--timeout", type=positive_float, metavar="SECONDS", help="start no trial after this time")
-    group.add_argument("--space", metavar="FILE.json",
-                       help='changes to the search space: {"lr": {"low": 1e-4, "high": 1e-2, "log": true}, '
-                            '"batch_size": [16, 32], "optimizer": "adam", "dropout": null}: a range, choices, a '
-                            "fixed value, the default below")
-    group.add_argument("--sampler", default="tpe", choices=("tpe", "random", "cmaes"),
-                       help="how parameters are proposed; cmaes draws categorical ones at random")
-    group.add_argument("--pruner", default="median", choices=("median", "hyperband", "none"),
-                       help="how unpromising trials are ended early")
-    group.add_argument("--storage", metavar="URL",
-                       help="database of the studies: postgresql://user@host/name for several machines (default: "
-                            "SQLite, optuna.db in --output)")
-    group.add_argument("--study", default=study, metavar="NAME", help="prefix of the studies' names, NAME_splitS")
-    group.add_argument("--heartbeat", type=positive_int, default=30, metavar="SECONDS",
-                       help="how often workers report that they are alive; after three missed reports a worker's trial "
-                            "is repeated")
-    group.add_argument("--output", default="results", metavar="DIR", help="folder for tables and report")
+    add("--trials", type=positive_int, default=trials, metavar="N",
+        help="finished trials (complete or pruned) per study, with those of earlier searches and other processes")
+    add("--timeout", type=positive_float, metavar="SECONDS", help="start no trial after this time")
+    add("--space", metavar="FILE.json",
+        help='changes to the search space: {"lr": {"low": 1e-4, "high": 1e-2, "log": true}, "batch_size": [16, 32], '
+             '"optimizer": "adam", "dropout": null}: a range, choices, a fixed value, the default below')
+    add("--sampler", default="tpe", choices=("tpe", "random", "cmaes"),
+        help="how parameters are proposed; cmaes draws categorical ones at random")
+    add("--pruner", default="median", choices=("median", "hyperband", "none"),
+        help="how unpromising trials are ended early")
+    add("--storage", metavar="URL",
+        help="database: postgresql://user@host/name for several machines (default: SQLite, optuna.db in --output)")
+    add("--study", default=study, metavar="NAME", help="prefix of the studies' names, NAME_splitS")
+    add("--heartbeat", type=positive_int, default=30, metavar="SECONDS",
+        help="how often workers report that they are alive; after three missed reports a worker's trial is repeated")
+    add("--output", default="results", metavar="DIR", help="folder for tables and report")
     add_data_arguments(parser)
     if finetuning:
         group = parser.add_argument_group("start")
-        group.add_argument("--chptfolder", default="results", metavar="DIR",
-                           help="folder of checkpoints and best_run.csv: each split starts from its own best run")
-        group.add_argument("--mode", choices=MODES,
-                           help="train the head only, layer4 and the head, or all layers (default: it is searched)")
+        add = group.add_argument
+        add("--chptfolder", default="results", metavar="DIR",
+            help="folder of checkpoints and best_run.csv: each split starts from its own best run")
+        add("--mode", choices=MODES, help="train the head, layer4 and the head, or all layers (default: searched)")
         add_cache_argument(group)
     fixed = " (arguments that are given here are fixed in all trials, not searched)"
     add_input_arguments(parser, " (default: that of the checkpoint)" if finetuning else "")
