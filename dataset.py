@@ -1,6 +1,5 @@
 """The raw MIPs of a manifest (`manifest.read_manifest`) -> images in memory, and batches for the network."""
 import hashlib
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +26,7 @@ class Bodies:
 
     Attributes:
         images: (N, H, W) float32 tensor, SUV, 0 outside the body's box: on `device` if it fits there, else in host
-            memory, else mapped from a temporary file.
+            memory.
         sizes: (N, 2) int64 tensor on the CPU, rows and columns of each box.
         names: N file names.
         device: where batches are made for.
@@ -59,42 +58,32 @@ def available_memory(device):
 def read_bodies(table, folder, pool=1):
     """Read every image of `table` once, check it, crop it to its body and max-pool it.
 
-    Images that may take more than half of the free memory are kept in a temporary file (TMPDIR) that is mapped into it.
+    Parameters
+    ----------
+    table : DataFrame
+        Rows of `common.manifest.read_manifest`.
+    folder : str or Path
+        What `filename` is relative to.
+    pool : int
+        Max-pool K x K, from the body's top left corner.
 
-    Args:
-        table (DataFrame): rows of `read_manifest`.
-        folder (str | Path): what `filename` is relative to.
-        pool (int): max-pool K x K, from the body's top left corner.
-
-    Raises:
-        InputError: a missing image, one of another size, one that is not SUV.
+    Raises
+    ------
+    InputError
+        A missing image, one of another size, one that is not SUV; images that do not fit into the free memory.
     """
-    def crops():
-        with progress(list(table.itertuples()), "reading MIPs", "image") as rows:
-            for row in rows:
-                yield np.ascontiguousarray(_pool(crop_body(read_image(row, folder), row.filename), pool))
-
     largest = [-(-int(table[f"matrix_size_{i}"].max()) // pool) for i in (1, 2)]
-    if 4 * len(table) * largest[0] * largest[1] > MEMORY_SHARE * available_memory(torch.device("cpu")):
-        file = tempfile.TemporaryFile()
-        file.truncate(4 * len(table) * largest[0] * largest[1])  # zeros that take no room
-        images = np.memmap(file, "float32", "r+", shape=(len(table), *largest))
-        sizes = _fill(images, crops())
-        images = images[:, :sizes.max(0)[0], :sizes.max(0)[1]]
-    else:
-        held = list(crops())
-        images = np.zeros((len(held), *np.max([crop.shape for crop in held], axis=0)), "float32")
-        sizes = _fill(images, (held.pop(0) for _ in range(len(held))))  # each crop goes when it is copied
+    images, sizes = np.zeros((len(table), *largest), "float32"), np.empty((len(table), 2), "int64")  # touched: resident
+    with progress(list(table.itertuples()), "reading MIPs", "image") as rows:
+        for i, row in enumerate(rows):
+            body = _pool(crop_body(read_image(row, folder), row.filename), pool)
+            if i == 0 and 4 * len(table) * body.size > available_memory(torch.device("cpu")):
+                raise InputError(f"{len(table)} images of {body.shape[0]} x {body.shape[1]} pixels do not fit into the "
+                                 "free memory; use --pool 2 (a quarter of it), or fewer splits at once")
+            sizes[i] = body.shape
+            images[i, :body.shape[0], :body.shape[1]] = body
+    images = images[:, :sizes[:, 0].max(), :sizes[:, 1].max()]
     return Bodies(torch.from_numpy(images), torch.from_numpy(sizes), list(table["filename"]))
-
-
-def _fill(images, crops):
-    """Copy the crops to the top left of `images` -> their sizes (N, 2) int64."""
-    sizes = np.empty((len(images), 2), "int64")
-    for i, crop in enumerate(crops):
-        sizes[i] = crop.shape
-        images[i, :crop.shape[0], :crop.shape[1]] = crop
-    return sizes
 
 
 def data_hash(bodies, table, split):
@@ -227,46 +216,64 @@ class NetworkInput:
 # ---------------------------------------------------------------- the batches
 
 def eval_batch(bodies, index, frame, norm):
-    """Images in the middle of the frame, normalized: (B, 1, rows, columns) float32 on the bodies' device."""
+    """Images in the middle of the frame, normalized.
+
+    Returns
+    -------
+    x : (B, 1, rows, columns) float32 tensor on the bodies' device.
+    boxes : (B, 2, 2) float32 tensor on the same device
+        Where the body lies, in shares of the frame: first and end row, first and end column.
+    """
     index = torch.as_tensor(index)
     offset = (torch.tensor(frame) - bodies.sizes[index]) // 2
-    return _normalized(_shifted(bodies.images, index, offset, frame).to(bodies.device), norm)
+    x = _normalized(_shifted(bodies.images, index, offset, frame).to(bodies.device), norm)
+    return x, _in_shares(torch.stack([offset, offset + bodies.sizes[index]], 2), frame).to(bodies.device)
 
 
 def train_batch(bodies, index, draws, frame, norm, augm=0, noise=None):
     """Images at random places of the frame, augmented in SUV, then normalized.
 
-    Args:
-        index: (B,) int array of images.
-        draws: (B, 6) float64 tensor on the CPU, uniform in 0..1: row, column, whether and along which axis to flip,
-            turn, intensity.
-        frame: (rows, columns).
-        norm: (mean, standard deviation), SUV.
-        augm (int): code of --augm, one or two digits.
-        noise: (B, rows, columns) standard normal tensor on the bodies' device, for code 5.
+    Parameters
+    ----------
+    index : (B,) int array of images.
+    draws : (B, 6) float64 tensor on the CPU
+        Uniform in 0..1: row, column, whether and along which axis to flip, turn, intensity.
+    frame : (rows, columns)
+    norm : (mean, standard deviation), SUV
+    augm : int
+        Code of --augm, one or two digits.
+    noise : (B, rows, columns) standard normal tensor on the bodies' device, for code 5.
 
-    Returns:
-        (B, 1, rows, columns) float32 tensor on the bodies' device.
+    Returns
+    -------
+    x, boxes
+        As of `eval_batch`.
     """
     index, codes = torch.as_tensor(index), {int(digit) for digit in str(augm)}
     room = torch.tensor(frame) - bodies.sizes[index]
-    x = _shifted(bodies.images, index, (draws[:, :2] * (room + 1)).long(), frame).to(bodies.device)
+    offset = (draws[:, :2] * (room + 1)).long()
+    boxes = torch.stack([offset, offset + bodies.sizes[index]], 2)  # pixels: (B, axis, first and end)
+    x = _shifted(bodies.images, index, offset, frame).to(bodies.device)
     if 1 in codes or 3 in codes:
         flip = draws[:, 2] < 0.5
         axis = torch.where(draws[:, 3] < 0.5, 1, 2) if 1 in codes else torch.full_like(index, 2)
         for dim in (1, 2):
-            chosen = (flip & (axis == dim)).nonzero().flatten().to(x.device)
-            x[chosen] = x[chosen].flip(dim)
+            chosen = (flip & (axis == dim)).nonzero().flatten()
+            x[chosen.to(x.device)] = x[chosen.to(x.device)].flip(dim)
+            boxes[chosen, dim - 1] = frame[dim - 1] - boxes[chosen, dim - 1].flip(1)
     if 2 in codes:
         turns = (draws[:, 4] * 4).long()
         for k in (1, 2, 3):
-            chosen = (turns == k).nonzero().flatten().to(x.device)
-            x[chosen] = x[chosen].rot90(k, (1, 2))
+            chosen = (turns == k).nonzero().flatten()
+            x[chosen.to(x.device)] = x[chosen.to(x.device)].rot90(k, (1, 2))
+            for _ in range(k):  # the columns, from the last to the first, become the rows
+                rows, columns = boxes[chosen].unbind(1)
+                boxes[chosen] = torch.stack([frame[0] - columns.flip(1), rows], 1)
     if 4 in codes:
         x = x * (0.85 + 0.3 * draws[:, 5]).to(x)[:, None, None]
     if 5 in codes:  # in the body alone: the frame around it stays 0
         x = torch.where(x > 0, x + NOISE_SUV * noise.to(x), x)
-    return _normalized(x, norm)
+    return _normalized(x, norm), _in_shares(boxes, frame).to(bodies.device)
 
 
 def _shifted(images, index, offset, frame):
@@ -280,6 +287,10 @@ def _shifted(images, index, offset, frame):
     x = images[index[:, None, None], rows.clamp(0, images.shape[1] - 1)[:, :, None],
                columns.clamp(0, images.shape[2] - 1)[:, None, :]]
     return x * (inside_rows[:, :, None] & inside_columns[:, None, :])
+
+
+def _in_shares(boxes, frame):
+    return boxes.float() / torch.tensor(frame)[:, None]
 
 
 def _normalized(x, norm):

@@ -8,7 +8,7 @@ Writes pred_splitS_runR.csv to --output: the manifest's columns, set, probs, F1.
 writes the best_run.csv that names each split's run.
 """
 from common import arguments
-from common.arguments import Parser, run_script
+from common.arguments import Parser, pick, run_script
 
 
 def get_args_parser():
@@ -21,12 +21,19 @@ def get_args_parser():
 
 def main(args):
     from common.manifest import read_manifest
-    from inference.prediction import predict_all
+    from inference.prediction import asked_rows, find_runs, open_models, say_missing, splits_of, write_predictions
+    from training.device import choose_amp, choose_device, set_threads
 
-    def read_table(args, splits):
-        return read_manifest(args.data, splits, need_target=False)
-
-    return predict_all(args, read_table)
+    set_threads(args.threads)
+    device = choose_device(args.device)
+    runs, missing = find_runs(args.chptfolder, args.splits, args.run)
+    table = read_manifest(args.data, () if "all" in args.set else splits_of(runs), need_target=False)
+    table = asked_rows(table, args.data, args.set, runs)
+    for model in open_models(runs, table, args.chptfolder, args.data, arguments.images_folder(args), args.set, device,
+                             choose_amp(args.amp, device),
+                             **pick(args, "batch_size", "norm", "image_size", "crop_bodies")):
+        write_predictions(model, model.outputs(), args.set, args.output, not args.no_features)
+    return say_missing(missing)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ trained); pred_loc, the class index of the largest mean over the scan's views (w
 more, separated by semicolons); true_loc; both with their names. sites.json beside them says what the classes are.
 """
 from common import arguments
-from common.arguments import Parser, run_script
+from common.arguments import Parser, pick, run_script
 
 
 def get_args_parser():
@@ -24,32 +24,30 @@ def get_args_parser():
 def main(args):
     from pathlib import Path
 
-    from common.files import InputError, write_json
-    from common.run_files import run_file
+    from common.files import write_json
     from dataset_loca import read_loca_manifest
-    from inference.prediction import find_runs, predict_all
-    from inference.sites import site_columns, stored_settings
+    from inference.prediction import asked_rows, find_runs, open_models, say_missing, splits_of, write_predictions
+    from inference.sites import common_settings, site_columns
+    from training.device import choose_amp, choose_device, set_threads
 
-    paths = [run_file(args.chptfolder, "checkpoint", run["split"], run["run"]) for run in find_runs(args)[0]]
-    settings = stored_settings(paths[0], args.site_map)
-    for path in paths[1:]:
-        if stored_settings(path, args.site_map) != settings:
-            raise InputError(f"{path}: its site head is for other sites, --site_on or --site_multi than that of "
-                             f"{paths[0]}; predict them into two folders, with --splits or --run")
+    set_threads(args.threads)
+    device = choose_device(args.device)
+    runs, missing = find_runs(args.chptfolder, args.splits, args.run)
+    settings = common_settings(args.chptfolder, runs, args.site_map)  # what the models' site heads mean
     sites = {int(code): name for code, name in settings["sites"].items()}
-
-    def read_table(args, splits):
-        table, warnings = read_loca_manifest(args.data, splits, sites, settings["site_multi"], args.site_strict,
-                                             need_target=False)
-        for line in warnings:
-            print(f"warning: {line}")
-        return table.rename(columns={"true_loc": "_true_loc"})
-
-    def more_columns(outputs, model, content, rows):
+    table, warnings = read_loca_manifest(args.data, () if "all" in args.set else splits_of(runs), sites,
+                                         settings["site_multi"], args.site_strict, need_target=False)
+    for line in warnings:
+        print(f"warning: {line}")
+    table = asked_rows(table, args.data, args.set, runs)
+    for model in open_models(runs, table, args.chptfolder, args.data, arguments.images_folder(args), args.set, device,
+                             choose_amp(args.amp, device),
+                             **pick(args, "batch_size", "norm", "image_size", "crop_bodies")):
         write_json(settings, Path(args.output) / "sites.json")
-        return site_columns(outputs[:, 2:], settings, rows["scan_id"], rows.pop("_true_loc"))
-
-    return predict_all(args, read_table, more_columns)
+        outputs, true_loc = model.outputs(), model.rows.pop("true_loc")
+        columns = site_columns(outputs.logits[:, 2:], settings, model.rows["scan_id"], true_loc)
+        write_predictions(model, outputs, args.set, args.output, not args.no_features, columns)
+    return say_missing(missing)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ python train.py --split_index 0-19 --run 1 2 --output results --weights none --i
 python train.py --params results/best_params_summary.csv --split_index 0 --output results    # the best of optun.py
 torchrun --nproc_per_node 4 train.py --split_index 0 --run 1 --output results    # on four GPUs, or CPU processes
 
-Writes convergence_splitS_runR.csv and .png, and checkpoint_splitS_runR.pth (the best validation epoch) to --output.
-Stopped at any moment, the same command with --resume goes on to the same bits; finished runs are left alone.
+Writes convergence_splitS_runR.csv and .png, checkpoint_splitS_runR.pth (the best validation epoch) and its settings,
+settings_splitS_runR.json, to --output. Stopped at any moment, the same command with --resume goes on to the same bits;
+finished runs are left alone.
 """
 from common import arguments
-from common.arguments import run_script
+from common.arguments import pick, run_script
 
 
 def get_args_parser():
@@ -18,18 +19,52 @@ def get_args_parser():
 
 
 def main(args):
-    import utils
     from common.manifest import read_manifest
-    from training import objectives, runs
+    from training import distributed
+    from training.batches import steps_per_epoch
+    from training.device import choose_amp, choose_device, set_threads
+    from training.engine import evaluate, train_one_epoch
+    from training.images import Cohort
+    from training.objectives import Binary
+    from training.runs import Runs, begin, seed_weights, start_model
+    from utils import ResNet34, Schedule, build_optimizer
 
-    def read_table(args, splits):
-        return read_manifest(args.data, splits)
+    set_threads(args.threads)
+    device = distributed.start(choose_device(args.device))
+    amp = choose_amp(args.amp, device)
+    runs = Runs(args, device, amp)  # --split_index x --run; what is finished is left alone
+    if runs.todo:
+        table = read_manifest(args.data, runs.splits)
+        cohort = Cohort(table, args.data, arguments.images_folder(args), runs.splits, device)
 
-    def build_model(args):
-        settings = utils.head_settings(args)
-        return utils.ResNet34(**settings), settings
+    for run in runs.todo:
+        options = run.options  # args, with the values of --params for this split
+        images = cohort.split_images(run.split, arguments.image_size(options.image_size),
+                                     **pick(options, "margin", "pool", "crop_bodies", "norm"))
+        with runs.failures_listed(run):
+            head = pick(options, "cls_arch", "hidden", "dropout")
+            seed_weights(*run.seed)
+            model = start_model(ResNet34(**head), device, images.network_input,
+                                **pick(options, "weights", "checkpoint", "transfer_learning", "finetune"))
+            network = distributed.wrap(model, device)  # the model itself, unless there are several processes
+            objective = Binary(images.table, images.train, device, **pick(options, "balance", "label_smoothing"))
+            optimizer = build_optimizer(model.parameters(), **pick(options, "optimizer", "lr", "wd", "momentum"))
+            steps = steps_per_epoch(images.train, objective.y_true, **pick(options, "batch_size", "oversample"))
+            schedule = Schedule(optimizer, steps,
+                                **pick(options, "nepochs", "lr_schedule", "lr_anneal", "warmup_epochs"))
+            state, recorder, batches = begin(run, images, model, objective, optimizer, schedule, head, device, amp)
 
-    return runs.train_all(args, read_table, build_model, objectives.build_binary)
+            with recorder.interruptible():  # Ctrl-C and SIGTERM wait for the next batch
+                for epoch in state.epochs(options.nepochs, options.early_stopping):
+                    train = train_one_epoch(network, objective, optimizer, batches.training(epoch, state.batches),
+                                            state, recorder.after_batch)
+                    if options.eval_train:  # log the training set as it is after the epoch, as LARS does
+                        train = evaluate(state.kept, batches.training_set(), amp, "training set", recorder.check)
+                    validation = evaluate(state.kept, batches.validation(), amp, check=recorder.check)
+                    improved = state.end_epoch(objective, train, validation)  # schedule, early stopping
+                    recorder.epoch(improved)
+            runs.finished(run, state)
+    return runs.summary()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ The manifest's target_loc holds the site's code (51: no lesion). Everything else
 torchrun. The log has the site's accuracy (loc_acc), balanced accuracy (loc_bacc) and top-3 accuracy (loc_top3) too.
 """
 from common import arguments
-from common.arguments import run_script
+from common.arguments import pick, run_script
 
 
 def get_args_parser():
@@ -18,32 +18,62 @@ def get_args_parser():
 
 
 def main(args):
-    import utils
     from common.sites import read_sites
     from dataset_loca import read_loca_manifest
-    from training import objectives, runs
+    from training import distributed
+    from training.batches import steps_per_epoch
+    from training.device import choose_amp, choose_device, set_threads
+    from training.distributed import say
+    from training.engine import evaluate, train_one_epoch
+    from training.images import Cohort
+    from training.objectives import BinaryAndSite, site_settings
+    from training.runs import Runs, begin, seed_weights, start_model
+    from utils import Schedule, SiteResNet34, build_optimizer
 
-    sites = read_sites(args.site_map)
-    settings = objectives.site_settings(args, sites)
-
-    def read_table(args, splits):
-        table, warnings = read_loca_manifest(args.data, splits, sites, args.site_multi, args.site_strict)
+    site = site_settings(read_sites(args.site_map), **pick(args, "site_head", "site_detach", "site_on", "site_multi"))
+    set_threads(args.threads)
+    device = distributed.start(choose_device(args.device))
+    amp = choose_amp(args.amp, device)
+    runs = Runs(args, device, amp)
+    if runs.todo:
+        table, warnings = read_loca_manifest(args.data, runs.splits, read_sites(args.site_map), args.site_multi,
+                                             args.site_strict)
         for line in warnings:
-            runs.say(f"warning: {line}")
-        return table
+            say(f"warning: {line}")
+        cohort = Cohort(table, args.data, arguments.images_folder(args), runs.splits, device)
 
-    def build_model(args):
-        head = utils.head_settings(args)
-        model = utils.ResNet34(**head, sites=settings["sites"], site_head=args.site_head, site_detach=args.site_detach)
-        return model, head | settings
+    for run in runs.todo:  # as in train.py, with a site head and its part of the loss
+        options = run.options
+        images = cohort.split_images(run.split, arguments.image_size(options.image_size),
+                                     **pick(options, "margin", "pool", "crop_bodies", "norm"))
+        with runs.failures_listed(run):
+            head = pick(options, "cls_arch", "hidden", "dropout")
+            seed_weights(*run.seed)
+            model = SiteResNet34(site["sites"], site["site_head"], site["site_detach"], **head)
+            model = start_model(model, device, images.network_input,
+                                **pick(options, "weights", "checkpoint", "transfer_learning", "finetune"))
+            network = distributed.wrap(model, device)
+            objective = BinaryAndSite(images.table, images.train, device, site, **pick(
+                options, "balance", "label_smoothing", "select", "site_lambda", "site_balance", "site_smoothing"))
+            if objective.untaught:
+                say(f"warning: no training image shows {', '.join(objective.untaught)}: the site head cannot learn it")
+            optimizer = build_optimizer(model.parameters(), **pick(options, "optimizer", "lr", "wd", "momentum"))
+            steps = steps_per_epoch(images.train, objective.y_true, **pick(options, "batch_size", "oversample"))
+            schedule = Schedule(optimizer, steps,
+                                **pick(options, "nepochs", "lr_schedule", "lr_anneal", "warmup_epochs"))
+            state, recorder, batches = begin(run, images, model, objective, optimizer, schedule, head | site, device,
+                                             amp)
 
-    def build_task(args, table, train, device):
-        task = objectives.Sites(table, train, device, args, settings)
-        if task.untaught:
-            runs.say(f"warning: no training image shows {', '.join(task.untaught)}: the site head cannot learn it")
-        return task
-
-    return runs.train_all(args, read_table, build_model, build_task)
+            with recorder.interruptible():
+                for epoch in state.epochs(options.nepochs, options.early_stopping):
+                    train = train_one_epoch(network, objective, optimizer, batches.training(epoch, state.batches),
+                                            state, recorder.after_batch)
+                    if options.eval_train:
+                        train = evaluate(state.kept, batches.training_set(), amp, "training set", recorder.check)
+                    validation = evaluate(state.kept, batches.validation(), amp, check=recorder.check)
+                    recorder.epoch(state.end_epoch(objective, train, validation))
+            runs.finished(run, state)
+    return runs.summary()
 
 
 if __name__ == "__main__":

@@ -23,22 +23,23 @@ LAYER3, LAYER4 = 6, 7  # their places in ResNet34.features
 class ResNet34(nn.Module):
     """torchvision's ResNet34 with one input channel; the parameters have the names of LARS.
 
-    Without pretrained weights every residual branch starts at zero (Goyal et al. 2017, arXiv:1706.02677, 5.1), which
-    makes training from scratch start faster.
+    Without pretrained weights every residual branch starts at zero (Goyal et al. 2017, arXiv:1706.02677, 5.1).
 
-    Args:
-        cls_arch (str): "simple": fc = Linear(512, 2); "complex": fc = Linear, ReLU, Dropout, Linear.
-        hidden (int): units between the two layers of the complex head.
-        dropout (float): of the complex head.
-        sites (dict): code -> name of the lesion sites; a second head, fc_loc, gives a logit for each. None: no such
-            head.
-        site_head (str): "grid": SiteGrid, from layer2 and layer3; "linear": Linear(512, sites), from the embedding.
-        site_detach (bool): the site head's gradient stops at what the head is given.
-        features (nn.Sequential): a `random_features` to take; None: a new one.
+    Parameters
+    ----------
+    cls_arch : {"simple", "complex"}
+        The head: fc = Linear(512, 2), or Linear, ReLU, Dropout, Linear.
+    hidden : int
+        Units between the two layers of the complex head.
+    dropout : float
+        Of the complex head.
+    features : nn.Sequential, optional
+        A `random_features` to take; by default a new one.
     """
+    sites: dict | None = None
+    site_head: str | None = None
 
-    def __init__(self, cls_arch="simple", hidden=256, dropout=0.5, sites=None, site_head="grid", site_detach=False,
-                 features=None):
+    def __init__(self, cls_arch="simple", hidden=256, dropout=0.5, features=None):
         super().__init__()
         self.features = random_features() if features is None else features
         if cls_arch == "simple":
@@ -46,32 +47,55 @@ class ResNet34(nn.Module):
         else:
             self.fc = nn.Sequential(nn.Linear(FEATURES, hidden), nn.ReLU(), Dropout(dropout, hidden),
                                     nn.Linear(hidden, 2))
-        self.sites, self.site_head, self.site_detach = sites, site_head if sites else None, site_detach
-        if sites:
-            self.fc_loc = SiteGrid(len(sites)) if site_head == "grid" else nn.Linear(FEATURES, len(sites))
 
     def embed(self, x, start=0):
         """(B, 1, rows, columns), or with `start` the output of features[:start] -> (B, 512), F1..F512."""
         return (self.features[start:] if start else self.features)(x).flatten(1)
 
-    def outputs(self, x, start=0):
-        """As `embed` -> the embedding (B, 512), and the logits (B, 2) of Deauville 1-3 and 4-5, (B, 2 + sites) with
-        sites. A grid needs the image: `start` 0.
+    def outputs(self, x, start=0, boxes=None):
+        """As `embed` -> the embedding (B, 512), and the logits (B, 2) of Deauville 1-3 and 4-5.
+
+        `boxes`, where each body lies (`dataset.eval_batch`), are for heads that look there.
         """
+        embedded = self.embed(x, start)
+        return embedded, self.fc(embedded)
+
+    def forward(self, x, start=0, boxes=None):
+        return self.outputs(x, start, boxes)[1]
+
+
+class SiteResNet34(ResNet34):
+    """ResNet34 with a second head, fc_loc, for the lesion's site; its logits follow the two of the score.
+
+    Parameters
+    ----------
+    sites : dict
+        Code -> name of the lesion sites, one logit each.
+    site_head : {"grid", "linear"}
+        `SiteGrid`, from layer2 and layer3; or Linear(512, sites), from the embedding, as in the thesis.
+    site_detach : bool
+        The site head's gradient stops at what the head is given.
+    **options
+        Of ResNet34.
+    """
+
+    def __init__(self, sites, site_head="grid", site_detach=False, **options):
+        super().__init__(**options)
+        self.sites, self.site_head, self.site_detach = sites, site_head, site_detach
+        self.fc_loc = SiteGrid(len(sites)) if site_head == "grid" else nn.Linear(FEATURES, len(sites))
+
+    def outputs(self, x, start=0, boxes=None):
+        """As of ResNet34, the logits (B, 2 + sites). A grid needs the image (`start` 0) and the `boxes`."""
         if self.site_head == "grid":
             layer2 = self.features[:LAYER3](x)
             layer3 = self.features[LAYER3](layer2)
-            seen, embedded = (layer2, layer3, *body_boxes(x)), self.embed(layer3, LAYER4)
+            embedded, seen = self.embed(layer3, LAYER4), [layer2, layer3, boxes]
         else:
             embedded = self.embed(x, start)
-            seen = embedded,
-        logits = self.fc(embedded)
-        if self.sites:
-            logits = torch.cat([logits, self.fc_loc(*(s.detach() if self.site_detach else s for s in seen))], 1)
-        return embedded, logits
-
-    def forward(self, x, start=0):
-        return self.outputs(x, start)[1]
+            seen = [embedded]
+        if self.site_detach:
+            seen = [each.detach() for each in seen]
+        return embedded, torch.cat([self.fc(embedded), self.fc_loc(*seen)], 1)
 
 
 class SiteGrid(nn.Module):
@@ -90,28 +114,17 @@ class SiteGrid(nn.Module):
         self.norm = nn.BatchNorm2d(self.CHANNELS)
         self.linear = nn.Linear(self.CHANNELS * self.GRID[0] * self.GRID[1], sites)
 
-    def forward(self, layer2, layer3, rows, columns):
-        """(B, 128, ...), (B, 256, ...) maps, and `body_boxes` -> (B, sites) logits."""
-        x = sum(field_means(conv(cells), rows, columns, self.GRID)
+    def forward(self, layer2, layer3, boxes):
+        """(B, 128, ...), (B, 256, ...) maps, and (B, 2, 2) `boxes` (`dataset.eval_batch`) -> (B, sites) logits."""
+        x = sum(field_means(conv(cells), boxes, self.GRID)
                 for conv, cells in ((self.layer2, layer2), (self.layer3, layer3)))
         return self.linear(self.norm(x).relu().flatten(1))
 
 
-def body_boxes(x):
-    """(B, 1, rows, columns) images of a dataset.Images batch -> first and end row and column of each body's box.
+def field_means(cells, boxes, grid):
+    """The mean of a map (B, C, H, W) over each field of a grid over each body's box -> (B, C, *grid).
 
-    Around the box everything is SUV 0, the lowest value. Two (B, 2) float32 tensors, in shares of the frame: (first,
-    end) row, (first, end) column.
-    """
-    inside = (x > x.amin((1, 2, 3), keepdim=True))[:, 0]
-    return [torch.stack([lines.float().argmax(1), lines.shape[1] - lines.flip(1).float().argmax(1)], 1)
-            / lines.shape[1] for lines in (inside.any(2), inside.any(1))]
-
-
-def field_means(cells, rows, columns, grid):
-    """The mean of a map (B, C, H, W) over each field of a grid over the box of `body_boxes` -> (B, C, *grid).
-
-    A field's share of a cell is the area in it.
+    A field's share of a cell is the area in it. `boxes`: (B, 2, 2) float32, as of `dataset.eval_batch`.
     """
     def shares(ends, fields, count):  # (B, fields, count)
         first, end = (ends * count).unbind(1)
@@ -119,6 +132,7 @@ def field_means(cells, rows, columns, grid):
         below = (edges[:, :, None] - torch.arange(count, device=ends.device)).clamp(0, 1)  # of each cell, each edge
         return (below.diff(dim=1) * fields / (end - first)[:, None, None]).to(cells.dtype)
 
+    rows, columns = boxes.unbind(1)
     return torch.einsum("bki,bcij,blj->bckl", shares(rows, grid[0], cells.shape[2]), cells,
                         shares(columns, grid[1], cells.shape[3]))
 
@@ -142,11 +156,6 @@ def random_features():
     net.conv1 = Float32Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
     nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(*list(net.children())[:-1])
-
-
-def head_settings(args):
-    """Of the arguments, those that ResNet34 takes."""
-    return {name: getattr(args, name) for name in ("cls_arch", "hidden", "dropout")}
 
 
 class Dropout(nn.Dropout):
@@ -227,45 +236,53 @@ def first_trained(model):
 
 # ---------------------------------------------------------------- optimizers and schedules
 
-def build_optimizer(args, parameters):
-    """--optimizer with --lr, --wd, --momentum, over the parameters that are trained."""
+def build_optimizer(parameters, optimizer="sgd", lr=0.001, wd=0.0001, momentum=0.9):
+    """sgd (with Nesterov momentum), adam or adamw over those of the parameters that are trained; wd: weight decay."""
     parameters = [p for p in parameters if p.requires_grad]
-    if args.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=args.lr, momentum=args.momentum, weight_decay=args.wd,
-                               nesterov=args.momentum > 0)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[args.optimizer](parameters, lr=args.lr,
-                                                                                  weight_decay=args.wd)
+    if optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=wd, nesterov=momentum > 0)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer](parameters, lr=lr, weight_decay=wd)
 
 
 class Schedule:
-    """--lr_schedule with a linear --warmup_epochs: `step_batch` after every step, `step_epoch` after every epoch.
+    """The learning rate over a run: `step_batch` after every step, `step_epoch` after every epoch.
 
-    Args:
-        args: lr, lr_schedule, lr_anneal, warmup_epochs, nepochs.
-        steps (int): steps of an epoch.
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Its learning rate is the highest.
+    steps : int
+        Steps of an epoch.
+    nepochs : int
+        Epochs of the run, at most.
+    lr_schedule : {"step", "plateau", "cosine", "onecycle", "none"}
+    lr_anneal : int
+        Epochs between two steps of "step".
+    warmup_epochs : int
+        Epochs of a linear rise at the start.
     """
 
-    def __init__(self, args, optimizer, steps):
-        schedulers, warmup = torch.optim.lr_scheduler, args.warmup_epochs * steps
+    def __init__(self, optimizer, steps, nepochs, lr_schedule="step", lr_anneal=15, warmup_epochs=0):
+        schedulers, warmup = torch.optim.lr_scheduler, warmup_epochs * steps
         self.per_epoch = None
-        if args.lr_schedule == "onecycle":  # has a warm-up of its own
-            share = args.warmup_epochs / args.nepochs if args.warmup_epochs else 0.3
-            self.per_batch = schedulers.OneCycleLR(optimizer, args.lr, total_steps=args.nepochs * steps,
+        if lr_schedule == "onecycle":  # has a warm-up of its own
+            share = warmup_epochs / nepochs if warmup_epochs else 0.3
+            self.per_batch = schedulers.OneCycleLR(optimizer, optimizer.defaults["lr"], total_steps=nepochs * steps,
                                                    pct_start=share)
             return
-        if args.lr_schedule == "plateau":
+        if lr_schedule == "plateau":
             self.per_epoch = schedulers.ReduceLROnPlateau(optimizer, mode="max", factor=0.1, patience=1, cooldown=1,
                                                           min_lr=1e-5)
             self.per_batch = schedulers.LinearLR(optimizer, 1 / warmup, total_iters=warmup - 1) if warmup > 1 else None
             return
 
-        def factor(step):  # of --lr, for the step that comes
+        def factor(step):  # of the learning rate, for the step that comes
             if step < warmup:
                 return (step + 1) / warmup
-            if args.lr_schedule == "step":
-                return 0.1 ** (step // steps // args.lr_anneal)
-            if args.lr_schedule == "cosine":
-                return 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(1, args.nepochs * steps - warmup)))
+            if lr_schedule == "step":
+                return 0.1 ** (step // steps // lr_anneal)
+            if lr_schedule == "cosine":
+                return 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(1, nepochs * steps - warmup)))
             return 1.0
 
         self.per_batch = schedulers.LambdaLR(optimizer, factor)
@@ -289,24 +306,32 @@ class Schedule:
 
 
 def build_ema(model, decay):
-    """A copy of the model whose weights and batch-norm statistics follow its own: w = decay w + (1 - decay) new."""
+    """A copy of the model whose weights and batch-norm statistics follow its own: w = decay w + (1 - decay) new; None
+    where `decay` is 0 or None.
+    """
+    if not decay:
+        return None
     averaging = torch.optim.swa_utils
     return averaging.AveragedModel(model, multi_avg_fn=averaging.get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 class EarlyStopping:
-    """Says stop after `patience` epochs without `min_delta` more than the best value."""
+    """`stopped` after `patience` epochs without `min_delta` more than the best value."""
 
     def __init__(self, patience=5, min_delta=0.001):
         self.patience, self.min_delta, self.best, self.waited = patience, min_delta, None, 0
 
+    @property
+    def stopped(self):
+        return self.waited >= self.patience
+
     def step(self, value):
-        """Take an epoch's validation AUC; True where training should stop."""
+        """Take an epoch's validation AUC, or what else chooses the epoch; True where training should stop."""
         if self.best is None or value > self.best + self.min_delta:
             self.best, self.waited = value, 0
         else:
             self.waited += 1
-        return self.waited >= self.patience
+        return self.stopped
 
     def state_dict(self):
         return dict(vars(self))
@@ -353,13 +378,17 @@ def load_model(path):
     content = read_checkpoint(path)
     state = {name.removeprefix("module."): value for name, value in content.get("state_dict", {}).items()}
     settings, (site_head, count) = content.get("model", {}), find_site_head(state)
-    sites = site_head and (settings.get("sites") or {str(k): f"class {k}" for k in range(count)})
     if "fc.weight" in state:
-        model = ResNet34("simple", sites=sites, site_head=site_head)
+        head = {"cls_arch": "simple"}
     elif "fc.0.weight" in state:
-        model = ResNet34("complex", state["fc.0.weight"].shape[0], settings.get("dropout", 0.5), sites, site_head)
+        head = {"cls_arch": "complex", "hidden": len(state["fc.0.weight"]), "dropout": settings.get("dropout", 0.5)}
     else:
         raise InputError(f"{path}: no checkpoint of a ResNet34 with a head `fc`; it has {', '.join(list(content)[:5])}")
+    if site_head:
+        sites = settings.get("sites") or {str(k): f"class {k}" for k in range(count)}
+        model = SiteResNet34(sites, site_head, **head)
+    else:
+        model = ResNet34(**head)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

@@ -13,15 +13,20 @@ from torch import nn
 import utils
 from benchmarks.measuring import in_new_process, peak_memory
 from common import arguments
+from common.arguments import pick
 from common.files import progress, write_csv
 from common.manifest import VIEWS, read_manifest
 from common.run_files import run_file
-from dataset import Bodies, NetworkInput, read_bodies
+from dataset import Bodies, NetworkInput
 from evaluation.metrics import delong
 from inference import prediction
-from training import engine, objectives, runs
-from training.batches import batch_indices, epoch_order
+from training.batches import RunBatches, batch_indices
 from training.device import autocast, choose_amp, choose_device, set_threads
+from training.engine import evaluate, train_one_epoch
+from training.images import Cohort, SplitImages
+from training.objectives import Binary
+from training.runs import start_model
+from training.state import TrainState
 
 BODY = (310, 160)  # pixels, the largest; the smallest is 20 less each way
 SQUARE = 310  # LARS's frame, pixels
@@ -83,9 +88,13 @@ def train(args, folder):
         paths, others = {}, {}
         for name, options in FRAMES.items():
             given = training_args(args, images, *options, "--batch_size", str(batch_size))
-            path = TrainingPath(given, device, amp)
+            cohort = quietly(Cohort, read_manifest(given.data, (0,)), given.data, images, [0], device)
+            data = quietly(cohort.split_images, 0, arguments.image_size(given.image_size),
+                           **pick(given, "margin", "pool", "crop_bodies", "norm"))
+            data.train = np.arange(n)  # all of them, as the plain loop's
+            path = TrainingPath(given, data, device, amp)
             paths[name, "real path"], paths[name, "its ceiling"] = path.real, path.ceiling
-            others[name, other] = TrainingPath(given, device, other).ceiling
+            others[name, other] = TrainingPath(given, data, device, other).ceiling
         loop = PlainLoop(images, table, batch_size, device)
         others["plain loop"], others["evaluation of the training set"] = loop.train, loop.evaluate
         taken = in_turn(paths | others, args.repeats, device)
@@ -111,55 +120,65 @@ def training_args(args, folder, *options):
 class TrainingPath:
     """One model, trained by this project, or on tensors of the same shape that lie in memory: the ceiling."""
 
-    def __init__(self, args, device, amp):
-        table = read_manifest(args.data, (0,))
-        everything = np.arange(len(table))
-        bodies = read_bodies(table, arguments.images_folder(args))
-        data = quietly(runs.Split, args, table, bodies, 0, arguments.image_size(args.image_size), device)
-        self.trainer, self.feed, self.task = runs.prepare(args, data, amp, utils.ResNet34(), build_task)
-        self.order, self.args, self.epoch = everything, args, 0
-        shapes = [len(places) for places in batch_indices(len(everything), args.batch_size)]
-        self.batches = [torch.randn(n, 1, *data.given.frame, device=device).to(memory_format=torch.channels_last)
-                        for n in shapes]
+    def __init__(self, args, images, device, amp, cache=None):
+        self.model = start_model(utils.ResNet34(), device, images.network_input,
+                                 **pick(args, "transfer_learning", "finetune"))
+        self.objective = Binary(images.table, images.train, device)
+        self.optimizer = utils.build_optimizer(self.model.parameters(), **pick(args, "optimizer", "lr", "wd",
+                                                                               "momentum"))
+        schedule = utils.Schedule(self.optimizer, 1, args.nepochs)
+        self.state = TrainState(self.model, self.optimizer, schedule, utils.EarlyStopping(), images.network_input, amp)
+        self.batches = RunBatches(images, self.model, self.objective.y_true, (0, 0, 1), amp,
+                                  **pick(args, "batch_size", "cached_placements"))
+        self.images, self.device, self.amp = images, device, amp
 
     def real(self):
-        self.epoch += 1
-        order = epoch_order(self.order, self.task.y_true, (0, self.epoch))
-        engine.train_one_epoch(self.trainer, self.feed, self.task, order, (0, self.epoch), self.args.batch_size)
+        train_one_epoch(self.model, self.objective, self.optimizer, self.batches.training(self.state.epoch), self.state)
+        self.state.epoch, self.state.batches, self.state.outputs = self.state.epoch + 1, 0, None
+
+    def epoch(self):
+        """A whole one, with validation."""
+        train = train_one_epoch(self.model, self.objective, self.optimizer, self.batches.training(self.state.epoch),
+                                self.state)
+        validation = evaluate(self.model, self.batches.validation(), self.amp)
+        self.state.end_epoch(self.objective, train, validation)
 
     def ceiling(self):
-        trainer, done = self.trainer, 0
-        trainer.model.train()
-        for x in self.batches:
-            trainer.optimizer.zero_grad(set_to_none=True)
-            with autocast(x.device, trainer.amp):
-                output = trainer.network(x)
-            self.task.loss(output.float(), self.order[done:done + len(x)]).mean().backward()
-            trainer.optimizer.step()
+        self.model.train()
+        train, frame = self.images.train, self.images.network_input.frame
+        if not hasattr(self, "tensors"):
+            parts = batch_indices(len(train), self.batches.source.batch_size)
+            self.tensors = [torch.randn(len(part), 1, *frame, device=self.device).to(memory_format=torch.channels_last)
+                            for part in parts]
+        done = 0
+        for x in self.tensors:
+            self.optimizer.zero_grad(set_to_none=True)
+            with autocast(self.device, self.amp):
+                output = self.model(x)
+            self.objective.loss(output.float(), train[done:done + len(x)]).mean().backward()
+            self.optimizer.step()
             done += len(x)
-
-
-def build_task(args, table, train, device):
-    return objectives.Binary(table, train, device)
 
 
 def frozen(args, device, amp, machine):
     """Print what an epoch with cached frozen layers costs against the same epoch without."""
     n, n_val = args.frozen_images, max(4, args.frozen_images // 5)
     rng = np.random.default_rng(0)
-    images = torch.from_numpy(rng.uniform(0.4, 5, (n + n_val, *BODY)).astype("float32"))
-    bodies = Bodies(images, torch.tensor([BODY] * len(images)), [str(i) for i in range(len(images))])
+    pixels = torch.from_numpy(rng.uniform(0.4, 5, (n + n_val, *BODY)).astype("float32"))
+    bodies = Bodies(pixels, torch.tensor([BODY] * len(pixels)), [str(i) for i in range(len(pixels))])
     table = pd.DataFrame({"scan_id": bodies.names, "filename": bodies.names, "view": VIEWS[0],
-                          "target": np.arange(len(images)) % 2, "split0": ["train"] * n + ["val"] * n_val})
+                          "target": np.arange(len(pixels)) % 2, "split0": ["train"] * n + ["val"] * n_val})
+    frame = tuple(-(-side // 32) * 32 for side in BODY)
+    images = SplitImages(0, table, bodies.to(device), np.arange(n), np.arange(n, n + n_val), NetworkInput(frame, NORM),
+                         "")
     for option in ("--transfer_learning", "--finetune"):
         taken = {}
         for cached in ("0", "1"):
-            given = training_args(args, Path(), option, "--cached_placements", cached, "--image_size", "auto")
-            data = quietly(runs.Split, given, table, bodies, 0, "auto", device)
-            trainer, feed, task = runs.prepare(given, data, amp, utils.ResNet34(), build_task)
-            for epoch in (1, 2) if cached == "1" else (1,):  # the first one fills the cache
+            given = training_args(args, Path(), option, "--cached_placements", cached)
+            path = TrainingPath(given, images, device, amp)
+            for _ in range(2 if cached == "1" else 1):  # the first one fills the cache
                 begin = time.perf_counter()
-                engine.run_epoch(trainer, feed, task, data.sets, given, (0, 0, 1, epoch), engine.Position())
+                path.epoch()
                 synchronize(device)
                 taken[cached] = time.perf_counter() - begin
         print(f"{option}, {n} training and {n_val} validation images, auto, batch {given.batch_size}: an epoch "
@@ -215,13 +234,20 @@ def prediction_args(args, folder, *options):
                               args.device, "--amp", args.amp, "--splits", "0", str(MODELS - 1), *options])
 
 
-def predict_binary(given):
-    return prediction.predict_all(given, lambda args, splits: read_manifest(args.data, splits, need_target=False))
+def predict_binary(args):
+    """As predict.py does."""
+    runs, _ = prediction.find_runs(args.chptfolder, args.splits, args.run)
+    table = read_manifest(args.data, prediction.splits_of(runs), need_target=False)
+    table = prediction.asked_rows(table, args.data, args.set, runs)
+    device = choose_device(args.device)
+    for model in prediction.open_models(runs, table, args.chptfolder, args.data, arguments.images_folder(args),
+                                        args.set, device, choose_amp(args.amp, device), args.batch_size):
+        prediction.write_predictions(model, model.outputs(), args.set, args.output, not args.no_features)
 
 
-def quietly(function, *args):
+def quietly(function, *args, **options):
     with contextlib.redirect_stdout(io.StringIO()):
-        return function(*args)
+        return function(*args, **options)
 
 
 def peak_of_predicting(given):

@@ -174,6 +174,11 @@ def image_size(values: list) -> str | tuple[int, int]:
     return values[0], values[-1]
 
 
+def pick(args: Namespace, *names: str) -> dict:
+    """Some of the arguments, to be handed on by name."""
+    return {name: getattr(args, name) for name in names}
+
+
 def images_folder(args: Namespace) -> str:
     """The folder that the manifest's file names are relative to."""
     return args.images or os.path.dirname(args.data) or "."

@@ -29,29 +29,28 @@ def layer_stride(layer):
     return FIRST_STRIDE * 2 ** LAYERS.index(layer)
 
 
-def heat_maps(network, feed, index, method, layer, classes, batch_size, amp):
+def heat_maps(network, batches, index, method, layer, classes, amp):
     """The heat maps of the images `index`.
 
     Args:
-        network (utils.ResNet34): in evaluation mode, on the device of `feed`.
-        feed (feed.Images): gives the images in the middle of the frame.
+        network (utils.ResNet34): in evaluation mode, on the device of the batches.
+        batches (training.batches.ImageBatches): gives the images in the middle of the frame.
         index: (n,) int array.
         method (str), layer (str): of METHODS, of LAYERS.
         classes: (n,) int array, the site whose logit is the score; -1: the log-odds of Deauville 4-5.
-        batch_size (int): images at a time.
         amp: torch.bfloat16, torch.float16 or None.
 
     Returns:
         (n, rows, columns) float32, one value a cell; all 0 where nothing speaks for the score.
     """
     maps = []
-    for start in range(0, len(index), batch_size):
-        x = feed.middle(index[start:start + batch_size]).contiguous(memory_format=torch.channels_last)
-        wanted = torch.as_tensor(classes[start:start + batch_size], device=x.device)
+    for batch in batches.centred(index).batches:
+        x = batch.x.contiguous(memory_format=torch.channels_last)
+        wanted = torch.as_tensor(classes[batch.places], device=x.device)
 
-        def score(x, wanted=wanted):
+        def score(x, wanted=wanted, boxes=batch.boxes):
             with autocast(x.device, amp):
-                return scores(network(x).float(), wanted)
+                return scores(network(x, 0, boxes).float(), wanted)
 
         found = METHODS[method](score, network.features[FIRST_LAYER + LAYERS.index(layer)]).attribute(x)
         maps.append(found.detach().float().sum(1).clamp(min=0).cpu().numpy())  # gradcam has summed the channels already
@@ -66,9 +65,10 @@ def scores(outputs, classes):
 
 def random_network(network, seed):
     """A network of the same shape before any training, in evaluation mode, on the same device; `seed`: ints."""
-    torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))  # as runs.train_run does
+    torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))  # as training.runs.seed_weights does
     head = {} if isinstance(network.fc, nn.Linear) else {"cls_arch": "complex", "hidden": network.fc[0].out_features}
-    fresh = for_prediction(utils.ResNet34(**head, sites=network.sites, site_head=network.site_head).eval())
+    fresh = utils.SiteResNet34(network.sites, network.site_head, **head) if network.sites else utils.ResNet34(**head)
+    fresh = for_prediction(fresh.eval())
     return fresh.to(next(network.parameters()).device, memory_format=torch.channels_last)
 
 

@@ -13,7 +13,8 @@ from common.manifest import SYNTHETIC, is_synthetic, patient_column, read_manife
 from common.sites import scored_classes
 from dataset import read_image
 from inference import gradcam, overlays, pointing_game
-from inference.prediction import open_models, say_missing
+from inference.prediction import asked_rows, find_runs, open_models, say_missing, splits_of
+from training.device import choose_amp, choose_device, set_threads
 from training.objectives import probabilities, site_probabilities
 
 BINARY = -1  # the class that stands for Deauville 4-5
@@ -25,8 +26,13 @@ RANDOM, BRIGHTEST = "random weights", "brightest pixel"
 
 def explain_all(args):
     """Explain with each model of `prediction.open_models`; `args` of explain.py. Returns the exit code."""
-    models, missing = open_models(args, read_table)
-    for model in models:
+    set_threads(args.threads)
+    device = choose_device(args.device)
+    runs, missing = find_runs(args.chptfolder, args.splits, args.run)
+    table = asked_rows(read_table(args, () if "all" in args.set else splits_of(runs)), args.data, args.set, runs)
+    for model in open_models(runs, table, args.chptfolder, args.data, arguments.images_folder(args), args.set, device,
+                             choose_amp(args.amp, device),
+                             **arguments.pick(args, "batch_size", "norm", "image_size", "crop_bodies")):
         Explanation(args, model).run()
     return say_missing(missing)
 
@@ -107,7 +113,7 @@ class Explanation:
 
     def add_columns(self):
         """Run the network once over the rows, as predict.py does: probabilities, sites, and the class to explain."""
-        rows, (outputs, _) = self.rows, self.model.outputs(self.args.batch_size)
+        rows, outputs = self.rows, self.model.outputs().logits
         rows["probs"] = probabilities(outputs)
         rows["_probs"] = rows.groupby("scan_id")["probs"].transform("mean")
         rows["_class"], rows["_site"] = BINARY if self.site is None else self.site, ""
@@ -138,11 +144,12 @@ class Explanation:
         with progress(None, label, "image", len(places)) as bar:
             for start in range(0, len(places), size):
                 here = places[start:start + size]
-                cells = gradcam.heat_maps(network, self.model.feed, self.model.index[here], self.args.method,
-                                          self.layer, classes[here], size, self.model.amp)
+                cells = gradcam.heat_maps(network, self.model.batches, self.model.index[here], self.args.method,
+                                          self.layer, classes[here], self.model.amp)
                 for place, cell in zip(here, cells, strict=True):
                     row = self.rows.iloc[place]
-                    where = gradcam.Placement.of(read_image(row, self.images), row["filename"], self.model.feed.given)
+                    image = read_image(row, self.images)
+                    where = gradcam.Placement.of(image, row["filename"], self.model.batches.network_input)
                     yield place, where.to_mip(cell, stride)
                     bar.update()
 
@@ -156,7 +163,7 @@ class Explanation:
         """A panel per scan, highest probability first, and the contact sheets of these."""
         scans = [part for _, part in self.rows.groupby("scan_id", sort=False)]
         scans = sorted(scans, key=lambda part: -part["_probs"].iloc[0])[:self.args.max_scans]
-        spacing = self.model.feed.given.spacing_mm
+        spacing = self.model.batches.network_input.spacing_mm
         with progress(scans, "panels", "scan") as bar:
             for part in bar:
                 path = self.folder / "panels" / f"{safe_name(part['scan_id'].iloc[0])}.png"

@@ -1,5 +1,6 @@
 """What predict.py, predict_loca.py and explain.py share: a range of models, the rows that each may see, the prediction
 files."""
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,152 +10,147 @@ import torch
 
 import utils
 from common import arguments
+from common.arguments import EXIT_SOME_FAILED
 from common.files import InputError, write_csv
 from common.manifest import VIEWS, is_synthetic, report_views
 from common.run_files import run_file
 from dataset import NORMS, NetworkInput, fit_bodies, read_bodies
 from inference.folding import for_prediction
-from training import engine, objectives
-from training.batches import Images
-from training.device import choose_amp, choose_device, set_threads
+from training import engine
+from training.batches import ImageBatches, Outputs
+from training.objectives import probabilities
 
 
 @dataclass
 class Model:
     """One of a range of models, and the images that it is asked for.
 
-    Attributes:
-        split, run: numbers; path: of the checkpoint; content: what it holds.
-        network (utils.ResNet34): in evaluation mode, on the device.
-        feed (feed.Images): every row's image, as this model takes it.
-        index: (n,) int array, the rows that it may see.
-        rows (DataFrame): of the manifest, those of `index`.
-        amp: torch.bfloat16, torch.float16 or None.
+    Attributes
+    ----------
+    split, run : int
+    path : Path
+        Of the checkpoint; `content`: what it holds.
+    network : utils.ResNet34
+        In evaluation mode, on the device.
+    batches : ImageBatches
+        Of every row's image, as this model takes it.
+    index : (n,) int array
+        The rows that it may see.
+    rows : DataFrame
+        Of the manifest, those of `index`.
+    amp : torch.dtype or None
     """
     split: int
     run: int
     path: Path
     content: dict
     network: torch.nn.Module
-    feed: Images
+    batches: ImageBatches
     index: np.ndarray
     rows: pd.DataFrame
     amp: torch.dtype | None
 
-    def outputs(self, batch_size):
-        """engine.evaluate of these rows: (n, columns) and (n, 512) float32."""
-        return engine.evaluate(self.network, self.feed, self.index, batch_size, self.amp,
+    def outputs(self) -> Outputs:
+        """`engine.evaluate` of these rows."""
+        return engine.evaluate(self.network, self.batches.centred(self.index), self.amp,
                                f"split {self.split} run {self.run}")
 
 
-def open_models(args, read_table):
-    """The best run of each split in --splits, or each --run of them, one after another.
+def open_models(runs, table: pd.DataFrame, chptfolder, data, images, sets, device, amp, batch_size: int = 50,
+                norm: str | None = None, image_size=None, crop_bodies: bool = False) -> Iterator[Model]:
+    """The models of `runs`, one after another; every image is read once, whatever the number of models.
 
-    Every image is read once, whatever the number of models.
-
-    Args:
-        args: of arguments.add_model_range_arguments, add_data_arguments and add_device_arguments.
-        read_table: (args, splits) -> the manifest, checked; without `splits` no split column is needed.
-
-    Returns:
-        (iterator of Model, [a line for each model that there is not]).
+    Parameters
+    ----------
+    runs : list of dict
+        Of `find_runs`.
+    table : DataFrame
+        Of `asked_rows`.
+    chptfolder, data, images : str
+        Folder of the checkpoints, path of the manifest, folder of its file names.
+    sets : list of str
+        --set.
+    norm, image_size, crop_bodies
+        Arguments of predict.py, for checkpoints that store no input.
     """
-    set_threads(args.threads)
-    device = choose_device(args.device)
-    amp = choose_amp(args.amp, device)
-    runs, missing = find_runs(args)
-    table = asked_rows(args, read_table, list(dict.fromkeys(best["split"] for best in runs)))
-    print(report_views(table) or f"{table['scan_id'].nunique()} scans, {len(table)} images")
-    return _models(args, runs, table, device, amp), missing
-
-
-def _models(args, runs, table, device, amp):
     said, bodies = {""}, {}  # bodies: one reading per pooling factor, however many models
     for best in runs:
-        split, path = best["split"], run_file(args.chptfolder, "checkpoint", best["split"], best["run"])
+        split, path = best["split"], run_file(chptfolder, "checkpoint", best["split"], best["run"])
         network, content = utils.load_model(path)
-        check_best(path, content, best, args.chptfolder)
-        given = stored_input(args, path, content, table)
-        if given.pool not in bodies:
-            bodies[given.pool] = read_bodies(table, arguments.images_folder(args), given.pool).to(device)
-        wanted, *notes = rows_of_views(table, given.views, path)
+        check_best(path, content, best, chptfolder)
+        network_input = stored_input(path, content, table, data, norm, image_size)
+        if (pool := network_input.pool) not in bodies:
+            bodies[pool] = read_bodies(table, images, pool).to(device)
+        wanted, *notes = rows_of_views(table, network_input.views, path)
         if content.get("synthetic") and not is_synthetic(table).all():
             notes.append("warning: trained on a SYNTHETIC cohort: the scores say nothing about patients")
         for note in notes:
             if note not in said:
                 said.add(note)
                 print(note)
-        if "all" not in args.set:
-            wanted &= table[f"split{split}"].isin(args.set)
+        if "all" not in sets:
+            wanted &= table[f"split{split}"].isin(sets)
         index = np.flatnonzero(wanted)
-        fitting = fit_bodies(bodies[given.pool], given.frame, args.crop_bodies or given.crop_bodies, index)
+        fitting = fit_bodies(bodies[pool], network_input.frame, crop_bodies or network_input.crop_bodies, index)
         network = for_prediction(network).to(device, memory_format=torch.channels_last)
-        yield Model(split, best["run"], path, content, network, Images(fitting, given), index,
-                    table.iloc[index].reset_index(drop=True), amp)
+        yield Model(split, best["run"], path, content, network, ImageBatches(fitting, network_input, batch_size),
+                    index, table.iloc[index].reset_index(drop=True), amp)
 
 
-def predict_all(args, read_table, more_columns=None):
-    """Write pred_splitS_runR.csv for each model of `open_models`.
-
-    Args:
-        args: of arguments.add_prediction_arguments, add_data_arguments and add_device_arguments.
-        read_table: as `open_models` takes it.
-        more_columns: (outputs (n, C) float32, the model, the checkpoint's content, the n rows) -> DataFrame of columns
-            to stand after `probs`.
-
-    Returns:
-        int or None: the exit code.
-    """
-    models, missing = open_models(args, read_table)
-    for model in models:
-        outputs, features = model.outputs(args.batch_size)
-        rows = model.rows.drop(columns=["row"])
-        rows["set"] = "all" if "all" in args.set else rows[f"split{model.split}"]
-        rows["probs"] = objectives.probabilities(outputs[:, :2])
-        parts = [rows, more_columns(outputs, model.network, model.content, rows)] if more_columns else [rows]
-        if not args.no_features:
-            parts.append(pd.DataFrame(features, columns=[f"F{i + 1}" for i in range(features.shape[1])]))
-        path = run_file(args.output, "pred", model.split, model.run)
-        write_csv(pd.concat(parts, axis=1), path)
-        print(f"split {model.split} run {model.run}: {len(rows)} views -> {path}")
-    return say_missing(missing)
+def write_predictions(model: Model, outputs: Outputs, sets, output, features: bool = True,
+                      more: pd.DataFrame | None = None) -> None:
+    """pred_splitS_runR.csv of one model: the manifest's columns, set, probs, the columns `more`, F1..F512."""
+    rows = model.rows.drop(columns=["row"])
+    rows["set"] = "all" if "all" in sets else rows[f"split{model.split}"]
+    rows["probs"] = probabilities(outputs.logits)
+    parts = [rows] if more is None else [rows, more]
+    if features:
+        columns = [f"F{i + 1}" for i in range(outputs.embeddings.shape[1])]
+        parts.append(pd.DataFrame(outputs.embeddings, columns=columns))
+    path = run_file(output, "pred", model.split, model.run)
+    write_csv(pd.concat(parts, axis=1), path)
+    print(f"split {model.split} run {model.run}: {len(rows)} views -> {path}")
 
 
-def say_missing(missing):
-    """Print the lines of `open_models` -> the exit code."""
+def say_missing(missing) -> int | None:
+    """Print the lines of `find_runs` -> the exit code."""
     for line in missing:
         print(line)
-    return arguments.EXIT_SOME_FAILED if missing else None
+    return EXIT_SOME_FAILED if missing else None
 
 
-def asked_rows(args, read_table, splits):
-    """The manifest's rows that --set asks for in any of the splits. Raises InputError where there are none."""
-    table = read_table(args, () if "all" in args.set else splits)
-    if "all" in args.set:
-        return table
-    table = table[table[[f"split{s}" for s in splits]].isin(args.set).any(axis=1)].reset_index(drop=True)
-    if table.empty:
-        raise InputError(f"{args.data}: no row in {' or '.join(args.set)} of splits {', '.join(map(str, splits))}; "
-                         "--set all predicts every row")
+def asked_rows(table: pd.DataFrame, data, sets, runs) -> pd.DataFrame:
+    """The manifest's rows that --set asks for in any of the runs' splits. Raises InputError where there are none."""
+    if "all" not in sets:
+        splits = splits_of(runs)
+        table = table[table[[f"split{split}" for split in splits]].isin(sets).any(axis=1)].reset_index(drop=True)
+        if table.empty:
+            raise InputError(f"{data}: no row in {' or '.join(sets)} of splits {', '.join(map(str, splits))}; "
+                             "--set all predicts every row")
+    print(report_views(table) or f"{table['scan_id'].nunique()} scans, {len(table)} images")
     return table
 
 
-def find_runs(args):
-    """What to predict with -> ([dict of split, run, ...], [a line for each that there is not]). Raises InputError.
+def splits_of(runs) -> list[int]:
+    """The splits of `find_runs`."""
+    return list(dict.fromkeys(run["split"] for run in runs))
 
-    Without --run these are rows of best_run.csv, whose epoch and value `check_best` then compares.
+
+def find_runs(folder, splits, runs=None) -> tuple[list[dict], list[str]]:
+    """What to predict with: ([{split, run, ...}, ...], [a line for each model that there is not]). Raises InputError.
+
+    Without `runs` (--run) these are rows of best_run.csv, whose epoch and value `check_best` then compares.
     """
-    folder, splits = args.chptfolder, args.splits
-    if args.run:
-        asked = [(split, run) for split in splits for run in args.run]
-        found = [pair for pair in asked if run_file(folder, "checkpoint", *pair).exists()]
-        if not found:
-            raise InputError(f"{folder}: holds no checkpoint of splits {splits[0]} to {splits[-1]} and runs "
-                             f"{', '.join(map(str, args.run))}; mend --chptfolder, --splits or --run")
-        return ([{"split": split, "run": run} for split, run in found],
-                [f"split {split} run {run}: no checkpoint in {folder}" for split, run in asked
-                 if (split, run) not in found])
-    return best_runs(folder, splits)
+    if not runs:
+        return best_runs(folder, splits)
+    asked = [(split, run) for split in splits for run in runs]
+    found = [pair for pair in asked if run_file(folder, "checkpoint", *pair).exists()]
+    if not found:
+        raise InputError(f"{folder}: holds no checkpoint of splits {splits[0]} to {splits[-1]} and runs "
+                         f"{', '.join(map(str, runs))}; mend --chptfolder, --splits or --run")
+    return ([{"split": split, "run": run} for split, run in found],
+            [f"split {split} run {run}: no checkpoint in {folder}" for split, run in asked
+             if (split, run) not in found])
 
 
 def best_runs(folder, splits):
@@ -183,26 +179,26 @@ def check_best(path, content, best, folder):
                          f"find_best_model.py --dir {folder}")
 
 
-def stored_input(args, path, content, table):
-    """The Input that a checkpoint was trained with; from --norm and --image_size where it stores none (LARS)."""
+def stored_input(path, content: dict, table: pd.DataFrame, data, norm: str | None, image_size) -> NetworkInput:
+    """What a checkpoint's network is given; from --norm and --image_size where it stores none (LARS)."""
     spacing = float(table["spacing_mm"].iloc[0]) if "spacing_mm" in table else None
     if "input" not in content:
-        if not args.norm or not args.image_size:
+        if not norm or not image_size:
             raise InputError(f"{path}: stores no frame and normalization (LARS's do not); give --norm and --image_size")
-        size = arguments.image_size(args.image_size)
+        size = arguments.image_size(image_size)
         if size == "auto":
             raise InputError(f"{path}: --image_size auto needs a training split; give that of training (LARS: 310)")
-        return NetworkInput(size, NORMS[args.norm])
-    if args.norm or args.image_size:
+        return NetworkInput(size, NORMS[norm])
+    if norm or image_size:
         raise InputError(f"{path}: stores its own frame and normalization; leave out --norm and --image_size")
-    given = NetworkInput(**content["input"])
-    if spacing and given.spacing_mm and abs(spacing - given.spacing_mm) > 1e-3:
-        raise InputError(f"{path}: trained on pixels of {given.spacing_mm} mm, but {args.data} has {spacing} mm; run "
-                         f"prepro_script.py with --spacing {given.spacing_mm}")
-    if given.spacing_mm and not spacing:
-        print(f"warning: {args.data} has no spacing_mm; taken to be the checkpoint's {given.spacing_mm} mm")
-    return NetworkInput(tuple(given.frame), tuple(given.norm), given.pool, given.spacing_mm, given.crop_bodies,
-                        tuple(given.views))
+    stored = NetworkInput(**content["input"])
+    if spacing and stored.spacing_mm and abs(spacing - stored.spacing_mm) > 1e-3:
+        raise InputError(f"{path}: trained on pixels of {stored.spacing_mm} mm, but {data} has {spacing} mm; run "
+                         f"prepro_script.py with --spacing {stored.spacing_mm}")
+    if stored.spacing_mm and not spacing:
+        print(f"warning: {data} has no spacing_mm; taken to be the checkpoint's {stored.spacing_mm} mm")
+    return NetworkInput(tuple(stored.frame), tuple(stored.norm), stored.pool, stored.spacing_mm,
+                        stored.crop_bodies, tuple(stored.views))
 
 
 def rows_of_views(table, views, path):

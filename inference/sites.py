@@ -3,6 +3,7 @@ import numpy as np
 import pandas as pd
 
 from common.files import InputError
+from common.run_files import run_file
 from common.sites import read_sites
 from evaluation import site_metrics
 from training.objectives import site_probabilities
@@ -28,6 +29,17 @@ def stored_settings(path, site_map=None):
     if len(settings["sites"]) != count:
         raise InputError(f"{path}: its site head has {count} classes, not {len(settings['sites'])}; name them with "
                          "--site_map")
+    return settings
+
+
+def common_settings(folder, runs, site_map=None):
+    """`stored_settings` of all the runs (`prediction.find_runs`). Raises InputError where they differ."""
+    paths = [run_file(folder, "checkpoint", run["split"], run["run"]) for run in runs]
+    settings = stored_settings(paths[0], site_map)
+    for path in paths[1:]:
+        if stored_settings(path, site_map) != settings:
+            raise InputError(f"{path}: its site head is for other sites, --site_on or --site_multi than that of "
+                             f"{paths[0]}; predict them into two folders, with --splits or --run")
     return settings
 
 

@@ -9,9 +9,9 @@ import sqlalchemy
 
 from common.files import InputError
 from common.renamed import current_names
+from common.settings import differences, plain
 from common.text import first_line
 from search import report
-from training import recorder
 from training.batches import step_seed
 
 GRACE = 3  # heartbeats that are missed before a worker is taken for dead
@@ -116,14 +116,13 @@ def build_study(args, split, nepochs, storage):
 
 def agree(study, settings, where):
     """Store what a study's trials have in common, or refuse to mix others in (InputError)."""
-    settings = recorder.plain(settings)
+    settings = plain(settings)
     if "settings" not in study.user_attrs:
         study.set_user_attr("settings", settings)
     found = study.user_attrs["settings"]
     found = found | {"arguments": current_names(found["arguments"])}
     differing = [name for name in ("space", "data", "checkpoint") if found[name] != settings[name]]
-    differing += [f"--{name} ({value}, now {settings['arguments'].get(name)})"
-                  for name, value in found["arguments"].items() if settings["arguments"].get(name) != value]
+    differing += differences(found["arguments"], settings["arguments"], prefix="--")
     if differing:
         raise InputError(f"the study {study.study_name} in {where} was begun with other values of "
                          f"{', '.join(differing)}; give the same, or another --study, --storage or --output")

@@ -20,6 +20,7 @@ from torch import nn
 
 import utils
 from common import arguments, params
+from common.arguments import pick
 from common.files import InputError, write_csv
 from common.manifest import read_manifest
 from common.run_files import run_file
@@ -28,9 +29,16 @@ from dataset import check_augmentation
 from inference import prediction
 from search import report, studies
 from search.space import INPUT, fixed_args, read_space, suggest, worth_keeping
-from training import engine, objectives, recorder, runs
-from training.batches import FeatureCache, NoRoom, step_seed
+from training import recorder
+from training.batches import NoRoom, RunBatches, step_seed, steps_per_epoch
 from training.device import choose_amp, choose_device, set_threads
+from training.distributed import say
+from training.engine import evaluate, train_one_epoch
+from training.images import Cohort
+from training.objectives import Binary
+from training.runs import start_model
+from training.signals import deferred_signals
+from training.state import NotFinite, TrainState
 
 RUN = 1  # trials have the seeds of train.py --run 1, so that --params with the same --nepochs gives the trial's bits
 POLL_SECONDS = 2
@@ -76,7 +84,8 @@ def search(args, default_space, starts, label=""):
     set_threads(args.threads)
     device = choose_device(args.device)
     amp = choose_amp(args.amp, device)
-    cohort = runs.Cohort(args, lambda args, splits: read_manifest(args.data, splits), list(starts), device, amp)
+    cohort = Cohort(read_manifest(args.data, list(starts)), args.data, arguments.images_folder(args), list(starts),
+                    device)
     storage, files = studies.open_storage(args), Files(args, label)
     try:
         worker = Worker(args, space, starts, cohort, amp, storage)
@@ -120,10 +129,11 @@ class Bench:
 
     def __init__(self, args, space, cohort, split, amp):
         self.args, self.split, self.amp = args, split, amp
-        self.data, self.cache = cohort.split(args, split), FeatureCache()
+        self.data, self.cache = cohort.split_images(split, arguments.image_size(args.image_size), **pick(
+            args, "margin", "pool", "crop_bodies", "norm")), {}
         self.space = space | ({"augm": self._possible(space["augm"])} if "augm" in space else {})
         if "augm" not in space:
-            check_augmentation(args.augm, self.data.given.frame)
+            check_augmentation(args.augm, self.data.network_input.frame)
         torch.manual_seed(step_seed((args.seed, split), RUN))
         self.features, self.random_state = utils.random_features(), torch.get_rng_state()
         if not args.checkpoint:  # here, so that weights which cannot be had cost no trial
@@ -131,7 +141,7 @@ class Bench:
 
     def _possible(self, codes):
         """The --augm codes that the frame can take."""
-        frame, possible = self.data.given.frame, []
+        frame, possible = self.data.network_input.frame, []
         for code in codes:
             try:
                 check_augmentation(code, frame)
@@ -141,37 +151,54 @@ class Bench:
         if not possible:
             raise refused
         if len(possible) < len(codes):
-            runs.say(f"split {self.split}: augm {', '.join(map(str, set(codes) - set(possible)))} left out: turns by "
+            say(f"split {self.split}: augm {', '.join(map(str, set(codes) - set(possible)))} left out: turns by "
                      f"90 degrees need a square frame, not {frame[0]} x {frame[1]}")
         return possible
 
     def train(self, args, reporter):
-        """Train one network, as train.py --run 1 would -> engine.Position at its end.
+        """Train one network, as train.py --run 1 would -> its TrainState at the end.
 
         A backbone that is not trained is shared, not copied.
         """
         torch.set_rng_state(self.random_state)
         features = self.features if args.transfer_learning else copy.deepcopy(self.features)
-        model = utils.ResNet34(**utils.head_settings(args), features=features.requires_grad_(True))
-        trainer, feed, task = runs.prepare(args, self.data, self.amp, model, objectives.build_binary, self.cache)
-        position = engine.Position()
+        model = utils.ResNet34(**pick(args, "cls_arch", "hidden", "dropout"), features=features.requires_grad_(True))
+        images, device = self.data, self.data.bodies.device
+        model = start_model(model, device, images.network_input,
+                            **pick(args, "weights", "checkpoint", "transfer_learning", "finetune"))
+        objective = Binary(images.table, images.train, device, **pick(args, "balance", "label_smoothing"))
+        optimizer = utils.build_optimizer(model.parameters(), **pick(args, "optimizer", "lr", "wd", "momentum"))
+        steps = steps_per_epoch(images.train, objective.y_true, **pick(args, "batch_size", "oversample"))
+        schedule = utils.Schedule(optimizer, steps, **pick(args, "nepochs", "lr_schedule", "lr_anneal",
+                                                           "warmup_epochs"))
+        state = TrainState(model, optimizer, schedule, utils.EarlyStopping(args.patience), images.network_input,
+                           self.amp, utils.build_ema(model, args.ema))
+        batches = RunBatches(images, model, objective.y_true, (args.seed, self.split, RUN), self.amp, cache=self.cache,
+                             check=reporter.stop_if_asked,
+                             **pick(args, "batch_size", "augm", "oversample", "cached_placements"))
         reporter.begin()
-        engine.fit(trainer, feed, task, self.data.sets, args, (args.seed, self.split, RUN), reporter, position)
-        return position
+        for epoch in state.epochs(args.nepochs, args.early_stopping):
+            train = train_one_epoch(model, objective, optimizer, batches.training(epoch), state,
+                                    reporter.stop_if_asked)
+            validation = evaluate(state.kept, batches.validation(), self.amp, check=reporter.stop_if_asked)
+            state.end_epoch(objective, train, validation)
+            reporter.epoch(state)
+        reporter.stop_if_asked()
+        return state
 
     def forget(self):
         """Give back what memory there is to give."""
         self.cache.clear()
         gc.collect()
-        if self.data.device.type != "cpu":
+        if self.data.bodies.device.type != "cpu":
             torch.accelerator.empty_cache()
 
 
 class Reporter:
-    """engine.fit's recorder for a trial: each epoch's validation AUC to the pruner.
+    """Each epoch's validation AUC to the pruner.
 
     Attributes:
-        training, storage (float): seconds in engine.fit without the storage; seconds in storage and sampler.
+        training, storage (float): seconds of training without the storage; seconds in storage and sampler.
     """
 
     def __init__(self, trial, nepochs, received, storage):
@@ -190,23 +217,17 @@ class Reporter:
     def training(self):
         return time.perf_counter() - self.begun if self.begun else 0.0
 
-    def epoch(self, position, rows, trainer, improved):
+    def epoch(self, state):
         self.stop_if_asked()
-        begun, epoch, value = time.perf_counter(), position.epoch - 1, float(rows["validation"]["auc"])
+        begun, epoch = time.perf_counter(), state.epoch - 1
+        value = next(value for number, name, metric, value in reversed(state.log)
+                     if (number, name, metric) == (epoch, "validation", "auc"))
         self.trial.report(value, epoch)
         worse = epoch < self.nepochs and self.trial.should_prune()
         taken = time.perf_counter() - begun
         self.storage, self.begun = self.storage + taken, self.begun + taken
         if worse:
             raise optuna.TrialPruned(f"by the pruner after epoch {epoch}")
-
-    def save(self, position, trainer):
-        """A trial is done again from its start."""
-
-    def finish(self, position):
-        """Nothing is left to write."""
-
-    interrupted = finish
 
 
 class Worker:
@@ -255,7 +276,7 @@ class Worker:
         if running and not self.waited:
             self.waited = True
             names = [f"split {split} trial {trial.number}" for split, trial in running]
-            runs.say(f"waiting for trials of other workers: {', '.join(names)}; one whose worker is dead is taken over "
+            say(f"waiting for trials of other workers: {', '.join(names)}; one whose worker is dead is taken over "
                      f"after {studies.GRACE * self.args.heartbeat} s")
         time.sleep(POLL_SECONDS)
         for _, trial in running:
@@ -273,19 +294,19 @@ class Worker:
         self.seconds["reading"] += time.perf_counter() - begun
         begun, before = time.perf_counter(), self.seconds["objective"]
         self.last, self.ended = None, False
-        with engine.deferred_signals() as received:
+        with deferred_signals() as received:
             try:
                 study.optimize(lambda trial: self.objective(trial, study, bench, received), 1, catch=(Surplus,))
             except KeyboardInterrupt:
                 failed = self.last and study.get_trials()[self.last.number]
                 if failed and failed.state == TrialState.FAIL:
-                    runs.say(f"split {split} trial {failed.number}: interrupted; it is to be done again")
+                    say(f"split {split} trial {failed.number}: interrupted; it is to be done again")
                     studies.again(study, failed, None)
                 raise
             except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
                 if not self.ended:
                     raise
-                runs.say(f"split {split} trial {self.last.number}: another worker does it: this one was not heard of "
+                say(f"split {split} trial {self.last.number}: another worker does it: this one was not heard of "
                          f"for {studies.GRACE * self.args.heartbeat} s")
         if received:
             signal.raise_signal(received[0])
@@ -320,7 +341,7 @@ class Worker:
             raise
         except Exception as error:
             reason = reason_to_prune(error)
-            broken = not isinstance(error, engine.NotFinite)
+            broken = not isinstance(error, NotFinite)
             if not reason:
                 trial.set_user_attr("reason", f"{type(error).__name__}: {first_line(error)}")
                 if isinstance(error, InputError):
@@ -348,7 +369,7 @@ class Worker:
         storage = reporter.storage + time.perf_counter() - stored
         self.seconds.update(training=training, trials=1, objective=time.perf_counter() - begun - storage)
         ended = f"pruned: {reason}" if reason else f"AUC {position.best['value']:.4f} in epoch {position.best['epoch']}"
-        runs.say(f"split {split} trial {trial.number}: {ended}; {attributes['seconds']:.1f} s; {params.listed(values)}")
+        say(f"split {split} trial {trial.number}: {ended}; {attributes['seconds']:.1f} s; {params.listed(values)}")
         self.ended = True
         if reason:
             raise optuna.TrialPruned(reason)
@@ -359,13 +380,13 @@ class Worker:
         spent = self.seconds
         other = spent["objective"] - spent["training"] + spent["tables"]
         share = f" ({100 * other / spent['training']:.1f} % of training)" if spent["training"] else ""
-        runs.say(f"this worker: {spent['trials']} trials; {spent['training']:.1f} s training, {other:.2f} s besides"
+        say(f"this worker: {spent['trials']} trials; {spent['training']:.1f} s training, {other:.2f} s besides"
                  f"{share}, {spent['storage']:.2f} s storage and sampler, {spent['reading']:.1f} s reading images")
 
 
 def reason_to_prune(error):
     """Why a trial ends, where its parameters alone are to blame; None: the search ends, too."""
-    if isinstance(error, engine.NotFinite):
+    if isinstance(error, NotFinite):
         return first_line(error)
     if isinstance(error, MemoryError | NoRoom) or (isinstance(error, RuntimeError) and NO_MEMORY.search(str(error))):
         return f"out of memory: {first_line(error)}"
@@ -413,19 +434,19 @@ def print_summary(worker, files):
     """The studies as a table -> exit code."""
     args, without = worker.args, []
     names = " ".join(f"{state.name.lower():>8}" for state in TrialState)
-    runs.say(f"{'split':>5} {'best AUC':>8} {'trial':>5}  {names}")
+    say(f"{'split':>5} {'best AUC':>8} {'trial':>5}  {names}")
     for split, study in worker.studies.items():
         best, counts = studies.best_trial(study), Counter(trial.state for trial in study.get_trials(deepcopy=False))
         found = f"{best.value:8.4f} {best.number:5}" if best else f"{'none':>8} {'':5}"
-        runs.say(f"{split:5} {found}  " + " ".join(f"{counts[state]:8}" for state in TrialState))
+        say(f"{split:5} {found}  " + " ".join(f"{counts[state]:8}" for state in TrialState))
         without += [] if best else [split]
     if worker.unfinished():
-        runs.say(f"--timeout {args.timeout:g} s is over: the same command goes on to {args.trials} trials a split")
+        say(f"--timeout {args.timeout:g} s is over: the same command goes on to {args.trials} trials a split")
     if without:
-        runs.say(f"no complete trial of split {', '.join(map(str, without))}: reasons are in {files.report}")
+        say(f"no complete trial of split {', '.join(map(str, without))}: reasons are in {files.report}")
     if len(without) < len(worker.studies):
         split = next(split for split in worker.studies if split not in without)
-        runs.say(f"the winner in full: python train.py --params {files.summary} --split_index {split} --data "
+        say(f"the winner in full: python train.py --params {files.summary} --split_index {split} --data "
                  f"{args.data} --output {args.output}")
-    runs.say(f"wrote {files.results('S')}, {files.summary.name}, {files.report.name}; storage {studies.shown(args)}")
+    say(f"wrote {files.results('S')}, {files.summary.name}, {files.report.name}; storage {studies.shown(args)}")
     return arguments.EXIT_SOME_FAILED if without else None

@@ -12,11 +12,13 @@ import torch
 
 import dataset
 import utils
-from common.arguments import Parser, add_model_arguments, add_training_arguments
 from common.manifest import read_manifest
-from dataset import NetworkInput
-from training import distributed, engine, objectives
-from training.batches import Images, epoch_order
+from training import distributed, engine
+from training.batches import ImageBatches, epoch_order
+from training.objectives import Binary
+from training.state import TrainState
+
+BATCH = 7
 
 
 def main(cohort, out, dtype, steps):
@@ -25,20 +27,17 @@ def main(cohort, out, dtype, steps):
     table = read_manifest(Path(cohort) / "data.csv", (0,))
     bodies = dataset.read_bodies(table, cohort, pool=2)
     bodies.images = bodies.images.to(dtype)
-    parser = Parser(__doc__)
-    add_model_arguments(parser)
-    add_training_arguments(parser)
-    args = parser.parse_args(["--lr", "0.01", "--batch_size", "7", "--nepochs", "99"])
     torch.manual_seed(0)
     model = utils.ResNet34("complex", 16).to(dtype)
     distributed.synchronize_batch_norm(model, device)
-    optimizer = utils.build_optimizer(args, model.parameters())
-    trainer = engine.Trainer(model, distributed.wrap(model, device), optimizer, utils.Schedule(args, optimizer, 1),
-                             None, NetworkInput((32, 32), (1.5, 1.0)), None, torch.amp.GradScaler("cpu", enabled=False))
-    task = objectives.Binary(table, np.arange(len(table)), device, balance=True)
-    feed, done, gradients = Images(bodies, trainer.given, 45), 0, {}
+    optimizer = utils.build_optimizer(model.parameters(), lr=0.01)
+    network_input = dataset.NetworkInput((32, 32), (1.5, 1.0))
+    state = TrainState(model, optimizer, utils.Schedule(optimizer, 1, 99), utils.EarlyStopping(), network_input, None)
+    network = distributed.wrap(model, device)
+    objective = Binary(table, np.arange(len(table)), device, balance=True)
+    batches, done, gradients = ImageBatches(bodies, network_input, BATCH, 45), 0, {}
 
-    def after_batch(batches, outputs):
+    def after_batch():
         nonlocal done
         done += 1
         if not gradients:
@@ -49,12 +48,13 @@ def main(cohort, out, dtype, steps):
     train = np.flatnonzero(table["split0"] == "train")
     for epoch in range(1, steps + 1):
         seed = (3, epoch)
+        state.epoch, state.batches, state.outputs = epoch, 0, None
         try:
-            engine.train_one_epoch(trainer, feed, task, epoch_order(train, task.y_true[train], seed), seed,
-                                   args.batch_size, after_batch=after_batch)
+            engine.train_one_epoch(network, objective, optimizer, batches.training(
+                epoch_order(train, objective.y_true, seed), seed), state, after_batch)
         except StopIteration:
             break
-    scores, _ = engine.evaluate(model, feed, np.arange(len(table)), 7, None)
+    scores = engine.evaluate(model, batches.centred(np.arange(len(table)))).logits
     if distributed.is_main():
         torch.save({"gradients": gradients, "weights": model.state_dict(), "scores": torch.from_numpy(scores)}, out)
     distributed.stop()

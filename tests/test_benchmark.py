@@ -13,7 +13,7 @@ from common.manifest import read_manifest
 from dataset import NetworkInput, read_bodies
 from preprocessing.suv import suv_volume
 from training import engine, objectives
-from training.batches import Images
+from training.batches import ImageBatches
 from utils import ResNet34
 
 
@@ -72,5 +72,6 @@ def test_the_plain_loop_computes_what_prediction_computes(cohort):
                                             strict=True)))
     model.fc.load_state_dict(loop.model.fc.state_dict())
     given = NetworkInput((310, 310), network.NORM)
-    outputs, _ = engine.evaluate(model, Images(read_bodies(table, cohort), given), np.arange(6), 4, None)
-    np.testing.assert_allclose(sorted(loop.evaluate()), sorted(objectives.probabilities(outputs)), atol=1e-5)
+    images = ImageBatches(read_bodies(table, cohort), given, 4)
+    logits = engine.evaluate(model, images.centred(np.arange(6))).logits
+    np.testing.assert_allclose(sorted(loop.evaluate()), sorted(objectives.probabilities(logits)), atol=1e-5)

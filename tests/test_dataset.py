@@ -172,17 +172,12 @@ def test_frame_auto_gives_training_bodies_their_room_and_lets_the_others_in():
     assert dataset.choose_frame("auto", bodies, np.array([1]), 30) == (128, 96)
 
 
-def test_many_images_are_mapped_from_a_file_and_are_the_same(tmp_path, monkeypatch):
+def test_images_that_do_not_fit_into_memory_are_refused_with_the_remedy(tmp_path, monkeypatch):
     write_cohort(tmp_path, n_scans=4)
     table = read_manifest(tmp_path / "data.csv")
-    held = read_bodies(table, tmp_path, pool=2)
     monkeypatch.setattr(dataset, "available_memory", lambda device: 1000)
-    maps, memmap = [], np.memmap
-    monkeypatch.setattr(np, "memmap", lambda *args, **kwargs: maps.append(kwargs["shape"]) or memmap(*args, **kwargs))
-    mapped = read_bodies(table, tmp_path, pool=2)
-    assert maps == [(8, 30, 18)]
-    assert torch.equal(held.images, mapped.images) and torch.equal(held.sizes, mapped.sizes)
-    assert mapped.to(torch.device("cpu")).images is mapped.images
+    with pytest.raises(InputError, match=r"8 images of 60 x 36 pixels do not fit into the free memory; use --pool 2"):
+        read_bodies(table, tmp_path)
 
 
 def test_data_hash_sees_images_targets_and_splits(tmp_path):
@@ -220,14 +215,27 @@ def denormalized(x):
 
 
 def train_batch(bodies, index, frame, norm, augm, seed):
-    images = batches.Images(bodies, NetworkInput(frame, norm), augm)
-    images.begin(index, seed)
-    return images.batch(np.arange(len(index)))
+    images = batches.ImageBatches(bodies, NetworkInput(frame, norm), len(index), augm)
+    return next(images.training(index, seed).batches).x
+
+
+def pixel_boxes(x):
+    """First and end row and column of what is above the background, in shares of the frame."""
+    inside = (x > x.amin((1, 2, 3), keepdim=True))[:, 0]
+    return torch.stack([torch.stack([lines.float().argmax(1), lines.shape[1] - lines.flip(1).float().argmax(1)], 1)
+                        / lines.shape[1] for lines in (inside.any(2), inside.any(1))], 1)
+
+
+@pytest.mark.parametrize("augm", [0, 1, 2, 3, 12, 4, 14, 34])
+def test_boxes_travel_with_the_bodies(augm):
+    images = batches.ImageBatches(bodies_of((20, 10), (24, 13), (8, 30)), NetworkInput((32, 32), NORM), 200, augm)
+    for batch in (*images.training(np.arange(3).repeat(60), (0, 1)).batches, *images.centred(np.arange(3)).batches):
+        assert torch.equal(batch.boxes, pixel_boxes(batch.x))
 
 
 def test_evaluation_puts_the_body_in_the_middle():
     bodies = bodies_of((20, 10), (24, 13))
-    x = eval_batch(bodies, np.array([1, 0]), (30, 16), NORM)
+    x, _ = eval_batch(bodies, np.array([1, 0]), (30, 16), NORM)
     assert x.shape == (2, 1, 30, 16)
     expected = np.full((30, 16), ZERO, np.float32)
     expected[3:27, 1:14] = (bodies.images[1, :24, :13] - 2) / 4
@@ -237,7 +245,7 @@ def test_evaluation_puts_the_body_in_the_middle():
 def test_body_that_fills_the_frame():
     bodies = bodies_of((32, 32))
     x = train_batch(bodies, np.array([0]), (32, 32), NORM, 0, (0, 1))
-    torch.testing.assert_close(x, eval_batch(bodies, np.array([0]), (32, 32), NORM))
+    torch.testing.assert_close(x, eval_batch(bodies, np.array([0]), (32, 32), NORM)[0])
 
 
 def test_training_moves_the_body_anywhere_in_the_frame():
@@ -250,16 +258,17 @@ def test_training_moves_the_body_anywhere_in_the_frame():
 
 @pytest.mark.parametrize("augm", [0, 1, 2, 3, 12, 4, 5, 14, 34, 45])
 def test_augmentation_depends_on_seed_and_position_alone(augm):
-    images = batches.Images(bodies_of((20, 10), (24, 13), (8, 8)), NetworkInput((32, 32), NORM), augm)
-    order, parts = np.array([2, 0, 1, 1, 0, 2, 1]), (np.arange(3), np.arange(3, 7))
-    images.begin(order, (3, 1))
-    whole = [images.batch(positions) for positions in parts]
-    for positions, batch in zip(reversed(parts), reversed(whole), strict=True):  # shares of several processes
-        shares = [images.batch(positions, mine) for mine in (slice(0, 1), slice(1, None))]
-        assert torch.equal(torch.cat(shares), batch)
-    images.begin(order, (3, 2))
-    assert not torch.equal(whole[0], images.batch(parts[0]))
-    assert not torch.equal(whole[0][2], whole[1][0])  # the same image at two positions
+    images = batches.ImageBatches(bodies_of((20, 10), (24, 13), (8, 8)), NetworkInput((32, 32), NORM), 4, augm)
+    order = np.array([2, 0, 1, 1, 0, 2, 1])
+    whole = [batch.x for batch in images.training(order, (3, 1)).batches]
+    parts = [list(images.training(order, (3, 1), share=lambda n, k=k: (slice(0, 1), slice(1, None))[k]).batches)
+             for k in range(2)]  # of two processes
+    for batch, first, second in zip(whole, *parts, strict=True):
+        assert torch.equal(torch.cat([first.x, second.x]), batch)
+    later = list(images.training(order, (3, 1), done=1).batches)
+    assert len(later) == 1 and torch.equal(later[0].x, whole[1])
+    assert not torch.equal(whole[0], next(images.training(order, (3, 2)).batches).x)
+    assert not torch.equal(whole[0][2], whole[1][0])  # the same image at two places of the epoch
 
 
 @pytest.mark.parametrize("augm", [1, 2, 3, 12])
@@ -301,13 +310,14 @@ def test_turning_needs_a_square_frame():
 
 
 def test_oversampling_evens_the_classes_and_keeps_every_image():
-    index, targets = np.arange(100, 120), np.array([1] * 5 + [0] * 15)
-    order = batches.epoch_order(index, targets, (0, 1), oversample=True)
+    index, y_true = np.arange(100, 120), np.array([0] * 100 + [1] * 5 + [0] * 15)
+    order = batches.epoch_order(index, y_true, (0, 1), oversample=True)
+    assert batches.steps_per_epoch(index, y_true, 7, oversample=True) == 5
     assert len(order) == 30 and set(order) == set(index)
     repeats = np.bincount(order - 100)
     assert (repeats[:5] == 3).all() and (repeats[5:] == 1).all()
-    assert sorted(batches.epoch_order(index, targets, (0, 1))) == index.tolist()
-    assert batches.epoch_order(index, targets, (0, 1)).tolist() != batches.epoch_order(index, targets, (0, 2)).tolist()
+    assert sorted(batches.epoch_order(index, y_true, (0, 1))) == index.tolist()
+    assert batches.epoch_order(index, y_true, (0, 1)).tolist() != batches.epoch_order(index, y_true, (0, 2)).tolist()
 
 
 @settings(max_examples=60, deadline=None)

@@ -21,7 +21,7 @@ from dataset import Bodies, NetworkInput, _pool, crop_body, fit_bodies
 from evaluation import metrics
 from inference import gradcam, pointing_game
 from preprocessing import conversion, geometry
-from training.batches import Images
+from training.batches import Batch, ImageBatches, Pass, batch_indices
 
 SMALL = ("--weights", "none", "--image_size", "auto", "--pool", 2, "--batch_size", 12, "--lr", 0.01, "--threads", 1,
          "--device", "cpu", "--amp", "off", "--nepochs", 1, "--augm", 4)
@@ -29,14 +29,18 @@ SMALL = ("--weights", "none", "--image_size", "auto", "--pool", 2, "--batch_size
 
 # ---------------------------------------------------------------- Grad-CAM
 
+WHOLE = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])  # the box of a body that fills the frame
+
+
 class Given:
-    """Stands for feed.Images: images as they are."""
+    """Stands for ImageBatches: images as they are, in batches of two."""
 
     def __init__(self, x):
         self.x = x
 
-    def middle(self, index):
-        return self.x[index]
+    def centred(self, index):
+        return Pass(index, (Batch(self.x[index[places]], WHOLE.repeat(len(places), 1, 1), index[places], places,
+                                  len(places), slice(None)) for places in batch_indices(len(index), 2)))
 
 
 @pytest.mark.parametrize(("method", "layer", "site_head"), [
@@ -45,16 +49,16 @@ class Given:
     ("hirescam", "layer1", "linear"), ("hirescam", "layer3", "grid")])
 def test_heat_map_is_the_positive_part_of_channels_weighed_by_their_gradient(method, layer, site_head):
     torch.manual_seed(0)
-    network = utils.ResNet34("complex", 16, sites={"1": "a", "2": "b", "3": "c"}, site_head=site_head).eval()
+    network = utils.SiteResNet34({"1": "a", "2": "b", "3": "c"}, site_head, cls_arch="complex", hidden=16).eval()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.ones_(module.weight)
     x, classes = torch.rand(3, 1, 96, 64), np.array([-1, 2, 0])
-    found = gradcam.heat_maps(network, Given(x), np.arange(3), method, layer, classes, 2, None)
+    found = gradcam.heat_maps(network, Given(x), np.arange(3), method, layer, classes, None)
     depth = 5 + gradcam.LAYERS.index(layer)  # conv, batch norm, ReLU, max-pool, layer1
     cells = network.features[:depth](x).detach().requires_grad_()
     with network.features[depth - 1].register_forward_hook(lambda *_: cells):
-        outputs = network(x)
+        outputs = network(x, 0, WHOLE.repeat(3, 1, 1))
     (outputs[0, 1] - outputs[0, 0] + outputs[1, 2 + 2] + outputs[2, 2 + 0]).backward()
     weights = cells.grad.mean((2, 3), keepdim=True) if method == "gradcam" else cells.grad
     expected = (weights * cells).sum(1).clamp(min=0).detach().numpy()
@@ -81,7 +85,7 @@ class Marker(torch.nn.Module):
         torch.nn.init.ones_(pick.weight)
         self.features = torch.nn.Sequential(*[torch.nn.Identity() for _ in range(6)], pick)
 
-    def forward(self, x):
+    def forward(self, x, start, boxes):
         score = self.features(x).mean((1, 2, 3))
         return torch.stack([0 * score, score], 1)
 
@@ -96,12 +100,12 @@ def test_the_map_marks_the_pixel_that_the_layer_marks(frame, pool):
         image[4 + row, 7 + column] = 9
         body = torch.from_numpy(_pool(crop_body(image, "a"), pool))
         bodies = fit_bodies(Bodies(body[None], torch.tensor([body.shape]), ["a"]), frame, crop=True)
-        feed = Images(bodies, given)
-        x = feed.middle(np.array([0]))[0, 0]
+        images = ImageBatches(bodies, given, 1)
+        x = next(images.centred(np.array([0])).batches).x[0, 0]
         place = np.unravel_index(int(x.argmax()), frame)
         if x.max() < 9 or place[0] % 16 or place[1] % 16:
             continue  # cut off, or between two cells
-        cells = gradcam.heat_maps(Marker(), feed, np.array([0]), "gradcam", "layer3", np.array([-1]), 1, None)
+        cells = gradcam.heat_maps(Marker(), images, np.array([0]), "gradcam", "layer3", np.array([-1]), None)
         heat = gradcam.Placement.of(image, "a", given).to_mip(cells[0], 16)
         assert heat.shape == shape and heat.dtype == np.float32
         assert not heat[:4].any() and not heat[59:].any() and not heat[:, :7].any() and not heat[:, 42:].any()
@@ -118,11 +122,11 @@ def test_what_the_network_did_not_see_has_no_heat():
 
 
 def test_random_networks_have_the_shape_and_differ_by_seed():
-    network = utils.ResNet34("complex", 24, sites={"1": "a", "2": "b"}).eval()
+    network = utils.SiteResNet34({"1": "a", "2": "b"}, cls_arch="complex", hidden=24).eval()
     first, again, other = (gradcam.random_network(network, (seed, 0, 1)) for seed in (0, 0, 1))
-    x = torch.rand(1, 1, 64, 64)
-    assert first.fc[0].out_features == 24 and first(x).shape == network(x).shape and not first.training
-    assert torch.equal(first(x), again(x)) and not torch.equal(first(x), other(x))
+    given = torch.rand(1, 1, 64, 64), 0, WHOLE
+    assert first.fc[0].out_features == 24 and first(*given).shape == network(*given).shape and not first.training
+    assert torch.equal(first(*given), again(*given)) and not torch.equal(first(*given), other(*given))
 
 
 # ---------------------------------------------------------------- the pointing game

@@ -1,6 +1,5 @@
 """Lesion sites: codes, the two losses, both heads' gradients, checkpoints of either network, the site statistics."""
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -120,15 +119,13 @@ def test_another_map(tmp_path):
 
 # ---------------------------------------------------------------- the losses
 
-def task(true_loc, target, train=None, sites=4, **options):
-    """A task of `sites` classes, the last one no lesion; codes 48, 49, ... 51."""
-    args = SimpleNamespace(**{"site_lambda": 1.0, "site_balance": False, "site_smoothing": 0.0, "select": "auc",
-                              "balance": False, "label_smoothing": 0.0, "site_head": "grid", "site_detach": False,
-                              "site_on": "positive", "site_multi": False} | options)
-    settings = objectives.site_settings(args, {52 - sites + k: f"site {k}" for k in range(sites)})
+def build_objective(true_loc, target, train=None, sites=4, site_on="positive", site_multi=False, **options):
+    """Of `sites` classes, the last one no lesion; codes 48, 49, ... 51."""
+    settings = objectives.site_settings({52 - sites + k: f"site {k}" for k in range(sites)}, "grid", False, site_on,
+                                        site_multi)
     table = pd.DataFrame({"scan_id": [f"s{i}" for i in range(len(target))], "target": target, "true_loc": true_loc})
-    return objectives.Sites(table, np.arange(len(target)) if train is None else train, torch.device("cpu"), args,
-                           settings)
+    return objectives.BinaryAndSite(table, np.arange(len(target)) if train is None else train, torch.device("cpu"),
+                                    settings, **options)
 
 
 LOGITS = torch.tensor([[0.2, 1.5, 1.0, 0.0, -1.0, 9.0], [0.2, 1.5, 0.5, 2.0, 0.0, 9.0],
@@ -153,7 +150,7 @@ def cross_entropy(logits, weights, smoothing=0.0):
 def test_loss_on_positive_scans_leaves_51_out_and_averages_over_them():
     one, two = cross_entropy(np.array([1.0, 0, -1]), np.ones(3)), cross_entropy(np.array([0, 0.5, 2.0]), np.ones(3))
     expected = binary_part() + 0.7 * np.array([one, two, 0]) / (2 / 3)  # 2 of 3 images have a site
-    found = task(TRUE, TARGET, site_lambda=0.7).loss(LOGITS, np.arange(3))
+    found = build_objective(TRUE, TARGET, site_lambda=0.7).loss(LOGITS, np.arange(3))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     np.testing.assert_allclose((found - torch.tensor(binary_part())).mean(), 0.7 * (one + two) / 2, rtol=1e-6)
 
@@ -161,13 +158,14 @@ def test_loss_on_positive_scans_leaves_51_out_and_averages_over_them():
 def test_loss_on_all_scans_has_51_as_a_class():
     rows = [np.array([1.0, 0, -1, 9]), np.array([0, 0.5, 2.0, 9]), np.array([0.4, 0.1, 0.2, 0.3])]  # true class first
     expected = binary_part() + [cross_entropy(row, np.ones(4)) for row in rows]
-    np.testing.assert_allclose(task(TRUE, TARGET, site_on="all").loss(LOGITS, np.arange(3)), expected, rtol=1e-6)
+    every = build_objective(TRUE, TARGET, site_on="all")
+    np.testing.assert_allclose(every.loss(LOGITS, np.arange(3)), expected, rtol=1e-6)
 
 
 def test_loss_with_balance_and_smoothing():
     """Training: sites 0, 0, 0, 1 in four positive images, site 2 in none: weights 4 / (2 x 3), 4 / (2 x 1), 1."""
     weights = np.array([2 / 3, 2.0, 1.0])
-    balanced = task(["0", "0", "0", "1", "3"], [1, 1, 1, 1, 0], site_balance=True, site_smoothing=0.3)
+    balanced = build_objective(["0", "0", "0", "1", "3"], [1, 1, 1, 1, 0], site_balance=True, site_smoothing=0.3)
     assert balanced.untaught == ["site 2"]
     one = cross_entropy(np.array([1.0, 0, -1]), weights, 0.3)
     two = cross_entropy(np.array([2.0, 0.5, 0.0]), weights[[1, 0, 2]], 0.3)
@@ -180,7 +178,7 @@ def test_loss_of_several_sites_is_binary_cross_entropy_of_each():
         p = 1 / (1 + np.exp(-z))
         return -(weight * y * np.log(p) + (1 - y) * np.log(1 - p))
 
-    multi = task(["0;2", "2", "3"], TARGET, site_multi=True, site_smoothing=0.2, site_balance=True)
+    multi = build_objective(["0;2", "2", "3"], TARGET, site_multi=True, site_smoothing=0.2, site_balance=True)
     # of the two images with a site, one shows site 0: weight 1 / 1; both show site 2 and none site 1: weight 1
     one = np.mean([term(1.0, 0.9), term(0.0, 0.1), term(-1.0, 0.9)])
     two = np.mean([term(0.5, 0.1), term(2.0, 0.1), term(0.0, 0.9)])
@@ -190,9 +188,9 @@ def test_loss_of_several_sites_is_binary_cross_entropy_of_each():
 
 def test_nothing_to_learn_is_refused():
     with pytest.raises(InputError, match="no training image has a site"):
-        task(["", "", "3"], TARGET)
+        build_objective(["", "", "3"], TARGET)
     with pytest.raises(InputError, match="no validation image has a site to learn .*; give --select auc"):
-        task(TRUE, TARGET, train=np.arange(2), select="loc")
+        build_objective(TRUE, TARGET, train=np.arange(2), select="loc")
 
 
 @pytest.mark.parametrize("site_head", ["grid", "linear"])
@@ -201,23 +199,24 @@ def test_gradients_of_both_heads(detach, site_head):
     """Detached, the site's loss moves fc_loc as it does otherwise, and neither backbone nor the binary head."""
     torch.manual_seed(0)
     sites = {str(48 + k): f"site {k}" for k in range(4)}
-    model = utils.ResNet34(sites=sites, site_head=site_head, site_detach=detach).double()
+    model = utils.SiteResNet34(sites, site_head, detach).double()
     moved = tuple(f"features.{k}." for k in ((0, 1, 4, 5, 6) if site_head == "grid" else range(8)))
     for module in model.modules():  # residual branches start at 0: there would be no gradient inside them
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.ones_(module.weight)
-    x, learn, index = torch.randn(3, 1, 64, 64, dtype=torch.float64), task(TRUE, TARGET), np.arange(3)
+    x, learn, index = torch.randn(3, 1, 64, 64, dtype=torch.float64), build_objective(TRUE, TARGET), np.arange(3)
+    boxes = torch.tensor([[[0.0, 1.0]] * 2] * 3, dtype=torch.float64)
 
     def gradients(loss):
         model.zero_grad()
-        loss(model(x)).backward()
+        loss(model(x, 0, boxes)).backward()
         return {name: p.grad.clone() if p.grad is not None else torch.zeros_like(p)
                 for name, p in model.named_parameters()}
 
     site = gradients(lambda out: learn.site_loss(out[:, 2:], index).mean())
     assert all((g != 0).any() == (name.startswith("fc_loc") or (not detach and name.startswith(moved)))
                for name, g in site.items())
-    binary = gradients(lambda out: super(objectives.Sites, learn).loss(out[:, :2], index).mean())
+    binary = gradients(lambda out: super(objectives.BinaryAndSite, learn).loss(out[:, :2], index).mean())
     assert all((g != 0).any() == (not name.startswith("fc_loc")) for name, g in binary.items())
     both = gradients(lambda out: learn.loss(out, index).mean())
     for name, g in both.items():
@@ -237,7 +236,7 @@ def test_site_probabilities():
 
 
 def test_metrics_are_of_the_scans_mean_and_of_positive_scans():
-    learn = task(["0", "0", "1", "1", "3", "3"], [1, 1, 1, 1, 0, 0])
+    learn = build_objective(["0", "0", "1", "1", "3", "3"], [1, 1, 1, 1, 0, 0])
     learn.scans = np.array(list("aabbcc"))
     big = 10.0
     site = [[1, 0, 0, 99], [big, 0, 0, 0], [big, 0, 0, 0], [0, 9, 0, 0], [0] * 4, [0] * 4]
@@ -288,7 +287,7 @@ def test_checkpoints_go_from_one_network_to_the_other(cohort):
     fit(cohort, module=train, output="binary")
     binary = cohort / "binary" / "checkpoint_split0_run1.pth"
     sites = {str(code): name for code, name in read_sites().items()}
-    model = utils.ResNet34(sites=sites)
+    model = utils.SiteResNet34(sites)
     first = {name: value.clone() for name, value in model.fc_loc.state_dict().items()}
     _, taken = utils.load_weights(model, binary)
     old = utils.read_checkpoint(binary)["state_dict"]
@@ -307,7 +306,7 @@ def test_checkpoints_go_from_one_network_to_the_other(cohort):
     assert stored == content["input"]
     assert torch.equal(back.fc.weight, new.fc.weight)
     assert taken.endswith("; not used: 9 keys of fc_loc")
-    renamed = utils.ResNet34(sites=sites | {"1": "elsewhere"})  # as many sites, but others
+    renamed = utils.SiteResNet34(sites | {"1": "elsewhere"})  # as many sites, but others
     utils.load_weights(renamed, multi)
     assert not torch.equal(renamed.fc_loc.linear.weight, new.fc_loc.linear.weight)
 

@@ -19,9 +19,8 @@ import train_loca
 import utils
 from common.files import InputError
 from common.sites import SITES
-from dataset import NetworkInput, fit_bodies, read_bodies
+from dataset import NetworkInput, eval_batch, fit_bodies, read_bodies
 from evaluation import site_metrics
-from training.batches import Images
 
 NAMES = list(SITES.values())
 PROBS = [f"L{k}" for k in range(14)]
@@ -108,15 +107,13 @@ def site_logits(state, layers, boxes):
 def test_the_grid_is_its_definition():
     """Two images with a body in a frame of 160 x 96 (layer2: 20 x 12 cells), whose boxes begin and end inside cells."""
     torch.manual_seed(0)
-    head, x = utils.SiteGrid(14), torch.full((2, 1, 160, 96), -0.7)
-    x[0, 0, 11:150, 31:93], x[1, 0, 0:160, 5:12] = 0.2, torch.rand(160, 7)
-    boxes = [[11 / 160, 150 / 160, 31 / 96, 93 / 96], [0, 1, 5 / 96, 12 / 96]]
-    np.testing.assert_allclose(np.hstack(utils.body_boxes(x)), boxes, rtol=1e-6)
+    head, boxes = utils.SiteGrid(14), [[11 / 160, 150 / 160, 31 / 96, 93 / 96], [0, 1, 5 / 96, 12 / 96]]
+    given = torch.tensor(boxes).reshape(2, 2, 2)
     layers = {"layer2": torch.randn(2, 128, 20, 12), "layer3": torch.randn(2, 256, 10, 6)}
     for _ in range(3):
-        head(*layers.values(), *utils.body_boxes(x))  # so that the batch norm has statistics
+        head(*layers.values(), given)  # so that the batch norm has statistics
     expected = site_logits({f"fc_loc.{name}": value for name, value in head.state_dict().items()}, layers, boxes)
-    found = head.eval()(*layers.values(), *utils.body_boxes(x)).detach()
+    found = head.eval()(*layers.values(), given).detach()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -125,23 +122,24 @@ def test_the_grid_is_its_definition():
 def test_field_means_keep_the_sum(seed, height, width):
     """Of any box on any map: the mean of the fields is the mean over the box, and a constant map's fields are it."""
     rng = np.random.default_rng(seed)
-    ends = [torch.from_numpy(np.sort(rng.random((3, 2)), axis=1) * [1, 0.9] + [0, 0.1]).float() for _ in range(2)]
+    boxes = torch.from_numpy(np.sort(rng.random((3, 2, 2)), axis=2) * [1, 0.9] + [0, 0.1]).float()
     cells = torch.from_numpy(rng.random((3, 2, height, width)))
-    whole = utils.field_means(cells, *ends, (1, 1))
-    torch.testing.assert_close(utils.field_means(cells, *ends, (20, 12)).mean((2, 3), keepdim=True), whole, rtol=1e-3,
+    whole = utils.field_means(cells, boxes, (1, 1))
+    torch.testing.assert_close(utils.field_means(cells, boxes, (20, 12)).mean((2, 3), keepdim=True), whole, rtol=1e-3,
                                atol=1e-4)
-    torch.testing.assert_close(utils.field_means(torch.ones_like(cells), *ends, (4, 3)),
+    torch.testing.assert_close(utils.field_means(torch.ones_like(cells), boxes, (4, 3)),
                                torch.ones(3, 2, 4, 3, dtype=torch.float64), rtol=1e-3, atol=1e-4)
 
 
 def test_the_site_does_not_depend_on_where_the_frame_has_the_body():
     """A body moved by 16 pixels, a whole number of cells, has the same fields; its place in the frame differs."""
     torch.manual_seed(0)
-    model, body = utils.ResNet34(sites={str(k): f"site {k}" for k in range(14)}).eval(), 1 + torch.rand(1, 1, 64, 48)
+    model, body = utils.SiteResNet34({str(k): f"site {k}" for k in range(14)}).eval(), 1 + torch.rand(1, 1, 64, 48)
     x = torch.zeros(2, 1, 160, 128)
     x[0, :, 32:96, 32:80], x[1, :, 64:128, 48:96] = body, body
+    boxes = torch.tensor([[[32, 96], [32, 80]], [[64, 128], [48, 96]]]) / torch.tensor([160, 128])[:, None]
     with torch.no_grad():
-        first, second = model(x)[:, 2:]
+        first, second = model(x, 0, boxes)[:, 2:]
     torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-4)
 
 
@@ -154,11 +152,11 @@ def test_probabilities_are_those_of_the_network(chain):
     state, its_input = content["state_dict"], NetworkInput(**content["input"])
     features = torch.from_numpy(table[[f"F{k}" for k in range(1, 513)]].to_numpy("float32"))
     bodies = fit_bodies(read_bodies(table, chain, its_input.pool), its_input.frame, crop=False)
-    x = Images(bodies, its_input).middle(np.arange(len(table)))
+    x, boxes = eval_batch(bodies, np.arange(len(table)), its_input.frame, its_input.norm)
     with torch.no_grad():
         layer2 = model.features[:6](x)
         cells = {"layer2": layer2, "layer3": model.features[6](layer2)}
-    boxes = np.hstack(utils.body_boxes(x))
+    boxes = boxes.flatten(1).numpy()
     site = torch.from_numpy(site_logits(state, cells, boxes))[:, :13].softmax(1)
     np.testing.assert_allclose(table[PROBS[:13]], site, rtol=1e-3, atol=1e-6)
     binary = (features @ state["fc.weight"].T + state["fc.bias"]).double().softmax(1)[:, 1]

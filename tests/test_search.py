@@ -24,7 +24,7 @@ import utils
 from common import params
 from common.files import InputError
 from search import studies, worker
-from training import batches, engine
+from training import batches
 
 COMMON = ("--threads", 1, "--device", "cpu", "--amp", "off")
 SMALL = (*COMMON, "--weights", "none", "--image_size", "auto", "--pool", 2)
@@ -57,13 +57,14 @@ def untrained(monkeypatch):
 
 def fake_training(bench, args, reporter):
     """Epochs whose AUC is higher with a higher learning rate."""
-    position = engine.Position()
+    state = SimpleNamespace(epoch=1, log=[], best={})
     reporter.begin()
     for epoch in range(1, args.nepochs + 1):
         value = 0.9 + np.log10(args.lr) / 20 + epoch / 1000
-        position.epoch, position.best = epoch + 1, {"epoch": epoch, "value": value, "auc": value}
-        reporter.epoch(position, {"validation": {"auc": value}}, None, True)
-    return position
+        state.epoch, state.best = epoch + 1, {"epoch": epoch, "value": value, "auc": value}
+        state.log.append((epoch, "validation", "auc", value))
+        reporter.epoch(state)
+    return state
 
 
 def find(folder, *words, script=optun, output="results"):
@@ -191,11 +192,11 @@ def test_fine_tuning_starts_from_the_split_s_checkpoint(tuned, capsys):
 
 
 def test_frozen_features_are_computed_once_for_all_trials(tuned, monkeypatch):
-    filled, fill = [], batches.Features._fill
-    monkeypatch.setattr(batches.Features, "_fill", lambda self, key, *rest:
-                        filled.append(key) or fill(self, key, *rest))
+    filled, compute = [], batches.FrozenBatches._compute
+    monkeypatch.setattr(batches.FrozenBatches, "_compute", lambda self, images, description:
+                        filled.append(description) or compute(self, images, description))
     assert tune(tuned, "--mode", "transfer_learning", "--trials", 4, "--study", "a", output="a") is None
-    assert filled == [(0, 0), batches.MIDDLE], "training set and validation set"
+    assert filled == ["frozen layers, placement 1", "frozen layers"], "training set and validation set"
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from common.files import InputError
 from common.manifest import read_manifest
 from dataset import NetworkInput, eval_batch, read_bodies
 from training import engine, objectives, recorder
-from training.batches import Features, Images
+from training.batches import FrozenBatches, ImageBatches
 from training.device import set_threads
 
 SMALL = ("--weights", "none", "--image_size", "auto", "--margin", 2, "--pool", 2, "--batch_size", 12, "--lr", 0.01,
@@ -63,7 +64,7 @@ def test_loss_is_binary_cross_entropy_of_both_logits():
     balanced = binary(0, 0, 0, 1, balance=True)  # 3 negatives, 1 positive
     np.testing.assert_allclose(balanced.loss(logits, index), np.mean(weighted, axis=1), rtol=1e-6)
     smooth = [[term(0.2, 0.1), term(1.5, 0.9)], [term(-1.0, 0.9), term(0.3, 0.1)]]
-    smoothed = binary(0, 0, 0, 1, smoothing=0.2)
+    smoothed = binary(0, 0, 0, 1, label_smoothing=0.2)
     np.testing.assert_allclose(smoothed.loss(logits, index), np.mean(smooth, axis=1), rtol=1e-6)
 
 
@@ -112,8 +113,8 @@ def test_logged_validation_is_what_the_kept_weights_give(trained):
     table = table[table["split0"] == "val"].reset_index(drop=True)
     model, content = utils.load_model(trained / "results" / "checkpoint_split0_run1.pth")
     bodies = read_bodies(table, trained, pool=2)
-    images = Images(bodies, NetworkInput(**content["input"]))
-    logits, _ = engine.evaluate(model, images, np.arange(len(table)), 8, None)
+    images = ImageBatches(bodies, NetworkInput(**content["input"]), 8)
+    logits = engine.evaluate(model, images.centred(np.arange(len(table)))).logits
     metrics = objectives.scan_metrics(table["scan_id"], table["target"], objectives.probabilities(logits))
     assert metrics["auc"] == content["auc"]
 
@@ -128,7 +129,7 @@ def test_predictions_are_the_forward_pass_of_the_checkpoint(trained):
     rows = read_manifest(trained / "data.csv").set_index("filename").loc[table["filename"]].reset_index()
     model, content = utils.load_model(trained / "results" / "checkpoint_split1_run1.pth")
     bodies = read_bodies(rows, trained, pool=2)
-    x = eval_batch(bodies, np.arange(len(rows)), content["input"]["frame"], content["input"]["norm"])
+    x, _ = eval_batch(bodies, np.arange(len(rows)), content["input"]["frame"], content["input"]["norm"])
     with torch.inference_mode():
         expected = model(x).double().softmax(1)[:, 1].numpy()
         features = model.embed(x).numpy()
@@ -234,7 +235,7 @@ def test_lars_checkpoint_needs_its_input_named(trained, tmp_path):
     assert call(predict, *args, "--norm", "lars", "--image_size", 64, "--amp", "off") is None
     table = read_manifest(trained / "data.csv", (0,))
     table = table[table["split0"] == "test"].reset_index(drop=True)
-    x = eval_batch(read_bodies(table, trained), np.arange(len(table)), (64, 64), (2.13, 3.39))
+    x, _ = eval_batch(read_bodies(table, trained), np.arange(len(table)), (64, 64), (2.13, 3.39))
     model, _ = utils.load_model(tmp_path / "checkpoint_split0_run1.pth")
     with torch.inference_mode():
         expected = model(x).double().softmax(1)[:, 1].numpy()
@@ -262,15 +263,15 @@ def test_checkpoint_with_another_head_keeps_its_backbone(trained):
 
 def signal_at(monkeypatch, epoch, batch):
     """SIGINT in the middle of a batch of an epoch."""
-    whole = Images.batch
+    whole = ImageBatches._training
 
-    def signalled(self, positions, *args):
-        batches = [b.tolist() for b in engine.batch_indices(len(self.order), 12)]
-        if self.seed[-1] == epoch and positions.tolist() == batches[batch]:
-            signal.raise_signal(signal.SIGINT)
-        return whole(self, positions, *args)
+    def signalled(self, order, seed, done, share):
+        for number, each in enumerate(whole(self, order, seed, done, share), done):
+            if seed[-1] == epoch and number == batch:
+                signal.raise_signal(signal.SIGINT)
+            yield each
 
-    monkeypatch.setattr(Images, "batch", signalled)
+    monkeypatch.setattr(ImageBatches, "_training", signalled)
 
 
 def same_run(one, other, name="split0_run1"):
@@ -304,8 +305,8 @@ def test_resumed_run_is_the_undisturbed_one_to_the_bit(cohort, monkeypatch, caps
 def test_signal_while_evaluating_is_kept_too(cohort, monkeypatch):
     fit(cohort, "--nepochs", 2, output="whole")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        middle = Images.middle
-        patch.setattr(Images, "middle", lambda self, index: signal.raise_signal(signal.SIGINT) or middle(self, index))
+        centred = ImageBatches.centred
+        patch.setattr(ImageBatches, "centred", lambda *args: signal.raise_signal(signal.SIGINT) or centred(*args))
         fit(cohort, "--nepochs", 2, output="cut")
     fit(cohort, "--nepochs", 2, "--resume", output="cut")
     same_run(cohort / "cut", cohort / "whole")
@@ -315,7 +316,7 @@ def test_early_stopping_stops_a_resumed_run_as_well(cohort, monkeypatch):
     options = ("--nepochs", 30, "--early_stopping", "--patience", 1, "--lr", "1e-9")
     fit(cohort, *options, output="whole")
 
-    def killed(self, position):
+    def killed(self):
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
@@ -395,19 +396,28 @@ def test_cached_features_give_the_uncached_epoch(trained, mode, monkeypatch):
     """In evaluation mode a layer's output does not know of the batch: the cache changes nothing but the time."""
     start, filled = trained / "results" / "checkpoint_split0_run1.pth", []
     options = ("--nepochs", 3, "--checkpoint", start, mode, "--augm", 34, "--eval_train")
-    fill = Features._fill
-    monkeypatch.setattr(Features, "_fill", lambda self, key, index, *args: filled.append((key, len(index)))
-                        or fill(self, key, index, *args))
+    computed = FrozenBatches.computed
+
+    def counted(self, placement, index, *args):
+        if (self.start, placement, index.tobytes()) not in self.cache:
+            filled.append((placement, len(index)))
+        return computed(self, placement, index, *args)
+
+    monkeypatch.setattr(FrozenBatches, "computed", counted)
     fit(trained, *options, "--cached_placements", 2, output=f"cached{mode}")
-    assert [f for f in filled if f[0] != "middle"] == [((34, 0), 24), ((34, 1), 24)]
-    assert sum(n for key, n in filled if key == "middle") == 36  # training and validation images, once
-    begin = Images.begin
+    assert [f for f in filled if f[0] != "centred"] == [((34, 0), 24), ((34, 1), 24)]
+    assert sum(n for key, n in filled if key == "centred") == 36  # training and validation images, once
+    training = ImageBatches._training
 
-    def same_placements(self, order, seed):  # those of the cache: (seed, split, placement), drawn for sorted images
-        begin(self, np.unique(order), (0, 0, (seed[-1] - 1) % 2))
-        self.order, self.draws = order, self.draws[np.searchsorted(np.unique(order), order)]
+    def same_placements(self, order, seed, done, share):  # those of the cache: (seed, split, placement), images sorted
+        images = np.unique(order)
+        drawn = np.random.default_rng((0, 0, (seed[-1] - 1) % 2)).random((len(images), 6))
+        with monkeypatch.context() as patch:
+            patch.setattr(np.random, "default_rng", lambda _: SimpleNamespace(
+                random=lambda size: drawn[np.searchsorted(images, order)]))
+            yield from training(self, order, seed, done, share)
 
-    monkeypatch.setattr(Images, "begin", same_placements)
+    monkeypatch.setattr(ImageBatches, "_training", same_placements)
     fit(trained, *options, "--cached_placements", 2, "--resume", output=f"cached{mode}")
     fit(trained, *options, "--cached_placements", 0, output=f"uncached{mode}")
     one, other = (pd.read_csv(trained / f"{kind}{mode}" / "convergence_split0_run1.csv") for kind in ("cached",
@@ -434,13 +444,13 @@ def test_eval_train_logs_the_training_set_as_evaluated(cohort):
     table = read_manifest(cohort / "data.csv", (0,))
     train = table[table["split0"] == "train"].reset_index(drop=True)
     model, content = utils.load_model(cohort / "results" / "checkpoint_split0_run1.pth")
-    images = Images(read_bodies(train, cohort, pool=2), NetworkInput(**content["input"]))
-    logits, _ = engine.evaluate(model, images, np.arange(len(train)), 12, None)
+    images = ImageBatches(read_bodies(train, cohort, pool=2), NetworkInput(**content["input"]), 12)
+    logits = engine.evaluate(model, images.centred(np.arange(len(train)))).logits
     log = pd.read_csv(cohort / "results" / "convergence_split0_run1.csv").set_index(["split", "metric"])["value"]
     index = np.arange(len(train))
-    task = objectives.Binary(train, index, torch.device("cpu"))
-    assert log["train", "loss"] == pytest.approx(task.loss(torch.from_numpy(logits), index).mean().item())
-    assert log["train", "auc"] == task.metrics(logits, index)["auc"]
+    objective = objectives.Binary(train, index, torch.device("cpu"))
+    assert log["train", "loss"] == pytest.approx(objective.loss(torch.from_numpy(logits), index).mean().item())
+    assert log["train", "auc"] == objective.metrics(logits, index)["auc"]
 
 
 def test_sigterm_leaves_a_state_to_go_on_from(cohort):

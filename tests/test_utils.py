@@ -1,4 +1,3 @@
-import argparse
 from urllib.error import URLError
 
 import numpy as np
@@ -136,16 +135,14 @@ def test_early_stopping_waits_for_a_thousandth_more():
     assert vars(other) == vars(stopper)
 
 
-def arguments_of(**changes):
-    return argparse.Namespace(**{"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "wd": 1e-4, "lr_schedule": "step",
-                                 "lr_anneal": 15, "nepochs": 4, "warmup_epochs": 0} | changes)
+def one_parameter(optimizer="sgd"):
+    return utils.build_optimizer([torch.nn.Parameter(torch.zeros(1))], optimizer, 0.1, 1e-4, 0.9)
 
 
 def learning_rates(aucs, steps_per_epoch=3, **changes):
-    """The learning rate of each epoch's first batch, as engine.fit steps the schedule."""
-    args = arguments_of(**changes)
-    optimizer = utils.build_optimizer(args, [torch.nn.Parameter(torch.zeros(1))])
-    schedule = utils.Schedule(args, optimizer, steps_per_epoch)
+    """The learning rate of each epoch's first batch, as training steps the schedule."""
+    optimizer = one_parameter()
+    schedule = utils.Schedule(optimizer, steps_per_epoch, 4, **changes)
     rates = []
     for auc in aucs:
         rates.append(optimizer.param_groups[0]["lr"])
@@ -183,16 +180,16 @@ def test_one_cycle_has_its_highest_rate_after_the_warm_up():
 
 def test_schedule_goes_on_from_its_state():
     for kind in ("step", "plateau", "cosine", "onecycle"):
-        args = arguments_of(lr_schedule=kind, warmup_epochs=1, lr_anneal=1)
+        options = {"nepochs": 4, "lr_schedule": kind, "warmup_epochs": 1, "lr_anneal": 1}
         runs = []
         for pause in (None, 2):
-            optimizer = utils.build_optimizer(args, [torch.nn.Parameter(torch.zeros(1))])
-            schedule, rates = utils.Schedule(args, optimizer, 3), []
+            optimizer = one_parameter()
+            schedule, rates = utils.Schedule(optimizer, 3, **options), []
             for epoch in range(4):
                 if epoch == pause:
                     state, groups = schedule.state_dict(), optimizer.state_dict()
-                    optimizer = utils.build_optimizer(args, [torch.nn.Parameter(torch.zeros(1))])
-                    schedule = utils.Schedule(args, optimizer, 3)
+                    optimizer = one_parameter()
+                    schedule = utils.Schedule(optimizer, 3, **options)
                     optimizer.load_state_dict(groups)
                     schedule.load_state_dict(state)
                 for _ in range(3):
@@ -230,7 +227,7 @@ def test_dropout_mask_is_that_of_the_whole_batch_for_every_share():
 @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam),
                                             ("adamw", torch.optim.AdamW)])
 def test_optimizers(name, kind):
-    optimizer = utils.build_optimizer(arguments_of(optimizer=name), [torch.nn.Parameter(torch.zeros(1))])
+    optimizer = one_parameter(name)
     assert type(optimizer) is kind and optimizer.defaults["weight_decay"] == 1e-4
     assert name != "sgd" or optimizer.defaults["nesterov"]
 

@@ -1,176 +1,299 @@
-"""Where training batches come from: images, or the features of a frozen backbone, computed once per placement."""
+"""Where batches come from: images, or the output of frozen layers, computed once for each placement of an image."""
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
 from common.files import InputError, progress
-from dataset import available_memory, check_augmentation, eval_batch, train_batch
+from dataset import Bodies, NetworkInput, available_memory, check_augmentation, eval_batch, train_batch
+from training import distributed
 from training.device import autocast
+from utils import ResNet34, first_trained
 
-MIDDLE = "middle"  # of the frame: the placement of evaluation
-RESERVE = 0.8  # of the free memory, for cached features
-FILL_BATCH = 32  # images at a time; a constant, so that the features are the same bits for every --batch_size
+RESERVE = 0.8  # of the free memory, for the output of frozen layers
+FILL_BATCH = 32  # images at a time; a constant, so that the output is the same bits for every --batch_size
 
 
-def batch_indices(n, batch_size):
+def batch_indices(n: int, batch_size: int) -> list:
     """Places 0..n-1 in batches of at most `batch_size`, as even as they go: none is left with a single image."""
     return np.array_split(np.arange(n), max(1, -(-n // batch_size)))
 
 
-def epoch_order(index, targets, seed, oversample=False):
-    """The images of one training epoch: `index` shuffled, with `oversample` the rarer class filled up by repeats.
+def steps_per_epoch(index, y_true, batch_size: int, oversample: bool = False) -> int:
+    """How many batches `epoch_order` gives."""
+    return len(batch_indices(len(epoch_order(index, y_true, 0, oversample)), batch_size))
 
-    Args:
-        index: (n,) int array, images of the training split.
-        targets: (n,) int array of 0/1.
-        seed (sequence of int): for example (seed, split, run, epoch).
+
+def epoch_order(index, y_true, seed, oversample: bool = False) -> np.ndarray:
+    """The images of one training epoch: `index` shuffled; with `oversample` the rarer class is drawn again until the
+    classes are balanced.
+
+    Parameters
+    ----------
+    index : (n,) int array
+        Images of the training split.
+    y_true : int array of 0/1
+        Targets of all images.
+    seed : sequence of int
+        For example (seed, split, run, epoch).
     """
     rng = np.random.default_rng(seed)
     if oversample:
-        classes = [index[targets == c] for c in (0, 1)]
+        classes = [index[y_true[index] == c] for c in (0, 1)]
         rare = min(classes, key=len)
         missing = abs(len(classes[0]) - len(classes[1]))
         index = np.concatenate([index, rng.permutation(np.resize(rng.permutation(rare), missing))])
     return rng.permutation(index)
 
 
-def step_seed(seed, position):
-    """One int for the batch that starts at `position` of the epoch `seed` (tuple of int)."""
-    return int(np.random.SeedSequence((*seed, int(position))).generate_state(1)[0])
+def step_seed(seed, place: int) -> int:
+    """One int for the batch that starts at `place` of the epoch `seed` (tuple of int)."""
+    return int(np.random.SeedSequence((*seed, int(place))).generate_state(1)[0])
 
 
-class Images:
-    """Images placed, augmented and normalized.
+@dataclass
+class Batch:
+    """One process's share of a batch.
 
-    What happens to an image depends on the epoch's seed and its position in the epoch, not on the number of processes.
-
-    Args:
-        bodies (dataset.Bodies): on the device of the batches.
-        given (NetworkInput): frame and normalization.
-        augm (int): code of --augm.
+    Attributes
+    ----------
+    x : (b, 1, rows, columns) images, or (b, ...) output of frozen layers.
+    boxes : (b, 2, 2) float32 tensor or None
+        Where the bodies lie, see `dataset.eval_batch`.
+    index : (b,) int array of images.
+    places : (b,) int array
+        Their places in the pass.
+    size : int
+        Images of the whole batch, of all processes.
+    share : slice
+        This process's part of them.
+    seed : int
+        Of what is random in the whole batch.
+    start : int
+        The first layer of ResNet34.features that `x` enters.
     """
-    start = 0  # the first layer of ResNet34.features that these batches enter
+    x: torch.Tensor
+    boxes: torch.Tensor | None
+    index: np.ndarray
+    places: np.ndarray
+    size: int
+    share: slice
+    seed: int = 0
+    start: int = 0
 
-    def __init__(self, bodies, given, augm=0):
-        check_augmentation(augm, given.frame)
-        self.bodies, self.given, self.augm, self.device = bodies, given, augm, bodies.device
 
-    def begin(self, order, seed):
-        """Start an epoch over the images `order` (n,); seed: tuple of int, its last number the epoch."""
-        self.order, self.seed = order, seed
-        self.draws = torch.from_numpy(np.random.default_rng(seed).random((len(order), 6)))
+@dataclass
+class Pass:
+    """One pass over images: `index` (n,) int array, in their order, and the batches, an iterator of Batch."""
+    index: np.ndarray
+    batches: Iterator[Batch]
 
-    def batch(self, positions, mine=slice(None)):
-        """The share `mine` of the batch at the places `positions` of the epoch: (B, 1, rows, columns)."""
-        noise, here = None, positions[mine]
-        if "5" in str(self.augm):
-            generator = torch.Generator(self.device).manual_seed(step_seed(self.seed, positions[0]))
-            noise = torch.randn((len(positions), *self.given.frame), generator=generator, device=self.device)[mine]
-        return train_batch(self.bodies, self.order[here], self.draws[here], self.given.frame, self.given.norm,
-                           self.augm, noise)
 
-    def prepare(self, index):
-        """Said before `middle` is asked for these images."""
+@dataclass
+class Outputs:
+    """What a pass gave, in its order.
 
-    def middle(self, index):
-        """The images `index` in the middle of the frame: (B, 1, rows, columns)."""
-        return eval_batch(self.bodies, index, self.given.frame, self.given.norm)
+    Attributes
+    ----------
+    index : (n,) int array of images.
+    logits : (n, columns) float32 array
+    embeddings : (n, 512) float32 array, of `engine.evaluate` only
+    """
+    index: np.ndarray
+    logits: np.ndarray
+    embeddings: np.ndarray | None = None
+
+
+class ImageBatches:
+    """Images placed in the frame, augmented and normalized.
+
+    What happens to an image depends on the epoch's seed and its place in the epoch, not on the number of processes.
+
+    Parameters
+    ----------
+    bodies : Bodies
+        On the device of the batches.
+    batch_size : int
+        Images of a batch at most, of all processes together.
+    augm : int
+        Code of --augm.
+    """
+
+    def __init__(self, bodies: Bodies, network_input: NetworkInput, batch_size: int, augm: int = 0):
+        check_augmentation(augm, network_input.frame)
+        self.bodies, self.network_input, self.batch_size, self.augm = bodies, network_input, batch_size, augm
+
+    def training(self, order, seed, done: int = 0, share=distributed.share) -> Pass:
+        """The images `order` (n,) of one epoch, at random places, without the first `done` batches.
+
+        `seed`: tuple of int, its last number the epoch.
+        """
+        return Pass(order, self._training(order, seed, done, share))
+
+    def centred(self, index, share=distributed.share) -> Pass:
+        """The images `index` (n,) in the middle of the frame, for evaluation."""
+        return Pass(index, self._centred(index, share))
+
+    def _training(self, order, seed, done, share):
+        frame, device = self.network_input.frame, self.bodies.device
+        draws = torch.from_numpy(np.random.default_rng(seed).random((len(order), 6)))
+        for places in batch_indices(len(order), self.batch_size)[done:]:
+            part, batch_seed, noise = share(len(places)), step_seed(seed, places[0]), None
+            own = places[part]
+            if "5" in str(self.augm):
+                generator = torch.Generator(device).manual_seed(batch_seed)
+                noise = torch.randn((len(places), *frame), generator=generator, device=device)[part]
+            x, boxes = train_batch(self.bodies, order[own], draws[own], frame, self.network_input.norm, self.augm,
+                                   noise)
+            yield Batch(x, boxes, order[own], own, len(places), part, batch_seed)
+
+    def _centred(self, index, share):
+        own = np.arange(len(index))[share(len(index))]
+        for places in batch_indices(len(own), self.batch_size) if len(own) else ():
+            here = own[places]
+            x, boxes = eval_batch(self.bodies, index[here], self.network_input.frame, self.network_input.norm)
+            yield Batch(x, boxes, index[here], here, len(places), slice(None))
 
 
 class NoRoom(InputError):
-    """Features of frozen layers do not fit into memory."""
+    """The output of frozen layers does not fit into memory."""
 
 
-class FeatureCache(dict):
-    """Features that several runs over one split's images and one backbone share, in the order of their last use."""
+class FrozenBatches:
+    """The output of frozen layers, computed once for each placement of each image; placements come in turn.
 
-    def __getitem__(self, key):
-        value = self.pop(key)
-        self[key] = value
-        return value
-
-    def free(self, need, device, keep):
-        """Free memory of the device, bytes, after those that were not used for longest went until `need` bytes fit.
-
-        What is in `keep` (set of keys) stays.
-        """
-        while need > RESERVE * (free := available_memory(device)) and (others := [k for k in self if k not in keep]):
-            del self[others[0]]
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-        return free
-
-
-class Features:
-    """The output of a frozen backbone, computed once per placement of each image and kept; placements come in turn.
-
-    Args:
-        images (Images): what they are computed from.
-        model (utils.ResNet34), start (int): its features[:start] is frozen.
-        placements (int): how many epochs have placements of their own; later ones take these in turn.
-        seed (tuple of int): of the placements.
-        cache (FeatureCache): where the features lie; one that several runs of one backbone and seed share spares the
-            rest. Each lies under (start, its placement).
-        check: called between batches; may raise to stop.
+    Parameters
+    ----------
+    images : ImageBatches
+        What it is computed from.
+    model : ResNet34
+        Its features[:start] is frozen.
+    placements : int
+        How many epochs have placements of their own; later ones take these in turn.
+    amp : torch.dtype or None
+    seed : tuple of int
+        Of the placements.
+    cache : dict, optional
+        Where the outputs lie, the last used at the end; runs of one backbone and seed may share it.
+    check : callable, optional
+        Called after every batch that is computed; may raise to stop.
     """
 
-    def __init__(self, images, model, start, placements, amp, seed, cache=None, check=None):
-        self.images, self.model, self.start, self.device = images, model, start, images.device
-        self.placements, self.amp, self.seed = placements, amp, seed
-        self.cache, self.check, self.used = FeatureCache() if cache is None else cache, check or (lambda: None), set()
+    def __init__(self, images: ImageBatches, model: ResNet34, start: int, placements: int, amp, seed,
+                 cache: dict | None = None, check: Callable[[], None] = lambda: None):
+        self.images, self.model, self.start, self.placements = images, model, start, placements
+        self.amp, self.seed, self.check = amp, seed, check
+        self.cache, self.used = {} if cache is None else cache, set()
 
-    def begin(self, order, seed):
-        placement = (seed[-1] - 1) % self.placements
-        self.key, self.order = (self.images.augm, placement), order
-        if (self.start, self.key) not in self.cache:
-            train = np.unique(order)
-            self.images.begin(train, (*self.seed, placement))
-            self._fill(self.key, train, self.images.batch, f"frozen layers, placement {placement + 1}")
+    def training(self, order, seed, done: int = 0) -> Pass:
+        """As of ImageBatches."""
+        return Pass(order, self._training(order, seed, done))
 
-    def batch(self, positions, mine=slice(None)):
-        rows, features = self._cached(self.key)
-        return features[rows[self.order[positions[mine]]]]
+    def centred(self, index) -> Pass:
+        """As of ImageBatches."""
+        return Pass(index, self._centred(index))
 
-    def prepare(self, index):
-        missing = index[self._cached(MIDDLE)[0][index] < 0]
-        if len(missing):
-            self._fill(MIDDLE, missing, lambda positions: self.images.middle(missing[positions]), "frozen layers")
+    def _training(self, order, seed, done):
+        placement, images = (seed[-1] - 1) % self.placements, np.unique(order)
+        parts = batch_indices(len(order), self.images.batch_size)[done:]
+        if not parts:
+            return
+        outputs = self.computed((self.images.augm, placement), images, f"frozen layers, placement {placement + 1}",
+                                lambda source: source.training(images, (*self.seed, placement), share=_everything))
+        rows = np.searchsorted(images, order)
+        for places in parts:
+            share = distributed.share(len(places))
+            own = places[share]
+            yield Batch(outputs[rows[own]], None, order[own], own, len(places), share, step_seed(seed, places[0]),
+                        self.start)
 
-    def middle(self, index):
-        rows, features = self._cached(MIDDLE)
-        return features[rows[index]]
+    def _centred(self, index):
+        outputs = self.computed("centred", index, "frozen layers", lambda source: source.centred(index, _everything))
+        own = np.arange(len(index))[distributed.share(len(index))]
+        for places in batch_indices(len(own), self.images.batch_size) if len(own) else ():
+            here = own[places]
+            yield Batch(outputs[here], None, index[here], here, len(places), slice(None), start=self.start)
 
-    def _cached(self, key):
-        """(row of each image or -1, (n, ...) features or None)."""
-        key = self.start, key
+    def computed(self, placement, index, description: str, batches) -> torch.Tensor:
+        """The frozen layers' output of the images `index`, one row each, from the cache or computed.
+
+        `batches`: ImageBatches -> a Pass over these images.
+        """
+        key = (self.start, placement, index.tobytes())
         self.used.add(key)
-        return self.cache[key] if key in self.cache else (np.full(len(self.images.bodies.names), -1), None)
+        if key not in self.cache:
+            images = ImageBatches(self.images.bodies, self.images.network_input, FILL_BATCH, self.images.augm)
+            self.cache[key] = self._compute(batches(images), description)
+        self.cache[key] = self.cache.pop(key)  # the last used stands at the end
+        return self.cache[key]
 
     @torch.no_grad()
-    def _fill(self, key, index, batch, description):
-        """Compute the images `index` and add them to those of `key`."""
-        self.model.eval()
-        rows, old = self._cached(key)
-        done, features = 0 if old is None else len(old), None
-        with progress(None, description, "image", len(index)) as bar:
-            for positions in batch_indices(len(index), FILL_BATCH):
-                with autocast(self.device, self.amp):
-                    x = self.model.features[:self.start](batch(positions).contiguous(memory_format=torch.channels_last))
-                if features is None:
-                    features = x.new_empty(self._room(x, done + len(index)))
-                    if done:
-                        features[:done] = old
-                features[done + positions] = x
-                bar.update(len(positions))
+    def _compute(self, images, description):
+        frozen, outputs, n = self.model.features[:self.start].eval(), None, len(images.index)
+        with progress(None, description, "image", n) as bar:
+            for batch in images.batches:
+                with autocast(batch.x.device, self.amp):
+                    x = frozen(batch.x.contiguous(memory_format=torch.channels_last))
+                if outputs is None:
+                    self._make_room(x[0].numel() * x.element_size() * n, n, x.device)
+                    outputs = x.new_empty((n, *x.shape[1:]))
+                outputs[batch.places] = x
+                bar.update(len(x))
                 self.check()
-        rows = rows.copy()
-        rows[index] = done + np.arange(len(index))
-        self.cache[self.start, key] = rows, features
+        return outputs
 
-    def _room(self, x, n):
-        """The shape of n features like those of the batch x. Raises NoRoom where they do not fit into memory."""
-        need = x[0].numel() * x.element_size() * n
-        free = self.cache.free(need, self.device, self.used)
-        if need > RESERVE * free:
-            raise NoRoom(f"the frozen layers' output of {n} images needs {need / 1e9:.1f} GB, {free / 1e9:.1f} are "
-                         "free; --cached_placements 0 computes it in every epoch")
-        return (n, *x.shape[1:])
+    def _make_room(self, need, n, device):
+        """Drop outputs of other runs, those not used for longest first, until `need` bytes fit; or raise NoRoom."""
+        while need > RESERVE * (free := available_memory(device)):
+            other = next((key for key in self.cache if key not in self.used), None)
+            if other is None:
+                raise NoRoom(f"the frozen layers' output of {n} images needs {need / 1e9:.1f} GB, {free / 1e9:.1f} are "
+                             "free; --cached_placements 0 computes it in every epoch")
+            del self.cache[other]
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+
+
+def _everything(n):
+    return slice(0, n)
+
+
+class RunBatches:
+    """The passes of one run: its training epochs, its training and its validation set.
+
+    Parameters
+    ----------
+    images : training.images.SplitImages
+    model : ResNet34
+        Its frozen layers are computed once for each of `cached_placements`; 0: in every epoch.
+    y_true : (n,) int array of 0/1
+        Of all images.
+    seed : tuple of int
+        (seed, split, run).
+    batch_size, augm, oversample, cached_placements
+        Arguments of train.py.
+    amp, cache, check
+        Of FrozenBatches.
+    """
+
+    def __init__(self, images, model: ResNet34, y_true, seed, amp, batch_size: int, augm: int = 0,
+                 oversample: bool = False, cached_placements: int = 1, cache: dict | None = None,
+                 check: Callable[[], None] = lambda: None):
+        self.images, self.y_true, self.seed, self.oversample = images, y_true, seed, oversample
+        self.source, start = ImageBatches(images.bodies, images.network_input, batch_size, augm), first_trained(model)
+        if start and cached_placements:
+            self.source = FrozenBatches(self.source, model, start, cached_placements, amp, seed[:2], cache, check)
+
+    def training(self, epoch: int, done: int = 0) -> Pass:
+        """The training images of an epoch, shuffled, without the first `done` batches."""
+        seed = (*self.seed, epoch)
+        return self.source.training(epoch_order(self.images.train, self.y_true, seed, self.oversample), seed, done)
+
+    def training_set(self) -> Pass:
+        """The training images for evaluation."""
+        return self.source.centred(self.images.train)
+
+    def validation(self) -> Pass:
+        """The validation images."""
+        return self.source.centred(self.images.val)

@@ -38,6 +38,12 @@ def is_main():
     return rank() == 0
 
 
+def say(text):
+    """Print, in the main process."""
+    if is_main():
+        print(text, flush=True)
+
+
 def share(n):
     """The slice of n rows that is this process's: together the slices hold each row once, in order."""
     if world() == 1:

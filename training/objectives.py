@@ -23,33 +23,28 @@ class Binary:
     Args:
         table (DataFrame): scan_id and target (0/1) of every image.
         train: (n,) int array, the training split's images.
-        balance (bool): weigh each class's positive term by (rows of the other class) / (rows of the class).
-        smoothing (float): S moves the one-hot target to 1 - S/2 and S/2.
+        balance (bool): weight each class's positive term by (rows of the other class) / (rows of the class).
+        label_smoothing (float): S moves the one-hot target to 1 - S/2 and S/2.
     """
     columns = 2  # of the network's output
     select = "auc"  # the validation metric that early stopping and the kept checkpoint follow
 
-    def __init__(self, table, train, device, balance=False, smoothing=0.0):
+    def __init__(self, table, train, device, balance=False, label_smoothing=0.0):
         self.scans, self.y_true = table["scan_id"].to_numpy(), table["target"].to_numpy(copy=True)
-        self.target, self.smoothing = torch.from_numpy(self.y_true).to(device), smoothing
+        self.target, self.label_smoothing = torch.from_numpy(self.y_true).to(device), label_smoothing
         counts = np.bincount(self.y_true[train], minlength=2)
         self.weight = torch.tensor(counts[::-1] / counts, dtype=torch.float32, device=device) if balance else None
 
     def loss(self, outputs, index):
         """(B, 2) logits of the images `index` -> (B,) losses, one an image."""
         one_hot = nn.functional.one_hot(self.target[torch.as_tensor(index, device=self.target.device)], 2)
-        target = one_hot.to(outputs) * (1 - self.smoothing) + self.smoothing / 2
+        target = one_hot.to(outputs) * (1 - self.label_smoothing) + self.label_smoothing / 2
         return nn.functional.binary_cross_entropy_with_logits(outputs, target, reduction="none",
                                                               pos_weight=self.weight).mean(1)
 
     def metrics(self, outputs, index):
         """(n, 2) logits, NumPy -> dict of scan_metrics, with the key `select`."""
         return scan_metrics(self.scans[index], self.y_true[index], probabilities(outputs))
-
-
-def build_binary(args, table, train, device):
-    """The Binary of --balance and --label_smoothing."""
-    return Binary(table, train, device, args.balance, args.label_smoothing)
 
 
 def probabilities(logits):
@@ -70,10 +65,10 @@ def scan_metrics(scan_ids, y_true, y_score):
 
 # ---------------------------------------------------------------- Deauville score and site
 
-def site_settings(args, sites):
-    """What a checkpoint says about its site head, and ResNet34 is built from: plain values."""
-    return {"sites": {str(code): name for code, name in sites.items()}, "site_head": args.site_head,
-            "site_detach": args.site_detach, "site_on": args.site_on, "site_multi": args.site_multi}
+def site_settings(sites, site_head, site_detach, site_on, site_multi):
+    """What a checkpoint says about its site head, as plain values; `sites`: of `common.sites.read_sites`."""
+    return {"sites": {str(code): name for code, name in sites.items()}, "site_head": site_head,
+            "site_detach": site_detach, "site_on": site_on, "site_multi": site_multi}
 
 
 def site_probabilities(logits, settings):
@@ -84,7 +79,7 @@ def site_probabilities(logits, settings):
     return found.numpy()
 
 
-class Sites(Binary):
+class BinaryAndSite(Binary):
     """Deauville 4-5 or not, plus site_lambda times the site's loss.
 
     The site's loss of an image is the cross-entropy of its site (site_multi: the mean binary cross-entropy of all
@@ -92,38 +87,52 @@ class Sites(Binary):
     divided by the share of training images with a site, so that its mean over an epoch is the mean over those images,
     whatever the batches.
 
-    Args:
-        table (DataFrame): scan_id, target, true_loc (dataset_loca) of every image.
-        train: (n,) int array, the training split's images.
-        args: site_lambda, site_balance, site_smoothing, select, balance, label_smoothing.
-        settings (dict): of `site_settings`.
+    Parameters
+    ----------
+    table : DataFrame
+        scan_id, target, true_loc (`dataset_loca`) of every image.
+    train : (n,) int array
+        The training split's images.
+    settings : dict
+        Of `site_settings`.
+    balance, label_smoothing : bool, float
+        Of Binary.
+    select : {"auc", "loc", "sum"}
+        What early stopping and the kept epoch follow.
+    site_lambda : float
+        Weight of the site's loss beside the binary one.
+    site_balance : bool
+        Weight the sites by their rarity.
+    site_smoothing : float
+        Label smoothing of the sites.
     """
 
-    def __init__(self, table, train, device, args, settings):
-        super().__init__(table, train, device, args.balance, args.label_smoothing)
+    def __init__(self, table, train, device, settings, balance=False, label_smoothing=0.0, select="auc",
+                 site_lambda=1.0, site_balance=False, site_smoothing=0.0):
+        super().__init__(table, train, device, balance, label_smoothing)
         truth = truth_matrix(table["true_loc"], len(settings["sites"]))
         self.settings, self.classes, self.multi = settings, scored_classes(settings), settings["site_multi"]
-        self.columns, self.factor, self.site_smoothing = 2 + truth.shape[1], args.site_lambda, args.site_smoothing
-        self.select = {"auc": "auc", "loc": site_metrics.SELECTED[self.multi], "sum": "sum"}[args.select]
+        self.columns, self.site_lambda, self.site_smoothing = 2 + truth.shape[1], site_lambda, site_smoothing
+        self.select = {"auc": "auc", "loc": site_metrics.SELECTED[self.multi], "sum": "sum"}[select]
         self.truth = truth[:, self.classes]
         if settings["site_on"] == "positive":
             self.truth &= (self.y_true == 1)[:, None]
         self.used = self.truth.any(1)  # images with a site to learn
         counts, rows = self.truth[train].sum(0), self.used[train].sum()
         others = np.setdiff1d(np.arange(len(table)), train)
-        if not rows or (args.select != "auc" and not self.used[others].any()):
+        if not rows or (select != "auc" and not self.used[others].any()):
             raise InputError(f"no {'validation' if rows else 'training'} image has a site to learn (target_loc); "
                              + ("give --select auc" if rows else "train.py trains without sites"))
         self.share = rows / len(train)
         names = np.array(list(settings["sites"].values()))[self.classes]
         self.untaught = [str(name) for name in names[counts == 0]]  # sites that no training image shows
-        weight = class_weights(counts, rows, self.multi) if args.site_balance else np.ones(len(counts))
+        weight = class_weights(counts, rows, self.multi) if site_balance else np.ones(len(counts))
         self.loc_weight = torch.tensor(weight, dtype=torch.float32, device=device)
         self.site = torch.from_numpy(self.truth).to(device)
 
     def loss(self, outputs, index):
         """(B, 2 + sites) logits of the images `index` -> (B,) losses, one an image."""
-        return super().loss(outputs[:, :2], index) + self.factor * self.site_loss(outputs[:, 2:], index)
+        return super().loss(outputs[:, :2], index) + self.site_lambda * self.site_loss(outputs[:, 2:], index)
 
     def site_loss(self, logits, index):
         """(B, sites) logits -> (B,) losses, before site_lambda; 0 for images without a site to learn."""

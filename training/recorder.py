@@ -1,9 +1,11 @@
-"""The files of a training run: its log and curve, the kept checkpoint, and the state that --resume goes on from."""
+"""The files of a training run: its log and curve, its settings, the kept checkpoint, the state that --resume goes on
+from."""
 import contextlib
-import json
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,15 +14,23 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from common.files import InputError, replace_file, write_csv
+import common
+from common.files import InputError, replace_file, write_csv, write_json
+from common.manifest import is_synthetic
 from common.run_files import run_file
+from common.settings import differences, plain
 from training import distributed
-from training.engine import Position
+from training.images import SplitImages
+from training.signals import Interrupted, deferred_signals
+from training.state import TrainState
 from utils import read_checkpoint, save_checkpoint
 
 FIGURE_SECONDS = 30  # between two drawings of the curve
 MAY_CHANGE = ("resume", "force_resume", "overwrite", "output", "data", "images", "split_index", "run", "device",
-              "threads", "amp", "checkpoint_minutes", "tensorboard")  # of the arguments, when a run goes on
+              "threads", "amp", "checkpoint_minutes", "tensorboard", "params", "given")  # when a run goes on
+SHARED = {"model": "model", "device": "device", "precision": "precision", "threads": "threads",
+          "processes": "processes", "torch": "torch", "data_hash": "data hash", "input": "input"}  # name -> as shown
+WEIGHTS = ("state_dict", "optimizer", "lr_scheduler", "early_stopping")  # of a checkpoint, what is no setting
 
 
 class Recorder:
@@ -29,116 +39,179 @@ class Recorder:
     A run has a last_splitS_runR.pth from before its first step until it is finished: a checkpoint_splitS_runR.pth
     without one is that of a finished run.
 
-    Args:
-        args: output, tensorboard, force_resume.
-        provenance (dict): stored in every checkpoint (`provenance`).
+    Parameters
+    ----------
+    state : TrainState
+        What is recorded.
+    settings : dict
+        Of `run_settings`; stored in every checkpoint, and beside it as JSON.
+    output : str
+        The folder.
+    tensorboard : str or None
+        Folder of TensorBoard's event files.
+    checkpoint_minutes : float
+        Between two states within an epoch.
+    overwrite : bool
+        Start anew.
     """
 
-    def __init__(self, args, split, run, provenance):
-        self.args, self.split, self.run, self.provenance = args, split, run, provenance
-        self.files = {kind: run_file(args.output, kind, split, run)
-                      for kind in ("checkpoint", "last", "convergence", "figure")}
-        self.drawn, self.board = 0.0, None
+    def __init__(self, state: TrainState, split: int, run: int, settings: dict, output, tensorboard=None,
+                 checkpoint_minutes: float = 10, overwrite: bool = False):
+        self.state, self.name, self.settings = state, f"split {split} run {run}", settings
+        self.seconds = 60 * checkpoint_minutes
+        self.files = {kind: run_file(output, kind, split, run)
+                      for kind in ("checkpoint", "last", "convergence", "figure", "settings")}
+        self.board = tensorboard and Path(tensorboard) / f"split{split}_run{run}"
+        self.received, self.saved, self.drawn, self.writer = [], time.monotonic(), 0.0, None
         if distributed.is_main():
             for path in self.files.values():  # what a killed process was writing
                 for leftover in path.parent.glob(f".{path.name}.*.tmp"):
                     leftover.unlink(missing_ok=True)
-                if args.overwrite:
+                if overwrite:
                     path.unlink(missing_ok=True)
 
-    def restore(self, trainer):
-        """Load last_*.pth into the trainer -> the Position to go on from. Raises InputError for another run's."""
+    # ------------------------------------------------------------ start, stop, go on
+
+    def start_or_resume(self, force: bool = False) -> None:
+        """Load last_*.pth into the state where there is one, else write the first.
+
+        Raises InputError where it is another run's, unless `force`.
+        """
+        if not distributed.from_main(self.files["last"].exists()):
+            self.save()
+            return
         path = self.files["last"]
-        state = read_checkpoint(path)
-        differing = differences(state, self.provenance | {"input": asdict(trainer.given)})
-        if differing and self.args.force_resume:
+        stored = read_checkpoint(path)
+        now = self.settings | {"input": asdict(self.state.network_input)}
+        differing = differences(stored.get("args", {}), now["args"], MAY_CHANGE, "--")
+        before, now = ({shown: each.get(name) for name, shown in SHARED.items()} for each in (stored, now))
+        differing += differences(before, now)
+        if differing and force:
             tqdm.write(f"warning: {path} goes on with other values of {', '.join(differing)}: not to the weights of an "
                        "undisturbed run", file=sys.stderr)
         elif differing:
             raise InputError(f"{path} was trained with other values of {', '.join(differing)}; give the same, "
                              "--force_resume to go on all the same, or --overwrite to train from the start")
         try:
-            trainer.load_state_dict(state)
-            position = Position(**state["position"])
+            self.state.load_state_dict(stored)
         except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: does not fit this run ({error}); --overwrite trains from the start") from None
-        position.log = [tuple(row) for row in position.log]
-        return position
-
-    def save(self, position, trainer):
-        """Write last_*.pth: the run goes on from here."""
-        if distributed.is_main():
-            save_checkpoint(self.files["last"], trainer.state_dict() | {"position": vars(position)} | self.provenance)
-
-    def epoch(self, position, rows, trainer, improved):
-        """Write and show what an epoch gave. `position.epoch` is the next one."""
-        if not distributed.is_main():
-            return
-        epoch = position.epoch - 1
-        if improved:
-            save_checkpoint(self.files["checkpoint"], {"epoch": epoch, "auc": np.float64(position.best["auc"])}
-                            | trainer.checkpoint() | self.provenance)
-        table = log_table(position)
-        write_csv(table, self.files["convergence"])
-        self.save(position, trainer)
-        if time.monotonic() - self.drawn > FIGURE_SECONDS:
-            draw_convergence(table, self.files["figure"], f"split {self.split} run {self.run}")
-            self.drawn = time.monotonic()
-        self._tensorboard(epoch, rows, trainer)
-        said = ", ".join(f"{name} loss {each['loss']:.3f} AUC {each['auc']:.3f}" for name, each in rows.items())
-        said += "".join(f" {key} {value:.3f}" for key, value in rows["validation"].items() if key.startswith("loc_"))
-        tqdm.write(f"split {self.split} run {self.run} epoch {epoch}: {said}" + " *" * improved, file=sys.stdout)
-
-    def finish(self, position):
-        if distributed.is_main():
-            draw_convergence(log_table(position), self.files["figure"], f"split {self.split} run {self.run}")
-            self.files["last"].unlink(missing_ok=True)
-            if self.board:
-                self.board.close()
         distributed.wait()
 
-    def interrupted(self, position):
-        if distributed.is_main():
-            print(f"\n{self.files['last']} holds epoch {position.epoch} after {position.batches} batches: the same "
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Within, a first Ctrl-C or SIGTERM waits for the next batch; the state is saved, then the signal takes effect.
+
+        Where there is none, the run is finished at the end.
+        """
+        interrupted = False
+        with deferred_signals() as self.received:
+            self.saved = time.monotonic()
+            try:
+                yield
+                self.finish()
+            except Interrupted:
+                interrupted = True
+        if interrupted and distributed.is_main():
+            print(f"\n{self.files['last']} holds epoch {self.state.epoch} after {self.state.batches} batches: the same "
                   "command with --resume goes on from there", file=sys.stderr)
+        if interrupted or self.received:
+            signal.raise_signal(self.received[0] if self.received else signal.SIGTERM)  # another process had it
+            raise KeyboardInterrupt
 
-    def _tensorboard(self, epoch, rows, trainer):
-        if not self.args.tensorboard:
+    def after_batch(self) -> None:
+        """Save the state where a signal came or it is time to; raise Interrupted where a signal came to any process."""
+        due = time.monotonic() - self.saved > self.seconds
+        stop, due = distributed.any_true([bool(self.received), due], self.state.outputs.device)
+        if stop or due:
+            self.save()
+        if stop:
+            raise Interrupted
+
+    def check(self) -> None:
+        """The same between training batches; with several processes nothing: all must stop at the same place."""
+        if self.received and distributed.world() == 1:
+            self.save()
+            raise Interrupted
+
+    def save(self) -> None:
+        """Write last_*.pth: the run goes on from here."""
+        state, own = self.state, self.state.outputs
+        if own is not None:
+            state.outputs = distributed.total(own.clone()).cpu()
+        if distributed.is_main():
+            save_checkpoint(self.files["last"], state.state_dict() | self.settings)
+        state.outputs, self.saved = own, time.monotonic()
+
+    # ------------------------------------------------------------ what an epoch gave
+
+    def epoch(self, improved: bool) -> None:
+        """Write and show the epoch that ended."""
+        if not distributed.is_main():
             return
+        state, epoch, table = self.state, self.state.epoch - 1, log_table(self.state)
+        if improved:
+            kept = {"epoch": epoch, "auc": np.float64(state.best["auc"])} | state.checkpoint() | self.settings
+            save_checkpoint(self.files["checkpoint"], kept)
+            write_settings(self.files["settings"], kept)
+        write_csv(table, self.files["convergence"])
+        self.save()
+        if time.monotonic() - self.drawn > FIGURE_SECONDS:
+            self.draw(table)
+        rows = {name: dict(zip(part["metric"], part["value"], strict=True))
+                for name, part in table[table["epoch"] == epoch].groupby("split", sort=False)}
+        self._tensorboard(epoch, rows)
+        said = ", ".join(f"{name} loss {row['loss']:.3f} AUC {row['auc']:.3f}" for name, row in rows.items())
+        said += "".join(f" {key} {value:.3f}" for key, value in rows["validation"].items() if key.startswith("loc_"))
+        tqdm.write(f"{self.name} epoch {epoch}: {said}" + " *" * improved, file=sys.stdout)
+
+    def finish(self) -> None:
+        if distributed.is_main():
+            self.draw(log_table(self.state))
+            self.files["last"].unlink(missing_ok=True)
+            if self.writer:
+                self.writer.close()
+        distributed.wait()
+
+    def draw(self, table):
+        draw_convergence(table, self.files["figure"], self.name)
+        self.drawn = time.monotonic()
+
+    def _tensorboard(self, epoch, rows):
         if not self.board:
-            from torch.utils.tensorboard import SummaryWriter
-            folder = Path(self.args.tensorboard) / f"split{self.split}_run{self.run}"
-            self.board = SummaryWriter(folder, purge_step=epoch)
-        for name, each in rows.items():
-            for key, value in each.items():
-                self.board.add_scalar(f"{key}/{name}", value, epoch)
-        self.board.add_scalar("lr", trainer.optimizer.param_groups[0]["lr"], epoch)
-        self.board.flush()
+            return
+        if not self.writer:
+            from torch.utils.tensorboard import SummaryWriter  # seconds
+            self.writer = SummaryWriter(self.board, purge_step=epoch)
+        for name, row in rows.items():
+            for key, value in row.items():
+                self.writer.add_scalar(f"{key}/{name}", value, epoch)
+        self.writer.add_scalar("lr", self.state.optimizer.param_groups[0]["lr"], epoch)
+        self.writer.flush()
 
 
-def log_table(position):
-    return pd.DataFrame(position.log, columns=["epoch", "split", "metric", "value"])
+def log_table(state: TrainState) -> pd.DataFrame:
+    """convergence_splitS_runR.csv."""
+    return pd.DataFrame(state.log, columns=["epoch", "split", "metric", "value"])
 
 
-def differences(state, now):
-    """What keeps a run from going on to the same bits: ["--lr (0.01, now 0.1)", "threads (2, now 1)", ...]."""
-    old = state.get("args", {})
-    names = [name for name in old if name not in MAY_CHANGE and name in now["args"]]
-    pairs = [(f"--{name}", old[name], now["args"][name]) for name in names]
-    pairs += [(name.replace("_", " "), state.get(name), now[name])
-              for name in ("model", "device", "precision", "threads", "processes", "torch", "data_hash", "input")]
-    return [f"{name} ({was}, now {value})" for name, was, value in pairs if plain(was) != plain(value)]
+def write_settings(path, checkpoint: dict) -> None:
+    """settings_splitS_runR.json: what a checkpoint says of its run, without the weights; read by the report."""
+    write_json(plain({name: value for name, value in checkpoint.items() if name not in WEIGHTS}), path)
 
 
-def plain(value):
-    """As it would come back from JSON: tuples are lists."""
-    return json.loads(json.dumps(value))
-
-
-def provenance(args, model_settings, device, amp, data_hash):
-    """What a checkpoint says about its making, and what a resumed run must share (dict of plain values).
+def run_settings(options, model: dict, images: SplitImages, device: torch.device, amp) -> dict:
+    """What a checkpoint says about its making, and what a resumed run must share; plain values.
 
     commit is git's, with "+" where files differ from it; None outside git.
+
+    Parameters
+    ----------
+    options : Namespace
+        train.py's arguments.
+    model : dict
+        What the network is built from.
+    amp : torch.dtype or None
     """
     def git(*words):
         return subprocess.run(["git", *words], cwd=Path(__file__).parents[1], capture_output=True, text=True,
@@ -148,9 +221,11 @@ def provenance(args, model_settings, device, amp, data_hash):
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         commit = git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain", "--untracked-files=no"))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return {"model": model_settings, "args": plain(vars(args)), "commit": commit, "data_hash": data_hash,
-            "device": f"{device.type} ({name})", "precision": str(amp or torch.float32).removeprefix("torch."),
-            "threads": torch.get_num_threads(), "processes": distributed.world(), "torch": str(torch.__version__),
+    return {"version": common.__version__, "model": model, "args": plain(vars(options)), "commit": commit,
+            "data_hash": images.hash, "synthetic": bool(is_synthetic(images.table).any()),
+            "device": f"{device.type} ({name})",
+            "precision": str(amp or torch.float32).removeprefix("torch."), "threads": torch.get_num_threads(),
+            "processes": distributed.world(), "torch": str(torch.__version__),
             "versions": {"python": sys.version.split()[0], "torch": str(torch.__version__), "numpy": np.__version__,
                          "pandas": pd.__version__}}
 

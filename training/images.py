@@ -1,0 +1,99 @@
+"""The training and validation images of the splits that are trained, each read once."""
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from common.files import InputError
+from common.manifest import check_classes, report_views, views_of
+from dataset import (
+    NORMS,
+    Bodies,
+    NetworkInput,
+    choose_frame,
+    data_hash,
+    fit_bodies,
+    norm_constants,
+    read_bodies,
+)
+from training import distributed
+from training.distributed import say
+
+
+@dataclass
+class SplitImages:
+    """One split's images, for any number of runs.
+
+    Attributes
+    ----------
+    split : int
+    table : DataFrame
+        Training and validation rows of the manifest, in the order of `bodies`.
+    bodies : Bodies
+        On the device, cut to the frame where --crop_bodies says so.
+    train, val : int arrays of images
+    network_input : NetworkInput
+        Frame and normalization.
+    hash : str
+        `dataset.data_hash`.
+    """
+    split: int
+    table: pd.DataFrame
+    bodies: Bodies
+    train: np.ndarray
+    val: np.ndarray
+    network_input: NetworkInput
+    hash: str
+
+
+class Cohort:
+    """The images of several splits' training and validation sets, each read once; test rows are dropped before.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `common.manifest.read_manifest`.
+    data, folder : str
+        The manifest's path; what its file names are relative to.
+    splits : list of int
+    device : torch.device
+    """
+
+    def __init__(self, table: pd.DataFrame, data, folder, splits, device: torch.device):
+        for split in splits:
+            check_classes(data, table, split)
+        used = (table[[f"split{split}" for split in splits]] != "test").any(axis=1)
+        self.table, self.data, self.folder, self.device = table[used].reset_index(drop=True), data, folder, device
+        self.pool, self.bodies, self.last = None, None, (None, None)
+        say(report_views(self.table) or f"{self.table['scan_id'].nunique()} scans, {len(self.table)} images")
+
+    def split_images(self, split: int, image_size, margin: int, pool: int, crop_bodies: bool,
+                     norm: str) -> SplitImages:
+        """One split's images; read here, should they not be there with this `pool`.
+
+        `image_size` is "auto" or (rows, columns); the others are train.py's arguments.
+        """
+        asked = (split, image_size, margin, pool, crop_bodies, norm)
+        if self.last[0] == asked:
+            return self.last[1]
+        if self.pool != pool:
+            self.bodies, self.pool, self.last = None, pool, (None, None)  # free the others first
+            self.bodies = read_bodies(self.table, self.folder, pool)
+        sets = self.table[f"split{split}"]
+        rows = np.flatnonzero(sets != "test")
+        table, bodies = self.table.iloc[rows].reset_index(drop=True), self.bodies.subset(rows)
+        train, val = (np.flatnonzero(sets.iloc[rows] == name) for name in ("train", "val"))
+        if min(len(train), len(val)) < distributed.world():
+            raise InputError(f"{self.data}: split{split} has fewer training or validation images than there are "
+                             f"processes ({distributed.world()}); start fewer")
+        frame = choose_frame(image_size, bodies, train, margin)
+        bodies = fit_bodies(bodies, frame, crop_bodies)
+        mean, sd = NORMS.get(norm) or norm_constants(bodies, train)
+        spacing = float(table["spacing_mm"].iloc[0]) if "spacing_mm" in table else None
+        network_input = NetworkInput(frame, (mean, sd), pool, spacing, crop_bodies, views_of(table))
+        say(f"split {split}: {len(train)} training and {len(val)} validation images, frame {frame[0]} x {frame[1]}, "
+            f"mean {mean:.4f} and standard deviation {sd:.4f} SUV")
+        self.last = asked, SplitImages(split, table, bodies.to(self.device), train, val, network_input,
+                                       data_hash(bodies, table, split))
+        return self.last[1]

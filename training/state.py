@@ -1,0 +1,132 @@
+"""Everything that training changes: what `--resume` needs to go on, and what a checkpoint holds."""
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from common.files import InputError
+from dataset import NetworkInput
+from training.batches import Outputs
+from utils import EarlyStopping, ResNet34, Schedule
+
+NOWHERE = {"epoch": 0, "value": float("-inf"), "auc": float("nan")}
+
+
+class NotFinite(InputError):
+    """The loss became infinite or NaN."""
+
+
+@dataclass
+class TrainState:
+    """A network in training, and where its run stands.
+
+    Attributes
+    ----------
+    amp : torch.dtype or None
+        bfloat16, float16 or None (float32); the scaler scales the loss for float16 and does nothing for the others.
+    ema : nn.Module or None
+        `utils.build_ema`'s copy, which is validated and kept in the model's stead.
+    compile : bool
+        torch.compile the model (not its moving average).
+    epoch : int
+        The epoch that is trained, from 1.
+    batches, outputs : int, tensor or None
+        How many of its batches are done, and what this process's share of them gave.
+    log : list of (epoch, set, metric, value)
+    best : dict
+        Epoch, value of what chose it, and validation AUC of the epoch that is kept.
+    ended : str
+        Why the run ended.
+    """
+    model: ResNet34
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    stopper: EarlyStopping
+    network_input: NetworkInput
+    amp: torch.dtype | None
+    ema: nn.Module | None = None
+    compile: bool = False
+    epoch: int = 1
+    batches: int = 0
+    outputs: torch.Tensor | None = None
+    log: list = field(default_factory=list)
+    best: dict = field(default_factory=lambda: dict(NOWHERE))
+    ended: str = ""
+
+    def __post_init__(self):
+        device = next(self.model.parameters()).device
+        if self.compile:  # after the moving average was copied from it
+            self.model.outputs = torch.compile(self.model.outputs)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp is torch.float16)
+
+    @property
+    def kept(self) -> ResNet34:
+        """The model that is validated and kept."""
+        return self.ema.module if self.ema else self.model
+
+    def epochs(self, nepochs: int, early_stopping: bool) -> Iterator[int]:
+        """The epochs that are left, until `nepochs` or, with early stopping, until the validation is not better."""
+        while not (stopped := early_stopping and self.stopper.stopped) and self.epoch <= nepochs:
+            yield self.epoch
+        self.ended = (f"no better validation for {self.stopper.patience} epochs" if stopped else f"{nepochs} epochs")
+
+    def end_epoch(self, objective, train: Outputs, validation: Outputs) -> bool:
+        """Take an epoch's outputs: loss and metrics into the log, schedule and early stopping a step further.
+
+        Parameters
+        ----------
+        objective : training.objectives.Binary
+        train, validation : Outputs
+
+        Returns
+        -------
+        bool
+            Whether the epoch is the best so far.
+
+        Raises
+        ------
+        NotFinite
+        """
+        rows = {}
+        for name, outputs in (("train", train), ("validation", validation)):
+            if not np.isfinite(outputs.logits).all():
+                raise NotFinite(f"the loss is not finite in epoch {self.epoch}; lower --lr "
+                                f"{self.optimizer.defaults['lr']}")
+            loss = objective.loss(torch.from_numpy(outputs.logits).to(objective.target.device), outputs.index)
+            rows[name] = {"loss": loss.cpu().double().mean().item()} | objective.metrics(outputs.logits, outputs.index)
+        value = float(rows["validation"][objective.select])
+        self.schedule.step_epoch(value)
+        self.stopper.step(value)
+        self.log += [(self.epoch, name, key, float(number)) for name, row in rows.items()
+                     for key, number in row.items()]
+        improved = value > self.best["value"]
+        if improved:
+            self.best = {"epoch": self.epoch, "value": value, "auc": float(rows["validation"]["auc"])}
+        self.epoch, self.batches, self.outputs = self.epoch + 1, 0, None
+        return improved
+
+    def checkpoint(self) -> dict:
+        """LARS's keys, and the input."""
+        return {"state_dict": self.kept.state_dict(), "optimizer": self.optimizer.state_dict(),
+                "lr_scheduler": self.schedule.state_dict(), "early_stopping": self.stopper.state_dict(),
+                "input": asdict(self.network_input)}
+
+    def state_dict(self) -> dict:
+        """`checkpoint` and what else it takes to go on; `outputs` are those of all processes by then."""
+        position = {name: getattr(self, name) for name in ("epoch", "batches", "outputs", "log", "best")}
+        return self.checkpoint() | {"state_dict": self.model.state_dict(), "scaler": self.scaler.state_dict(),
+                                    "ema": self.ema.state_dict() if self.ema else None, "position": position}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.model.load_state_dict(state["state_dict"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["lr_scheduler"])
+        self.stopper.load_state_dict(state["early_stopping"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema:
+            self.ema.load_state_dict(state["ema"])
+        for name, value in state["position"].items():
+            setattr(self, name, value)
+        self.log = [tuple(row) for row in self.log]
