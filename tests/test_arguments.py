@@ -46,7 +46,7 @@ def test_split_index_is_a_list_of_numbers_and_ranges(capsys):
 def test_scripts_say_which_splits_they_mean(tmp_path):
     for words, said in ((("train.py", "--split_index", "3-5", 0), "splits: 0, 3-5\n"),
                         (("predict.py", "--splits", 0, 2), "splits: 0-2\n")):
-        assert run(*words, "--data", tmp_path / "none.csv", check=2).stdout == said
+        assert run(*words, "--data", tmp_path / "none.csv", check=2).stdout.startswith(said)
 
 
 @pytest.mark.parametrize(("option", "value", "said"), [

@@ -513,7 +513,7 @@ def test_bad_input_of_the_commands_is_one_line_and_exit_2(cohort):
     table[table["split0"] == "train"].to_csv(cohort / "one.csv", index=False)
     with pytest.raises(InputError, match="split0 val holds no rows"):
         call(train, "--data", cohort / "one.csv", "--output", cohort / "r")
-    assert "--lr: invalid" in error_line(run("train.py", "--lr", "fast"))
+    assert "--lr: 'fast' is not a number" in error_line(run("train.py", "--lr", "fast"))
     assert not (cohort / "r").exists()
 
 
