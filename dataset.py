@@ -24,23 +24,26 @@ MEMORY_SHARE = 0.5  # of the free memory, for the images
 class Bodies:
     """MIPs cropped to their bodies, in one array, top left aligned.
 
-    Attributes:
-        images: (N, H, W) float32 tensor, SUV, 0 outside the body's box: on `device` if it fits there, else in host
-            memory.
-        sizes: (N, 2) int64 tensor on the CPU, rows and columns of each box.
-        names: N file names.
-        device: where batches are made for.
+    Attributes
+    ----------
+    images : (N, H, W) float32 tensor, SUV
+        0 outside the body's box; on `device` if it fits there, else in host memory.
+    sizes : (N, 2) int64 tensor on the CPU
+        Rows and columns of each box.
+    names : list of N file names
+    device : torch.device
+        Where batches are made for.
     """
     images: torch.Tensor
     sizes: torch.Tensor
     names: list
     device: torch.device = torch.device("cpu")
 
-    def to(self, device):
+    def to(self, device: torch.device) -> "Bodies":
         fits = self.images.nbytes < MEMORY_SHARE * available_memory(device)
         return Bodies(self.images.to(device) if fits else self.images, self.sizes, self.names, device)
 
-    def subset(self, index):
+    def subset(self, index: np.ndarray) -> "Bodies":
         """The images `index` (int array); all of them in their order: no copy."""
         if len(index) == len(self.names) and (np.diff(index) > 0).all():
             return self
@@ -48,14 +51,14 @@ class Bodies:
                       [self.names[i] for i in index], self.device)
 
 
-def available_memory(device):
+def available_memory(device: torch.device) -> int:
     """Free memory of a device, bytes."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
 
 
-def read_bodies(table, folder, pool=1):
+def read_bodies(table, folder, pool: int = 1) -> Bodies:
     """Read every image of `table` once, check it, crop it to its body and max-pool it.
 
     Parameters
@@ -86,7 +89,7 @@ def read_bodies(table, folder, pool=1):
     return Bodies(torch.from_numpy(images), torch.from_numpy(sizes), list(table["filename"]))
 
 
-def data_hash(bodies, table, split):
+def data_hash(bodies: Bodies, table, split: int) -> str:
     """SHA-256 (hex) over the images, their scans, targets and sets: what a run of this split learns from."""
     digest = hashlib.sha256(bodies.sizes.numpy().tobytes())
     for image, (rows, columns) in zip(bodies.images, bodies.sizes.tolist(), strict=True):
@@ -96,7 +99,7 @@ def data_hash(bodies, table, split):
     return digest.hexdigest()
 
 
-def read_image(row, folder):
+def read_image(row, folder) -> np.ndarray:
     """One MIP, `.bin` (little-endian float32, row-major) or `.npy` -> (rows, columns) float32, SUV; or InputError."""
     path, shape = Path(folder) / row.filename, (row.matrix_size_1, row.matrix_size_2)
     try:
@@ -120,12 +123,12 @@ def read_image(row, folder):
     return image.astype(np.float32)
 
 
-def crop_body(image, name):
+def crop_body(image: np.ndarray, name: str) -> np.ndarray:
     """The image cut to `body_box`."""
     return image[body_box(image, name)]
 
 
-def body_box(image, name):
+def body_box(image: np.ndarray, name: str) -> tuple[slice, slice]:
     """The box of the pixels above BODY_SUV, last row and column included, as (rows, columns) slices.
 
     Raises InputError where there are none.
@@ -143,7 +146,7 @@ def _pool(image, k):
     return image.reshape(image.shape[0] // k, k, -1, k).max((1, 3))
 
 
-def choose_frame(size, bodies, train, margin):
+def choose_frame(size, bodies: Bodies, train: np.ndarray, margin: int) -> tuple[int, int]:
     """--image_size -> (rows, columns).
 
     auto: the smallest multiples of 32 that hold every body of the training images `train` with `margin` pixels to move
@@ -155,14 +158,14 @@ def choose_frame(size, bodies, train, margin):
     return tuple(-(-side // FRAME_MULTIPLE) * FRAME_MULTIPLE for side in needed.tolist())
 
 
-def check_augmentation(augm, frame):
+def check_augmentation(augm: int, frame: tuple) -> None:
     """Raises InputError for an --augm that the frame cannot take."""
     if "2" in str(augm) and frame[0] != frame[1]:
         raise InputError(f"--augm {augm} turns by 90 degrees: it needs a square frame, not {frame[0]} x {frame[1]}; "
                          "give --image_size one side")
 
 
-def fit_bodies(bodies, frame, crop=False, index=slice(None)):
+def fit_bodies(bodies: Bodies, frame: tuple, crop: bool = False, index=slice(None)) -> Bodies:
     """Refuse bodies larger than the frame by name (InputError), or with `crop` cut them to it about their middle.
 
     Of the images `index` (int array) alone, where it is given: the others are not going to be used.
@@ -182,7 +185,7 @@ def fit_bodies(bodies, frame, crop=False, index=slice(None)):
     return Bodies(images, bodies.sizes.minimum(torch.tensor(frame)), bodies.names, bodies.device)
 
 
-def norm_constants(bodies, index):
+def norm_constants(bodies: Bodies, index: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation of the body boxes' pixels, no padding, of the images `index`; SUV clipped first."""
     pixels = int(bodies.sizes[index].prod(1).sum())
     total, squares = 0.0, 0.0
@@ -197,13 +200,18 @@ def norm_constants(bodies, index):
 class NetworkInput:
     """What the network is given; stored in the checkpoint as "input".
 
-    Attributes:
-        frame: (rows, columns) in pixels, after pooling.
-        norm: (mean, standard deviation), SUV.
-        pool: K of the K x K max-pooling of each MIP.
-        spacing_mm: pixel spacing of the MIPs before pooling, or None where the manifest does not say.
-        crop_bodies: whether bodies larger than the frame are cut to it.
-        views: the manifest's views that it was trained on.
+    Attributes
+    ----------
+    frame : (rows, columns) in pixels, after pooling
+    norm : (mean, standard deviation), SUV
+    pool : int
+        K of the K x K max-pooling of each MIP.
+    spacing_mm : float or None
+        Pixel spacing of the MIPs before pooling; None where the manifest does not say.
+    crop_bodies : bool
+        Whether bodies larger than the frame are cut to it.
+    views : tuple of str
+        The manifest's views that it was trained on.
     """
     frame: tuple
     norm: tuple
@@ -215,7 +223,7 @@ class NetworkInput:
 
 # ---------------------------------------------------------------- the batches
 
-def eval_batch(bodies, index, frame, norm):
+def eval_batch(bodies: Bodies, index, frame: tuple, norm: tuple) -> tuple[torch.Tensor, torch.Tensor]:
     """Images in the middle of the frame, normalized.
 
     Returns
@@ -230,7 +238,8 @@ def eval_batch(bodies, index, frame, norm):
     return x, _in_shares(torch.stack([offset, offset + bodies.sizes[index]], 2), frame).to(bodies.device)
 
 
-def train_batch(bodies, index, draws, frame, norm, augm=0, noise=None):
+def train_batch(bodies: Bodies, index, draws: torch.Tensor, frame: tuple, norm: tuple, augm: int = 0,
+                noise: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Images at random places of the frame, augmented in SUV, then normalized.
 
     Parameters

@@ -15,20 +15,30 @@ from common.sites import NO_LESION
 LISTED = 20  # rows named in a warning
 
 
-def read_loca_manifest(path, splits, sites, multi=False, strict=False, need_target=True):
+def read_loca_manifest(path, splits, sites: dict, multi: bool = False, strict: bool = False,
+                       need_target: bool = True) -> tuple[pd.DataFrame, list[str]]:
     """`manifest.read_manifest`, and the column true_loc: class indices as text, "3", with `multi` "3;9", "" unknown.
 
-    Args:
-        sites (dict): of `read_sites`.
-        multi (bool): several codes a row are allowed.
-        strict (bool): refuse rows whose target and site contradict each other; else their site is left unknown.
+    Parameters
+    ----------
+    sites : dict
+        Of `common.sites.read_sites`.
+    multi : bool
+        Several codes a row are allowed.
+    strict : bool
+        Refuse rows whose target and site contradict each other; else their site is left unknown.
 
-    Returns:
-        (DataFrame, warnings as list of str).
+    Returns
+    -------
+    DataFrame
+        Of read_manifest, with true_loc.
+    list of str
+        Warnings.
 
-    Raises:
-        InputError: an unknown code, several codes without `multi`, scans whose rows differ, and what read_manifest
-            refuses.
+    Raises
+    ------
+    InputError
+        An unknown code, several codes without `multi`, scans whose rows differ, and what read_manifest refuses.
     """
     table = read_manifest(path, splits, need_target=need_target)
     if "target_loc" not in table:

@@ -121,7 +121,7 @@ class SiteGrid(nn.Module):
         return self.linear(self.norm(x).relu().flatten(1))
 
 
-def field_means(cells, boxes, grid):
+def field_means(cells: torch.Tensor, boxes: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """The mean of a map (B, C, H, W) over each field of a grid over each body's box -> (B, C, *grid).
 
     A field's share of a cell is the area in it. `boxes`: (B, 2, 2) float32, as of `dataset.eval_batch`.
@@ -150,7 +150,7 @@ class Float32Conv2d(nn.Conv2d):
             return super().forward(x)
 
 
-def random_features():
+def random_features() -> nn.Sequential:
     """ResNet34 but for its last layer, with random weights: the `features` of ResNet34."""
     net = torchvision.models.resnet34(weights=None, zero_init_residual=True)
     net.conv1 = Float32Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
@@ -161,19 +161,22 @@ def random_features():
 class Dropout(nn.Dropout):
     """Dropout whose mask is drawn for a whole batch, so that it is the same for any number of processes.
 
-    Args:
-        p (float): share that is dropped.
-        units (int): columns of its (B, units) input.
+    Parameters
+    ----------
+    p : float
+        Share that is dropped.
+    units : int
+        Columns of its (B, units) input.
     """
 
-    def __init__(self, p, units):
+    def __init__(self, p: float, units: int):
         super().__init__(p)
         self.units, self.mask = units, None
 
-    def draw(self, seed, total, mine, device):
-        """Set the next mask: the rows `mine` (slice) of one for `total` images."""
+    def draw(self, seed: int, size: int, share: slice, device: torch.device) -> None:
+        """Set the next mask: the rows `share` of one for `size` images."""
         generator = torch.Generator().manual_seed(seed)
-        kept = torch.rand((total, self.units), generator=generator)[mine] >= self.p
+        kept = torch.rand((size, self.units), generator=generator)[share] >= self.p
         self.mask = (kept / (1 - self.p)).to(device)
 
     def forward(self, x):
@@ -182,7 +185,7 @@ class Dropout(nn.Dropout):
         return x * self.mask.to(x)
 
 
-def load_backbone(model, weights):
+def load_backbone(model: ResNet34, weights: str) -> None:
     """Start `model.features` from "imagenet", "none" (random) or the file of a torchvision ResNet34's state_dict.
 
     The first convolution's three colour channels are averaged to one. Raises InputError where it cannot be done.
@@ -207,7 +210,7 @@ def load_backbone(model, weights):
         raise InputError(f"--weights {weights}: not a state_dict of torchvision's ResNet34: {short(error)}") from None
 
 
-def freeze(model, transfer_learning=False, finetune=False):
+def freeze(model: ResNet34, transfer_learning: bool = False, finetune: bool = False) -> None:
     """Leave only the head (transfer_learning) or layer4 and the head (finetune) to be trained."""
     if transfer_learning or finetune:
         model.features.requires_grad_(False)
@@ -215,7 +218,7 @@ def freeze(model, transfer_learning=False, finetune=False):
         model.features[LAYER4].requires_grad_(True)
 
 
-def set_train_mode(model):
+def set_train_mode(model: ResNet34) -> None:
     """Training mode, but evaluation mode for what is frozen: its batch-norm statistics stay as they are."""
     model.train()
     for module in model.features:
@@ -223,7 +226,7 @@ def set_train_mode(model):
             module.eval()
 
 
-def first_trained(model):
+def first_trained(model: ResNet34) -> int:
     """The first layer of `model.features` that is trained: what lies below it is frozen, its output can be kept.
 
     0 where the site's head looks into the frozen layers.
@@ -236,7 +239,8 @@ def first_trained(model):
 
 # ---------------------------------------------------------------- optimizers and schedules
 
-def build_optimizer(parameters, optimizer="sgd", lr=0.001, wd=0.0001, momentum=0.9):
+def build_optimizer(parameters, optimizer: str = "sgd", lr: float = 0.001, wd: float = 0.0001,
+                    momentum: float = 0.9) -> torch.optim.Optimizer:
     """sgd (with Nesterov momentum), adam or adamw over those of the parameters that are trained; wd: weight decay."""
     parameters = [p for p in parameters if p.requires_grad]
     if optimizer == "sgd":
@@ -262,7 +266,8 @@ class Schedule:
         Epochs of a linear rise at the start.
     """
 
-    def __init__(self, optimizer, steps, nepochs, lr_schedule="step", lr_anneal=15, warmup_epochs=0):
+    def __init__(self, optimizer: torch.optim.Optimizer, steps: int, nepochs: int, lr_schedule: str = "step",
+                 lr_anneal: int = 15, warmup_epochs: int = 0):
         schedulers, warmup = torch.optim.lr_scheduler, warmup_epochs * steps
         self.per_epoch = None
         if lr_schedule == "onecycle":  # has a warm-up of its own
@@ -291,7 +296,7 @@ class Schedule:
         if self.per_batch:
             self.per_batch.step()
 
-    def step_epoch(self, value):
+    def step_epoch(self, value: float) -> None:
         """`value`: what --lr_schedule plateau watches."""
         if self.per_epoch:
             self.per_epoch.step(value)
@@ -305,7 +310,7 @@ class Schedule:
                 each.load_state_dict(state[name])
 
 
-def build_ema(model, decay):
+def build_ema(model: nn.Module, decay: float | None) -> nn.Module | None:
     """A copy of the model whose weights and batch-norm statistics follow its own: w = decay w + (1 - decay) new; None
     where `decay` is 0 or None.
     """
@@ -318,14 +323,14 @@ def build_ema(model, decay):
 class EarlyStopping:
     """`stopped` after `patience` epochs without `min_delta` more than the best value."""
 
-    def __init__(self, patience=5, min_delta=0.001):
+    def __init__(self, patience: int = 5, min_delta: float = 0.001):
         self.patience, self.min_delta, self.best, self.waited = patience, min_delta, None, 0
 
     @property
-    def stopped(self):
+    def stopped(self) -> bool:
         return self.waited >= self.patience
 
-    def step(self, value):
+    def step(self, value: float) -> bool:
         """Take an epoch's validation AUC, or what else chooses the epoch; True where training should stop."""
         if self.best is None or value > self.best + self.min_delta:
             self.best, self.waited = value, 0
@@ -342,13 +347,13 @@ class EarlyStopping:
 
 # ---------------------------------------------------------------- checkpoints
 
-def save_checkpoint(path, content):
+def save_checkpoint(path, content: dict) -> None:
     """torch.save, whole or not at all."""
     with replace_file(path, "wb") as file:
         torch.save(content, file)
 
 
-def read_checkpoint(path):
+def read_checkpoint(path) -> dict:
     """A checkpoint's content on the CPU, read as data only: tensors, numbers and texts (`weights_only`), no code.
 
     NumPy scalars are let through: LARS stores its AUC as one, under the name of NumPy 1 or 2. Raises InputError.
@@ -370,7 +375,7 @@ def read_checkpoint(path):
                       if isinstance(content.get(name), dict)}
 
 
-def load_model(path):
+def load_model(path) -> tuple[ResNet34, dict]:
     """A checkpoint of this toolkit or of LARS -> (model in evaluation mode, the checkpoint's content).
 
     The architecture is read from the parameters' shapes, so LARS's files need no more than they hold.
@@ -396,7 +401,7 @@ def load_model(path):
     return model.eval(), content
 
 
-def find_site_head(state):
+def find_site_head(state: dict) -> tuple[str | None, int]:
     """A state_dict -> (site_head of ResNet34 or None, number of its sites)."""
     for site_head, weight in (("grid", "fc_loc.linear.weight"), ("linear", "fc_loc.weight")):
         if weight in state:
@@ -404,13 +409,16 @@ def find_site_head(state):
     return None, 0
 
 
-def load_weights(model, path):
+def load_weights(model: ResNet34, path) -> tuple[dict, str]:
     """Start the model from a checkpoint of this toolkit or of LARS; a head of another shape, or for other sites, stays
     random.
 
-    Returns:
-        (the checkpoint's input, dict of dataset.NetworkInput, empty where it stores none; a line that says which keys
-        were taken).
+    Returns
+    -------
+    dict
+        The checkpoint's input (of dataset.NetworkInput), empty where it stores none.
+    str
+        Which keys were taken.
     """
     state, sites, given = _trained_weights(str(path), Path(path).stat().st_mtime_ns if Path(path).exists() else None)
     own = model.state_dict()

@@ -336,6 +336,12 @@ def test_resumed_run_is_the_undisturbed_one_to_the_bit(cohort, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         signal_at(patch, 2, 0)
         fit(cohort, *options, output="cut")
+    last = cohort / "cut" / "last_split0_run1.pth"
+    content = utils.read_checkpoint(last)  # under the names of before
+    content["args"]["lambda_loc"], content["args"]["loc_balance"] = (content["args"].pop(name) for name in (
+        "site_lambda", "site_balance"))
+    content["model"]["loc_on"] = content["model"].pop("site_on")
+    torch.save(content, last)
     with pytest.raises(InputError, match=r"other values of --site_lambda \(1.0, now 2.0\)"):
         fit(cohort, *options, "--site_lambda", 2, "--resume", output="cut")
     fit(cohort, *options, "--resume", output="cut")

@@ -1,4 +1,5 @@
 """train.py, find_best_model.py and predict.py on a small cohort, and the engine under them."""
+import json
 import shutil
 import signal
 import subprocess
@@ -347,6 +348,38 @@ def test_resume_with_other_circumstances_is_refused_by_name(cohort, monkeypatch,
     assert "goes on with other values of data hash" in capsys.readouterr().err
     log = pd.read_csv(cohort / "results" / "convergence_split0_run1.csv")
     assert log["epoch"].unique().tolist() == [1, 2, 3]
+
+
+def test_run_of_before_the_options_were_renamed_goes_on(cohort, monkeypatch):
+    fit(cohort, "--nepochs", 2, "--norm", "none", output="whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        signal_at(patch, 2, 0)
+        fit(cohort, "--nepochs", 2, "--norm", "none", output="cut")
+    last = cohort / "cut" / "last_split0_run1.pth"
+    content = utils.read_checkpoint(last)
+    content["args"] = {("resume_anyway" if name == "force_resume" else name): value
+                       for name, value in content["args"].items()} | {"norm": "lars", "normalize": False}
+    torch.save(content, last)
+    with pytest.raises(InputError, match=r"other values of --norm \(none, now auto\)"):
+        fit(cohort, "--nepochs", 2, "--resume", output="cut")
+    fit(cohort, "--nepochs", 2, "--no-normalize", "--resume", output="cut")
+    same_run(cohort / "cut", cohort / "whole")
+    torch.save(content | {"args": content["args"] | {"speed": 3}}, last)
+    (cohort / "cut" / "checkpoint_split0_run1.pth").unlink()
+    with pytest.raises(InputError, match=r"other values of --speed \(3, now unknown\)"):
+        fit(cohort, "--nepochs", 2, "--norm", "none", "--resume", output="cut")
+
+
+def test_settings_stand_beside_the_checkpoint(cohort):
+    fit(cohort, "--nepochs", 2, "--augm", 3)
+    path = cohort / "results" / "settings_split0_run1.json"
+    written, content = json.loads(path.read_text()), utils.read_checkpoint(cohort / "results" /
+                                                                           "checkpoint_split0_run1.pth")
+    assert written["args"]["augm"] == 3 and written["input"]["pool"] == 2 and written["version"]
+    assert written["epoch"] == content["epoch"] and written["auc"] == content["auc"] and "state_dict" not in written
+    path.unlink()  # as of runs of before
+    fit(cohort, "--nepochs", 2, "--augm", 3, "--resume")
+    assert json.loads(path.read_text()) == written
 
 
 def test_sweep_trains_what_is_missing_and_sums_up(trained, capsys):

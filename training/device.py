@@ -5,17 +5,18 @@ from common.files import InputError
 from common.text import short
 
 
-def autocast(device, amp):
+def autocast(device: torch.device, amp: torch.dtype | None) -> torch.autocast:
     """The autocast context of --amp (None: float32)."""
     return torch.autocast(device.type, dtype=amp or torch.bfloat16, enabled=amp is not None)
 
 
-def set_threads(threads):
+def set_threads(threads: int | None) -> None:
+    """Of PyTorch on the CPU; None: its own choice."""
     if threads:
         torch.set_num_threads(threads)
 
 
-def choose_device(name):
+def choose_device(name: str) -> torch.device:
     """--device -> torch.device. Raises InputError for one that this machine does not have."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -27,7 +28,7 @@ def choose_device(name):
     return device
 
 
-def choose_amp(amp, device):
+def choose_amp(amp: str, device: torch.device) -> torch.dtype | None:
     """--amp -> torch.bfloat16, torch.float16 or None (float32). auto: bfloat16 where the hardware gains by it.
 
     Intel's AVX-512 BF16 without AMX (as in virtual machines that hide AMX) multiplies no faster than float32 and pays

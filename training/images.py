@@ -7,16 +7,7 @@ import torch
 
 from common.files import InputError
 from common.manifest import check_classes, report_views, views_of
-from dataset import (
-    NORMS,
-    Bodies,
-    NetworkInput,
-    choose_frame,
-    data_hash,
-    fit_bodies,
-    norm_constants,
-    read_bodies,
-)
+from dataset import NORMS, Bodies, NetworkInput, choose_frame, data_hash, fit_bodies, norm_constants, read_bodies
 from training import distributed
 from training.distributed import say
 

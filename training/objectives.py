@@ -1,7 +1,8 @@
-"""Deauville score and lesion site together: what is learned, and what the site head's outputs say.
+"""What is learned: the Deauville score, or the score and the lesion's site together.
 
-The network's output is (B, 2 + sites): Binary's two logits, then a logit for each site, in ascending order of
-the codes (common.sites). What a model's sites mean stands in its checkpoint under "model" (`site_settings`).
+The network's output is (B, 2), the logits of Deauville 1-3 and 4-5, or (B, 2 + sites): then a logit for each site, in
+ascending order of the codes (common.sites). What a model's sites mean stands in its checkpoint under "model"
+(`site_settings`).
 """
 import numpy as np
 import torch
@@ -20,40 +21,45 @@ THRESHOLD = 0.5
 class Binary:
     """Deauville 4-5 or not: BCE with logits on the one-hot target.
 
-    Args:
-        table (DataFrame): scan_id and target (0/1) of every image.
-        train: (n,) int array, the training split's images.
-        balance (bool): weight each class's positive term by (rows of the other class) / (rows of the class).
-        label_smoothing (float): S moves the one-hot target to 1 - S/2 and S/2.
+    Parameters
+    ----------
+    table : DataFrame
+        scan_id and target (0/1) of every image.
+    train : (n,) int array
+        The training split's images.
+    balance : bool
+        Weight each class's positive term by (rows of the other class) / (rows of the class).
+    label_smoothing : float
+        S moves the one-hot target to 1 - S/2 and S/2.
     """
     columns = 2  # of the network's output
     select = "auc"  # the validation metric that early stopping and the kept checkpoint follow
 
-    def __init__(self, table, train, device, balance=False, label_smoothing=0.0):
+    def __init__(self, table, train, device: torch.device, balance: bool = False, label_smoothing: float = 0.0):
         self.scans, self.y_true = table["scan_id"].to_numpy(), table["target"].to_numpy(copy=True)
         self.target, self.label_smoothing = torch.from_numpy(self.y_true).to(device), label_smoothing
         counts = np.bincount(self.y_true[train], minlength=2)
         self.weight = torch.tensor(counts[::-1] / counts, dtype=torch.float32, device=device) if balance else None
 
-    def loss(self, outputs, index):
+    def loss(self, outputs: torch.Tensor, index) -> torch.Tensor:
         """(B, 2) logits of the images `index` -> (B,) losses, one an image."""
         one_hot = nn.functional.one_hot(self.target[torch.as_tensor(index, device=self.target.device)], 2)
         target = one_hot.to(outputs) * (1 - self.label_smoothing) + self.label_smoothing / 2
         return nn.functional.binary_cross_entropy_with_logits(outputs, target, reduction="none",
                                                               pos_weight=self.weight).mean(1)
 
-    def metrics(self, outputs, index):
+    def metrics(self, outputs: np.ndarray, index) -> dict:
         """(n, 2) logits, NumPy -> dict of scan_metrics, with the key `select`."""
         return scan_metrics(self.scans[index], self.y_true[index], probabilities(outputs))
 
 
-def probabilities(logits):
+def probabilities(logits: np.ndarray) -> np.ndarray:
     """(n, 2 or more) logits -> (n,) float64 probability of Deauville 4-5: softmax of the first two, class 1."""
     logits = torch.from_numpy(np.asarray(logits)[:, :2]).double()
     return logits.softmax(1)[:, 1].numpy()
 
 
-def scan_metrics(scan_ids, y_true, y_score):
+def scan_metrics(scan_ids, y_true, y_score) -> dict:
     """AUC, and balanced error, false positive and false negative rate at 0.5, of the scans' mean over their views."""
     scan = np.unique(np.asarray(scan_ids), return_inverse=True)[1]
     views = np.bincount(scan)
@@ -65,13 +71,13 @@ def scan_metrics(scan_ids, y_true, y_score):
 
 # ---------------------------------------------------------------- Deauville score and site
 
-def site_settings(sites, site_head, site_detach, site_on, site_multi):
+def site_settings(sites: dict, site_head: str, site_detach: bool, site_on: str, site_multi: bool) -> dict:
     """What a checkpoint says about its site head, as plain values; `sites`: of `common.sites.read_sites`."""
     return {"sites": {str(code): name for code, name in sites.items()}, "site_head": site_head,
             "site_detach": site_detach, "site_on": site_on, "site_multi": site_multi}
 
 
-def site_probabilities(logits, settings):
+def site_probabilities(logits: np.ndarray, settings: dict) -> np.ndarray:
     """(n, sites) logits, NumPy -> (n, sites) float64: softmax, or with site_multi sigmoid, 0 where not trained."""
     logits = torch.from_numpy(np.asarray(logits)).double()
     found, classes = torch.zeros_like(logits), scored_classes(settings)
@@ -130,11 +136,11 @@ class BinaryAndSite(Binary):
         self.loc_weight = torch.tensor(weight, dtype=torch.float32, device=device)
         self.site = torch.from_numpy(self.truth).to(device)
 
-    def loss(self, outputs, index):
+    def loss(self, outputs: torch.Tensor, index) -> torch.Tensor:
         """(B, 2 + sites) logits of the images `index` -> (B,) losses, one an image."""
         return super().loss(outputs[:, :2], index) + self.site_lambda * self.site_loss(outputs[:, 2:], index)
 
-    def site_loss(self, logits, index):
+    def site_loss(self, logits: torch.Tensor, index) -> torch.Tensor:
         """(B, sites) logits -> (B,) losses, before site_lambda; 0 for images without a site to learn."""
         logits, site = logits[:, self.classes], self.site[torch.as_tensor(index, device=self.site.device)]
         weight, used = self.loc_weight.to(logits), site.any(1)
@@ -147,7 +153,7 @@ class BinaryAndSite(Binary):
                                                label_smoothing=self.site_smoothing)
         return torch.where(used, each, 0) / self.share
 
-    def metrics(self, outputs, index):
+    def metrics(self, outputs: np.ndarray, index) -> dict:
         """(n, 2 + sites) logits, NumPy -> scan_metrics and, of the scans with a site, site_metrics.measure.
 
         `sum` is AUC + loc_bacc (several sites a scan: loc_ap); `selected`, where it is not the AUC, is what the kept
@@ -165,7 +171,7 @@ class BinaryAndSite(Binary):
         return found if self.select == "auc" else found | {"selected": found[self.select]}
 
 
-def class_weights(counts, rows, multi):
+def class_weights(counts: np.ndarray, rows: int, multi: bool) -> np.ndarray:
     """(k,) weights of the sites from the number of training images of each, `counts`, and with any, `rows`.
 
     One site an image: rows / (sites there are x count), which average to 1 over the images. Several: those without the

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+import utils
 from common import arguments
 from common.arguments import pick
 from common.files import InputError
@@ -21,16 +22,6 @@ from training.distributed import say
 from training.images import SplitImages
 from training.recorder import MAY_CHANGE, Recorder, run_settings, write_settings
 from training.state import TrainState
-from utils import (
-    EarlyStopping,
-    ResNet34,
-    Schedule,
-    build_ema,
-    freeze,
-    load_backbone,
-    load_weights,
-    read_checkpoint,
-)
 
 
 @dataclass
@@ -132,7 +123,7 @@ def find_result(run: Run) -> dict | None:
             raise InputError(f"{last} exists: --resume goes on with it, --overwrite trains it again, or give another "
                              "--run")
         return None
-    content = read_checkpoint(done)
+    content = utils.read_checkpoint(done)
     differing = differences(content.get("args", {}), vars(options), MAY_CHANGE, "--")
     if differing or "args" not in content:
         raise InputError(f"{done} exists, trained with other values of {', '.join(differing) or 'its arguments'}: "
@@ -143,8 +134,8 @@ def find_result(run: Run) -> dict | None:
             "ended": "finished before"}
 
 
-def start_model(model: ResNet34, device: torch.device, network_input: NetworkInput, weights: str = "none",
-                checkpoint: str | None = None, transfer_learning: bool = False, finetune: bool = False) -> ResNet34:
+def start_model(model, device: torch.device, network_input: NetworkInput, weights: str = "none",
+                checkpoint: str | None = None, transfer_learning: bool = False, finetune: bool = False):
     """The network with its start weights, its frozen layers and its place on the device.
 
     Parameters
@@ -157,18 +148,18 @@ def start_model(model: ResNet34, device: torch.device, network_input: NetworkInp
         Train the head, or layer4 and the head, only.
     """
     if checkpoint:
-        trained, taken = load_weights(model, checkpoint)
+        trained, taken = utils.load_weights(model, checkpoint)
         say(taken)
         warn_pixel_size(checkpoint, trained, network_input)
     else:
-        load_backbone(model, weights)
-    freeze(model, transfer_learning, finetune)
+        utils.load_backbone(model, weights)
+    utils.freeze(model, transfer_learning, finetune)
     distributed.synchronize_batch_norm(model, device)
     return model.to(device, memory_format=torch.channels_last)
 
 
-def begin(run: Run, images: SplitImages, model: ResNet34, objective, optimizer, schedule: Schedule, settings: dict,
-          device: torch.device, amp) -> tuple[TrainState, Recorder, RunBatches]:
+def begin(run: Run, images: SplitImages, model, objective, optimizer, schedule, settings: dict, device: torch.device,
+          amp) -> tuple[TrainState, Recorder, RunBatches]:
     """Everything that the epochs of a run need, at its start or where --resume goes on.
 
     Parameters
@@ -178,8 +169,8 @@ def begin(run: Run, images: SplitImages, model: ResNet34, objective, optimizer, 
         What the network is built from, for its checkpoints.
     """
     options = run.options
-    state = TrainState(model, optimizer, schedule, EarlyStopping(options.patience), images.network_input, amp,
-                       build_ema(model, options.ema), options.compile)
+    state = TrainState(model, optimizer, schedule, utils.EarlyStopping(options.patience), images.network_input, amp,
+                       utils.build_ema(model, options.ema), options.compile)
     recorder = Recorder(state, run.split, run.run, run_settings(options, settings, images, device, amp),
                         **pick(options, "output", "tensorboard", "checkpoint_minutes", "overwrite"))
     recorder.start_or_resume(options.force_resume)
