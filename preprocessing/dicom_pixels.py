@@ -73,7 +73,9 @@ def _decode(header: Header, shape: tuple[int, int]) -> np.ndarray:
             remedy = "pip install -r requirements.txt (pylibjpeg and its plug-ins), or export it uncompressed"
             raise ImportError("its decoder is not installed")
         index = {"index": header["frame"]} if "frame" in header else {}
-        source: Any = dcmread(header["path"]) if header["syntax"] == DEFLATED else header["path"]
+        source: Any = header["path"]
+        if header["syntax"] == DEFLATED or "irregular" in header:
+            source = dcmread(header["path"], force=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pixels = pixel_array(source, raw=True, **index)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -107,6 +108,8 @@ def _convert(headers: list[Header], allow_uncorrected: bool) -> SuvVolume:
         warnings.append(f"NumberOfSlices says {announced}, {len(headers)} slices are there")
     if any(text(h, "LossyImageCompression") == "01" or h["syntax"] in LOSSY for h in headers):
         warnings.append("the pixels were compressed with loss")
+    if irregular := [h["irregular"] for h in headers if "irregular" in h]:
+        warnings.append(f"{len(irregular)} irregular DICOM files were read by pydicom: {irregular[0]}")
     headers, positions, spacing, axes, origin = slice_geometry(headers)
     scale, uptake = _suv_scale(headers, math.prod(spacing) / 1000, warnings.append)
     array = regular_slices(_read_array(headers, scale), positions, spacing[0], warnings.append)
@@ -155,6 +158,7 @@ def _check_same(headers: Sequence[Header]) -> None:
         for header in headers:
             if header.get(keyword) == first.get(keyword):
                 continue
+            differs: tuple[Any, ...] | None
             if keyword in SAME_INTEGER:
                 differs = keyword, integer(first, keyword), integer(header, keyword)
             else:
@@ -170,7 +174,7 @@ def _private_tags(header: Header) -> list[int]:
     return [tag for tag in found if tag]
 
 
-def _difference(keyword, one, other):  # type: ignore[no-untyped-def]
+def _difference(keyword: str | int, one: Any, other: Any) -> tuple[Any, ...] | None:
     """(the attribute, its two values as text) where two values of an attribute differ, in sequences item by item.
 
     Numbers are compared by value, text without padding.

@@ -113,8 +113,8 @@ def test_two_thousand_flipped_bytes(tmp_path, capsys, monkeypatch):
 # Damage that hides
 
 @pytest.mark.parametrize("damage", [
-    lambda data: data[:128] + b"D\0CM" + data[132:], lambda data: data[132:], lambda data: bytes(400) + data[400:],
-    lambda data: data[data.index(b"\x08\0\x16\0"):], lambda data: bytes(len(data))])
+    lambda data: data[:128] + b"D\0CM" + data[132:], lambda data: bytes(400) + data[400:],
+    lambda data: bytes(len(data))])
 @pytest.mark.parametrize("name", ["IM7", "1.2.840.7", "007.dcm"])
 def test_the_last_slice_without_preamble_refuses_its_study(name, damage, tmp_path):
     last = write_series(tmp_path / "dicom", **COARSE) / "007.dcm"
