@@ -1,0 +1,48 @@
+"""HTML pages that need no network, from the Jinja2 templates in common/templates. Imports no torch.
+
+A page's template extends page.html (title, CSS, content-security policy) and takes what pages share from parts.html:
+headings with an anchor, tables that scroll by themselves, notices, warnings. Every value is escaped but Markup.
+"""
+import re
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+
+def render(template: str, **context: object) -> str:
+    """The page that a template makes.
+
+    Parameters
+    ----------
+    template : str
+        Name of a file in common/templates.
+    **context
+        The values that the template uses.
+
+    Returns
+    -------
+    str
+        HTML. Texts in it are escaped; `Markup` is taken as HTML.
+
+    Raises
+    ------
+    jinja2.UndefinedError
+        The template uses a value that is not given.
+    """
+    return _TEMPLATES.get_template(template).render(context)
+
+
+def anchor(name: str) -> str:
+    """The id of a heading: "TRIPOD+AI" -> "tripod-ai"."""
+    return name.lower().replace(" ", "-").replace("+", "-")
+
+
+def keep_intervals(text: str) -> Markup:
+    """HTML of a text in which an interval, such as (0.877 to 0.981), is not broken over two lines."""
+    return Markup(re.sub(r"(\([^()]* to [^()]*\))", r"<span>\1</span>", str(escape(text))))
+
+
+_TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True,
+                         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+_TEMPLATES.filters |= {"anchor": anchor, "keep_intervals": keep_intervals}
