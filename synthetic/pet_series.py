@@ -13,15 +13,25 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, PositronEmissionTomographyImageStorage
 
 HALF_LIFE = 6586.2  # s, fluorine-18
-# What differs from slice to slice, as text of fixed width that occurs nowhere else in a file.
-PLACEHOLDERS = {"SOPInstanceUID": ".9999", "InstanceNumber": "1000000001", "ImagePositionPatient": "1000000000000002",
-                "SliceLocation": "1000000000000003", "FrameReferenceTime": "1000000000000004",
-                "DecayFactor": "1000000000000005", "RescaleSlope": "1000000000000006",
-                "AcquisitionTime": "235958.123456"}
+# What differs from slice to slice, as text of the width that it may take.
+PLACEHOLDERS = {"InstanceNumber": "1000000001", "AcquisitionTime": "235958.123456"} | dict.fromkeys(
+    ("SliceLocation", "FrameReferenceTime", "DecayFactor", "RescaleSlope"), "1000000000000001")
+# What every series says.
+ELEMENTS = {
+    "ImageType": ["ORIGINAL", "PRIMARY"], "SOPClassUID": PositronEmissionTomographyImageStorage, "Modality": "PT",
+    "AccessionNumber": "", "ReferringPhysicianName": "", "PatientBirthDate": "", "PositionReferenceIndicator": "",
+    "StudyDescription": "SYNTHETIC FDG PET", "SeriesDescription": "SYNTHETIC phantom PET WB AC", "SeriesNumber": "1",
+    "ImageComments": "SYNTHETIC: drawn by phantom.py, no patient", "SamplesPerPixel": 1,
+    "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 16, "BitsStored": 16, "HighBit": 15,
+    "PixelRepresentation": 1, "RescaleIntercept": "0", "SeriesType": ["WHOLE BODY", "IMAGE"],
+    "CountsSource": "EMISSION", "CorrectedImage": ["DECY", "ATTN", "SCAT", "DTIM", "RAN", "NORM"],
+    "RandomsCorrectionMethod": "DLYD", "ScatterCorrectionMethod": "Model-based", "AttenuationCorrectionMethod": "CT",
+    "CollimatorType": "NONE"}
 # Manufacturer, model, reconstruction. What else vendors differ in: _vendor_changes, _add_private.
 VENDORS = {
     "siemens": ("SIEMENS", "Biograph mCT", "OSEM3D+PSF+TOF"),
@@ -82,8 +92,8 @@ def write_series(volume: np.ndarray, axes: Sequence[np.ndarray], patient: dict, 
                  folder: Path) -> None:
     """Write one SUV volume as a PET series, NNN.dcm a slice; the folder appears whole or not at all.
 
-    The slices share all but a few elements: those are placeholders of fixed width in a template that pydicom
-    serializes once, and are overwritten in its bytes (1.5 ms a slice less). No fsync a slice: a cohort has 100 000.
+    The slices share all but a few elements: those are placeholders in a template that pydicom serializes once, and are
+    overwritten in its bytes (1.5 ms a slice less). No fsync a slice: a cohort has 100 000.
 
     Parameters
     ----------
@@ -98,29 +108,29 @@ def write_series(volume: np.ndarray, axes: Sequence[np.ndarray], patient: dict, 
     folder : Path
         Of the series; replaced.
     """
-    slices = len(volume)
-    dataset = _series_dataset(patient, scan, acquisition, volume.shape)
-    first_x = axes[2][-1] if acquisition["feet_first"] else axes[2][0]
-    dataset.ImagePositionPatient = [f"{first_x:.3f}", f"{axes[1][0]:.3f}", PLACEHOLDERS["ImagePositionPatient"]]
+    dataset, first_x = _series_dataset(patient, scan, acquisition, volume.shape), axes[2][0]
+    if acquisition["feet_first"]:
+        volume, first_x = volume[:, :, ::-1], axes[2][-1]  # ImageOrientationPatient runs to the patient's right
+    corner = [f"{first_x:.3f}", f"{axes[1][0]:.3f}"]
+    dataset.ImagePositionPatient = [*corner, PLACEHOLDERS["SliceLocation"]]
     template, offsets = _serialize(dataset)
     temporary = folder.with_name(f".{folder.name}.tmp")
     for old in (temporary, folder):
         shutil.rmtree(old, ignore_errors=True)
     temporary.mkdir(parents=True)
-    if acquisition["feet_first"]:
-        volume = volume[:, :, ::-1]  # ImageOrientationPatient runs to the patient's right
     peaks = np.maximum(volume.max((1, 2)), 1e-3)
     if acquisition["one_slope"]:
         peaks[:] = peaks.max()
     rescaled = _activity_per_suv(patient, acquisition) / (acquisition["activity_factor"] or 1)  # value of SUV 1
-    for number in range(1, slices + 1):
-        k = slices - number if acquisition["head_to_feet"] else number - 1
-        values = _slice_values(acquisition, k, number)
-        values["RescaleSlope"] = f"{peaks[k] * rescaled / 32767:.9e}"
-        values["SliceLocation"] = values["ImagePositionPatient"] = f"{axes[0][k]:.3f}"
-        pixels = np.rint(volume[k] * np.float32(rescaled / float(values["RescaleSlope"]))).astype("<i2")
-        for keyword, place, width in offsets:
-            template[place:place + width] = values[keyword].ljust(width).encode()
+    for number, k in enumerate(range(len(volume))[::-1 if acquisition["head_to_feet"] else 1], 1):
+        slope, location = f"{peaks[k] * rescaled / 32767:.9e}", f"{axes[0][k]:.3f}".ljust(16)
+        values = _slice_values(acquisition, k) | {
+            "SOPInstanceUID": f"{dataset.SeriesInstanceUID}.{1000 + number}", "InstanceNumber": str(number),
+            "RescaleSlope": slope, "SliceLocation": location, "ImagePositionPatient": "\\".join([*corner, location])}
+        for keyword, place in offsets:
+            text = values[keyword].ljust(len(PLACEHOLDERS.get(keyword, ""))).encode()
+            template[place:place + len(text)] = text
+        pixels = np.rint(volume[k] * np.float32(rescaled / float(slope))).astype("<i2")
         template[-pixels.nbytes:] = pixels.tobytes()
         (temporary / f"{number:03d}.dcm").write_bytes(template)
     os.rename(temporary, folder)
@@ -137,8 +147,8 @@ def _activity_per_suv(patient, acquisition):
     return acquisition["dose"] * math.exp(-math.log(2) / HALF_LIFE * waited) / (1000 * patient["weight_kg"])
 
 
-def _slice_values(acquisition, k, number):
-    """The text of the elements that vary over slices, in slice k from the feet.
+def _slice_values(acquisition, k):
+    """The text of a slice's times, k from the feet.
 
     The decay within a frame makes its activity that of the time T_ave after its start (PS3.3 C.8.9.4, suv.md rule 7).
     """
@@ -149,28 +159,19 @@ def _slice_values(acquisition, k, number):
     average = math.log(rate * frame / -math.expm1(-rate * frame)) / rate
     decayed = uptake_seconds(acquisition) if acquisition["decay_correction"] == "ADMIN" else 0
     return {
-        "SOPInstanceUID": f".{1000 + number}", "InstanceNumber": str(number),
         "AcquisitionTime": f"{acquisition['start'] + timedelta(seconds=acquired):%H%M%S}",
         "FrameReferenceTime": f"{1000 * (acquired + average):.3f}",
         "DecayFactor": f"{math.exp(rate * (acquired + average + decayed)):.9f}"}
 
 
 def _serialize(dataset):
-    """The bytes of a dataset whose placeholders are to be overwritten, and those places: [(keyword, offset, width)]."""
+    """The bytes of a dataset, and where the values that vary over slices begin in it: [(keyword, offset), ...]."""
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
-    data = buffer.getvalue()
-    places = []
-    for keyword, text in PLACEHOLDERS.items():
-        # some UID has the text of the placeholder in its number: look for the whole one
-        whole = str(dataset.SOPInstanceUID) if keyword == "SOPInstanceUID" else text
-        found = data.find(whole.encode())
-        while found >= 0:
-            places.append((keyword, found + len(whole) - len(text), len(text)))
-            found = data.find(whole.encode(), found + 1)
-    if len(places) != len(PLACEHOLDERS) + 1:  # the SOP instance UID is in the file meta information too
-        raise RuntimeError(f"placeholders found in the template: {places}")
-    return bytearray(data), places
+    read = pydicom.dcmread(io.BytesIO(buffer.getvalue()))
+    varying = [*PLACEHOLDERS, "SOPInstanceUID", "ImagePositionPatient"]
+    return bytearray(buffer.getvalue()), [(keyword, read.get_item(keyword).value_tell) for keyword in varying] + [
+        ("SOPInstanceUID", read.file_meta.get_item("MediaStorageSOPInstanceUID").value_tell)]
 
 
 def make_uid(*names: object) -> str:
@@ -180,53 +181,40 @@ def make_uid(*names: object) -> str:
 
 def _series_dataset(patient, scan, acquisition, shape):
     """The elements that all slices share, and placeholders for the others; shape is the volume's (z, y, x)."""
-    names = patient["seed"], patient["index"], scan["number"]
-    manufacturer, model, reconstruction = VENDORS[acquisition["vendor"]]
-    start = acquisition["start"]
-    series_time = start + timedelta(seconds=acquisition["series_time_s"])
+    names, start = (patient["seed"], patient["index"], scan["number"]), acquisition["start"]
     series_uid = make_uid(*names, "series", *([acquisition["vendor"]] if acquisition["private"] else []))
     _, pixel, distance = patient["grid"]
-    ds = Dataset()
-    ds.ImageType = ["ORIGINAL", "PRIMARY"]
-    ds.SOPClassUID = PositronEmissionTomographyImageStorage
-    ds.SOPInstanceUID = series_uid + PLACEHOLDERS["SOPInstanceUID"]
-    ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = f"{start:%Y%m%d}"
-    ds.StudyTime, ds.SeriesTime = f"{start:%H%M%S}", f"{series_time:%H%M%S}"
-    ds.AcquisitionTime = PLACEHOLDERS["AcquisitionTime"]
-    ds.AccessionNumber = ds.ReferringPhysicianName = ""
-    ds.Modality = "PT"
-    ds.Manufacturer, ds.ManufacturerModelName, ds.ReconstructionMethod = manufacturer, model, reconstruction
-    ds.StudyDescription, ds.SeriesDescription = "SYNTHETIC FDG PET", "SYNTHETIC phantom PET WB AC"
-    ds.ImageComments = "SYNTHETIC: drawn by phantom.py, no patient"
-    ds.PatientName, ds.PatientID = f"SYNTHETIC^{patient['patient']}", patient["patient"]
-    ds.PatientBirthDate, ds.PatientSex, ds.PatientAge = "", patient["sex"], f"{patient['age']:03d}Y"
-    ds.PatientSize, ds.PatientWeight = f"{patient['height_cm'] / 100:.2f}", f"{patient['weight_kg']:.1f}"
-    ds.StudyInstanceUID, ds.SeriesInstanceUID = make_uid(*names, "study"), series_uid
-    ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = make_uid(*names, "frame"), ""
-    ds.StudyID, ds.SeriesNumber = str(scan["number"]), "1"
-    ds.PatientPosition = "FFS" if acquisition["feet_first"] else "HFS"
-    ds.ImageOrientationPatient = [-1 if acquisition["feet_first"] else 1, 0, 0, 0, 1, 0]
-    for keyword in ("InstanceNumber", "SliceLocation", "FrameReferenceTime", "DecayFactor", "RescaleSlope"):
-        setattr(ds, keyword, PLACEHOLDERS[keyword])
-    ds.ActualFrameDuration = str(1000 * acquisition["frame_s"])
-    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
-    ds.NumberOfSlices, ds.Rows, ds.Columns = shape
-    ds.PixelSpacing, ds.SliceThickness = [str(pixel), str(pixel)], str(distance)
-    ds.BitsAllocated = ds.BitsStored = 16
-    ds.HighBit, ds.PixelRepresentation, ds.RescaleIntercept = 15, 1, "0"
-    ds.SeriesType, ds.CountsSource = ["WHOLE BODY", "IMAGE"], "EMISSION"
-    ds.Units = "CNTS" if acquisition["activity_factor"] else "BQML"
-    ds.DecayCorrection = acquisition["decay_correction"]
-    ds.CorrectedImage = ["DECY", "ATTN", "SCAT", "DTIM", "RAN", "NORM"]
-    ds.RandomsCorrectionMethod, ds.ScatterCorrectionMethod = "DLYD", "Model-based"
-    ds.AttenuationCorrectionMethod, ds.CollimatorType = "CT", "NONE"
-    ds.RadiopharmaceuticalInformationSequence = [_radiopharmaceutical(acquisition)]
+    ds = _dataset(ELEMENTS | PLACEHOLDERS | {
+        "SOPInstanceUID": f"{series_uid}.9999", "SeriesInstanceUID": series_uid,
+        "StudyInstanceUID": make_uid(*names, "study"), "FrameOfReferenceUID": make_uid(*names, "frame"),
+        **dict.fromkeys(("StudyDate", "SeriesDate", "AcquisitionDate"), f"{start:%Y%m%d}"),
+        "StudyTime": f"{start:%H%M%S}",
+        "SeriesTime": f"{start + timedelta(seconds=acquisition['series_time_s']):%H%M%S}",
+        "PatientName": f"SYNTHETIC^{patient['patient']}", "PatientID": patient["patient"], "PatientSex": patient["sex"],
+        "PatientAge": f"{patient['age']:03d}Y", "PatientSize": f"{patient['height_cm'] / 100:.2f}",
+        "PatientWeight": f"{patient['weight_kg']:.1f}", "StudyID": str(scan["number"]),
+        "PatientPosition": "FFS" if acquisition["feet_first"] else "HFS",
+        "ImageOrientationPatient": [-1 if acquisition["feet_first"] else 1, 0, 0, 0, 1, 0],
+        "ActualFrameDuration": str(1000 * acquisition["frame_s"]), "NumberOfSlices": shape[0], "Rows": shape[1],
+        "Columns": shape[2], "PixelSpacing": [str(pixel), str(pixel)], "SliceThickness": str(distance),
+        "Units": "CNTS" if acquisition["activity_factor"] else "BQML",
+        "DecayCorrection": acquisition["decay_correction"],
+        "RadiopharmaceuticalInformationSequence": [_radiopharmaceutical(acquisition)],
+        "PixelData": bytes(2 * shape[1] * shape[2])})
+    ds.Manufacturer, ds.ManufacturerModelName, ds.ReconstructionMethod = VENDORS[acquisition["vendor"]]
     if acquisition["private"]:
         _add_private(ds, patient, acquisition)
-    ds.PixelData = bytes(2 * shape[1] * shape[2])
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if acquisition["explicit"] else ImplicitVRLittleEndian
     return ds
+
+
+def _dataset(elements):
+    """{keyword: value} -> Dataset."""
+    dataset = Dataset()
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    return dataset
 
 
 def _add_private(ds, patient, acquisition):
@@ -244,19 +232,15 @@ def _add_private(ds, patient, acquisition):
 
 
 def _radiopharmaceutical(acquisition):
-    item, injection = Dataset(), acquisition["injection"]
-    item.Radiopharmaceutical = "FDG"
-    item.RadiopharmaceuticalStartTime = f"{injection:%H%M%S}"
-    if acquisition["dated"]:
-        item.RadiopharmaceuticalStartDateTime = f"{injection:%Y%m%d%H%M%S}"
-    item.RadionuclideTotalDose, item.RadionuclideHalfLife = str(acquisition["dose"]), str(HALF_LIFE)
-    item.RadionuclidePositronFraction = "0.967"
-    item.RadionuclideCodeSequence = [_code("C-111A1", "SRT", "^18^Fluorine")]
-    item.RadiopharmaceuticalCodeSequence = [_code("C-B1031", "SRT", "Fluorodeoxyglucose F^18^")]
-    return item
+    injection = acquisition["injection"]
+    dated = {"RadiopharmaceuticalStartDateTime": f"{injection:%Y%m%d%H%M%S}"} if acquisition["dated"] else {}
+    return _dataset({
+        "Radiopharmaceutical": "FDG", "RadiopharmaceuticalStartTime": f"{injection:%H%M%S}", **dated,
+        "RadionuclideTotalDose": str(acquisition["dose"]), "RadionuclideHalfLife": str(HALF_LIFE),
+        "RadionuclidePositronFraction": "0.967",
+        "RadionuclideCodeSequence": [_code("C-111A1", "^18^Fluorine")],
+        "RadiopharmaceuticalCodeSequence": [_code("C-B1031", "Fluorodeoxyglucose F^18^")]})
 
 
-def _code(value, scheme, meaning):
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
-    return item
+def _code(value, meaning):
+    return _dataset({"CodeValue": value, "CodingSchemeDesignator": "SRT", "CodeMeaning": meaning})
