@@ -6,19 +6,19 @@ best_epoch, and reason: why it was pruned or failed.
 import contextlib
 import math
 import warnings
-from html import escape
 from pathlib import Path
 
 import optuna
 import pandas as pd
 import plotly.graph_objects as go
+from markupsafe import Markup
 from optuna import visualization
 from optuna.trial import TrialState
 from plotly.offline import get_plotlyjs
 
 from common.files import progress, replace_file, write_csv
+from common.html import render
 from common.text import ranges
-from evaluation.report import head, section, table
 
 VALUE = "Validation AUC"
 COLUMNS = ("number", "value", "datetime_start", "datetime_complete", "duration")
@@ -83,35 +83,28 @@ def quiet():
 def write_report(path, title, studies):
     """Write the page: a table over the splits, then each split's plots and best trials, folded where there are several.
 
-    Args:
-        title (str): of the page.
-        studies (dict): split -> optuna.Study, in any state.
+    Parameters
+    ----------
+    path : str | Path
+    title : str
+        Of the page.
+    studies : dict
+        Split -> optuna.Study, in any state.
     """
     studies = {split: snapshot(study) for split, study in sorted(studies.items())}
-    with replace_file(path) as file, quiet(), progress(studies.items(), Path(path).name, "split") as bar:
-        file.write(head(title, STYLE, scripts=True) + f"<h1>{escape(title)}</h1>\n" + introduction(studies))
-        for split, study in bar:
-            file.write(split_part(split, study, len(studies) == 1))
-        file.write(f"<script>{get_plotlyjs()}</script>\n{SCRIPT}</main>\n</body>\n</html>\n")
-
-
-def introduction(studies):
-    """What the values are, and the table over the splits."""
     trials = [trial for study in studies.values() for trial in study.get_trials(deepcopy=False)]
     starts = [trial.datetime_start for trial in trials if trial.datetime_start]
     ends = [trial.datetime_complete for trial in trials if trial.datetime_complete]
     when = (f" from {date(min(starts))}" if starts else "") + (f" to {date(max(ends))}" if ends else "")
-    rows = [[f"<a href='#split{split}'>{split}</a>", *summary(study)] for split, study in studies.items()]
     names = ["Split", f"Best {VALUE[0].lower()}{VALUE[1:]}", "Trial", "Best epoch",
              *(name.capitalize() for name, _ in STATES.values()), "Hours"]
-    return (
-        "<p class='notice'><b>For research use only.</b> Not a medical device; not for diagnosis or treatment.</p>\n"
-        f"<p><b>{count(len(trials), 'trial')}</b> of {count(len(studies), 'split')}{when}. A trial's value is the "
-        "validation AUC of its best epoch, at scan level (mean over the views). The best of many trials was chosen on "
-        "these validation scans, so its value is too good; the test set, which a search never reads, measures the "
-        "model that is trained from it.</p>\n"
-        + section("Splits") + table(names, rows, raw=True)
-        + "<p class='small'>Hours: of all trials together, on all processes.</p>\n")
+    rows = [[Markup('<a href="#split{0}">{0}</a>').format(split), *summary(study)] for split, study in studies.items()]
+    with quiet(), progress(studies.items(), Path(path).name, "split") as bar:
+        page = render("search.html", title=title, n_trials=count(len(trials), "trial"), value=VALUE, when=when,
+                      n_splits=count(len(studies), "split"), summary=(names, rows), plotly=Markup(get_plotlyjs()),
+                      splits=[split_part(split, study) for split, study in bar])
+    with replace_file(path) as file:
+        file.write(page)
 
 
 def summary(study):
@@ -122,18 +115,13 @@ def summary(study):
     return [*best, *(str(sum(trial.state == state for trial in trials)) for state in STATES), f"{hours:.2f}"]
 
 
-def split_part(split, study, opened):
-    """Everything about one split."""
+def split_part(split, study):
+    """Everything about one split, as the template takes it."""
     trials, ranked = study.get_trials(deepcopy=False), best_trials(study)
-    best = f"{auc(ranked[0].value)} in trial {ranked[0].number}" if ranked else "no complete trial"
-    parts = [f"<details id='split{split}'{' open' if opened else ''}>\n<summary><h2>Split {split}</h2> {best}, "
-             f"{count(len(trials), 'trial')}</summary>\n"]
-    if not trials:
-        return parts[0] + "<p>The study has no trials yet.</p>\n</details>\n"
-    parts += [states(trials), best_table(ranked), "<div class='plots'>\n"]
-    parts += [history(study, trials, ranked), intermediate(study, trials), "</div>\n"]
-    parts += [importances(study, ranked), slices(study, ranked), "</details>\n"]
-    return "".join(parts)
+    return {"number": split, "n_trials": count(len(trials), "trial"), "n_complete": len(ranked),
+            "best": f"{auc(ranked[0].value)} in trial {ranked[0].number}" if ranked else "no complete trial",
+            "states": states(trials), "best_table": best_table(ranked), "importances": importances(study, ranked),
+            "plots": [history(study, trials, ranked), intermediate(study, trials)], "slices": slices(study, ranked)}
 
 
 def best_trials(study):
@@ -151,22 +139,17 @@ def states(trials):
         name, reason = STATES[trial.state]
         reason = reason if trial.state == TrialState.COMPLETE else str(trial.user_attrs.get("reason", reason))
         groups.setdefault((name, reason), []).append(trial.number)
-    rows = [[name, str(len(numbers)), reason, ranges(numbers),
+    return [[name, str(len(numbers)), reason, ranges(numbers),
              ", ".join(f"{n} as {again[n]}" for n in numbers if n in again)]
             for (name, reason), numbers in groups.items()]
-    return "<h3>Trials by state</h3>\n" + table(["State", "Trials", "Reason", "Which", "Done again"], rows)
 
 
 def best_table(ranked):
-    if not ranked:
-        return "<h3>Best trials</h3>\n<p>No trial is complete yet: there is no value to compare.</p>\n"
     names = parameters(ranked)
     rows = [[str(trial.number), auc(trial.value), epoch(trial), f"{trial.duration.total_seconds():.0f}",
              *(number(trial.params[name]) if name in trial.params else "–" for name in names)]
             for trial in ranked[:BEST]]
-    shown = "The best trial" if len(rows) == 1 else f"The {len(rows)} best trials"
-    return (f"<h3>Best trials</h3>\n<p class='small'>{shown} of {len(ranked)} that are complete; –: was not drawn, "
-            "since it has no effect there.</p>\n" + table(["Trial", VALUE, "Best epoch", "Seconds", *names], rows))
+    return ["Trial", VALUE, "Best epoch", "Seconds", *names], rows
 
 
 # ---------------------------------------------------------------- Optuna's plots
@@ -217,11 +200,10 @@ def importances(study, ranked):
 def slices(study, ranked):
     """A plot a parameter, all with the same vertical axis; the horizontal one shows the whole range of the search."""
     if not parameters(ranked):
-        return ""
+        return []
     values, latest = [trial.value for trial in ranked], max(trial.number for trial in ranked)
     room = 0.08 * (max(values) - min(values)) or 0.01
-    parts = ["<h3>Slices</h3>\n<p class='small'>", f"{VALUE} of the complete trials (vertical) against each "
-             "parameter, over the range that is searched; darker points are later trials.</p>\n<div class='slices'>\n"]
+    plots = []
     for name in parameters(ranked):
         figure = visualization.plot_slice(study, [name], target_name=VALUE)
         figure.update_traces(marker={"showscale": False, "size": 8, "cmin": -0.5 * latest - 1, "cmax": latest},
@@ -230,8 +212,8 @@ def slices(study, ranked):
                              margin={"l": 45, "r": 10, "t": 10, "b": 45})
         asked = [trial.distributions[name] for trial in study.get_trials(deepcopy=False) if name in trial.distributions]
         horizontal_axis(figure, asked)
-        parts.append(plot("", "", figure, SLICE_HEIGHT))
-    return "".join(parts) + "</div>\n"
+        plots.append(plot("", "", figure, SLICE_HEIGHT))
+    return plots
 
 
 def horizontal_axis(figure, asked):
@@ -256,14 +238,12 @@ def whole_numbers(figure, largest):
 
 
 def plot(name, text, figure=None, height=HEIGHT):
-    """A figure with its heading, drawn by SCRIPT when it comes into view; without a figure the text says why."""
-    drawn = ""
+    """A figure with its heading, as the template takes it; without a figure the text says why."""
+    drawn = None
     if figure is not None:
         figure.update_layout(template=TEMPLATE, title=None, height=height, width=None)
-        drawn = (f"<div class='plot' style='height:{height}px'><script type='application/json'>{figure.to_json()}"
-                 "</script></div>\n")
-    heading = f"<h3>{escape(name)}</h3>\n<p class='small'>{escape(text)}</p>\n" if name else ""
-    return f"<section>{heading}{drawn}</section>\n"
+        drawn = Markup(figure.to_json())
+    return {"name": name, "text": text, "height": height, "figure": drawn}
 
 
 # ---------------------------------------------------------------- texts
@@ -292,34 +272,3 @@ def date(when):
 
 def count(n, name):
     return f"{n} {name}{'' if n == 1 else 's'}"
-
-
-STYLE = """
-details { border-top: 1px solid var(--line); }
-summary { cursor: pointer; padding: .5rem 0; } summary h2 { display: inline; margin: 0 .6rem 0 0; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); gap: 0 1.5rem; }
-.slices { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 260px), 1fr)); gap: .5rem 1rem; }
-section { min-width: 0; }
-"""
-
-SCRIPT = """<script>
-// Each plot is drawn when it comes near the window, those of a folded split when it is opened. A finger scrolls.
-const touched = matchMedia("(pointer: coarse)").matches;
-function draw(div) {
-  const figure = JSON.parse(div.firstElementChild.textContent);
-  seen.unobserve(div);
-  Plotly.newPlot(div, figure.data, {...figure.layout, dragmode: touched ? false : "zoom"},
-                 {responsive: true, modeBarButtons: [["toImage"]], displaylogo: false});
-}
-const seen = new IntersectionObserver(entries => {
-  for (const entry of entries) if (entry.isIntersecting) draw(entry.target);
-}, {rootMargin: "800px"});
-for (const div of document.querySelectorAll(".plot")) seen.observe(div);
-function unfold() {
-  const part = document.getElementById(location.hash.slice(1));
-  if (part) part.open = true;
-}
-addEventListener("hashchange", unfold);
-unfold();
-</script>
-"""

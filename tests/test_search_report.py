@@ -64,7 +64,7 @@ def words(text):
 
 
 def figures(text):
-    found = re.findall(r"<script type='application/json'>(.*?)</script>", text, re.DOTALL)
+    found = re.findall(r'<script type="application/json">(.*?)</script>', text, re.DOTALL)
     return [json.loads(each) for each in found]
 
 
@@ -106,12 +106,12 @@ def test_page_is_whole_offline_and_escaped(tmp_path):
     said = words(text)
     assert "Search & <b>report</b>" in said and "<script>alert(1)</script> & more" in said
     assert "from 4 March 2026, 05:06 to 4 March 2026, 05:12" in said and "7 trials" in said
-    assert "<details id='split3' open>" in text
+    assert '<details id="split3" open>' in text
 
 
 def rows(text, first):
     """The texts of the table's rows that begin with `first`."""
-    found = re.findall(rf"<tr><th scope='row'>(?:<a [^>]*>)?{first}(?:</a>)?</th>(.*?)</tr>", text, re.DOTALL)
+    found = re.findall(rf'<tr><th scope="row">(?:<a [^>]*>)?{first}(?:</a>)?</th>(.*?)</tr>', text, re.DOTALL)
     return [re.findall(r"<td>(.*?)</td>", row) for row in found]
 
 
@@ -131,8 +131,8 @@ def test_best_trials_are_ranked_and_show_what_was_drawn(tmp_path):
     study = study_of(*(trial(number, value, hidden=64 if number == 5 else None, best_epoch=number + 1)
                        for number, value in enumerate(values)))
     text = pages(tmp_path / "r.html", {0: study})
-    table = text[text.index("The 10 best trials of 12"):text.index("class='plots'")]
-    shown = re.findall(r"<th scope='row'>(\d+)</th>", table)
+    table = text[text.index("The 10 best trials of 12"):text.index('class="plots"')]
+    shown = re.findall(r'<th scope="row">(\d+)</th>', table)
     assert [int(number) for number in shown] == sorted(range(12), key=lambda number: -values[number])[:10]
     assert shown[0] == "5" and rows(table, "5") == [["0.6100", "6", "90", "0.001", "32", "complex", "True", "64"]]
     assert rows(table, shown[1])[0][-1] == "–"
@@ -213,7 +213,7 @@ def test_several_splits_are_folded_and_summed_up(tmp_path):
     studies = {split: study_of(trial(0, 0.7 + 0.01 * split, best_epoch=1)) for split in (10, 2, 0)}
     studies[5] = study_of()
     text = pages(tmp_path / "r.html", studies)
-    assert re.findall(r"<details id='split(\d+)'>", text) == ["0", "2", "5", "10"]
+    assert re.findall(r'<details id="split(\d+)">', text) == ["0", "2", "5", "10"]
     assert rows(text, "10")[0][:3] == ["0.8000", "0", "1"] and rows(text, "5")[0][0] == "none"
     assert "3 trials of 4 splits" in words(text) and text.count(get_plotlyjs()) == 1
 
