@@ -242,7 +242,8 @@ def class_counts(y):
 def measure_one(args, labelled, scores, points):
     """`metrics.evaluate` of a Series of scores, over the scans that have a target; n = 0 where none has."""
     from evaluation import ensemble
-    from evaluation.metrics import THRESHOLD, evaluate, no_estimate
+    from evaluation.estimates import no_estimate
+    from evaluation.metrics import THRESHOLD, evaluate
 
     known = labelled.loc[labelled.index.intersection(scores.index)].sort_index()
     if known.empty:
@@ -311,7 +312,7 @@ def ensemble_table(scans, each):
 
 def write_outputs(args, models, scans, ensembles, sites, metrics):
     """Write what there is; return the paths. Outputs of an earlier call that this one has none of go."""
-    from evaluation import disagreement, ensemble, site_ensemble
+    from evaluation import disagreement, site_ensemble
     from evaluation.metrics import THRESHOLD
 
     folder, listed = args.output, disagreement.disagreement_list(scans, ensembles["avg"]["scores"],
@@ -339,8 +340,8 @@ def write_outputs(args, models, scans, ensembles, sites, metrics):
         write_json(metrics, folder / "metrics.json")
         drawn = draw(args, scans, ensembles, metrics) if metrics["avg"]["auc"]["value"] is not None else []
         drawn += draw_sites(args, metrics)
-        flow = provenance.cohort_flow(models, metrics, args.data)
-        report.write_report(folder / "report.html", metrics, drawn, listed, flow, settings, ensemble.ENSEMBLES)
+        flow = provenance.cohort_flow(models, metrics["set"], args.data)
+        report.write_report(folder / "report.html", metrics, drawn, listed, flow, settings)
         paths += [folder / "metrics.json", *drawn, folder / "report.html"]
     remove_stale(folder, paths)
     return paths

@@ -204,22 +204,22 @@ def measure(args, names, scans):
 
 # ---------------------------------------------------------------- writing
 
-def rows_of(pair):
-    """The lines of a pair in the tables: (what, difference, interval, p, p by Holm, detail)."""
-    def line(what, test, detail):
+def test_rows(pair):
+    """The tests of a pair for tables: dicts of test, difference, ci_low, ci_high, p, p_holm, detail."""
+    def row(what, test, detail):
         entry = pair[test]
-        if entry.get("reason"):
-            detail = "; ".join(filter(None, (detail, entry["reason"])))
-        return (what, *(entry.get(key) for key in ("difference", "ci_low", "ci_high", "p", "p_holm")), detail)
+        detail = "; ".join(filter(None, (detail, entry.get("reason"))))
+        return {"test": what} | {key: entry[key] for key in ("difference", "ci_low", "ci_high", "p", "p_holm")
+                                 if key in entry} | {"detail": detail}
 
     z, counts, nri = pair["delong"]["z"], pair["mcnemar"], pair["nri"]["asymptotic"]
     parts = "" if nri["nri"] is None else (f"Deauville 4–5 {nri['positives']:+.3f} ({nri['positives_up']} up, "
                                            f"{nri['positives_down']} down), Deauville 1–3 {nri['negatives']:+.3f} "
                                            f"({nri['negatives_down']} down, {nri['negatives_up']} up)")
-    return [line("AUC, DeLong", "delong", "" if z is None else f"z = {z:.2f}"), line("AUC, bootstrap", "bootstrap", ""),
-            line("Errors, exact McNemar", "mcnemar", f"only the first right: {counts['only_a_right']}, only the "
-                 f"second: {counts['only_b_right']}"), line("Accuracy, bootstrap", "accuracy", ""),
-            line("Net reclassification, bootstrap", "nri", parts)]
+    return [row("AUC, DeLong", "delong", "" if z is None else f"z = {z:.2f}"), row("AUC, bootstrap", "bootstrap", ""),
+            row("Errors, exact McNemar", "mcnemar", f"only the first right: {counts['only_a_right']}, only the "
+                f"second: {counts['only_b_right']}"), row("Accuracy, bootstrap", "accuracy", ""),
+            row("Net reclassification, bootstrap", "nri", parts)]
 
 
 def write_outputs(folder, names, result):
@@ -227,7 +227,9 @@ def write_outputs(folder, names, result):
     import pandas as pd
 
     from evaluation import report
-    rows = [(pair["a"], pair["b"], *row) for pair in result["pairs"] for row in rows_of(pair)]
+    from evaluation.estimates import difference_text, long_text, p_text
+    pairs = {(pair["a"], pair["b"]): test_rows(pair) for pair in result["pairs"]}
+    rows = [{"first": a, "second": b} | row for (a, b), tests in pairs.items() for row in tests]
     table = pd.DataFrame(rows, columns=["first", "second", "test", "difference", "ci_low", "ci_high", "p", "p_holm",
                                         "detail"])
     if result["notices"]:
@@ -235,28 +237,15 @@ def write_outputs(folder, names, result):
     print(f"{result['n_scans']} scans, {result['n_positive']} with target 1; intervals and bootstrap by "
           f"{result['independent_unit']}")
     for name in names:
-        print(f"{name}: AUC {report.estimate(result['auc'][name])}")
-    for pair in result["pairs"]:
-        print(f"\n{pair['a']} less {pair['b']}\n{'':<34}{'difference (95 % CI)':<30}{'p':<9}p (Holm)")
-        for row in rows_of(pair):
-            print(f"  {row[0]:<32}{difference_text(row):<30}{p_text(row[4]):<9}{p_text(row[5])}")
+        print(f"{name}: AUC {long_text(result['auc'][name])}")
+    for (a, b), tests in pairs.items():
+        print(f"\n{a} less {b}\n{'':<34}{'difference (95 % CI)':<30}{'p':<9}p (Holm)")
+        for row in tests:
+            print(f"  {row['test']:<32}{difference_text(row):<30}{p_text(row['p']):<9}{p_text(row['p_holm'])}")
     write_json(result, folder / "compare.json")
     write_csv(table, folder / "compare.csv")
-    report.write_comparison(folder / "compare.html", result, [(pair, [
-        [row[0], difference_text(row), p_text(row[4]), p_text(row[5]), row[6]] for row in rows_of(pair)])
-        for pair in result["pairs"]])
+    report.write_comparison(folder / "compare.html", result, pairs)
     print(f"\nwrote {folder}/: compare.json, compare.csv, compare.html")
-
-
-def difference_text(row):
-    if row[1] is None:
-        return "" if row[0].startswith("Errors") else "none"
-    interval = "no interval" if row[2] is None else f"{row[2]:+.3f} to {row[3]:+.3f}"
-    return f"{row[1]:+.3f} ({interval})".replace("-", "−")
-
-
-def p_text(p):
-    return "none" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ from scipy.stats import norm, rankdata
 
 from common.files import InputError
 from evaluation import bootstrap, calibration
+from evaluation.estimates import NO_ECE_INTERVAL, bootstrap_estimate, estimate, no_estimate
 
 CONFIDENCE = 0.95
 THRESHOLD = 0.5
 DERIVED = {"youden": "Youden", "sensitivity95": "sensitivity ≥ 0.95", "specificity95": "specificity ≥ 0.95"}
 AT_THRESHOLD = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "mcc")
 OVERALL = ("auc", "average_precision", "brier", "log_loss", "calibration_intercept", "calibration_slope", "ece")
-NO_ECE_INTERVAL = "too high in small samples, and higher in resamples of them"
 
 
 def check_scores(y_true, y_score):
@@ -193,17 +193,6 @@ def choose_thresholds(y_true, y_score):
 
 # ---------------------------------------------------------------- estimates, as they stand in metrics.json
 
-def estimate(value, low, high, method, bootstrap=None):
-    """An estimate with its interval, and the bootstrap's interval where the first one is another."""
-    entry = {"value": float(value), "ci_low": low, "ci_high": high, "ci_method": method}
-    return entry if bootstrap is None else entry | {"bootstrap": bootstrap}
-
-
-def no_estimate(reason):
-    """The same for a number that these scans cannot give."""
-    return {"value": None, "ci_low": None, "ci_high": None, "ci_method": None, "reason": reason}
-
-
 def auc_estimate(y_true, y_score, groups=None, bootstrap=None):
     """`auc_interval` as an estimate; no scan or one class only gives null and the reason."""
     reason = one_class(y_true) if len(y_true) else "no scan with a target"
@@ -219,14 +208,6 @@ def proportion_estimate(hits, of, groups=None, bootstrap=None):
     share, trials = float(np.mean(hits)), effective_trials(hits, groups)
     method = "Wilson" if independent(groups) else "Wilson, Rao-Scott effective sample size"
     return estimate(share, *wilson_interval(share * trials, trials), method, bootstrap)
-
-
-def bootstrap_estimate(value, reason, interval):
-    """A number without an interval of its own; `reason` says why there is none, `interval` is resampling's."""
-    if reason:
-        return no_estimate(reason)
-    entry = estimate(value, interval["low"], interval["high"], interval["method"])
-    return entry | ({"reason": interval["reason"]} if interval["reason"] else {})
 
 
 def evaluate(y_true, y_score, threshold=THRESHOLD, points=None, groups=None, resamples=bootstrap.RESAMPLES, seed=0):

@@ -7,7 +7,8 @@ import numpy as np
 
 from common.sites import truth_matrix
 from evaluation import bootstrap
-from evaluation.metrics import THRESHOLD, auc_estimate, bootstrap_estimate, proportion_estimate
+from evaluation.estimates import bootstrap_estimate
+from evaluation.metrics import THRESHOLD, auc_estimate, proportion_estimate
 
 TOP = 3
 SINGLE, MULTI = ("loc_acc", "loc_bacc", "loc_top3"), ("loc_acc", "loc_top3", "loc_auc", "loc_ap")

@@ -286,7 +286,7 @@ def test_sites_are_shown(chain):
     assert "lesion site" in said and "all models" in said and "balanced accuracy of a guess: 0.167" in said
     assert (chain / "loca" / "site_confusion.png").read_bytes()[:4] == b"\x89PNG"
     page = (chain / "loca" / "report.html").read_text()
-    for text in ("<h2 id='lesion-sites'>", "Called and true site", "supraclavicular", "Top-3 accuracy"):
+    for text in ('<h2 id="lesion-sites">', "Predicted and true site", "supraclavicular", "Top-3 accuracy"):
         assert text in page, text
 
 

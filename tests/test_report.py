@@ -1,6 +1,6 @@
 """report.html and what it says of models and cohort; disagreement and selective prediction."""
-import collections
 import itertools
+import json
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,7 @@ from prediction_helpers import splits, write
 from sklearn.metrics import roc_auc_score
 
 import aggregate
-from common.files import InputError
-from evaluation import disagreement, provenance, report
+from evaluation import disagreement, estimates, provenance, tripod
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +36,12 @@ def test_page_is_whole_offline_and_escaped(page):
     text = "".join(page.words)
     assert "<b>A&B</b>" in text and "script" not in page.open
     for part in ("For research use only", "LARS-avg", "Operating points", "validation predictions", "Calibration slope",
-                 "TRIPOD+AI", "Methods", "No checkpoints found", "after isotonic"):
+                 "TRIPOD+AI", "Methods", "No settings found", "after isotonic"):
         assert part in text, part
 
 
 def test_every_item_of_tripod_ai_is_there_once():
-    items = [item for item, _, _ in provenance.TRIPOD_AI]
+    items = [item for item, _, _ in tripod.ITEMS]
     assert len(items) == len(set(items)) == 52  # Collins 2024: 27 items, 52 with their parts
     assert {int(item.rstrip("abcdefg")) for item in items} == set(range(1, 28))
 
@@ -57,59 +56,41 @@ def test_page_without_validation_targets_of_both_classes_or_several_models(tmp_p
 
 # ---------------------------------------------------------------- settings of the models, cohort
 
-def checkpoint(path, **content):
-    import torch
-    torch.save({"epoch": 3, "state_dict": collections.OrderedDict(w=torch.zeros(3)), "auc": np.float64(0.9)} | content,
-               path)
+def write_settings(folder, split, **content):
+    (folder / f"settings_split{split}_run1.json").write_text(json.dumps(content))
 
 
-def test_settings_are_read_without_weights(tmp_path):
-    args = {"lr": 0.01, "image_size": [310], "checkpoint": None, "balance": True}
-    held = {"args": args, "commit": "abc", "versions": {"torch": "2"}, "data_hash": "f00", "input": {"frame": (64, 32)}}
-    checkpoint(tmp_path / "c.pth", **held, model={"hidden": 1})
-    assert provenance.read_settings(tmp_path / "c.pth") == held | {"epoch": 3}
+def test_settings_are_shown_as_texts(tmp_path):
+    assert provenance.models_settings(tmp_path, [{"split": 0, "run": 1}]) == ([], [])
+    write_settings(tmp_path, 0, args={"lr": 0.01, "image_size": [310], "checkpoint": None, "balance": True}, epoch=3,
+                   commit="abc", versions={"torch": "2"}, data_hash="f00", input={"frame": [64, 32]}, model={"drop": 1})
     rows, _ = provenance.models_settings(tmp_path, [{"split": 0, "run": 1}])
-    assert rows == []
-    (tmp_path / "c.pth").rename(tmp_path / "checkpoint_split0_run1.pth")
-    rows, _ = provenance.models_settings(tmp_path, [{"split": 0, "run": 1}])
-    shown = {row["name"]: row["values"] for row in rows}
-    assert shown["--image_size"] == ["310"] and shown["--checkpoint"] == ["None"] and shown["data hash"] == ["f00"]
-    assert shown["input: frame"] == ["64 32"] and shown["best epoch"] == ["3"]
-    checkpoint(tmp_path / "lars.pth", args="no dict")
-    assert provenance.read_settings(tmp_path / "lars.pth") == {"epoch": 3}
+    assert {row["name"]: row["values"] for row in rows} == {
+        "commit": ["abc"], "data hash": ["f00"], "best epoch": ["3"], "version of torch": ["2"],
+        "input: frame": ["64 32"], "--lr": ["0.01"], "--image_size": ["310"], "--checkpoint": ["None"],
+        "--balance": ["True"]}
 
 
-class Harmful:
-    def __reduce__(self):
-        return open, ("harmed", "w")
-
-
-def test_no_code_in_a_checkpoint_is_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    checkpoint(tmp_path / "c.pth", args={"lr": 1}, commit=Harmful())
-    assert provenance.read_settings(tmp_path / "c.pth")["args"] == {"lr": 1}
-    assert not (tmp_path / "harmed").exists()
-
-
-@pytest.mark.parametrize("data", [b"", b"no archive", b"PK\x05\x06" + bytes(18)])
-def test_what_is_no_checkpoint_is_said(tmp_path, data):
-    (tmp_path / "c.pth").write_bytes(data)
-    with pytest.raises(InputError, match="c.pth: its settings cannot be read"):
-        provenance.read_settings(tmp_path / "c.pth")
+@pytest.mark.parametrize("text", ["", "[1]", '{"args": {"lr": 1}'])
+def test_settings_that_cannot_be_read_are_said(tmp_path, text):
+    (tmp_path / "settings_split0_run1.json").write_text(text)
+    rows, (warning,) = provenance.models_settings(tmp_path, [{"split": 0, "run": 1}])
+    assert rows == [] and "settings_split0_run1.json" in warning
 
 
 def test_report_shows_what_is_common_and_what_differs(tmp_path, monkeypatch):
     monkeypatch.setattr(aggregate, "draw", lambda *arguments: [])
     write(tmp_path, *splits(3))
     for k, lr in enumerate((0.01, 0.02)):
-        checkpoint(tmp_path / f"checkpoint_split{k}_run1.pth", args={"lr": lr, "wd": 7e-5}, commit="c0ffee")
+        write_settings(tmp_path, k, args={"lr": lr, "wd": 7e-5, "balance": True}, commit="c0ffee")
     call(aggregate, "--dir", tmp_path, "--output", tmp_path / "out", "--resamples", 20)
     models = [{"split": k, "run": 1} for k in range(3)]
     rows, warnings = provenance.models_settings(tmp_path, models)
     shown = {row["name"]: row["values"] for row in rows}
     assert shown["--lr"] == ["0.01", "0.02", "not stored"] and shown["commit"] == ["c0ffee", "c0ffee", "not stored"]
-    assert warnings == [f"1 models have no checkpoint in {tmp_path}: checkpoint_split2_run1.pth"]
-    assert "c0ffee" in (tmp_path / "out" / "report.html").read_text()
+    assert warnings == [f"1 models have no settings in {tmp_path}: settings_split2_run1.json; {provenance.REMEDY}"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "c0ffee" in page and "Weights by class (--balance): True / not stored" in page
 
 
 def test_cohort_flow_from_the_manifest(tmp_path):
@@ -121,22 +102,22 @@ def test_cohort_flow_from_the_manifest(tmp_path):
     pd.DataFrame({"attribute": ["Units", "Units", "PatientWeight"]}).to_csv(tmp_path / "errors.csv", index=False)
     models = [{"split": k, "file": f"m{k}", "rows": t[t["set"] == "test"], "val_rows": t[t["set"] == "val"]}
               for k, t in enumerate(tables)]
-    flow = provenance.cohort_flow(models, {"set": "test"}, tmp_path / "data.csv")
+    flow = provenance.cohort_flow(models, "test", tmp_path / "data.csv")
     assert flow["excluded"] == {"Units": 2, "PatientWeight": 1} and flow["rows"][0]["scans"] == 64
     for row in flow["rows"][1:]:
         mine = manifest[manifest[row["split"].replace(" ", "")] == row["set"]].drop_duplicates("scan_id")
         assert (row["scans"], row["patients"], row["positive"]) == (
             len(mine), mine["patient_id"].nunique(), mine["target"].sum())
-    without = provenance.cohort_flow(models, {"set": "test"})
+    without = provenance.cohort_flow(models, "test")
     assert [row["set"] for row in without["rows"]] == ["test", "val"] * 2 and without["excluded"] is None
     assert without["rows"][0] == flow["rows"][3] | {"split": "m0"}
 
 
 def test_an_estimate_in_words():
     entry = {"value": -0.1234, "ci_low": -0.5, "ci_high": 0.25, "ci_method": "x"}
-    assert report.estimate(entry) == "−0.123 (−0.500 to 0.250)"
-    assert report.estimate(entry | {"ci_low": None, "reason": "few"}) == "−0.123 (no interval: few)"
-    assert report.estimate({"value": None, "reason": "one class"}) == "none: one class"
+    assert estimates.long_text(entry) == "−0.123 (−0.500 to 0.250)"
+    assert estimates.long_text(entry | {"ci_low": None, "reason": "few"}) == "−0.123 (no interval: few)"
+    assert estimates.long_text({"value": None, "reason": "one class"}) == "none: one class"
 
 
 # ---------------------------------------------------------------- disagreement, selective prediction
