@@ -2,7 +2,7 @@
 
 python explain.py --chptfolder results --splits 0 0                                       # test set of split 0
 python explain.py --chptfolder results --splits 0 0 --method hirescam --cam_layer layer1 --max_scans 48
-python explain.py --chptfolder results_loca --splits 0 0 --target site                    # the site called in each scan
+python explain.py --chptfolder results_loca --splits 0 0 --target site                    # each scan's predicted site
 python explain.py --chptfolder results_loca --splits 0 0 --target site:hilar --cam_layer layer2
 python explain.py --chptfolder results --splits 0 0 --data NEW.csv --set all --scans A B  # two new scans
 
@@ -12,22 +12,32 @@ is left alone, unless its MIP is newer.
 
 Where the manifest has lesions' places (columns lesions, row0_mm, column0_mm, spacing_mm; the phantom's does), the
 pointing game follows: the share of positive scans whose map peaks within 3 cm of a lesion, beside the same with random
-weights and beside the brightest pixel of the MIP: pointing.csv, pointing.json. See pointing.py for what counts.
+weights and beside the brightest pixel of the MIP: pointing.csv, pointing.json. What counts is said in
+inference/pointing_game.py.
 """
 import argparse
+from functools import partial
+from pathlib import Path
+
+import numpy as np
 
 from common import arguments
-from common.arguments import Parser, run_script
+from common.arguments import Parser, pick, run_script
+from common.files import write_csv
+
+METHODS = {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}
+PEAK_COLUMNS = ("scan_id", "view", "filename", "probs", "peak_row", "peak_column", "heat", "distance_mm")
 
 
 def get_args_parser():
     parser = Parser(__doc__)
     group = parser.add_argument_group("explanation")
     group.add_argument("--target", type=target, default="binary", metavar="binary|site|site:NAME",
-                       help="what the map speaks for: Deauville 4-5; the site that the model calls in each scan; one "
-                            "site, by its name or code")
+                       help="what the map speaks for: Deauville 4-5; the predicted site of each scan; one site, by "
+                            "its name or code")
     group.add_argument("--method", default="gradcam", choices=("gradcam", "hirescam"),
-                       help="weigh the layer's channels by the mean gradient over the image, or each cell by its own")
+                       help="gradcam weights each channel of the layer by its mean gradient over the image, "
+                            "hirescam each cell by its own gradient")
     group.add_argument("--cam_layer", default="layer3", choices=("layer1", "layer2", "layer3", "layer4"),
                        help="a cell of these is 4, 8, 16, 32 pixels of the network's frame wide: 1.3, 2.6, 5.2, 10.5 "
                             "cm at 3.27 mm, with --pool 2 in training twice that")
@@ -55,9 +65,57 @@ def target(text):
 
 
 def main(args):
-    from inference.heat_maps import explain_all
+    from common.manifest import read_manifest
+    from inference.heat_maps import chosen_scans
+    from inference.pointing_game import add_lesions
+    from inference.prediction import asked_rows, find_runs, open_models, say_missing, splits_of
+    from training.device import choose_amp, choose_device, set_threads
 
-    return explain_all(args)
+    set_threads(args.threads)
+    device = choose_device(args.device)
+    runs, missing = find_runs(args.chptfolder, args.splits, args.run)
+    table = read_manifest(args.data, () if "all" in args.set else splits_of(runs), need_target=False)
+    table = chosen_scans(table, args.scans, args.data)
+    if not args.no_pointing:
+        table = add_lesions(table, args.data)
+    table = asked_rows(table, args.data, args.set, runs)
+    for model in open_models(runs, table, args.chptfolder, args.data, arguments.images_folder(args), args.set, device,
+                             choose_amp(args.amp, device),
+                             **pick(args, "batch_size", "norm", "image_size", "crop_bodies")):
+        explain(model, args)
+    return say_missing(missing)
+
+
+def explain(model, args):
+    """One model's heat maps and what follows from them, in a folder of its own."""
+    from inference import gradcam, heat_maps, overlays, pointing_game
+
+    name, method, images = f"split {model.split} run {model.run}", METHODS[args.method], arguments.images_folder(args)
+    site = heat_maps.find_class(args.target, args.cam_layer, model)
+    heat_maps.check_scans(args.scans, model, args.set)
+    folder = Path(args.output) / f"{heat_maps.safe_name(args.target)}_split{model.split}_run{model.run}"
+    heat_maps.claim_folder(folder, pick(args, "target", "method", "cam_layer", "suv_max", "image_size", "norm",
+                                        "crop_bodies"), model, args.overwrite)
+    rows = heat_maps.describe(model, site, folder)
+    maps_of = partial(heat_maps.compute, model=model, rows=rows, method=args.method, layer=args.cam_layer,
+                      images=images)
+    heat_maps.write_maps(maps_of, model, rows, images, args.overwrite)
+
+    scans, source = overlays.by_probability(rows, args.max_scans), f"{method} of {args.cam_layer}, {name}"
+    overlays.draw_panels(scans, folder, images, source, args.suv_max, model.batches.network_input.spacing_mm,
+                         args.overwrite)
+    overlays.draw_sheets(scans, folder, images, source, args.suv_max)
+
+    peaks = pointing_game.find_peaks(method, enumerate(map(np.load, rows["map"])), rows)
+    write_csv(peaks[list(PEAK_COLUMNS)].replace(np.inf, np.nan), folder / "peaks.csv")
+    print(f"{name}: {len(rows)} heat maps of {rows['scan_id'].nunique()} scans -> {folder}")
+    if "known_lesions" in rows:
+        def random_maps(draw, places):
+            network = gradcam.random_network(model.network, (draw, model.split, model.run))
+            return maps_of(network, places, f"random weights {draw + 1} of {args.random}")
+
+        pointing_game.play(peaks, rows, images, args.random, random_maps,
+                           pick(args, "target", "method", "cam_layer", "set"), folder)
 
 
 if __name__ == "__main__":

@@ -5,55 +5,91 @@ pixel lies within RADIUS_MM of a lesion's centre, both in the plane of the proje
 pixel of all its views' maps, which are of one network and one score (of equal ones the first view's, coronal); it hits
 or misses as that view does. A map without a peak, all 0, misses.
 """
+import json
 import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from common.files import InputError
-from common.manifest import VIEWS
+from common.files import InputError, write_csv, write_json
+from common.manifest import SYNTHETIC, VIEWS, is_synthetic, patient_column
+from dataset import read_image
 from evaluation.metrics import proportion_estimate
 
 RADIUS_MM = 30.0
-NEEDED = ("lesions", "row0_mm", "column0_mm", "spacing_mm")  # the manifest's columns without which nothing is known
+NEEDED = ("lesions", "row0_mm", "column0_mm", "spacing_mm", "target")  # of the manifest: without them no game
 SCAN = "scan"  # the row of a table that takes a scan's views together
+RANDOM, BRIGHTEST = "random weights", "brightest pixel"
 
 
-def read_lesions(path, table):
-    """The column `lesions` -> for each row of the manifest a list of (site, x, y, z): code as text; mm, LPS.
+def add_lesions(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
+    """The manifest's rows with `read_lesions` as `known_lesions`; without it, and said, where columns are missing."""
+    if missing := [name for name in NEEDED if name not in table]:
+        print(f"no pointing game: {path} has no column {', '.join(missing)}")
+        return table
+    return table.assign(known_lesions=read_lesions(path, table))
 
-    A lesion is site:x:y:z, whatever may follow after another colon; lesions are separated by semicolons. row0_mm and
-    column0_mm become float64, in place. Raises InputError naming the row.
+
+def read_lesions(path: str | Path, table: pd.DataFrame) -> list[list[tuple]]:
+    """The manifest's column `lesions`: site:x:y:z, whatever may follow after another colon, separated by semicolons.
+
+    Parameters
+    ----------
+    path : str or Path
+        The manifest's, for messages.
+    table : DataFrame
+        Its rows; row0_mm and column0_mm become float64, in place.
+
+    Returns
+    -------
+    list of lists
+        Of each row (site, x, y, z): code as text; mm, LPS.
+
+    Raises
+    ------
+    InputError
+        Names the row and the value.
     """
     for name in ("row0_mm", "column0_mm"):
         numbers = pd.to_numeric(table[name], errors="coerce")
         if (bad := ~np.isfinite(numbers)).any():
             row = table[bad].iloc[0]
             raise InputError(f"{path} row {row['row']} (scan {row['scan_id']}): {name} = {row[name]!r} is not a "
-                             "position in mm; mend the CSV, or give --no_pointing")
+                             "position in mm; fix the CSV, or give --no_pointing")
         table[name] = numbers
     found = []
     for row in table.itertuples():
         lesions = []
         for text in filter(None, map(str.strip, row.lesions.split(";"))):
-            site, *numbers = text.split(":")
             try:
-                place = [float(number) for number in numbers[:3]]
+                site, x, y, z = text.split(":")[:4]
+                lesions.append((site, float(x), float(y), float(z)))
             except ValueError:
-                place = []
-            if len(place) < 3 or not all(map(math.isfinite, place)):
+                lesions.append((text, math.nan))
+            if not np.isfinite(lesions[-1][1:]).all():
                 raise InputError(f"{path} row {row.row} (scan {row.scan_id}): lesions holds {text!r}, not "
-                                 "site:x:y:z in mm; mend the CSV, or give --no_pointing")
-            lesions.append((site, *place))
+                                 "site:x:y:z in mm; fix the CSV, or give --no_pointing")
         found.append(lesions)
     return found
 
 
-def project(lesions, row):
-    """[(site, x, y, z), ...] -> (n, 2) float64: row and column of each in the MIP of this row of the manifest.
+def project(lesions: list[tuple], row: pd.Series) -> np.ndarray:
+    """Where lesions lie in the MIP of a row of the manifest.
 
-    As preprocessing.conversion.pixel_origin says: row r lies at row0_mm - r * spacing_mm, column c at
-    column0_mm + c * spacing_mm, along x cos(angle) + y sin(angle), angle 0 for cor, 90 for sag, N for rotN.
+    Row r lies at row0_mm - r * spacing_mm, column c at column0_mm + c * spacing_mm, along x cos(angle) + y sin(angle),
+    angle 0 for cor, 90 for sag, N for rotN (preprocessing.conversion.pixel_origin).
+
+    Parameters
+    ----------
+    lesions : list of (site, x, y, z)
+        mm, LPS.
+
+    Returns
+    -------
+    (n, 2) float64 array
+        Row and column of each.
     """
     angle = math.radians({"cor": 0, "sag": 90}[row.view] if row.view in VIEWS else int(row.view[3:]))
     x, y, z = np.array([lesion[1:] for lesion in lesions]).T
@@ -61,7 +97,7 @@ def project(lesions, row):
     return np.stack([row.row0_mm - z, across - row.column0_mm], 1) / row.spacing_mm
 
 
-def peak(heat):
+def peak(heat: np.ndarray) -> tuple[int | None, int | None, float]:
     """(row, column, value) of the highest pixel; (None, None, 0.0) of a map that is 0 everywhere."""
     if not heat.max() > 0:
         return None, None, 0.0
@@ -69,28 +105,105 @@ def peak(heat):
     return int(row), int(column), float(heat[row, column])
 
 
-def distance_mm(line, column, lesions, row):
+def distance_mm(line: int | None, column: int | None, lesions: list[tuple], row: pd.Series) -> float:
     """From a map's peak to the nearest lesion's centre, in the plane; infinite without a peak or a lesion."""
     if line is None or not lesions:
         return math.inf
     return float(np.hypot(*(project(lesions, row) - (line, column)).T).min() * row.spacing_mm)
 
 
-def summarize(peaks):
+def find_peaks(kind: str, maps: Iterable[tuple[int, np.ndarray]], rows: pd.DataFrame, draw: int = 0) -> pd.DataFrame:
+    """Each map's peak, and how far from a lesion it lies.
+
+    Parameters
+    ----------
+    kind : str
+        What the maps are called; `draw`: 0, 1, ... of repeated kinds.
+    maps : iterable of (place, heat map)
+        `place`: which of the rows.
+    rows : DataFrame
+        From `heat_maps.describe`; `known_lesions`, if they are known, from `read_lesions`.
+
+    Returns
+    -------
+    DataFrame
+        Those rows and kind, draw, peak_row, peak_column, heat, distance_mm, and site_distance_mm: to the nearest lesion
+        of the site that the map speaks for.
+    """
+    found = {}
+    for place, heat in maps:
+        row, (line, column, value) = rows.iloc[place], peak(heat)
+        lesions = row.get("known_lesions") or []
+        of_site = [lesion for lesion in lesions if lesion[0] == row["code"]]
+        found[place] = dict(row) | {"kind": kind, "draw": draw, "peak_row": line, "peak_column": column, "heat": value,
+                                    "distance_mm": distance_mm(line, column, lesions, row),
+                                    "site_distance_mm": distance_mm(line, column, of_site, row)}
+    return pd.DataFrame.from_dict(found, orient="index")
+
+
+def play(peaks: pd.DataFrame, rows: pd.DataFrame, images: str | Path, draws: int,
+         random_maps: Callable[[int, np.ndarray], Iterable], settings: dict, folder: Path) -> None:
+    """Print and write the pointing game over the positive scans with lesions: pointing.csv, pointing.json.
+
+    Parameters
+    ----------
+    peaks : DataFrame
+        `find_peaks` of the model's own maps of all `rows`.
+    images : str or Path
+        Folder of the MIPs.
+    draws : int
+        Networks with random weights; `random_maps`: (number, places) -> one's maps of these rows.
+    settings : dict
+        `target`, and what else is to stand in pointing.json.
+    """
+    site = settings["target"].removeprefix("site:") if ":" in settings["target"] else None
+    places = np.flatnonzero([target == 1 and any(site is None or code == lesion[0] for lesion in lesions)
+                             for target, code, lesions in zip(pd.to_numeric(rows["target"]), rows["code"],
+                                                              rows["known_lesions"], strict=True)])
+    if not len(places):
+        print(f"no pointing game: no positive scan has a lesion{f' of site {site}' if site else ''} in the column "
+              "lesions")
+        return
+    brightest = ((place, read_image(rows.iloc[place], images)) for place in places)
+    every = pd.concat([peaks.loc[places],
+                       *(find_peaks(RANDOM, random_maps(draw, places), rows, draw) for draw in range(draws)),
+                       find_peaks(BRIGHTEST, brightest, rows)])
+    patient = every[patient_column(every)]
+    every["patient"] = patient.where(patient != "", every["scan_id"])
+    tables = [summarize(every).assign(near="any lesion")]
+    if settings["target"] != "binary":
+        of_site = every.assign(distance_mm=every["site_distance_mm"])
+        tables.append(summarize(of_site).assign(near="lesion of the site"))
+    table = pd.concat(tables, ignore_index=True)
+    notice = SYNTHETIC if is_synthetic(rows).any() else None
+    write_csv(table, folder / "pointing.csv")
+    write_json({"within_mm": RADIUS_MM, **settings, "notice": notice,
+                "rows": json.loads(table.to_json(orient="records", double_precision=15))}, folder / "pointing.json")
+    print(f"pointing game: peak within {RADIUS_MM / 10:g} cm of a lesion's centre; {len(places)} views of "
+          f"{rows['scan_id'][places].nunique()} positive scans, {every['patient'].nunique()} patients")
+    print(as_text(table))
+    if notice:
+        print(notice)
+
+
+def summarize(peaks: pd.DataFrame) -> pd.DataFrame:
     """The share of hits of each kind of map, by view and by scan.
 
-    Args:
-        peaks (DataFrame): a row per map: kind, draw (0, 1, ... of repeated kinds), scan_id, view, heat (the peak's
-            value), distance_mm, patient.
+    Parameters
+    ----------
+    peaks : DataFrame
+        A row a map: kind, draw (0, 1, ... of repeated kinds), scan_id, view, heat (the peak's value), distance_mm,
+        patient.
 
-    Returns:
-        DataFrame: kind, view (or "scan"), scans, maps (scans x draws), hits, share, ci_low, ci_high, ci_method,
-        no_peak.
+    Returns
+    -------
+    DataFrame
+        kind, view (or "scan"), scans, maps (scans x draws), hits, share, ci_low, ci_high, ci_method, no_peak.
     """
     rows, peaks = [], peaks.reset_index(drop=True)
-    for kind, mine in peaks.groupby("kind", sort=False):
-        hottest = mine.loc[mine.groupby(["draw", "scan_id"], sort=False)["heat"].idxmax()]
-        for view, part in [*mine.groupby("view", sort=False), (SCAN, hottest)]:
+    for kind, own in peaks.groupby("kind", sort=False):
+        hottest = own.loc[own.groupby(["draw", "scan_id"], sort=False)["heat"].idxmax()]
+        for view, part in [*own.groupby("view", sort=False), (SCAN, hottest)]:
             hits = (part["distance_mm"] <= RADIUS_MM).to_numpy()
             share = proportion_estimate(hits, "scan with a known lesion", part["patient"])
             rows.append({"kind": kind, "view": view, "scans": part["scan_id"].nunique(), "maps": len(part),
@@ -100,8 +213,8 @@ def summarize(peaks):
     return pd.DataFrame(rows)
 
 
-def as_text(table):
-    """`summarize`'s rows, lined up; with a column `near`, of several tables."""
+def as_text(table: pd.DataFrame) -> str:
+    """Rows of `summarize`, lined up; the column `near` says of which lesions."""
     lines = [("heat map", "view", "peaks near", "hits", "share (95 % CI)", "maps without peak")]
     for row in table.itertuples():
         lines.append((row.kind, row.view, row.near, f"{row.hits}/{row.maps}",

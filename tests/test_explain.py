@@ -54,7 +54,7 @@ def test_heat_map_is_the_positive_part_of_channels_weighed_by_their_gradient(met
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.ones_(module.weight)
     x, classes = torch.rand(3, 1, 96, 64), np.array([-1, 2, 0])
-    found = gradcam.heat_maps(network, Given(x), np.arange(3), method, layer, classes, None)
+    found = np.stack(list(gradcam.heat_maps(network, Given(x), np.arange(3), classes, method, layer, None)))
     depth = 5 + gradcam.LAYERS.index(layer)  # conv, batch norm, ReLU, max-pool, layer1
     cells = network.features[:depth](x).detach().requires_grad_()
     with network.features[depth - 1].register_forward_hook(lambda *_: cells):
@@ -105,8 +105,8 @@ def test_the_map_marks_the_pixel_that_the_layer_marks(frame, pool):
         place = np.unravel_index(int(x.argmax()), frame)
         if x.max() < 9 or place[0] % 16 or place[1] % 16:
             continue  # cut off, or between two cells
-        cells = gradcam.heat_maps(Marker(), images, np.array([0]), "gradcam", "layer3", np.array([-1]), None)
-        heat = gradcam.Placement.of(image, "a", given).to_mip(cells[0], 16)
+        cells, = gradcam.heat_maps(Marker(), images, np.array([0]), np.array([-1]), "gradcam", "layer3", None)
+        heat = gradcam.to_mip(cells, "layer3", image, "a", given)
         assert heat.shape == shape and heat.dtype == np.float32
         assert not heat[:4].any() and not heat[59:].any() and not heat[:, :7].any() and not heat[:, 42:].any()
         found.append(np.subtract(np.unravel_index(heat.argmax(), shape), (4 + row, 7 + column)))
@@ -116,7 +116,7 @@ def test_the_map_marks_the_pixel_that_the_layer_marks(frame, pool):
 
 def test_what_the_network_did_not_see_has_no_heat():
     image, given = np.ones((61, 47), "float32"), NetworkInput((32, 32), (0.0, 1.0), crop_bodies=True)
-    heat = gradcam.Placement.of(image, "a", given).to_mip(np.ones((2, 2), "float32"), 16)
+    heat = gradcam.to_mip(np.ones((2, 2), "float32"), "layer3", image, "a", given)
     rows, columns = (np.flatnonzero(heat.any(axis)) for axis in (1, 0))
     assert (rows[0], rows[-1], columns[0], columns[-1]) == (14, 45, 7, 38)  # 32 x 32 pixels about the middle
 
@@ -292,7 +292,7 @@ def test_sites(cohort, capsys):
     brightest = game[game["kind"] == "brightest pixel"].set_index("near")
     assert set(brightest.loc["any lesion", "share"]) == {1.0}
     assert set(game["near"]) == {"any lesion", "lesion of the site"} and set(game["scans"]) == {8}
-    assert (brightest.loc["lesion of the site", "share"] < 1).all()  # where another site is called, none is to be found
+    assert (brightest.loc["lesion of the site", "share"] < 1).all()  # none where another site is predicted
 
 
 @pytest.mark.parametrize(("models", "args", "said"), [
