@@ -25,7 +25,7 @@ LOCA_SITES = --site_head grid --site_lambda 1 --select sum
 STUDY = study
 STUDY_RUNS = 1 2 3
 
-.PHONY: demo demo-data demo-loca study-loca test test-slow lint clean
+.PHONY: demo demo-data demo-loca study-loca test test-slow lint docs clean
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: requirements.txt requirements-dev.txt
@@ -95,6 +95,9 @@ lint: $(VENV)/installed
 	$(VENV)/bin/codespell
 	$(VENV)/bin/lint-imports
 	$(PY) -m mypy
+
+docs: $(VENV)/installed
+	$(PY) tests/docs_helpers.py
 
 clean:
 	rm -rf $(DEMO) $(STUDY) images $(VENV)

@@ -27,8 +27,8 @@ def get_args_parser():
                        help="whose files: mixed is BQML with any of the names; siemens has bed positions of several "
                             "acquisition times, ge its private scan datetime, philips counts (CNTS) with private "
                             "factors; the same patients and SUV from each")
-    group.add_argument("--workers", type=int, default=os.cpu_count() or 1,
-                       metavar="W", help="processes; they do not change the result")
+    group.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="W",
+                       help="processes; they do not change the result (default: one per CPU core)")
     return parser
 
 

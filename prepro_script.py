@@ -49,7 +49,8 @@ def get_args_parser():
     group = parser.add_argument_group("running")
     group.add_argument("--overwrite", action="store_true", help="convert again what done.json in --output says is done "
                        "and unchanged")
-    group.add_argument("--workers", type=positive_int, default=os.cpu_count() or 1, help="processes")
+    group.add_argument("--workers", type=positive_int, default=os.cpu_count() or 1,
+                       help="processes (default: one per CPU core)")
     return parser
 
 

@@ -1,43 +1,67 @@
-"""The whole chain as a user runs it: every script a process of its own, from DICOM to the ensemble's metrics."""
+"""The whole chain as a user runs it: the commands of README and docs, each a process of its own, on a tiny cohort."""
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import ROOT, error_line, run
+from docs_helpers import commands
+from pet import REAL, needs_real_series
 
-TRAIN = ("--weights", "none", "--image_size", "auto", "--pool", 6, "--nepochs", 1, "--batch_size", 16, "--threads", 1)
+import utils
+
+OF_LARS = "epoch", "state_dict", "optimizer", "lr_scheduler", "early_stopping", "auc"
+TRAINING = "--weights none --image_size auto --pool 6 --nepochs 1 --batch_size 16 --threads 1"
+SMALLER = {  # what makes a command of the documentation quick, added at its end, where it wins
+    "prepro_script": "--workers 1", "make_splits": "--n_splits 3 --test 0.3 --val 0.3",
+    "train": f"{TRAINING} --split_index 0 1", "train_loca": f"{TRAINING} --split_index 0", "explain": "--max_scans 1",
+    "optun": f"{TRAINING} --splits 0-1 --trials 1",
+    "optuna_finetuning": "--nepochs 1 --batch_size 16 --threads 1 --splits 0-1 --trials 1",
+    "aggregate": "--resamples 200", "compare": "--resamples 200"}
+
+
+def run_commands(page, folder):
+    """Run the commands of a page in `folder` -> {script: what it printed last}; 1 (listed items failed) is success."""
+    printed = {}
+    for script, words in commands((ROOT / page).read_text().replace("--top 10", "--top 2")):
+        done = run(f"{script}.py", *words, *SMALLER.get(script, "").split(), cwd=folder)
+        assert done.returncode in (0, 1), f"{script}.py {' '.join(words)}\n{done.stdout}\n{done.stderr}"
+        printed[script] = done.stdout
+    return printed
 
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
-    """Fourteen patients from DICOM to aggregate.py, two splits of one epoch."""
+    """Fourteen patients through the seven steps of the README, two of three splits trained for one epoch."""
     folder = tmp_path_factory.mktemp("chain")
-    run("phantom.py", "--output", "dicom", "--patients", 14, "--seed", 3, "--workers", 1, cwd=folder, check=0)
-    run("prepro_script.py", "--input", "dicom", "--output", ".", "--labels", "dicom/labels.csv", "--workers", 1,
-        cwd=folder, check=0)
-    run("make_splits.py", "--n_splits", 3, "--test", 0.3, "--val", 0.3, cwd=folder, check=0)
-    data = ("--data", "data_resplit.csv")
-    run("train.py", *data, "--split_index", 0, 1, "--run", 1, *TRAIN, cwd=folder, check=0)
-    run("find_best_model.py", "--dir", "results", cwd=folder, check=0)
-    predicted = run("predict.py", *data, "--splits", 0, 19, "--set", "val", "test", cwd=folder, check=1)
-    assert "split 2: no model" in predicted.stdout and "split 19: no model" in predicted.stdout
-    assert "SYNTHETIC" not in predicted.stdout, "the cohort is marked as such itself"
-    (folder / "aggregate.out").write_text(run("aggregate.py", "--dir", "results", *data, "--by", "view", "--resamples",
-                                              200, cwd=folder, check=0).stdout)
+    run("phantom.py", "--output", "DICOM_ROOT", "--patients", 14, "--seed", 3, "--workers", 1, cwd=folder, check=0)
+    shutil.copy(folder / "DICOM_ROOT" / "labels.csv", folder)
+    printed = run_commands("README.md", folder)
+    assert list(printed) == ["prepro_script", "make_splits", "train", "find_best_model", "predict",
+                             "aggregate", "compare"]
+    (folder / "printed.json").write_text(json.dumps(printed))
     return folder
 
 
 def test_manifest_matches_labels_and_images(chain):
-    table, labels = pd.read_csv(chain / "data_resplit.csv"), pd.read_csv(chain / "dicom" / "labels.csv")
+    table, labels = pd.read_csv(chain / "mips" / "data_resplit.csv"), pd.read_csv(chain / "labels.csv")
     assert len(table) == 2 * len(labels) and table["scan_id"].nunique() == len(labels)
     assert not (set(table["scan_id"]) & set(labels["StudyInstanceUID"])), "scan_id is hashed"
     scans = table.drop_duplicates("scan_id")
     assert scans["target"].sum() == labels["target"].sum() == (labels["deauville"] >= 4).sum()
     assert (table["synthetic"] == 1).all() and (table["spacing_mm"] == 3.27).all()
     for row in table.itertuples():
-        assert (chain / row.filename).stat().st_size == 4 * row.matrix_size_1 * row.matrix_size_2
-    assert not (chain / "errors.csv").exists() or pd.read_csv(chain / "errors.csv").empty
+        assert (chain / "mips" / row.filename).stat().st_size == 4 * row.matrix_size_1 * row.matrix_size_2
+    errors = chain / "mips" / "errors.csv"
+    assert not errors.exists() or pd.read_csv(errors).empty
+
+
+def test_splits_without_a_model_are_named(chain):
+    printed = json.loads((chain / "printed.json").read_text())["predict"]
+    assert "split 2: no model" in printed and "split 19: no model" in printed
+    assert "SYNTHETIC" not in printed, "the cohort is marked as such itself"
 
 
 def test_ensemble_is_the_mean_of_the_models_over_views(chain):
@@ -56,15 +80,15 @@ def test_ensemble_is_the_mean_of_the_models_over_views(chain):
 
 
 def test_output_says_synthetic_and_where_the_figures_are(chain):
-    out = (chain / "aggregate.out").read_text()
-    assert "SYNTHETIC" in out and "LARS-avg" in out and "report.html" in out
+    printed = json.loads((chain / "printed.json").read_text())["aggregate"]
+    assert "SYNTHETIC" in printed and "LARS-avg" in printed and "report.html" in printed
     assert (chain / "results" / "roc.png").read_bytes()[:4] == b"\x89PNG"
     assert "SYNTHETIC" in (chain / "results" / "roc.svg").read_text()
 
 
 def test_report_tells_thresholds_settings_and_cohort(chain):
     metrics = json.loads((chain / "results" / "metrics.json").read_text())
-    table = pd.read_csv(chain / "data_resplit.csv").drop_duplicates("scan_id")
+    table = pd.read_csv(chain / "mips" / "data_resplit.csv").drop_duplicates("scan_id")
     held_out = (table[["split0", "split1"]] == "val").any(axis=1)
     about = metrics["validation"]
     assert about["source"] == "validation predictions" and about["n_scans"] == held_out.sum()
@@ -72,35 +96,45 @@ def test_report_tells_thresholds_settings_and_cohort(chain):
     page = (chain / "results" / "report.html").read_text()
     for text in ("SYNTHETIC", "Youden", "The same for all 2 models", "--pool", "data hash", "data_resplit.csv"):
         assert text in page, text
-    done = run("compare.py", "results/ensemble_avg.csv", "results/ensemble_max.csv", cwd=chain, check=0)
-    assert "AUC, DeLong" in done.stdout and (chain / "results" / "compare.html").exists()
+    printed = json.loads((chain / "printed.json").read_text())["compare"]
+    assert "AUC, DeLong" in printed and (chain / "results" / "compare.html").exists()
 
 
 def test_new_patients_get_a_probability_per_view_and_scan(chain):
-    study = next((chain / "dicom").glob("*/study1"))
-    run("prepro_script.py", "--input", study, "--output", "new", "--workers", 1, cwd=chain, check=0)
+    shutil.copytree(next((chain / "DICOM_ROOT").glob("*/study1")), chain / "NEW_DICOM")
+    printed = run_commands("docs/how_to/new_patients.md", chain)
     assert "target" not in pd.read_csv(chain / "new" / "data.csv")
-    predicted = run("predict.py", "--data", "new/data.csv", "--set", "all", "--splits", 0, 1, "--output", "new",
-                    cwd=chain, check=0)
-    assert predicted.stdout.count("warning: trained on a SYNTHETIC cohort") == 1  # once, not for every model
-    run("aggregate.py", "--dir", "new", "--output", "new", "--operating_points", "results/operating_points.json",
-        cwd=chain, check=0)
+    assert printed["predict"].count("warning: trained on a SYNTHETIC cohort") == 1  # once, not for every model
     views = pd.read_csv(chain / "new" / "pred_split0_run1.csv")
     ensemble = pd.read_csv(chain / "new" / "ensemble_avg.csv")
     assert set(views["view"]) == {"cor", "sag"} and len(ensemble) == 1
     assert 0 <= ensemble["ensemble_prob"][0] <= 1 and not (chain / "new" / "metrics.json").exists()
 
 
+@needs_real_series
 def test_the_real_series_is_predicted(chain):
-    series = ROOT.parent / "shared" / "data" / "sts_001_fdg_pet"
-    if not series.exists():
-        pytest.skip("the real series is not here")
-    run("prepro_script.py", "--input", series, "--output", "real", "--workers", 1, cwd=chain, check=0)
+    run("prepro_script.py", "--input", REAL, "--output", "real", "--workers", 1, cwd=chain, check=0)
     run("predict.py", "--data", "real/data.csv", "--set", "all", "--splits", 0, 1, "--output", "real",
         cwd=chain, check=0)
     assert pd.read_csv(chain / "real" / "pred_split1_run1.csv")["probs"].between(0, 1).sum() == 2
 
 
 def test_prediction_without_best_run(chain):
-    assert "find_best_model.py --dir dicom writes it" in error_line(
-        run("predict.py", "--data", "data_resplit.csv", "--chptfolder", "dicom", cwd=chain))
+    assert "find_best_model.py --dir DICOM_ROOT writes it" in error_line(
+        run("predict.py", "--data", "mips/data_resplit.csv", "--chptfolder", "DICOM_ROOT", cwd=chain))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["comparing", "training_and_resuming", "fine_tuning", "searching", "lesion_sites",
+                                  "heat_maps"])
+def test_commands_of_the_guides_run(chain, page):
+    """With data.csv and images where `make demo-data` puts them, and checkpoints with the contents of LARS's."""
+    if not (chain / "data.csv").exists():
+        shutil.copy(chain / "mips" / "data_resplit.csv", chain / "data.csv")
+        (chain / "images").symlink_to(chain / "mips" / "images")
+        (chain / "lars").mkdir()
+        shutil.copy(chain / "results" / "best_run.csv", chain / "lars")
+        for name in ("checkpoint_split0_run1.pth", "checkpoint_split1_run1.pth"):
+            content = utils.read_checkpoint(chain / "results" / name)
+            torch.save({key: content[key] for key in OF_LARS}, chain / "lars" / name)
+    run_commands(f"docs/how_to/{page}.md", chain)

@@ -1,0 +1,39 @@
+"""README and docs/ as tests read them: their commands, and the page that is made from the scripts' --help."""
+import importlib
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/**/*.md"))]
+COMMAND = re.compile(r"^\s*(?:python|torchrun --nproc_per_node \d+) (\w+)\.py([^#\n]*)", re.MULTILINE)
+CHAPTERS = {"The chain": ["prepro_script", "make_splits", "train", "find_best_model", "predict", "aggregate",
+                          "compare"],
+            "Lesion sites and heat maps": ["train_loca", "predict_loca", "explain"],
+            "Searching": ["optun", "optuna_finetuning"], "Synthetic cohort and benchmarks": ["phantom", "benchmark"]}
+
+
+def commands(text):
+    """The commands that a text shows, in its order: [(script without .py, its arguments as a list of words)]."""
+    return [(script, shlex.split(words)) for script, words in COMMAND.findall(text)]
+
+
+def scripts_page():
+    """docs/reference/scripts.md as text: per script its --help without the usage."""
+    lines = ["# Scripts", "", "What `python SCRIPT --help` prints. `make docs` writes this page.", ""]
+    lines += [f"- {title}: " + ", ".join(f"[{name}.py](#{name}py)" for name in names)
+              for title, names in CHAPTERS.items()]
+    for name in (name for names in CHAPTERS.values() for name in names):
+        with patch.dict(os.environ, COLUMNS="122"):
+            text = importlib.import_module(name).get_args_parser().format_help()
+        text = re.sub(r"\Ausage: .*?\n\n", "", text, flags=re.DOTALL)
+        lines += ["", f"## {name}.py", "", "```text", text.strip(), "```"]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    (ROOT / "docs" / "reference" / "scripts.md").write_text(scripts_page())
