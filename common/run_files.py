@@ -1,4 +1,5 @@
 """The names of a run's files, S = split, R = run. Imports no torch."""
+import re
 from pathlib import Path
 
 
@@ -7,3 +8,10 @@ def run_file(folder, kind, split, run):
     kind, suffix = {"checkpoint": (kind, ".pth"), "last": (kind, ".pth"), "settings": (kind, ".json"),
                     "figure": ("convergence", ".png")}.get(kind, (kind, ".csv"))
     return Path(folder) / f"{kind}_split{split}_run{run}{suffix}"
+
+
+def find_run_files(folder, kind):
+    """[(split, run, path), ...] of a folder's files of a kind, in ascending order."""
+    name = re.compile(run_file("", kind, "([0-9]+)", "([0-9]+)").name)
+    return sorted((int(match[1]), int(match[2]), path) for path in run_file(folder, kind, "*", "*").parent.glob("*")
+                  if (match := name.fullmatch(path.name)))

@@ -4,7 +4,10 @@ A resample is a weight per scan: how often its patient was drawn. Ranks are sort
 scans take seconds. Efron B, Tibshirani RJ. An Introduction to the Bootstrap, 1993; by patient: Davison AC, Hinkley DV.
 Bootstrap Methods and their Application, 1997, 3.8.
 """
+from collections.abc import Iterator, Sequence
+
 import numpy as np
+from numpy import ndarray
 from scipy.stats import norm
 
 from evaluation import calibration
@@ -14,7 +17,7 @@ BLOCK = 500_000  # weights in memory at a time
 MOST_UNDEFINED = 0.05  # of the resamples; with more of them there is no interval
 
 
-def group_index(groups, n):
+def group_index(groups: ndarray | None, n: int) -> tuple[ndarray, int]:
     """((n,) int index of each row's group, number of groups); without groups each row is its own."""
     if groups is None:
         return np.arange(n), n
@@ -22,7 +25,7 @@ def group_index(groups, n):
     return index, len(names)
 
 
-def resample_weights(groups, n, resamples, seed):
+def resample_weights(groups: ndarray | None, n: int, resamples: int, seed: int) -> Iterator[ndarray]:
     """Yield blocks (b, n) float64 of how often each row is drawn; the same for the same groups, n and seed."""
     rng, (index, count) = np.random.default_rng(seed), group_index(groups, n)
     size = max(1, BLOCK // n)
@@ -33,7 +36,7 @@ def resample_weights(groups, n, resamples, seed):
         yield times[:, index].astype(np.float64)
 
 
-def jackknife_weights(groups, n):
+def jackknife_weights(groups: ndarray | None, n: int) -> Iterator[ndarray]:
     """Yield blocks (b, n) of weights 0 and 1 that leave out one group each."""
     index, count = group_index(groups, n)
     size = max(1, BLOCK // n)
@@ -44,15 +47,15 @@ def jackknife_weights(groups, n):
 class Ranked:
     """y_true and y_score sorted by score, with the ends of the ties: what weighted ROC statistics need."""
 
-    def __init__(self, y_true, y_score):
+    def __init__(self, y_true: ndarray, y_score: ndarray):
         self.order = np.argsort(y_score, kind="stable")
         self.y, self.score = np.asarray(y_true, dtype=float)[self.order], np.asarray(y_score)[self.order]
         self.ends = np.append(np.flatnonzero(np.diff(self.score)), len(self.score) - 1)
 
-    def below(self, weights):
+    def below(self, weights: ndarray) -> tuple[ndarray, ndarray]:
         """Weight of positives and of negatives at or below each distinct score, 0 first: two (b, ties + 1) arrays.
 
-        `weights` is in the order of `self.order`. Sums of whole numbers: exact.
+        `weights` is (b, n), in the order of `self.order`. Sums of whole numbers: exact.
         """
         positive = np.cumsum(weights * self.y, axis=1)[:, self.ends]
         everything = np.cumsum(weights, axis=1)[:, self.ends]
@@ -60,51 +63,68 @@ class Ranked:
         return np.hstack([zero, positive]), np.hstack([zero, everything - positive])
 
 
-def weighted_auc(positive, negative):
-    """AUC of each resample from `Ranked.below`, ties counting half; NaN where a class was not drawn."""
+def ratio(numerator: ndarray, denominator: ndarray) -> ndarray:
+    """Their quotient, float64; NaN where the denominator is not above 0."""
+    return np.divide(numerator, denominator, out=np.full(np.shape(denominator), np.nan), where=denominator > 0)
+
+
+def weighted_auc(positive: ndarray, negative: ndarray) -> ndarray:
+    """(b,) AUC of each resample from `Ranked.below`, ties counting half; NaN where a class was not drawn."""
     pairs = (np.diff(positive, axis=1) * (negative[:, 1:] + negative[:, :-1])).sum(axis=1) / 2
-    return _ratio(pairs, positive[:, -1] * negative[:, -1])
+    return ratio(pairs, positive[:, -1] * negative[:, -1])
 
 
-def weighted_average_precision(positive, negative):
-    """Sum of precision times the step in recall, as sklearn.metrics.average_precision_score; NaN without positives."""
-    above, called = positive[:, -1:] - positive[:, :-1], (positive + negative)[:, -1:] - (positive + negative)[:, :-1]
-    precision = np.divide(above, called, out=np.zeros_like(above), where=called > 0)
-    return _ratio((np.diff(positive, axis=1) * precision).sum(axis=1), positive[:, -1])
+def weighted_average_precision(positive: ndarray, negative: ndarray) -> ndarray:
+    """(b,) sum of precision times the step in recall, as sklearn.metrics.average_precision_score, from `Ranked.below`;
+    NaN without positives."""
+    above, both = positive[:, -1:] - positive[:, :-1], positive + negative
+    predicted = both[:, -1:] - both[:, :-1]
+    precision = np.divide(above, predicted, out=np.zeros_like(above), where=predicted > 0)
+    return ratio((np.diff(positive, axis=1) * precision).sum(axis=1), positive[:, -1])
 
 
-def resample(y_true, y_score, thresholds, groups=None, resamples=RESAMPLES, seed=0):
-    """Every metric of `metrics.evaluate` in the sample, without each group in turn, and in each resample.
+def resample(y_true: ndarray, y_score: ndarray, thresholds: Sequence[float], groups: ndarray | None = None,
+             resamples: int = RESAMPLES, seed: int = 0) -> dict:
+    """Every metric of `metrics.all_metrics` in the sample, without each group in turn, and in each resample.
 
-    Returns:
-        dict: unit (patient, scan, or None where there is one only); observed, jackknife, resamples: dicts of metric ->
-        (1,), (groups,), (resamples,) float64, and (metric, k) -> the same at thresholds[k]. NaN where the number cannot
-        be had (a class not drawn, nothing called positive, no finite fit).
+    Parameters
+    ----------
+    y_true, y_score, groups
+        As in `metrics`.
+    thresholds : sequence of float
+        Probabilities.
+
+    Returns
+    -------
+    dict
+        unit: patient, scan, or None where there is one only. observed, jackknife, resamples: {metric: (1,), (groups,),
+        (resamples,) float64}, and {(metric, k): the same at thresholds[k]}. NaN where the number cannot be had (a class
+        not drawn, nothing predicted positive, no finite fit).
     """
     ranked = Ranked(y_true, y_score)
     y, p, x = ranked.y, ranked.score, calibration.clipped_logit(ranked.score)
     whole, count = np.ones((1, len(y))), group_index(groups, len(y_true))[1]
     start, offset = calibration.fit_logistic(x, y, whole), calibration.fit_intercept(x, y, whole)
-    called = np.stack([p >= threshold for threshold in thresholds], axis=1).astype(float)
+    predicted = np.stack([p >= threshold for threshold in thresholds], axis=1).astype(float)
     losses = np.stack([(p - y) ** 2, calibration.row_log_loss(y, p)])
 
-    def measure(weights):
+    def values_of(weights):
         weights = weights[:, ranked.order]
         total, below = weights.sum(axis=1), ranked.below(weights)
         values = {"auc": weighted_auc(*below), "average_precision": weighted_average_precision(*below),
-                  "brier": _ratio(np.einsum("bn,n->b", weights, losses[0]), total),
-                  "log_loss": _ratio(np.einsum("bn,n->b", weights, losses[1]), total)}
+                  "brier": ratio(np.einsum("bn,n->b", weights, losses[0]), total),
+                  "log_loss": ratio(np.einsum("bn,n->b", weights, losses[1]), total)}
         both = (below[0][:, -1] > 0) & (below[1][:, -1] > 0)
         values["calibration_slope"] = np.where(both, calibration.fit_logistic(x, y, weights, start)[1], np.nan)
         values["calibration_intercept"] = np.where(both, calibration.fit_intercept(x, y, weights, offset), np.nan)
-        positives, hits, calls = weights @ y, (weights * y) @ called, weights @ called  # whole numbers: exact
+        positives, hits, above = weights @ y, (weights * y) @ predicted, weights @ predicted  # whole numbers: exact
         for k in range(len(thresholds)):
             values |= {(name, k): value for name, value in
-                       from_counts(total, positives, hits[:, k], calls[:, k]).items()}
+                       from_counts(total, positives, hits[:, k], above[:, k]).items()}
         return values
 
     def gather(blocks):
-        blocks = [measure(weights) for weights in blocks]
+        blocks = [values_of(weights) for weights in blocks]
         return {name: np.concatenate([values[name] for values in blocks]) for name in blocks[0]}
 
     return {"unit": None if count < 2 else "scan" if groups is None else "patient", "observed": gather([whole]),
@@ -112,31 +132,46 @@ def resample(y_true, y_score, thresholds, groups=None, resamples=RESAMPLES, seed
             "resamples": gather(resample_weights(groups, len(y), resamples, seed))}
 
 
-def from_counts(total, positives, tp, called):
-    """metrics.AT_THRESHOLD from arrays of counts; NaN for 0 / 0."""
-    fp, fn, negatives = called - tp, positives - tp, total - positives
+def from_counts(total: ndarray, positives: ndarray, tp: ndarray,
+                predicted: ndarray) -> dict[str, ndarray]:
+    """metrics.AT_THRESHOLD from arrays of counts: of scans, of positive ones, of true positives, of those predicted
+    positive. NaN for 0 / 0."""
+    fp, fn, negatives = predicted - tp, positives - tp, total - positives
     tn = negatives - fp
-    sensitivity, specificity = _ratio(tp, positives), _ratio(tn, negatives)
-    return {"accuracy": _ratio(tp + tn, total), "balanced_accuracy": (sensitivity + specificity) / 2,
-            "sensitivity": sensitivity, "specificity": specificity, "ppv": _ratio(tp, called),
-            "npv": _ratio(tn, total - called), "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-            "mcc": _ratio(tp * tn - fp * fn, np.sqrt(positives * negatives * called * (total - called)))}
+    sensitivity, specificity = ratio(tp, positives), ratio(tn, negatives)
+    return {"accuracy": ratio(tp + tn, total), "balanced_accuracy": (sensitivity + specificity) / 2,
+            "sensitivity": sensitivity, "specificity": specificity, "ppv": ratio(tp, predicted),
+            "npv": ratio(tn, total - predicted), "f1": ratio(2 * tp, 2 * tp + fp + fn),
+            "mcc": ratio(tp * tn - fp * fn, np.sqrt(positives * negatives * predicted * (total - predicted)))}
 
 
-def bca_interval(observed, jackknife, values, unit, confidence=0.95):
-    """Bias-corrected and accelerated interval of a bootstrap distribution, as an entry of metrics.json.
+def bca_interval(observed: float, jackknife: ndarray, values: ndarray, unit: str | None,
+                 confidence: float = 0.95) -> dict:
+    """Bias-corrected and accelerated interval of a bootstrap distribution.
 
     The percentile interval of an AUC misses mostly on one side (59 and 16 of 1000 studies of 80 patients); this one
     shifts its percentiles by the bias and the skewness, the latter from the jackknife. Efron B. J Am Stat Assoc
     1987;82:171-85.
 
-    No interval, with the reason, where there is one patient only, where more than 5 % of the resamples are undefined,
-    or where all of them agree: a width of 0 would claim a certainty that is not there.
+    Parameters
+    ----------
+    observed : float
+        Of the sample.
+    jackknife : (groups,) array
+        Without each group.
+    values : (resamples,) array
+        Of the resamples, NaN where undefined.
+    unit : str or None
+        What was drawn.
 
-    Args:
-        observed (float): of the sample; jackknife: (groups,) without each group; values: (resamples,).
+    Returns
+    -------
+    dict
+        low, high, method, undefined (number of resamples), reason (why there is no interval): there is one patient
+        only, more than 5 % of the resamples are undefined, or all of them agree, since a width of 0 would claim a
+        certainty that is not there.
     """
-    entry = {"low": None, "high": None, "method": None, "undefined": int(np.isnan(values).sum()), "reason": None}
+    entry: dict = {"low": None, "high": None, "method": None, "undefined": int(np.isnan(values).sum()), "reason": None}
     known = values[~np.isnan(values)]
     if unit is None:
         entry["reason"] = "one patient or scan only: nothing to resample"
@@ -150,7 +185,7 @@ def bca_interval(observed, jackknife, values, unit, confidence=0.95):
     return entry
 
 
-def bca_levels(observed, jackknife, values, confidence):
+def bca_levels(observed: float, jackknife: ndarray, values: ndarray, confidence: float) -> ndarray:
     """The two levels of the bootstrap distribution that BCa takes in place of 0.025 and 0.975."""
     away = np.nanmean(jackknife) - jackknife if not np.isnan(jackknife).all() else np.zeros(1)
     away = away[~np.isnan(away)]
@@ -163,7 +198,7 @@ def bca_levels(observed, jackknife, values, confidence):
     return norm.cdf(bias + z / np.maximum(1 - acceleration * z, 1e-3))
 
 
-def symmetric_test(observed, replicates, confidence=0.95):
+def symmetric_test(observed: float, replicates: ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
     """Centred bootstrap test of observed = 0 and the interval of all values it does not reject: (low, high, p).
 
     The distribution of replicates - observed stands for that of observed - truth. p(d) = (1 + number of resamples with
@@ -181,8 +216,12 @@ def symmetric_test(observed, replicates, confidence=0.95):
     return float(observed - half), float(observed + half), float(p)
 
 
-def roc_band(y_true, y_score, fpr, groups=None, resamples=500, seed=0, confidence=0.95):
-    """Pointwise percentile band (low, high) of the sensitivity at each false positive rate of `fpr`."""
+def roc_band(y_true: ndarray, y_score: ndarray, fpr: ndarray, groups: ndarray | None = None,
+             resamples: int = 500, seed: int = 0, confidence: float = 0.95) -> ndarray | None:
+    """Pointwise percentile band, (low, high), of the sensitivity at each of the false positive rates `fpr`.
+
+    None where no resample has both classes.
+    """
     ranked, curves = Ranked(y_true, y_score), []
     for weights in resample_weights(groups, len(ranked.y), resamples, seed):
         for positive, negative in zip(*ranked.below(weights[:, ranked.order]), strict=True):
@@ -192,6 +231,3 @@ def roc_band(y_true, y_score, fpr, groups=None, resamples=500, seed=0, confidenc
         return None
     return np.quantile(curves, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
 
-
-def _ratio(numerator, denominator):
-    return np.divide(numerator, denominator, out=np.full(np.shape(denominator), np.nan), where=denominator > 0)

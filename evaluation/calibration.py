@@ -3,7 +3,11 @@
 y_true is (n,) of 0 and 1, y_score (n,) probabilities in 0..1; weights is (b, n), one row a resample.
 """
 import numpy as np
+from numpy import ndarray
 from scipy.special import expit, logit, xlogy
+from sklearn.isotonic import IsotonicRegression
+
+from common.files import InputError
 
 BINS = 10  # of equal width
 CLIP = 1e-9  # probabilities of exactly 0 or 1 have no logit
@@ -11,20 +15,33 @@ EPSILON = np.finfo(float).eps  # what scikit-learn's log_loss clips at
 STEPS, TOLERANCE = 50, 1e-9
 
 
-def clipped_logit(y_score):
+def clipped_logit(y_score: ndarray) -> ndarray:
+    """The logit; of probabilities of exactly 0 or 1 that of CLIP and 1 - CLIP."""
     return logit(np.clip(np.asarray(y_score, dtype=float), CLIP, 1 - CLIP))
 
 
-def row_log_loss(y_true, y_score):
+def row_log_loss(y_true: ndarray, y_score: ndarray) -> ndarray:
+    """(n,) log loss of each scan."""
     p = np.clip(y_score, EPSILON, 1 - EPSILON)
     return -(xlogy(y_true, p) + xlogy(1 - np.asarray(y_true, dtype=float), 1 - p))
 
 
-def fit_logistic(x, y, weights, start=None):
-    """Maximum likelihood of P(y = 1) = expit(a + b x) under each row of weights -> (a, b), (b,) each.
+def fit_logistic(x: ndarray, y: ndarray, weights: ndarray,
+                 start: tuple[ndarray, ndarray] | None = None) -> tuple[ndarray, ndarray]:
+    """Maximum likelihood of P(y = 1) = expit(a + b x) under each row of weights, by Newton's method.
 
-    Newton's method, all rows at once. NaN where it does not converge: classes apart, one class, x all the same.
-    y may be fractions of 1.
+    Parameters
+    ----------
+    x, y : (n,) float array
+        y may be fractions of 1.
+    weights : (b, n) float array
+    start : pair of arrays or None
+        Start of the iteration, the first of each; not used where it is not finite.
+
+    Returns
+    -------
+    a, b : (b,) float64 array
+        NaN where it does not converge: classes apart, one class, x all the same.
     """
     a, b = (np.full(len(weights), value) for value in ((0.0, 0.0) if start is None or not np.isfinite(start).all()
                                                        else (float(start[0][0]), float(start[1][0]))))
@@ -53,8 +70,8 @@ def fit_logistic(x, y, weights, start=None):
     return result[0], result[1]
 
 
-def fit_intercept(x, y, weights, start=None):
-    """Maximum likelihood of P(y = 1) = expit(a + x), slope held at 1, under each row of weights -> (b,) a; or NaN."""
+def fit_intercept(x: ndarray, y: ndarray, weights: ndarray, start: ndarray | None = None) -> ndarray:
+    """Maximum likelihood of P(y = 1) = expit(a + x), slope held at 1, under each row of weights: (b,) a, or NaN."""
     a = np.full(len(weights), 0.0 if start is None or not np.isfinite(start[0]) else float(start[0]))
     wanted = weights @ y
     inside = (wanted > 0) & (wanted < weights.sum(axis=1))
@@ -68,7 +85,7 @@ def fit_intercept(x, y, weights, start=None):
     return np.where(np.abs(step) < 1e-6, a, np.nan)
 
 
-def slope(y_true, y_score):
+def slope(y_true: ndarray, y_score: ndarray) -> float:
     """Slope of the logistic regression of y_true on the logit of y_score; 1 is calibrated, below 1 overconfident.
 
     Cox DR. Biometrika 1958;45:562-5; Van Calster B et al. BMC Med 2019;17:230. NaN without a finite solution.
@@ -77,19 +94,22 @@ def slope(y_true, y_score):
     return float(fit_logistic(clipped_logit(y_score), y, np.ones((1, len(y))))[1][0])
 
 
-def intercept(y_true, y_score):
+def intercept(y_true: ndarray, y_score: ndarray) -> float:
     """Calibration-in-the-large: the intercept with the slope held at 1; 0 is calibrated, below 0 the probabilities are
-    too high. Sources as for `slope`; NaN without a finite solution."""
+    too high.
+
+    Sources as for `slope`. NaN without a finite solution.
+    """
     y = np.asarray(y_true, dtype=float)
     return float(fit_intercept(clipped_logit(y_score), y, np.ones((1, len(y))))[0])
 
 
-def bin_of(y_score, bins=BINS):
+def bin_of(y_score: ndarray, bins: int = BINS) -> ndarray:
     """Index of the bin of equal width, 0..bins - 1; the last one includes 1."""
     return np.minimum((np.asarray(y_score) * bins).astype(int), bins - 1)
 
 
-def expected_calibration_error(y_true, y_score, bins=BINS):
+def expected_calibration_error(y_true: ndarray, y_score: ndarray, bins: int = BINS) -> float:
     """Mean over the scans of |share of 1 - mean probability| in their bin. No interval: resamples are biased upward.
 
     Naeini MP, Cooper GF, Hauskrecht M. AAAI 2015:2901-7; Guo C et al. ICML 2017.
@@ -100,7 +120,7 @@ def expected_calibration_error(y_true, y_score, bins=BINS):
     return float(np.abs(sums).sum() / len(gap))
 
 
-def reliability(y_true, y_score, bins=BINS):
+def reliability(y_true: ndarray, y_score: ndarray, bins: int = BINS) -> list[dict]:
     """The bins that hold a scan, as dicts: low and high edge, n, n_positive, mean_probability, share_positive."""
     y, p, index = np.asarray(y_true), np.asarray(y_score, dtype=float), bin_of(y_score, bins)
     return [{"low": k / bins, "high": (k + 1) / bins, "n": int((index == k).sum()),
@@ -110,24 +130,23 @@ def reliability(y_true, y_score, bins=BINS):
 
 # ---------------------------------------------------------------- recalibration
 
-def fit_recalibration(method, y_true, y_score):
-    """Fit `platt` or `isotonic` -> what `recalibrate` needs, ready for JSON.
+def fit_recalibration(method: str, y_true: ndarray, y_score: ndarray) -> dict:
+    """Fit `platt` or `isotonic`: what `recalibrate` needs, ready for JSON.
 
     platt: expit(a + b logit(p)), with Platt's targets (n1 + 1) / (n1 + 2) and 1 / (n0 + 2), which keep the fit finite
     where the classes are apart (Platt JC. Advances in Large Margin Classifiers, 1999:61-74). isotonic: scikit-learn's
     (Zadrozny B, Elkan C. KDD 2002:694-9), linear between its points, level beyond them.
 
-    Raises:
-        InputError: one class only, or no finite fit.
+    Raises
+    ------
+    InputError
+        One class only, or no finite fit.
     """
-    from common.files import InputError
-
     y = np.asarray(y_true, dtype=float)
     n1, n0 = y.sum(), (1 - y).sum()
     if not n1 or not n0:
         raise InputError(f"--recalibrate {method}: the {len(y)} scans to fit it on are all of one class")
     if method == "isotonic":
-        from sklearn.isotonic import IsotonicRegression
         fit = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(np.asarray(y_score, dtype=float), y)
         return {"method": method, "x": fit.X_thresholds_.tolist(), "y": fit.y_thresholds_.tolist()}
     target = np.where(y == 1, (n1 + 1) / (n1 + 2), 1 / (n0 + 2))
@@ -137,7 +156,7 @@ def fit_recalibration(method, y_true, y_score):
     return {"method": method, "a": float(a[0]), "b": float(b[0])}
 
 
-def recalibrate(fit, y_score):
+def recalibrate(fit: dict | None, y_score: ndarray) -> ndarray:
     """Apply what `fit_recalibration` returned; None leaves the probabilities as they are."""
     if fit is None:
         return np.asarray(y_score, dtype=float)
@@ -148,12 +167,12 @@ def recalibrate(fit, y_score):
 
 # ---------------------------------------------------------------- decision curve
 
-def net_benefit(y_true, y_score, thresholds):
+def net_benefit(y_true: ndarray, y_score: ndarray, thresholds: ndarray) -> ndarray:
     """Net benefit (true positives - odds x false positives) / n at each threshold probability below 1.
 
     Vickers AJ, Elkin EB. Med Decis Making 2006;26:565-74.
     """
     y, p, thresholds = np.asarray(y_true, dtype=bool), np.asarray(y_score), np.asarray(thresholds, dtype=float)
-    called = p[None, :] >= thresholds[:, None]
-    tp, fp = (called & y).sum(axis=1), (called & ~y).sum(axis=1)
+    predicted = p[None, :] >= thresholds[:, None]
+    tp, fp = (predicted & y).sum(axis=1), (predicted & ~y).sum(axis=1)
     return (tp - fp * thresholds / (1 - thresholds)) / len(y)

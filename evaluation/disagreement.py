@@ -4,18 +4,26 @@ scores is (n, K) float: each model's score of each scan, NaN where a model lacks
 """
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 from scipy.stats import rankdata
 
 SUBSETS = 200  # of each size; all where there are no more
 REFERRED = (0.0, 0.1, 0.2, 0.3, 0.5)  # shares of scans that metrics.json lists
 
 
-def per_scan(scores, threshold):
-    """DataFrame: sd (of the models' scores, n - 1), vote_share (of models at or above the threshold), consistency
-    (share that votes with the majority), n_models. One model: sd is NaN."""
+def per_scan(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """How far the models agree on each scan.
+
+    Returns
+    -------
+    DataFrame
+        By scan_id: sd (of the models' scores, n - 1; NaN of one model), vote_share (of models at or above the
+        threshold), consistency (share that votes with the majority), n_models.
+    """
     values = scores.to_numpy(dtype=float)
     known = ~np.isnan(values)
     count = known.sum(axis=1)
@@ -27,7 +35,8 @@ def per_scan(scores, threshold):
                          "n_models": count}, index=scores.index)
 
 
-def disagreement_list(scans, scores, ensemble_prob, threshold):
+def disagreement_list(scans: pd.DataFrame, scores: pd.DataFrame, ensemble_prob: pd.Series,
+                      threshold: float) -> pd.DataFrame:
     """The table of disagreement.csv: every scan, those first where the models disagree most."""
     table = per_scan(scores, threshold)
     table.insert(0, "ensemble_prob", ensemble_prob)
@@ -36,21 +45,25 @@ def disagreement_list(scans, scores, ensemble_prob, threshold):
     return table.sort_values(["sd", "scan_id"], ascending=[False, True], kind="stable").reset_index(drop=True)
 
 
-def subsets_of(models, size, seed):
-    """All subsets of so many of K models, or 200 different random ones: (m, size) int array."""
+def subsets_of(models: int, size: int, seed: int) -> ndarray:
+    """All subsets of `size` of so many models, or 200 different random ones: (m, size) int array."""
     if math.comb(models, size) <= SUBSETS:
         return np.array(list(itertools.combinations(range(models), size)))
-    rng, found = np.random.default_rng((seed, size)), set()
+    rng = np.random.default_rng((seed, size))
+    found: set[tuple[int, ...]] = set()
     while len(found) < SUBSETS:
         found.add(tuple(sorted(rng.choice(models, size, replace=False).tolist())))
     return np.array(sorted(found))
 
 
-def auc_by_size(scores, y_true, how="mean", seed=0):
-    """AUC against the number of models -> list of dicts: size, n_subsets, mean, low, high (2.5 and 97.5 %), min, max.
+def auc_by_size(scores: pd.DataFrame, y_true: ndarray, how: str = "mean", seed: int = 0) -> list[dict]:
+    """AUC against the number of models, over the scans that every model has: all subsets are measured on the same.
 
-    Over the scans that every model has, so that all subsets are measured on the same ones. The spread is over the
-    choice of models, not over patients. Empty where those scans are not of both classes.
+    Returns
+    -------
+    list of dict
+        size, n_subsets, n_scans, mean, low, high (2.5 and 97.5 %), min, max. The spread is over the choice of models,
+        not over patients. Empty where those scans are not of both classes.
     """
     values, y = np.asarray(scores, dtype=float), np.asarray(y_true, dtype=bool)
     whole = ~np.isnan(values).any(axis=1)
@@ -72,18 +85,32 @@ def _auc(y, score):
     return (rankdata(score)[y].sum() - positives * (positives + 1) / 2) / (positives * (len(y) - positives))
 
 
-def selective_accuracy(correct, doubt):
+def doubts(scores: pd.DataFrame, probability: ndarray, threshold: float) -> dict[str, ndarray]:
+    """{label: (n,) float}: what sends a scan to a human first, the largest first."""
+    found, sd = {"probability nearest 0.5": -abs(probability - threshold)}, per_scan(scores, threshold)["sd"]
+    if sd.notna().any():
+        found["largest SD between models"] = sd.fillna(0).to_numpy()
+    return found
+
+
+def selective_accuracy(correct: ndarray, doubt: Sequence[float] | ndarray) -> tuple[ndarray, ndarray]:
     """Accuracy of the scans that are kept when the most doubtful go to a human.
 
-    Args:
-        correct: (n,) bool.
-        doubt: (n,) float, the larger the sooner referred. Scans of equal doubt share their accuracy, so that the
-            result does not depend on the order of rows.
-
-    Returns:
-        (n,) shares referred, 0, 1/n, ..., (n - 1)/n, and (n,) accuracies of the others.
-
     El-Yaniv R, Wiener Y. J Mach Learn Res 2010;11:1605-41; Geifman Y, El-Yaniv R. NeurIPS 2017.
+
+    Parameters
+    ----------
+    correct : (n,) bool array
+    doubt : (n,) float array
+        The larger, the sooner referred. Scans of equal doubt share their accuracy, so that the result does not depend
+        on the order of rows.
+
+    Returns
+    -------
+    (n,) array
+        Shares referred: 0, 1/n, ..., (n - 1)/n.
+    (n,) array
+        Accuracies of the others.
     """
     doubt = np.asarray(doubt, dtype=float)
     _, level = np.unique(doubt, return_inverse=True)
@@ -92,8 +119,8 @@ def selective_accuracy(correct, doubt):
     return np.arange(len(doubt)) / len(doubt), kept[::-1]
 
 
-def selective_summary(correct, doubt):
-    """`selective_accuracy` at REFERRED, the largest share referred that does not exceed each: a list of dicts."""
+def selective_summary(correct: ndarray, doubt: ndarray) -> list[dict]:
+    """`selective_accuracy` at the largest share that does not exceed each of REFERRED: referred, n_kept, accuracy."""
     referred, accuracy = selective_accuracy(correct, doubt)
     rows = [int(np.floor(share * len(referred) + 1e-9)) for share in REFERRED]
     return [{"referred": float(referred[k]), "n_kept": len(referred) - k, "accuracy": float(accuracy[k])}

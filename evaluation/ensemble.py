@@ -1,142 +1,201 @@
-"""Prediction files of several models -> one score per scan: reading, checking, joining. Imports no torch.
+"""Prediction files of several models -> one score per scan: reading, checking, joining.
 
-A model is a dict: path, file, split, run, rank (None: unranked), rows (of the set that is measured), val_rows (its own
-validation scans). LARS-avg: per model the mean over a scan's views; LARS-max: their maximum; then over the models.
-LARS's own files (scan_id, target, probs; no column `set`: all test) are read too.
+LARS-avg: per model the mean over a scan's views; LARS-max: their maximum; then over the models. LARS's own files
+(scan_id, target, probs; no column `set`: all test) are read too.
 """
 import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from common.files import InputError, progress, read_csv
 from common.manifest import is_synthetic
+from common.run_files import find_run_files, run_file
 from common.text import some
+from evaluation.calibration import recalibrate
+from evaluation.ranking import read_ranks
 
-PRED_FILE = re.compile(r"pred_split(\d+)_run(\d+)\.csv")
 COLUMNS = ("scan_id", "target", "probs", "set", "view", "filename", "patient_id", "synthetic", "series_description")
 SITE_COLUMN = re.compile(r"L\d+|true_loc")  # of predict_loca.py, see site_ensemble.py
 ENSEMBLES = {"avg": "LARS-avg", "max": "LARS-max"}
 OVER_VIEWS = {"avg": "mean", "max": "max"}
 MOST_VALUES = 8  # of a numeric column of --by; with more of them it is cut at its tertiles
+MOST_GROUPS = 30  # of another column
+
+
+@dataclass
+class Model:
+    """One model's predictions.
+
+    Attributes
+    ----------
+    path : Path
+        The prediction file.
+    file : str
+        Its name in messages and metrics.json.
+    split, run : int
+    rank : int or None
+        In best_run.csv; None: unranked.
+    rows : DataFrame
+        A row for each view of the set that is measured: of `check_rows`.
+    val_rows : DataFrame
+        The same of the model's own validation scans.
+    """
+    path: Path
+    file: str
+    split: int = 0
+    run: int = 0
+    rank: int | None = None
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+    val_rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def about(self) -> dict:
+        """What metrics.json says of it."""
+        return {"file": self.file, "split": self.split, "run": self.run, "rank": self.rank}
+
+
+@dataclass
+class Ensemble:
+    """Several models' scores of the same scans, and their average.
+
+    Attributes
+    ----------
+    scores : DataFrame
+        Of `score_models`.
+    raw, prob : Series
+        Their average by scan_id, before and after recalibration.
+    recalibration : dict or None
+        Of `calibration.fit_recalibration`.
+    thresholds : dict
+        {name of metrics.DERIVED: probability, or None where it cannot be reached}.
+    """
+    scores: pd.DataFrame
+    raw: pd.Series
+    prob: pd.Series
+    recalibration: dict | None
+    thresholds: dict[str, float | None]
 
 
 # ---------------------------------------------------------------- models
 
-def find_models(folder, best_run=None, top=None):
-    """(models, warnings): the prediction files to use, best first.
+def find_models(folder: Path, best_run: Path | None = None, top: int | None = None) -> tuple[list[Model], list[str]]:
+    """The models to use, best first, their files not read yet; and warnings.
 
-    Args:
-        folder (Path): of pred_splitS_runR.csv.
-        best_run (Path): ranking by find_best_model.py; None: best_run.csv in `folder`, where it is there.
-        top (int): use the models of the `top` best ranks; None: all, ranked or not.
+    Parameters
+    ----------
+    folder : Path
+        Of pred_splitS_runR.csv.
+    best_run : Path or None
+        Ranking by find_best_model.py; None: best_run.csv in `folder`, where there is one.
+    top : int or None
+        Use the models of the `top` best ranks; None: all, ranked or not.
 
-    Raises:
-        InputError: no predictions, a bad ranking, fewer models than `top`.
+    Raises
+    ------
+    InputError
+        No predictions, a bad ranking, fewer models than `top`.
     """
-    models = [{"path": path, "file": path.name, "split": int(match[1]), "run": int(match[2]), "rank": None}
-              for path in sorted(folder.glob("pred_split*_run*.csv")) if (match := PRED_FILE.fullmatch(path.name))]
+    models = [Model(path, path.name, split, run) for split, run, path in find_run_files(folder, "pred")]
     if not models:
-        raise InputError(f"{folder}: holds no pred_splitS_runR.csv; run predict.py first, or mend --dir")
+        raise InputError(f"{folder}: holds no pred_splitS_runR.csv; run predict.py first, or correct --dir")
     ranking = best_run or folder / "best_run.csv"
     if not best_run and not ranking.is_file():
         if top:
             raise InputError(f"--top {top}: there is no {ranking} to rank the models by; copy it there, or give "
                              "--best_run FILE (find_best_model.py writes it)")
-        return sorted(models, key=lambda model: (model["split"], model["run"])), []
+        return models, []
     ranks = read_ranks(ranking)
-    for model in models:
-        model["rank"] = ranks.get((model["split"], model["run"]))
-    models.sort(key=lambda model: (model["rank"] is None, model["rank"], model["split"], model["run"]))
-    ranked = [model for model in models if model["rank"] is not None]
-    if top:
-        return top_models(ranked, ranks, folder, top, ranking), []
-    unranked = [model["file"] for model in models[len(ranked):]]
-    return models, [f"{len(unranked)} prediction files are not in {ranking.name} and were used too: "
-                    f"{some(unranked)}"] if unranked else []
-
-
-def top_models(ranked, ranks, folder, top, ranking):
-    """The models with the `top` best ranks; InputError where there are fewer, or the prediction of one is missing."""
+    by_run = {(model.split, model.run): model for model in models}
+    ranked = [replace(by_run[run], rank=rank) for run, rank in ranks.items() if run in by_run]
+    unranked = [model for run, model in by_run.items() if run not in ranks]
+    if not top:
+        return ranked + unranked, [f"{len(unranked)} prediction files are not in {ranking.name} and were used too: "
+                                   f"{some(model.file for model in unranked)}"] * bool(unranked)
     if top > len(ranked):
         raise InputError(f"--top {top}: of the models that {ranking} ranks, {folder} holds the predictions of "
                          f"{len(ranked)}; lower --top, or run predict.py with more of them")
-    have = {(model["split"], model["run"]) for model in ranked}
-    for split, run in sorted(ranks, key=ranks.get)[:top]:
-        if (split, run) not in have:
-            raise InputError(f"--top {top}: {folder}/pred_split{split}_run{run}.csv is missing, rank "
-                             f"{ranks[split, run]} in {ranking}; run predict.py for split {split}")
-    return ranked[:top]
-
-
-def read_ranks(path):
-    """best_run.csv -> {(split, run): rank}, ranks 1, 2, 3, ... each once."""
-    table = read_csv(path, ("split", "run", "rank"))
-    try:
-        ranks = {(int(row.split), int(row.run)): int(row.rank) for row in table.itertuples()}
-    except ValueError as error:
-        raise InputError(f"{path}: {error}; split, run and rank must be integers") from None
-    if sorted(ranks.values()) != list(range(1, len(table) + 1)):
-        raise InputError(f"{path}: its ranks must be 1 to {len(table)}, each once; run find_best_model.py again")
-    return ranks
+    for (split, run), rank in ranks.items():
+        if rank <= top and (split, run) not in by_run:
+            raise InputError(f"--top {top}: {run_file(folder, 'pred', split, run)} is missing, rank {rank} in "
+                             f"{ranking}; run predict.py for split {split}")
+    return ranked[:top], []
 
 
 # ---------------------------------------------------------------- reading
 
-def read_models(models, wanted=None, columns=()):
-    """Add to every model its `rows` of the set `wanted` and its `val_rows`, checked; return the name of that set.
+def read_models(models: Sequence[Model], wanted: str | None = None,
+                columns: Iterable[str] = ()) -> tuple[list[Model], str]:
+    """The models with their rows, checked; and the name of the set that these are of.
 
-    Args:
-        wanted (str): train, val, test, all; None: test, or all where the files hold nothing but that.
-        columns (iterable of str): further columns that every file must have.
+    Parameters
+    ----------
+    models
+        Of `find_models`.
+    wanted : str or None
+        train, val, test, all; None: test, or all where the files hold nothing but that.
+    columns : iterable of str
+        Further columns that every file must have.
+
+    Raises
+    ------
+    InputError
+        A file cannot be read, lacks a column or the set, holds a wrong value, or a scan in two sets.
     """
-    sets = set()
+    tables, columns = [], tuple(columns)
     with progress(models, "reading", "model") as bar:
         for model in bar:
-            table = read_csv(model["path"], ("scan_id", "probs", *columns),
+            table = read_csv(model.path, ("scan_id", "probs", *columns),
                              lambda name: name in COLUMNS or name in columns or SITE_COLUMN.fullmatch(name))
-            if "set" not in table:
-                table["set"] = "test"
-            model["rows"] = table
-            sets |= set(table["set"])
+            tables.append(table if "set" in table else table.assign(set="test"))
+    sets = set().union(*(table["set"] for table in tables))
     wanted = wanted or ("all" if sets == {"all"} else "test")
-    for model in models:
-        table, path = model["rows"], model["path"]
+    found = []
+    for model, table in zip(models, tables, strict=True):
         if not (table["set"] == wanted).any():
-            raise InputError(f"{path}: has no row with set {wanted}; the files hold "
+            raise InputError(f"{model.path}: has no row with set {wanted}; the files hold "
                              f"{some(sorted(sets)) or 'no rows'}: give --set, or run predict.py --set {wanted}")
         in_sets = table.groupby("scan_id")["set"].nunique()
         for scan in in_sets.index[in_sets > 1][:1]:
             both = " and ".join(sorted(set(table.loc[table["scan_id"] == scan, "set"])))
-            raise InputError(f"{path}: scan {scan} is in {both}; a scan belongs to one set of a model: mend the splits "
-                             "and predict again")
-        model["rows"] = check_rows(table[table["set"] == wanted], path)
-        model["val_rows"] = check_rows(table[table["set"] == "val"], path)
-    return wanted
+            raise InputError(f"{model.path}: scan {scan} is in {both}; a scan belongs to one set of a model: correct "
+                             "the splits and predict again")
+        found.append(replace(model, rows=check_rows(table[table["set"] == wanted], model.path),
+                             val_rows=check_rows(table[table["set"] == "val"], model.path)))
+    return found, wanted
 
 
-def check_rows(rows, path):
-    """Rows of one file as scan_id, target (1, 0 or NaN), probs and what else there is; InputError naming the line."""
-    for row in rows.index[rows["scan_id"] == ""][:1]:
-        raise InputError(f"{path}, line {row + 2}: scan_id is empty")
-    probs = np.array([number(text) for text in rows["probs"]], dtype=float)
-    for row in rows.index[~((probs >= 0) & (probs <= 1))][:1]:
-        raise InputError(f"{path}, line {row + 2} (scan {rows.at[row, 'scan_id']}): probs {rows.at[row, 'probs']!r}; "
-                         "it must lie in 0..1; run predict.py again")
-    text = rows["target"].str.strip() if "target" in rows else rows["scan_id"].map(lambda _: "")
-    target = np.array([number(value) for value in text], dtype=float)
-    for row in rows.index[(text != "") & ~np.isin(target, (0, 1))][:1]:
-        raise InputError(f"{path}, line {row + 2} (scan {rows.at[row, 'scan_id']}): target {text[row]!r}; it must be "
-                         "0, 1 or empty")
+def check_rows(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Rows of a prediction file (texts) with target as 1, 0 or NaN and probs in 0..1, both float64.
+
+    Raises
+    ------
+    InputError
+        Names the line of a wrong value, or of a view that a scan has twice.
+    """
+    def refuse(wrong, text):
+        for row in rows.index[wrong][:1]:
+            raise InputError(f"{path}, line {row + 2}{text.format_map(rows.loc[row])}")
+
+    rows = rows.assign(target=rows["target"].str.strip() if "target" in rows else "")
+    probs, target = (np.array([number(text) for text in rows[name]], dtype=float) for name in ("probs", "target"))
+    refuse(rows["scan_id"] == "", ": scan_id is empty")
+    refuse(~((probs >= 0) & (probs <= 1)),
+           " (scan {scan_id}): probs {probs!r}; it must lie in 0..1; run predict.py again")
+    refuse((rows["target"] != "") & ~np.isin(target, (0, 1)),
+           " (scan {scan_id}): target {target!r}; it must be 0, 1 or empty")
     for column in ("filename", "view"):
         if column in rows:
-            for row in rows.index[rows.duplicated(["scan_id", column]) & (rows[column] != "")][:1]:
-                raise InputError(f"{path}, line {row + 2}: scan {rows.at[row, 'scan_id']} has {column} "
-                                 f"{rows.at[row, column]} twice; remove one of the two rows")
+            refuse(rows.duplicated(["scan_id", column]) & (rows[column] != ""),
+                   f": scan {{scan_id}} has {column} {{{column}}} twice; remove one of the two rows")
     return rows.assign(probs=probs, target=target)
 
 
-def number(text):
+def number(text: str) -> float:
+    """A text as a number; NaN where it is none."""
     try:
         return float(text)
     except ValueError:
@@ -145,10 +204,28 @@ def number(text):
 
 # ---------------------------------------------------------------- joining
 
-def join_scans(models, rows_of="rows"):
-    """One row per scan of any model, sorted by scan_id: (DataFrame with target, patient_id where the files have it,
-    n_models, n_views, synthetic; warnings). InputError where the targets or patients of a scan conflict."""
-    rows = pd.concat([model[rows_of].assign(file=model["file"]) for model in models], ignore_index=True)
+def join_scans(models: Sequence[Model], rows_of: str = "rows") -> tuple[pd.DataFrame, list[str]]:
+    """Every scan of any model once, and warnings.
+
+    Parameters
+    ----------
+    models
+        Of `read_models`.
+    rows_of : {"rows", "val_rows"}
+
+    Returns
+    -------
+    scans : DataFrame
+        By scan_id, sorted: target (1, 0, NaN), n_models, n_views, synthetic (bool) and, where the files have it,
+        patient_id; a scan without one counts as a patient of its own.
+    warnings : list of str
+
+    Raises
+    ------
+    InputError
+        The targets or patients of a scan conflict.
+    """
+    rows = pd.concat([getattr(model, rows_of).assign(file=model.file) for model in models], ignore_index=True)
     refuse_conflicts(rows.dropna(subset="target"), "target")
     by_scan = rows.groupby("scan_id")
     views = rows.groupby(["scan_id", "file"]).size().groupby("scan_id")
@@ -178,45 +255,68 @@ def join_scans(models, rows_of="rows"):
     return scans, warnings
 
 
-def refuse_conflicts(rows, column):
-    """InputError where a scan has two values of a column; rows has scan_id, that column and file."""
+def refuse_conflicts(rows: pd.DataFrame, column: str) -> None:
+    """Raise InputError where a scan has two values of a column; rows has scan_id, that column and file."""
     counts = rows.groupby("scan_id")[column].nunique()
     for scan in counts.index[counts > 1][:1]:
         files = rows[rows["scan_id"] == scan].groupby(column)["file"].unique()
         held = (f"{value if column != 'target' else int(value)} in {some(sorted(names))}"
                 for value, names in list(files.items())[:2])
-        raise InputError(f"scan {scan} has {column} {f' and {column} '.join(held)}; mend the manifest and predict "
+        raise InputError(f"scan {scan} has {column} {f' and {column} '.join(held)}; correct the manifest and predict "
                          "again")
 
 
-def patients(scans):
+def patients(scans: pd.DataFrame) -> ndarray | None:
     """(n,) ids of what the statistics take as independent, or None: every scan."""
     return scans["patient_id"].to_numpy() if "patient_id" in scans else None
 
 
-def score_models(models, scans, name, rows_of="rows"):
-    """DataFrame scan x model of each model's own score, in the order of `scans`; NaN where a model lacks the scan."""
+def score_models(models: Sequence[Model], scans: pd.DataFrame, name: str, rows_of: str = "rows") -> pd.DataFrame:
+    """Each model's own score of each scan, 0..1; NaN where it lacks the scan.
+
+    Parameters
+    ----------
+    models, rows_of
+        As in `join_scans`.
+    scans : DataFrame
+        By scan_id.
+    name : {"avg", "max"}
+        Mean or maximum over a scan's views.
+
+    Returns
+    -------
+    DataFrame
+        In the order of `scans`, a column probs_K a model.
+    """
     def scores(rows):  # sorted: a sum of floats depends on its order
         return rows.sort_values(["scan_id", "probs"]).groupby("scan_id")["probs"].agg(OVER_VIEWS[name])
 
-    return pd.DataFrame({f"probs_{k}": scores(model[rows_of]) for k, model in enumerate(models)}, index=scans.index)
+    return pd.DataFrame({f"probs_{k}": scores(getattr(model, rows_of)) for k, model in enumerate(models)},
+                        index=scans.index)
 
 
-def combine(scores, how="mean"):
+def combine(scores: pd.DataFrame, how: str = "mean") -> pd.Series:
     """The mean or median over the models that have the scan; the sum is over sorted values, whatever the order."""
     ordered = np.sort(scores.to_numpy(dtype=float), axis=1)
     return pd.Series(getattr(np, f"nan{how}")(ordered, axis=1), index=scores.index)
 
 
+def average_models(models: Sequence[Model], scans: pd.DataFrame, name: str, how: str, rule: dict) -> Ensemble:
+    """The ensemble `name` of ENSEMBLES; `how` is of `combine`, `rule` of `operating_points.derive_rules`."""
+    scores = score_models(models, scans, name)
+    raw, fit = combine(scores, how), rule["recalibration"]
+    return Ensemble(scores, raw, raw.map(lambda p: float(recalibrate(fit, p))), fit, rule["thresholds"])
+
+
 # ---------------------------------------------------------------- validation
 
-def validation_scans(models, scans):
-    """The scans to derive thresholds from: (scans of `join_scans` or None, what happened as a dict for metrics.json).
+def validation_scans(models: Sequence[Model], scans: pd.DataFrame) -> tuple[pd.DataFrame | None, dict]:
+    """The scans to derive thresholds from, as `join_scans` gives them, or None; and what metrics.json says of them.
 
     A scan counts for the models alone whose own validation set it is in: the others trained on it, or hold it for
     testing. Scans, and scans of patients, that are measured are left out.
     """
-    if all(model["val_rows"].empty for model in models):
+    if all(model.val_rows.empty for model in models):
         return None, {"n_scans": 0, "reason": "the files hold no validation predictions"}
     found, _ = join_scans(models, "val_rows")
     found = found[found["target"].notna()]
@@ -224,10 +324,10 @@ def validation_scans(models, scans):
     if "patient_id" in found and "patient_id" in scans:
         shared |= found["patient_id"].isin(set(scans["patient_id"])).to_numpy()
     kept = found[~shared]
-    counts = kept["n_models"].value_counts().sort_index()
     about = {"n_scans": len(kept), "n_positive": int((kept["target"] == 1).sum()),
              "n_patients": int(kept["patient_id"].nunique()) if "patient_id" in kept else None,
-             "models_per_scan": {str(models_): int(count) for models_, count in counts.items()},
+             "models_per_scan": {str(size): int(n) for size, n in
+                                 kept["n_models"].value_counts().sort_index().items()},
              "left_out_because_measured": int(shared.sum())}
     if kept["target"].nunique() < 2:
         reason = "all of them, or scans of their patients, are measured" if kept.empty else "they are of one class"
@@ -237,36 +337,45 @@ def validation_scans(models, scans):
 
 # ---------------------------------------------------------------- subgroups
 
-def subgroups(models, scans, column):
-    """{value of a column: (models with only its rows, scans with only its scans)}, sorted; views split a scan's rows.
+def subgroups(models: Sequence[Model], scans: pd.DataFrame,
+              column: str) -> dict[str, tuple[list[Model], pd.DataFrame]]:
+    """{value of a column: (the models with its rows only, its scans)}, sorted.
 
-    A numeric column of more than eight values is cut at the tertiles of the scans. Empty fields: "(missing)".
+    A column that differs between the rows of a scan, as view does, splits them. A numeric column of more than eight
+    values is cut at the tertiles of the scans. Empty fields: "(missing)".
+
+    Raises
+    ------
+    InputError
+        Two values for one scan, or more than 30 values.
     """
-    rows = pd.concat([model["rows"][["scan_id", column]].assign(file=model["file"]) for model in models])
+    rows = pd.concat([model.rows[["scan_id", column]].assign(file=model.file) for model in models])
     if (rows.groupby(["scan_id", "file"])[column].nunique() == 1).all():  # of the scan, not of the view
         refuse_conflicts(rows, column)
-    numbers = pd.to_numeric(rows[column].where(rows[column] != ""), errors="coerce")
-    cut = None
-    if numbers.nunique() > MOST_VALUES and numbers.notna().eq(rows[column] != "").all():
-        per_scan = numbers.groupby(rows["scan_id"]).first().dropna()
-        cut = np.unique(np.quantile(per_scan, [1 / 3, 2 / 3], method="lower"))
+    labels = label_values(rows, column)
+    groups = {}
+    for value in dict.fromkeys(labels.values()):
+        mine = [replace(model, rows=model.rows[model.rows[column].map(labels) == value]) for model in models]
+        groups[value] = mine, scans[scans.index.isin(set().union(*(model.rows["scan_id"] for model in mine)))]
+    return groups
+
+
+def label_values(rows, column):
+    """{text of a column: name of its subgroup}, in the order of the subgroups."""
+    texts = sorted(rows[column].unique(), key=lambda text: (text == "", text))
+    numbers = {text: number(text) for text in texts if text}
+    if len(set(numbers.values())) <= MOST_VALUES or np.isnan(list(numbers.values())).any():
+        if len(texts) > MOST_GROUPS:
+            raise InputError(f"--by {column}: has {len(texts)} different values; give a column of groups")
+        return {text: text or "(missing)" for text in texts}
+    per_scan = rows[rows[column] != ""].groupby("scan_id")[column].first().map(numbers)
+    cut = np.unique(np.quantile(per_scan, [1 / 3, 2 / 3], method="lower"))
 
     def label(text):
         if text == "":
             return "(missing)"
-        if cut is None:
-            return text
-        k = int(np.searchsorted(cut, float(text)))  # (.., low], (low, high], (high, ..)
+        k = int(np.searchsorted(cut, numbers[text]))  # (.., low], (low, high], (high, ..)
         low, high = f"above {cut[k - 1]:g}" if k else "", f"up to {cut[k]:g}" if k < len(cut) else ""
         return ", ".join(filter(None, (low, high)))
 
-    labels = {text: label(text) for text in rows[column].unique()}
-    if cut is None and len(labels) > 30:
-        raise InputError(f"--by {column}: has {len(labels)} different values; give a column of groups")
-    order = sorted(labels, key=lambda text: (text == "", number(text) if cut is not None else 0, text))
-    groups = {}
-    for value in dict.fromkeys(labels[text] for text in order):
-        mine = [model | {"rows": model["rows"][model["rows"][column].map(labels) == value]} for model in models]
-        names = set().union(*(model["rows"]["scan_id"] for model in mine))
-        groups[value] = mine, scans[scans.index.isin(names)]
-    return groups
+    return {text: label(text) for text in sorted(texts, key=lambda text: (text == "", numbers.get(text), text))}

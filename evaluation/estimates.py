@@ -18,10 +18,8 @@ def no_estimate(reason: str) -> dict:
     return {"value": None, "ci_low": None, "ci_high": None, "ci_method": None, "reason": reason}
 
 
-def bootstrap_estimate(value: float, reason: str | None, interval: dict) -> dict:
-    """The entry of a number whose interval is the bootstrap's; `reason` says why there is no number."""
-    if reason:
-        return no_estimate(reason)
+def bootstrap_estimate(value: float, interval: dict) -> dict:
+    """The entry of a number whose interval is the bootstrap's."""
     entry = estimate(value, interval["low"], interval["high"], interval["method"])
     return entry | ({"reason": interval["reason"]} if interval["reason"] else {})
 

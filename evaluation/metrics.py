@@ -1,13 +1,17 @@
 """The statistics of one set of scores: AUC with DeLong's variance, proportions, thresholds, and all of them at once.
 
-Everywhere: y_true is (n,) of 0 and 1; y_score is (n,) of finite floats, higher = more likely 1; a scan is called
+Everywhere: y_true is (n,) of 0 and 1; y_score is (n,) of finite floats, higher = more likely 1; a scan is predicted
 positive where y_score >= threshold; groups is (n,) of patient ids, or None where rows are independent of each other.
 Wrong shapes or values raise InputError.
 """
+import functools
+
 import numpy as np
+from numpy import ndarray
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import norm, rankdata
+from sklearn import metrics as sklearn_metrics
 
 from common.files import InputError
 from evaluation import bootstrap, calibration
@@ -17,10 +21,14 @@ CONFIDENCE = 0.95
 THRESHOLD = 0.5
 DERIVED = {"youden": "Youden", "sensitivity95": "sensitivity ≥ 0.95", "specificity95": "specificity ≥ 0.95"}
 AT_THRESHOLD = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "mcc")
-OVERALL = ("auc", "average_precision", "brier", "log_loss", "calibration_intercept", "calibration_slope", "ece")
+FUNCTIONS = {"average_precision": sklearn_metrics.average_precision_score,
+             "brier": functools.partial(sklearn_metrics.brier_score_loss, pos_label=True),
+             "log_loss": functools.partial(sklearn_metrics.log_loss, labels=[False, True]),
+             "calibration_intercept": calibration.intercept, "calibration_slope": calibration.slope}
+OVERALL = ("auc", *FUNCTIONS, "ece")
 
 
-def check_scores(y_true, y_score):
+def check_scores(y_true: ndarray, y_score: ndarray) -> tuple[ndarray, ndarray]:
     """Return y_true as (n,) bool and y_score as (n,) float64; InputError where they are not what the module needs."""
     y_true, y_score = np.asarray(y_true), np.asarray(y_score, dtype=np.float64)
     if y_true.ndim != 1 or y_true.shape != y_score.shape or not y_true.size:
@@ -34,23 +42,28 @@ def check_scores(y_true, y_score):
     return y_true.astype(bool), y_score
 
 
-def one_class(y_true):
+def one_class(y_true: ndarray, what: str = "the AUC") -> str | None:
     """Why there is no AUC, where all of y_true is one class; else None."""
     classes = np.unique(y_true)
-    return f"the AUC needs both classes; all scans have target {int(classes[0])}" if len(classes) == 1 else None
+    return f"{what} needs both classes; all scans have target {int(classes[0])}" if len(classes) == 1 else None
 
 
-def delong_components(y_true, y_score):
-    """DeLong's structural components: what each scan contributes to the AUC.
-
-    Returns:
-        v10 (m,): per positive, the share of negatives that score below it (ties count half);
-        v01 (n,): per negative, the share of positives that score above it. The mean of either is the AUC.
-
-    Raises:
-        InputError: fewer than one scan in a class.
+def delong_components(y_true: ndarray, y_score: ndarray) -> tuple[ndarray, ndarray]:
+    """DeLong's structural components: what each scan contributes to the AUC, which is the mean of either.
 
     Sun X, Xu W. Fast implementation of DeLong's algorithm. IEEE Signal Process Lett 2014;21:1389-93.
+
+    Returns
+    -------
+    v10 : (m,) float64 array
+        Of each positive, the share of negatives that score below it (ties count half).
+    v01 : (n,) float64 array
+        Of each negative, the share of positives that score above it.
+
+    Raises
+    ------
+    InputError
+        A class is empty.
     """
     y_true, y_score = check_scores(y_true, y_score)
     if one_class(y_true):
@@ -62,7 +75,8 @@ def delong_components(y_true, y_score):
     return v10, v01
 
 
-def components_variance(y_true, v10, v01, groups=None):
+def components_variance(y_true: ndarray, v10: ndarray, v01: ndarray,
+                        groups: ndarray | None = None) -> float:
     """Variance of an AUC, or of a difference of AUCs, from its structural components (or their differences).
 
     With each row its own group this is DeLong's; with groups it is Obuchowski's, which adds what the scans of a
@@ -83,7 +97,7 @@ def components_variance(y_true, v10, v01, groups=None):
     return float(n10 / (n10 - 1) * s10 + n01 / (n01 - 1) * s01 + 2 * count / (count - 1) * s11)
 
 
-def delong(y_true, y_score, groups=None):
+def delong(y_true: ndarray, y_score: ndarray, groups: ndarray | None = None) -> tuple[float, float]:
     """The AUC and its variance; the variance is NaN where a class comes from a single scan or patient.
 
     DeLong ER, DeLong DM, Clarke-Pearson DL. Biometrics 1988;44:837-45; for `groups` see `components_variance`.
@@ -92,7 +106,8 @@ def delong(y_true, y_score, groups=None):
     return float(v10.mean()), components_variance(y_true, v10, v01, groups)
 
 
-def newcombe_interval(auc, n_positive, n_negative, confidence=CONFIDENCE):
+def newcombe_interval(auc: float, n_positive: int, n_negative: int,
+                      confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Score interval (low, high) of an AUC from the class sizes alone; it has a width at an AUC of 0 or 1 too.
 
     The limits are the areas t with |auc - t| = z sqrt(V(t)), V being the variance of Hanley and McNeil with both
@@ -110,7 +125,8 @@ def newcombe_interval(auc, n_positive, n_negative, confidence=CONFIDENCE):
     return lower(auc), 1 - lower(1 - auc)
 
 
-def auc_interval(y_true, y_score, confidence=CONFIDENCE, groups=None):
+def auc_interval(y_true: ndarray, y_score: ndarray, confidence: float = CONFIDENCE,
+                 groups: ndarray | None = None) -> tuple[float, float, float, str]:
     """The AUC, its interval and the interval's method: (auc, low, high, method).
 
     DeLong's variance on the logit scale, which keeps the limits inside 0..1 (Pepe MS. The Statistical Evaluation of
@@ -125,17 +141,17 @@ def auc_interval(y_true, y_score, confidence=CONFIDENCE, groups=None):
         return auc, float(low), float(high), ("DeLong, logit scale" if independent(groups) else
                                               "DeLong with Obuchowski's clusters, logit scale")
     index, _ = bootstrap.group_index(groups, len(y_true))
-    sizes = [np.unique(index[np.asarray(y_true) == value]).size for value in (1, 0)]
-    low, high = newcombe_interval(auc, *sizes, confidence)
+    n_positive, n_negative = (np.unique(index[np.asarray(y_true) == value]).size for value in (1, 0))
+    low, high = newcombe_interval(auc, n_positive, n_negative, confidence)
     return auc, low, high, "Newcombe 2006, method 5 (DeLong's variance is 0 or undefined)"
 
 
-def independent(groups):
+def independent(groups: ndarray | None) -> bool:
     """Whether every row is its own group."""
     return groups is None or np.unique(groups).size == len(groups)
 
 
-def wilson_interval(successes, trials, confidence=CONFIDENCE):
+def wilson_interval(successes: float, trials: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson's score interval (low, high) of a proportion, without continuity correction; InputError without trials.
 
     Written out because SciPy's takes whole trials only. Wilson EB. J Am Stat Assoc 1927;22:209-12.
@@ -148,7 +164,7 @@ def wilson_interval(successes, trials, confidence=CONFIDENCE):
     return (0.0 if share == 0 else float(centre - half)), (1.0 if share == 1 else float(centre + half))
 
 
-def effective_trials(hits, groups):
+def effective_trials(hits: ndarray, groups: ndarray | None) -> float:
     """How many independent trials the (n,) bool `hits` of several scans per patient are worth: n / design effect.
 
     A design effect below 1 counts as 1; where all trials agree it cannot be estimated, and the number of patients is
@@ -166,25 +182,28 @@ def effective_trials(hits, groups):
     return n / max(1.0, float(variance / (share * (1 - share) / n)))
 
 
-def confusion(y_true, y_score, threshold=THRESHOLD):
+def confusion(y_true: ndarray, y_score: ndarray, threshold: float = THRESHOLD) -> tuple[int, ...]:
     """(tn, fp, fn, tp) as int, in the order of `sklearn.metrics.confusion_matrix(...).ravel()`."""
     y_true, y_score = check_scores(y_true, y_score)
     y_pred = y_score >= threshold
-    return tuple(int(np.sum((y_true == actual) & (y_pred == called))) for actual in (0, 1) for called in (0, 1))
+    return tuple(int(np.sum((y_true == actual) & (y_pred == predicted))) for actual in (0, 1) for predicted in (0, 1))
 
 
-def choose_thresholds(y_true, y_score):
-    """Thresholds by the ROC curve's own scores -> {name of DERIVED: threshold, or None where it cannot be reached}.
+def choose_thresholds(y_true: ndarray, y_score: ndarray) -> dict[str, float | None]:
+    """Thresholds among the scores: {name of DERIVED: threshold, or None where it cannot be reached}.
 
     youden: largest sensitivity + specificity - 1 (Youden WJ. Cancer 1950;3:32-5), of several the highest threshold;
     sensitivity95, specificity95: at least 0.95 of the one, and the most of the other.
-    """
-    from sklearn.metrics import roc_curve
 
+    Raises
+    ------
+    InputError
+        All scans are of one class.
+    """
     if one_class(y_true):
         raise InputError(f"no threshold can be derived: all {len(y_true)} scans have target {int(np.max(y_true))}")
     y_true, y_score = check_scores(y_true, y_score)
-    fpr, tpr, scores = roc_curve(y_true, y_score, drop_intermediate=False)  # scores fall from infinity
+    fpr, tpr, scores = sklearn_metrics.roc_curve(y_true, y_score, drop_intermediate=False)  # scores fall from infinity
     enough = {"sensitivity95": np.flatnonzero(tpr >= 0.95)[0],
               "specificity95": np.flatnonzero(fpr <= 1 - 0.95 + 1e-12)[-1]}
     chosen = {"youden": np.argmax(np.round(tpr - fpr, 12))} | enough
@@ -193,7 +212,8 @@ def choose_thresholds(y_true, y_score):
 
 # ---------------------------------------------------------------- estimates, as they stand in metrics.json
 
-def auc_estimate(y_true, y_score, groups=None, bootstrap=None):
+def auc_estimate(y_true: ndarray, y_score: ndarray, groups: ndarray | None = None,
+                 bootstrap: dict | None = None) -> dict:
     """`auc_interval` as an estimate; no scan or one class only gives null and the reason."""
     reason = one_class(y_true) if len(y_true) else "no scan with a target"
     if reason:
@@ -201,7 +221,8 @@ def auc_estimate(y_true, y_score, groups=None, bootstrap=None):
     return estimate(*auc_interval(y_true, y_score, groups=groups), bootstrap)
 
 
-def proportion_estimate(hits, of, groups=None, bootstrap=None):
+def proportion_estimate(hits: ndarray, of: str, groups: ndarray | None = None,
+                        bootstrap: dict | None = None) -> dict:
     """The share of True in `hits` with Wilson's interval; `of` names the trials, for the reason why there are none."""
     if not len(hits):
         return no_estimate(f"no {of}")
@@ -210,18 +231,25 @@ def proportion_estimate(hits, of, groups=None, bootstrap=None):
     return estimate(share, *wilson_interval(share * trials, trials), method, bootstrap)
 
 
-def evaluate(y_true, y_score, threshold=THRESHOLD, points=None, groups=None, resamples=bootstrap.RESAMPLES, seed=0):
+def all_metrics(y_true: ndarray, y_score: ndarray, threshold: float = THRESHOLD,
+                points: dict[str, float | None] | None = None, groups: ndarray | None = None,
+                resamples: int = bootstrap.RESAMPLES, seed: int = 0) -> dict:
     """Every metric of one set of probabilities, ready for JSON.
 
-    Args:
-        y_score: (n,) probabilities, 0..1.
-        points (dict): name -> further threshold, or None where it could not be reached.
-        groups: (n,) patient ids or None; what the bootstrap draws, and what the intervals take as independent.
+    Parameters
+    ----------
+    y_score : (n,) float array
+        Probabilities, 0..1.
+    points : dict
+        Name -> further threshold, or None where it could not be reached.
+    groups : (n,) array or None
+        Patient ids: what the bootstrap draws, and what the intervals take as independent.
 
-    Returns:
-        dict: n, n_positive, n_groups; OVERALL; threshold, tn, fp, fn, tp and AT_THRESHOLD at `threshold`;
-        operating_points: the same at each of `points`. An estimate is {value, ci_low, ci_high, ci_method[, bootstrap,
-        reason]}; a number that these scans cannot give is null with the reason.
+    Returns
+    -------
+    dict
+        n, n_positive, n_groups; OVERALL; threshold, tn, fp, fn, tp and AT_THRESHOLD at `threshold`; operating_points:
+        the same at each of `points`. Each metric is an estimate (see `estimates`).
     """
     y_true, y_score = check_scores(y_true, y_score)
     if not ((y_score >= 0) & (y_score <= 1)).all():
@@ -241,8 +269,7 @@ def evaluate(y_true, y_score, threshold=THRESHOLD, points=None, groups=None, res
     return {"n": len(y_true), "n_positive": int(y_true.sum()),
             "n_groups": bootstrap.group_index(groups, len(y_true))[1],
             "auc": auc_estimate(y_true, y_score, groups, interval("auc")),
-            **{name: bootstrap_estimate(*overall_value(name, y_true, y_score), interval(name))
-               for name in OVERALL if name not in ("auc", "ece")},
+            **{name: overall_estimate(name, y_true, y_score, interval(name)) for name in FUNCTIONS},
             "ece": estimate(calibration.expected_calibration_error(y_true, y_score), None, None, None) | {
                 "reason": NO_ECE_INTERVAL},
             **at(threshold),
@@ -250,49 +277,37 @@ def evaluate(y_true, y_score, threshold=THRESHOLD, points=None, groups=None, res
                                  if value is None else at(value) for name, value in points.items()}}
 
 
-def overall_value(name, y_true, y_score):
-    """(value, None), or (None, why there is none), of one of OVERALL but the AUC."""
-    from sklearn import metrics as sklearn_metrics
-
-    if name == "brier":
-        return sklearn_metrics.brier_score_loss(y_true, y_score, pos_label=True), None
-    if name == "log_loss":
-        return sklearn_metrics.log_loss(y_true, y_score, labels=[False, True]), None
-    reason = one_class(y_true)
+def overall_estimate(name: str, y_true: ndarray, y_score: ndarray, interval: dict) -> dict:
+    """One of FUNCTIONS as an estimate; `interval` is the bootstrap's."""
+    reason = None if name in ("brier", "log_loss") else one_class(y_true, "it")
     if reason:
-        return None, reason.replace("the AUC", "it")
-    if name == "average_precision":
-        return sklearn_metrics.average_precision_score(y_true, y_score), None
-    value = {"calibration_slope": calibration.slope, "calibration_intercept": calibration.intercept}[name](
-        y_true, y_score)
-    return (value, None) if np.isfinite(value) else (None, "the classes are apart, or every score is the same: the "
-                                                           "logistic fit has no finite solution")
+        return no_estimate(reason)
+    value = FUNCTIONS[name](y_true, y_score)
+    return bootstrap_estimate(value, interval) if np.isfinite(value) else no_estimate(
+        "the classes are apart, or every score is the same: the logistic fit has no finite solution")
 
 
 def _at_threshold(y_true, y_score, threshold, groups, interval):
     """threshold, tn, fp, fn, tp and AT_THRESHOLD; `interval(name)` gives the bootstrap's."""
-    from sklearn import metrics as sklearn_metrics
-
     tn, fp, fn, tp = confusion(y_true, y_score, threshold)
-    called = y_score >= threshold
+    predicted = y_score >= threshold
     groups = None if groups is None else np.asarray(groups)
 
     def share(name, hits, rows, of):
         return proportion_estimate(hits[rows], of, None if groups is None else groups[rows], interval(name))
 
     def other(name, function, reason):
-        return bootstrap_estimate(None if reason else function(y_true, called), reason, interval(name))
+        return no_estimate(reason) if reason else bootstrap_estimate(function(y_true, predicted), interval(name))
 
-    everything = np.ones(len(y_true), dtype=bool)
-    single = (one_class(y_true) or "").replace("the AUC", "it") or None
-    no_f1 = None if tp + fp + fn else "no scan has target 1 or is called positive"
-    no_mcc = single or (None if (tp + fp) * (tn + fn) else "all scans are called the same")
+    single = one_class(y_true, "it")
+    no_f1 = None if tp + fp + fn else "no scan has target 1 or is predicted positive"
+    no_mcc = single or (None if (tp + fp) * (tn + fn) else "all scans are predicted the same")
     return {"threshold": threshold, "tn": tn, "fp": fp, "fn": fn, "tp": tp,
-            "accuracy": share("accuracy", called == y_true, everything, "scan"),
+            "accuracy": share("accuracy", predicted == y_true, slice(None), "scan"),
             "balanced_accuracy": other("balanced_accuracy", sklearn_metrics.balanced_accuracy_score, single),
-            "sensitivity": share("sensitivity", called, y_true, "scan with target 1"),
-            "specificity": share("specificity", ~called, ~y_true, "scan with target 0"),
-            "ppv": share("ppv", y_true, called, "scan called positive"),
-            "npv": share("npv", ~y_true, ~called, "scan called negative"),
+            "sensitivity": share("sensitivity", predicted, y_true, "scan with target 1"),
+            "specificity": share("specificity", ~predicted, ~y_true, "scan with target 0"),
+            "ppv": share("ppv", y_true, predicted, "scan predicted positive"),
+            "npv": share("npv", ~y_true, ~predicted, "scan predicted negative"),
             "f1": other("f1", sklearn_metrics.f1_score, no_f1),
             "mcc": other("mcc", sklearn_metrics.matthews_corrcoef, no_mcc)}

@@ -7,6 +7,7 @@ from common.files import InputError, read_csv, read_json_object
 from common.manifest import read_manifest
 from common.run_files import run_file
 from common.text import some
+from evaluation.ensemble import Model
 
 VALUES = {"commit": "commit", "data_hash": "data hash", "epoch": "best epoch", "device": "device",
           "precision": "precision", "threads": "threads", "processes": "processes"}  # of the settings -> name shown
@@ -14,7 +15,7 @@ GROUPS = {"versions": "version of ", "input": "input: ", "args": "--"}  # dicts 
 REMEDY = "train.py --resume with the options of a finished run writes its settings without training"
 
 
-def models_settings(folder: Path, models: Iterable[dict]) -> tuple[list[dict], list[str]]:
+def models_settings(folder: Path, models: Iterable[Model]) -> tuple[list[dict], list[str]]:
     """The models' settings by their settings_splitS_runR.json in `folder`, which train.py writes beside a checkpoint.
 
     Returns
@@ -26,7 +27,7 @@ def models_settings(folder: Path, models: Iterable[dict]) -> tuple[list[dict], l
     """
     found, missing, warnings = [], [], []
     for model in models:
-        path, content = run_file(folder, "settings", model["split"], model["run"]), {}
+        path, content = run_file(folder, "settings", model.split, model.run), {}
         if not path.is_file():
             missing.append(path.name)
         else:
@@ -48,7 +49,7 @@ def _shown(value):
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def cohort_flow(models: Iterable[dict], wanted: str, data: str | None = None) -> dict:
+def cohort_flow(models: Iterable[Model], wanted: str, data: str | None = None) -> dict:
     """Scans, patients and scans with target 1 of each split's sets, and the studies that were excluded.
 
     Parameters
@@ -67,7 +68,7 @@ def cohort_flow(models: Iterable[dict], wanted: str, data: str | None = None) ->
         rows: list of dict (split, set, scans, patients, positive); excluded: {attribute: studies} or None; source.
     """
     if data:
-        excluded, splits = None, sorted({model["split"] for model in models})
+        excluded, splits = None, sorted({model.split for model in models})
         table = read_manifest(data, splits, need_target=False, need_images=False)
         rows = [_counts(table[table[f"split{split}"] == name], f"split {split}", name)
                 for split in splits for name in ("train", "val", "test")]
@@ -78,9 +79,9 @@ def cohort_flow(models: Iterable[dict], wanted: str, data: str | None = None) ->
         return {"rows": rows, "excluded": excluded, "source": Path(data).name}
     rows = []
     for model in models:
-        rows.append(_counts(model["rows"], model["file"], wanted))
-        if len(model["val_rows"]) and wanted != "val":
-            rows.append(_counts(model["val_rows"], model["file"], "val"))
+        rows.append(_counts(model.rows, model.file, wanted))
+        if len(model.val_rows) and wanted != "val":
+            rows.append(_counts(model.val_rows, model.file, "val"))
     return {"rows": rows, "excluded": None, "source": "the prediction files, which hold no training scans and no "
             "exclusions; aggregate.py --data CSV counts them"}
 

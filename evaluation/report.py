@@ -12,6 +12,7 @@ from markupsafe import Markup
 from common.files import replace_file
 from common.html import render
 from evaluation import site_ensemble, site_metrics, tripod
+from evaluation.comparison import tests_of
 from evaluation.ensemble import ENSEMBLES
 from evaluation.estimates import NO_ECE_INTERVAL, difference_text, long_text, p_text
 from evaluation.metrics import AT_THRESHOLD, DERIVED, OVERALL
@@ -93,23 +94,14 @@ def write_report(path: Path, metrics: dict, figures: Iterable[Path], disagreemen
         file.write(page)
 
 
-def write_comparison(path: Path, result: dict, pairs: dict[tuple[str, str], list[dict]]) -> None:
-    """Write compare.html.
-
-    Parameters
-    ----------
-    path : Path
-    result : dict
-        What compare.json holds.
-    pairs : dict
-        (first, second) -> the tests of that pair, of `comparison.test_rows`.
-    """
+def write_comparison(path: Path, result: dict) -> None:
+    """Write compare.html; `result` is what compare.json holds."""
     ensembles = [(each["name"], long_text(result["auc"][each["name"]]), each["threshold"])
                  for each in result["ensembles"]]
-    tests = {pair: [(row["test"], difference_text(row), p_text(row["p"]), p_text(row["p_holm"]), row["detail"])
-                    for row in rows] for pair, rows in pairs.items()}
+    pairs = [(pair["a"], pair["b"], [(row["test"], difference_text(row), p_text(row["p"]), p_text(row["p_holm"]),
+                                      row["detail"]) for row in tests_of(pair)]) for pair in result["pairs"]]
     with replace_file(path) as file:
-        file.write(render("compare.html", result=result, ensembles=ensembles, pairs=tests))
+        file.write(render("compare.html", result=result, ensembles=ensembles, pairs=pairs))
 
 
 # ---------------------------------------------------------------- tables: headings, then a list of texts for each row

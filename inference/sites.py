@@ -48,9 +48,9 @@ def site_columns(logits, settings, scan_ids, true_loc):
     names, scores = list(settings["sites"].values()), site_probabilities(logits, settings)
     _, mean = site_metrics.mean_by_scan(scan_ids, scores)
     _, scan = np.unique(scan_ids, return_inverse=True)
-    called = site_metrics.called(mean, settings["site_multi"])
+    predicted = site_metrics.predicted_sites(mean, settings["site_multi"])
     columns = pd.DataFrame(scores, columns=[f"L{k}" for k in range(len(names))])
-    columns["pred_loc"] = [called[k] for k in scan]
+    columns["pred_loc"] = [predicted[k] for k in scan]
     columns["true_loc"] = list(true_loc)
     for kind in ("true", "pred"):
         columns.insert(columns.columns.get_loc(f"{kind}_loc") + 1, f"{kind}_loc_name",

@@ -8,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 import compare
 from common.files import InputError
+from evaluation import comparison
 
 
 def ensembles(folder, n=60, seed=0, names=("a", "b", "c"), **columns):
@@ -56,7 +57,7 @@ def test_three_ensembles(tmp_path, capsys):
 def test_swapped_files_mirror_the_result(tmp_path):
     ensembles(tmp_path)
     one, two = (compared(tmp_path, *names)["pairs"][0] for names in (("a", "b"), ("b", "a")))
-    for test in compare.TESTS:
+    for test in comparison.TESTS:
         assert one[test]["p"] == pytest.approx(two[test]["p"])
     for test in ("delong", "bootstrap", "accuracy", "nri"):
         assert one[test]["difference"] == pytest.approx(-two[test]["difference"])

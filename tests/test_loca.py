@@ -254,14 +254,14 @@ def test_weighted_statistics_are_those_of_repeated_scans():
     site, scores = rng.integers(0, 4, 60), rng.random((60, 4)).round(1)
     truth, times = np.eye(4, dtype=bool)[site], rng.integers(0, 4, (1, 60)).astype(float)
     rows = np.repeat(np.arange(60), times[0].astype(int))
-    found = site_metrics.measure(truth, scores, times)
+    found = site_metrics.weighted_metrics(truth, scores, times)
     called = scores.argmax(1)
     assert found["loc_bacc"][0] == pytest.approx(balanced_accuracy_score(site[rows], called[rows]), abs=1e-12)
     assert found["loc_acc"][0] == pytest.approx(np.mean(site[rows] == called[rows]), abs=1e-12)
     lowest = np.argsort(-scores, axis=1, kind="stable")[:, 3]
     assert found["loc_top3"][0] == pytest.approx(np.mean(lowest[rows] != site[rows]), abs=1e-12)
     truth |= rng.random(truth.shape) < 0.2
-    found = site_metrics.measure(truth, scores, times, multi=True)
+    found = site_metrics.weighted_metrics(truth, scores, times, multi=True)
     for name, function in (("loc_auc", roc_auc_score), ("loc_ap", average_precision_score)):
         each = [function(truth[rows, k], scores[rows, k]) for k in range(4)]
         assert found[name][0] == pytest.approx(np.mean(each), abs=1e-12)
@@ -270,7 +270,7 @@ def test_weighted_statistics_are_those_of_repeated_scans():
 def test_site_evaluation_by_hand():
     truth = np.eye(3, dtype=bool)[[0, 0, 0, 1, 1, 2]]
     called = [0, 0, 1, 1, 0, 2]
-    result = site_metrics.evaluate(truth, np.eye(3)[called], ["a", "b", "c"], resamples=200)
+    result = site_metrics.all_metrics(truth, np.eye(3)[called], ["a", "b", "c"], resamples=200)
     assert result["confusion"] == [[2, 1, 0], [1, 1, 0], [0, 0, 1]]
     assert result["loc_acc"]["value"] == 4 / 6 and result["loc_bacc"]["value"] == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
     assert result["loc_bacc"]["ci_low"] < 0.72 < result["loc_bacc"]["ci_high"]

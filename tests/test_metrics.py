@@ -9,12 +9,12 @@ from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from common.files import InputError
 from evaluation.metrics import (
+    all_metrics,
     auc_estimate,
     auc_interval,
     confusion,
     delong,
     delong_components,
-    evaluate,
     newcombe_interval,
     one_class,
     wilson_interval,
@@ -169,7 +169,7 @@ def test_a_score_at_the_threshold_is_positive():
 
 
 def test_evaluate_by_hand():
-    result = evaluate([1, 1, 1, 0, 0], [0.8, 0.6, 0.4, 0.4, 0.2])
+    result = all_metrics([1, 1, 1, 0, 0], [0.8, 0.6, 0.4, 0.4, 0.2])
     assert (result["n"], result["n_positive"], result["tp"], result["tn"]) == (5, 3, 2, 2)
     assert result["accuracy"]["value"] == 4 / 5 and result["specificity"]["value"] == 1
     assert result["sensitivity"]["value"] == 2 / 3
@@ -180,7 +180,7 @@ def test_evaluate_by_hand():
 
 @pytest.mark.parametrize("target, missing", [(0, "sensitivity"), (1, "specificity")])
 def test_one_class_gives_no_auc_and_says_why(target, missing):
-    result = evaluate([target] * 4, [0.1, 0.2, 0.6, 0.7])
+    result = all_metrics([target] * 4, [0.1, 0.2, 0.6, 0.7])
     assert result["auc"]["value"] is None and f"target {target}" in result["auc"]["reason"]
     assert result[missing]["value"] is None and result[missing]["reason"]
     assert result["accuracy"]["value"] == 0.5

@@ -20,7 +20,7 @@ import utils
 from common.files import InputError
 from common.sites import SITES
 from dataset import NetworkInput, eval_batch, fit_bodies, read_bodies
-from evaluation import site_metrics
+from evaluation import figures, site_metrics
 
 NAMES = list(SITES.values())
 PROBS = [f"L{k}" for k in range(14)]
@@ -30,7 +30,7 @@ CPU = ("--device", "cpu", "--amp", "off", "--threads", 1)
 @pytest.fixture
 def no_figure(monkeypatch):
     """Most of the time of aggregate.py goes into the figures."""
-    monkeypatch.setattr(aggregate, "draw", lambda *arguments: [])
+    monkeypatch.setattr(figures, "write_figures", lambda *arguments: [])
 
 
 @pytest.fixture(scope="module")
@@ -334,11 +334,11 @@ def test_a_binary_model_among_them_is_named(chain, tmp_path, no_figure):
 
 
 def test_several_sites_by_hand():
-    """Called is 0.5 or more; recall and precision of each site, and its AUC."""
+    """Predicted is 0.5 or more; recall and precision of each site, and its AUC."""
     truth = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 0], [0, 1, 1]], bool)
     scores = np.array([[0.9, 0.2, 0.1], [0.4, 0.6, 0.7], [0.1, 0.8, 0.2], [0.6, 0.5, 0.9]])
-    assert site_metrics.called(scores, multi=True) == ["0", "1;2", "1", "0;1;2"]
-    result = site_metrics.evaluate(truth, scores, ["a", "b", "c"], multi=True, resamples=50)
+    assert site_metrics.predicted_sites(scores, multi=True) == ["0", "1;2", "1", "0;1;2"]
+    result = site_metrics.all_metrics(truth, scores, ["a", "b", "c"], multi=True, resamples=50)
     a, b, c = result["sites"]
     assert [(site["n"], site["called"]) for site in (a, b, c)] == [(2, 2), (3, 3), (1, 2)]
     assert [site["recall"]["value"] for site in (a, b, c)] == [1 / 2, 2 / 3, 1]

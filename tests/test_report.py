@@ -13,7 +13,8 @@ from prediction_helpers import splits, write
 from sklearn.metrics import roc_auc_score
 
 import aggregate
-from evaluation import disagreement, estimates, provenance, tripod
+from evaluation import disagreement, estimates, figures, provenance, report, tripod
+from evaluation.ensemble import Model
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def page(tmp_path_factory):
 
 def test_page_is_whole_offline_and_escaped(page):
     assert page.open == [] and all(link[0] == "#" and link[1:] in page.ids for link in page.links)
-    assert len(page.sources) == len(aggregate.FIGURES) + 1  # and a forest plot
+    assert len(page.sources) == len(report.FIGURES)  # a forest plot, and no site confusion
     assert all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
     assert len(page.ids) == len(set(page.ids))
     text = "".join(page.words)
@@ -61,10 +62,10 @@ def write_settings(folder, split, **content):
 
 
 def test_settings_are_shown_as_texts(tmp_path):
-    assert provenance.models_settings(tmp_path, [{"split": 0, "run": 1}]) == ([], [])
+    assert provenance.models_settings(tmp_path, [Model(tmp_path, "m", 0, 1)]) == ([], [])
     write_settings(tmp_path, 0, args={"lr": 0.01, "image_size": [310], "checkpoint": None, "balance": True}, epoch=3,
                    commit="abc", versions={"torch": "2"}, data_hash="f00", input={"frame": [64, 32]}, model={"drop": 1})
-    rows, _ = provenance.models_settings(tmp_path, [{"split": 0, "run": 1}])
+    rows, _ = provenance.models_settings(tmp_path, [Model(tmp_path, "m", 0, 1)])
     assert {row["name"]: row["values"] for row in rows} == {
         "commit": ["abc"], "data hash": ["f00"], "best epoch": ["3"], "version of torch": ["2"],
         "input: frame": ["64 32"], "--lr": ["0.01"], "--image_size": ["310"], "--checkpoint": ["None"],
@@ -74,17 +75,17 @@ def test_settings_are_shown_as_texts(tmp_path):
 @pytest.mark.parametrize("text", ["", "[1]", '{"args": {"lr": 1}'])
 def test_settings_that_cannot_be_read_are_said(tmp_path, text):
     (tmp_path / "settings_split0_run1.json").write_text(text)
-    rows, (warning,) = provenance.models_settings(tmp_path, [{"split": 0, "run": 1}])
+    rows, (warning,) = provenance.models_settings(tmp_path, [Model(tmp_path, "m", 0, 1)])
     assert rows == [] and "settings_split0_run1.json" in warning
 
 
 def test_report_shows_what_is_common_and_what_differs(tmp_path, monkeypatch):
-    monkeypatch.setattr(aggregate, "draw", lambda *arguments: [])
+    monkeypatch.setattr(figures, "write_figures", lambda *arguments: [])
     write(tmp_path, *splits(3))
     for k, lr in enumerate((0.01, 0.02)):
         write_settings(tmp_path, k, args={"lr": lr, "wd": 7e-5, "balance": True}, commit="c0ffee")
     call(aggregate, "--dir", tmp_path, "--output", tmp_path / "out", "--resamples", 20)
-    models = [{"split": k, "run": 1} for k in range(3)]
+    models = [Model(tmp_path, "m", k, 1) for k in range(3)]
     rows, warnings = provenance.models_settings(tmp_path, models)
     shown = {row["name"]: row["values"] for row in rows}
     assert shown["--lr"] == ["0.01", "0.02", "not stored"] and shown["commit"] == ["c0ffee", "c0ffee", "not stored"]
@@ -100,7 +101,7 @@ def test_cohort_flow_from_the_manifest(tmp_path):
         manifest[f"split{k}"] = table["set"]
     manifest.to_csv(tmp_path / "data.csv", index=False)
     pd.DataFrame({"attribute": ["Units", "Units", "PatientWeight"]}).to_csv(tmp_path / "errors.csv", index=False)
-    models = [{"split": k, "file": f"m{k}", "rows": t[t["set"] == "test"], "val_rows": t[t["set"] == "val"]}
+    models = [Model(tmp_path, f"m{k}", k, rows=t[t["set"] == "test"], val_rows=t[t["set"] == "val"])
               for k, t in enumerate(tables)]
     flow = provenance.cohort_flow(models, "test", tmp_path / "data.csv")
     assert flow["excluded"] == {"Units": 2, "PatientWeight": 1} and flow["rows"][0]["scans"] == 64

@@ -100,13 +100,14 @@ def test_scans_copied_within_a_patient_add_no_certainty():
 
 def test_values_equal_sklearn():
     y, p, groups = simulated()
-    result, called = metrics.evaluate(y, p, 0.4, groups=groups, resamples=50), p >= 0.4
+    result, predicted = metrics.all_metrics(y, p, 0.4, groups=groups, resamples=50), p >= 0.4
     expected = {
         "auc": sk.roc_auc_score(y, p), "average_precision": sk.average_precision_score(y, p),
-        "brier": sk.brier_score_loss(y, p), "log_loss": sk.log_loss(y, p), "accuracy": sk.accuracy_score(y, called),
-        "balanced_accuracy": sk.balanced_accuracy_score(y, called), "sensitivity": sk.recall_score(y, called),
-        "specificity": sk.recall_score(1 - y, ~called), "ppv": sk.precision_score(y, called),
-        "npv": sk.precision_score(1 - y, ~called), "f1": sk.f1_score(y, called), "mcc": sk.matthews_corrcoef(y, called)}
+        "brier": sk.brier_score_loss(y, p), "log_loss": sk.log_loss(y, p), "accuracy": sk.accuracy_score(y, predicted),
+        "balanced_accuracy": sk.balanced_accuracy_score(y, predicted), "sensitivity": sk.recall_score(y, predicted),
+        "specificity": sk.recall_score(1 - y, ~predicted), "ppv": sk.precision_score(y, predicted),
+        "npv": sk.precision_score(1 - y, ~predicted), "f1": sk.f1_score(y, predicted),
+        "mcc": sk.matthews_corrcoef(y, predicted)}
     for name, value in expected.items():
         assert result[name]["value"] == pytest.approx(value, abs=1e-12), name
         assert result[name]["ci_low"] < value < result[name]["ci_high"], name
@@ -131,13 +132,13 @@ def test_resampled_metrics_equal_sklearn_on_the_repeated_rows(study):
         else:
             assert np.isnan(drawn["auc"][k])
         for t, threshold in enumerate((0.3, 0.5)):
-            called = pp >= threshold
-            assert drawn["accuracy", t][k] == pytest.approx((called == yy).mean())
-            if len(set(yy)) == 2 and called.any() and not called.all():
-                assert drawn["mcc", t][k] == pytest.approx(sk.matthews_corrcoef(yy, called), abs=1e-12)
-                assert drawn["f1", t][k] == pytest.approx(sk.f1_score(yy, called))
-                assert drawn["balanced_accuracy", t][k] == pytest.approx(sk.balanced_accuracy_score(yy, called))
-                assert drawn["ppv", t][k] == pytest.approx(sk.precision_score(yy, called))
+            predicted = pp >= threshold
+            assert drawn["accuracy", t][k] == pytest.approx((predicted == yy).mean())
+            if len(set(yy)) == 2 and predicted.any() and not predicted.all():
+                assert drawn["mcc", t][k] == pytest.approx(sk.matthews_corrcoef(yy, predicted), abs=1e-12)
+                assert drawn["f1", t][k] == pytest.approx(sk.f1_score(yy, predicted))
+                assert drawn["balanced_accuracy", t][k] == pytest.approx(sk.balanced_accuracy_score(yy, predicted))
+                assert drawn["ppv", t][k] == pytest.approx(sk.precision_score(yy, predicted))
 
 
 def test_a_patients_scans_are_drawn_together():
@@ -180,7 +181,7 @@ def test_evaluate_does_not_depend_on_the_order_of_rows(study, random):
     y, p, groups = study
     order = list(range(len(y)))
     random.shuffle(order)
-    a, b = (metrics.evaluate(y[k], p[k], groups=None, resamples=1) for k in (range(len(y)), order))
+    a, b = (metrics.all_metrics(y[k], p[k], groups=None, resamples=1) for k in (range(len(y)), order))
     for name in (*metrics.OVERALL, *metrics.AT_THRESHOLD):
         assert (a[name]["value"] is None) == (b[name]["value"] is None), name
         assert a[name]["value"] == pytest.approx(b[name]["value"], abs=1e-7), name
@@ -195,7 +196,7 @@ NEED_BOTH = ("auc", "average_precision", "balanced_accuracy", "calibration_inter
     ([0, 1, 0, 1], [0.5] * 4, ("calibration_slope", "npv", "mcc")),
     ([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], ("calibration_slope",))])
 def test_numbers_that_the_scans_cannot_give_are_null_with_a_reason(y, p, nothing):
-    result = metrics.evaluate(y, p, resamples=200)
+    result = metrics.all_metrics(y, p, resamples=200)
     for name in (*metrics.OVERALL, *metrics.AT_THRESHOLD):
         entry = result[name]
         assert (entry["value"] is None) == (name in nothing), (name, entry)
@@ -208,11 +209,11 @@ def test_numbers_that_the_scans_cannot_give_are_null_with_a_reason(y, p, nothing
 @pytest.mark.parametrize("p", [[0.1, float("nan")], [0.1, 1.2], [-0.1, 0.5]])
 def test_evaluate_refuses_what_is_no_probability(p):
     with pytest.raises(InputError, match="y_score holds"):
-        metrics.evaluate([0, 1], p)
+        metrics.all_metrics([0, 1], p)
 
 
 def test_all_right_has_no_bootstrap_interval_of_width_0():
-    result = metrics.evaluate([0] * 10 + [1] * 10, [0.1] * 10 + [0.9] * 10)
+    result = metrics.all_metrics([0] * 10 + [1] * 10, [0.1] * 10 + [0.9] * 10)
     assert result["accuracy"]["bootstrap"]["low"] is None and result["auc"]["bootstrap"]["reason"]
     assert result["accuracy"]["ci_low"] < 0.9 and result["mcc"]["ci_low"] is None
 
@@ -230,12 +231,12 @@ def test_thresholds_by_hand():
 def test_thresholds_reach_what_they_promise(study):
     y, p, _ = study
     chosen = metrics.choose_thresholds(y, p)
-    called = {name: p >= value for name, value in chosen.items() if value is not None}
-    assert called["sensitivity95"][y == 1].mean() >= 0.95
+    predicted = {name: p >= value for name, value in chosen.items() if value is not None}
+    assert predicted["sensitivity95"][y == 1].mean() >= 0.95
     if chosen["specificity95"] is None:
         assert (p[y == 0] == p.max()).mean() > 0.05  # not even the highest score alone
     else:
-        assert (~called["specificity95"][y == 0]).mean() >= 0.95
+        assert (~predicted["specificity95"][y == 0]).mean() >= 0.95
     def youden(t):
         return (p >= t)[y == 1].mean() - (p >= t)[y == 0].mean()
     best = max([0.0] + [youden(t) for t in p])
@@ -283,9 +284,9 @@ def test_doubled_logit_of_two_outputs_is_found():
     assert calibration.slope(y, doubled) == pytest.approx(0.5, abs=0.03)
     fit = calibration.fit_recalibration("platt", y, doubled)
     assert fit["b"] == pytest.approx(0.5, abs=0.03)
-    mended = calibration.recalibrate(fit, doubled)
-    assert calibration.expected_calibration_error(y, mended) < calibration.expected_calibration_error(y, doubled) / 2
-    np.testing.assert_allclose(mended, p, atol=0.03)
+    corrected = calibration.recalibrate(fit, doubled)
+    assert calibration.expected_calibration_error(y, corrected) < calibration.expected_calibration_error(y, doubled) / 2
+    np.testing.assert_allclose(corrected, p, atol=0.03)
 
 
 def test_resampled_slopes_equal_the_fits_on_repeated_rows():
@@ -360,7 +361,8 @@ def test_swapping_the_ensembles_mirrors_every_test(seed, same):
     assert one["p"] == two["p"] and one["only_a_right"] == two["only_b_right"]
     one, two = (paired_tests.net_reclassification(y, s > 0.5, t > 0.5) for s, t in ((a, b), (b, a)))
     assert one["nri"] == pytest.approx(-two["nri"]) and one["p"] == pytest.approx(two["p"])
-    one, two = (paired_tests.bootstrap_call_differences(y, s > 0.5, t > 0.5, groups, 200) for s, t in ((a, b), (b, a)))
+    one, two = (paired_tests.bootstrap_prediction_differences(y, s > 0.5, t > 0.5, groups, 200)
+                for s, t in ((a, b), (b, a)))
     assert one["accuracy"]["difference"] == -two["accuracy"]["difference"]
     assert one["nri"]["p"] == two["nri"]["p"]
 
@@ -398,7 +400,7 @@ def test_identical_scores_give_p_1_and_no_interval():
     assert paired_tests.delong_test(y, a, np.exp(a))["p"] == 1 and paired_tests.delong_test(y, a, a)["z"] is None
     result = paired_tests.bootstrap_auc_difference(y, a, a * 2, groups, 100)
     assert (result["difference"], result["p"], result["ci_low"]) == (0, 1, None) and result["reason"]
-    same = paired_tests.bootstrap_call_differences(y, a > 0, a > 0, groups, 100)["accuracy"]
+    same = paired_tests.bootstrap_prediction_differences(y, a > 0, a > 0, groups, 100)["accuracy"]
     assert (same["difference"], same["p"], same["ci_low"]) == (0, 1, None)
 
 
@@ -415,9 +417,9 @@ def test_one_class_one_patient():
 def test_mcnemar_by_hand(a, b, p):
     """p = 2 P(X <= min) of the binomial distribution: 1 + 12 + 66 = 79 of 2**12."""
     y = np.ones(a + b + 4, dtype=int)
-    called_a = np.array([True] * a + [False] * b + [True] * 4)
-    called_b = np.array([False] * a + [True] * b + [True] * 4)
-    result = paired_tests.mcnemar_exact(y, called_a, called_b)
+    predicted_a = np.array([True] * a + [False] * b + [True] * 4)
+    predicted_b = np.array([False] * a + [True] * b + [True] * 4)
+    result = paired_tests.mcnemar_exact(y, predicted_a, predicted_b)
     assert result["p"] == pytest.approx(p) and (result["only_a_right"], result["only_b_right"]) == (a, b)
 
 
@@ -434,7 +436,7 @@ def test_net_reclassification_is_the_change_of_sensitivity_and_specificity():
     sensitivity, specificity = (sk.recall_score(y == k, (a > 0.5) == k) - sk.recall_score(y == k, (b > 0.5) == k)
                                 for k in (1, 0))
     assert (result["positives"], result["negatives"]) == pytest.approx((sensitivity, specificity))
-    drawn = paired_tests.bootstrap_call_differences(y, a > 0.5, b > 0.5, resamples=50)
+    drawn = paired_tests.bootstrap_prediction_differences(y, a > 0.5, b > 0.5, resamples=50)
     assert drawn["nri"]["difference"] == pytest.approx(result["nri"])
 
 
@@ -487,7 +489,7 @@ def test_coverage_of_the_bootstrap(clustered):
     rng, aucs, differences, p_values = np.random.default_rng(8), [], [], []
     for seed in range(1000):
         y, a, b, groups = binormal(rng, clustered)
-        interval = metrics.evaluate(y, expit(a), groups=groups, resamples=600, seed=seed)["auc"]["bootstrap"]
+        interval = metrics.all_metrics(y, expit(a), groups=groups, resamples=600, seed=seed)["auc"]["bootstrap"]
         aucs.append((interval["low"], interval["high"]))
         test = paired_tests.bootstrap_auc_difference(y, a, b, groups, 399, seed)
         differences.append((test["ci_low"], test["ci_high"]))

@@ -154,7 +154,7 @@ class BinaryAndSite(Binary):
         return torch.where(used, each, 0) / self.share
 
     def metrics(self, outputs: np.ndarray, index) -> dict:
-        """(n, 2 + sites) logits, NumPy -> scan_metrics and, of the scans with a site, site_metrics.measure.
+        """(n, 2 + sites) logits, NumPy -> scan_metrics and, of the scans with a site, site_metrics.weighted_metrics.
 
         `sum` is AUC + loc_bacc (several sites a scan: loc_ap); `selected`, where it is not the AUC, is what the kept
         checkpoint followed, for find_best_model.py.
@@ -165,7 +165,7 @@ class BinaryAndSite(Binary):
             mine = index[used]
             first, scores = site_metrics.mean_by_scan(self.scans[mine], site_probabilities(
                 outputs[used, 2:], self.settings)[:, self.classes])
-            sites = {name: float(value[0]) for name, value in site_metrics.measure(
+            sites = {name: float(value[0]) for name, value in site_metrics.weighted_metrics(
                 self.truth[mine][first], scores, multi=self.multi).items()}
         found |= sites | {"sum": found["auc"] + sites[site_metrics.SELECTED[self.multi]]}
         return found if self.select == "auc" else found | {"selected": found[self.select]}

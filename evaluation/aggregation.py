@@ -1,0 +1,151 @@
+"""What metrics.json says of an ensemble: every number of it, of its models, views and subgroups.
+
+A number is an estimate (see `estimates`). A block is what `metrics.all_metrics` returns: n, n_positive, n_groups, the
+metrics of OVERALL, a threshold with tn, fp, fn, tp and the metrics of AT_THRESHOLD, operating_points; of no scan
+{n: 0, n_positive: 0} and SHOWN, none of them with a value. metrics.json holds
+
+    set, synthetic, notice, optimistic       train, val, test or all; bool; what no reader may miss, or null
+    n_scans, n_patients, independent_unit    scans with or without target; null without patient_id; scan or patient
+    confidence, combine, resamples, seed, recalibrate       the options, recalibrate null where there is none
+    validation                               where the thresholds come from: source (or null, with reason), n_scans,
+                                             n_positive, n_patients, models_per_scan {models: scans}, ...
+    warnings, scans_lacking_a_model          texts; {scan_id: models that have it}
+    avg, max                                 a block each, and reliability (of `calibration.reliability`),
+                                             before_recalibration (a block and its reliability), ensemble_size (of
+                                             `disagreement.auc_by_size`), selective {label: of `selective_summary`}
+    views                                    {view: block}: the views alone, not recalibrated
+    models                                   file, split, run, rank, n_scans, avg and max (blocks), not recalibrated
+    subgroups                                {column: {value: {avg, max: block}}}
+    sites                                    of predict_loca.py's models: see `site_ensemble.measure_sites`
+"""
+from collections.abc import Sequence
+
+import pandas as pd
+
+from common.files import progress
+from common.manifest import SYNTHETIC
+from evaluation import calibration, disagreement
+from evaluation.ensemble import ENSEMBLES, Ensemble, Model, combine, patients, score_models, subgroups
+from evaluation.estimates import no_estimate
+from evaluation.metrics import CONFIDENCE, THRESHOLD, all_metrics
+from evaluation.operating_points import MEASURED
+
+THRESHOLDS_ON_TEST = "OPTIMISTIC: thresholds{} were derived from the very scans that they are measured on."
+SHOWN = ("auc", "accuracy", "sensitivity", "specificity")
+FEW = 10  # scans of a class, below which the intervals are rough
+
+
+def describe(models: Sequence[Model], scans: pd.DataFrame, ensembles: dict[str, Ensemble], wanted: str, about: dict,
+             how: str, resamples: int, seed: int, warnings: list[str]) -> dict:
+    """The part of metrics.json that needs no target.
+
+    Parameters
+    ----------
+    models, scans, ensembles
+        Of `ensemble.read_models`, `join_scans` and `average_models`.
+    wanted : str
+        The set that is measured.
+    about : dict
+        Where the thresholds come from, of `operating_points.derive_rules`.
+    how, resamples, seed
+        As in `measure`.
+    warnings : list of str
+    """
+    synthetic, by_patient = bool(scans["synthetic"].any()), "patient_id" in scans
+    fit = ensembles["avg"].recalibration
+    optimistic = [about["optimistic"]] if about.get("optimistic") else []  # of an earlier run's thresholds
+    if about["source"] == MEASURED and not optimistic:
+        optimistic = [THRESHOLDS_ON_TEST.format(" and recalibration" if fit else "")]
+    optimistic += [f"OPTIMISTIC: {line}" for line in set_warnings(wanted, scans) if wanted != "all"]
+    lacking = scans.loc[scans["n_models"] < len(models), "n_models"]
+    return {"set": wanted, "synthetic": synthetic, "notice": SYNTHETIC if synthetic else None,
+            "optimistic": " ".join(optimistic) or None, "n_scans": len(scans),
+            "n_patients": int(scans["patient_id"].nunique()) if by_patient else None,
+            "independent_unit": "patient" if by_patient else "scan", "confidence": CONFIDENCE, "combine": how,
+            "resamples": resamples, "seed": seed, "recalibrate": fit and fit["method"], "validation": about,
+            "warnings": warnings, "scans_lacking_a_model": {scan: int(n) for scan, n in lacking.items()}}
+
+
+def set_warnings(wanted: str, scans: pd.DataFrame) -> list[str]:
+    """What a reader of the numbers must know about the set they come from."""
+    if scans["target"].isna().all():
+        return []
+    if wanted == "all":
+        return ["set all: these numbers hold for new patients only if no model was trained or chosen on these scans"]
+    done = {"train": "trained", "val": "chosen"}.get(wanted)
+    return [f"set {wanted}: the models were {done} on these scans; the numbers are OPTIMISTIC"] if done else []
+
+
+def measure(models: Sequence[Model], scans: pd.DataFrame, ensembles: dict[str, Ensemble], by: Sequence[str], how: str,
+            resamples: int, seed: int, warnings: list[str]) -> dict:
+    """The part of metrics.json that is measured: avg, max, views, models, subgroups.
+
+    Parameters
+    ----------
+    models, scans, ensembles
+        Of `ensemble.read_models`, `join_scans` and `average_models`.
+    by : sequence of str
+        Columns to make subgroups by.
+    how : str
+        As in `ensemble.combine`.
+    resamples, seed : int
+        Of the bootstrap; the seed of the subsets of models, too.
+    warnings : list of str
+        Gets more.
+    """
+    labelled = scans[scans["target"].notna()]
+    y = labelled["target"].to_numpy(dtype=int)
+    views = subgroups(models, labelled, "view") if all("view" in model.rows for model in models) else {}
+    groups = {column: subgroups(models, labelled, column) for column in by}
+    if "patient_id" not in scans:
+        warnings.append("the files have no patient_id: the intervals take scans as independent, which is too narrow "
+                        "where a patient has several")
+    total = len(views) + len(ensembles) * (1 + len(models) + sum(map(len, groups.values())))
+    with progress(None, "bootstrap", "set of scores", total) as bar:
+        def block(scores, thresholds=None):
+            bar.update()
+            return measure_scores(labelled, scores, thresholds, resamples, seed)
+
+        def average(mine, of, name):
+            return combine(score_models(mine, of, name), how)
+
+        def group_blocks(found):
+            whole = sum(len(of) for _, of in found.values()) == len(labelled)
+            return {value: {name: block(each.prob[of.index], each.thresholds) if whole  # recalibration, thresholds
+                            else block(average(mine, of, name)) for name, each in ensembles.items()}  # hold for those
+                    for value, (mine, of) in found.items()}
+
+        result: dict = {name: block(each.prob, each.thresholds) for name, each in ensembles.items()}
+        result["views"] = {value: block(average(mine, of, "avg")) for value, (mine, of) in views.items()}
+        result["models"] = [model.about() | {"n_scans": int(ensembles["avg"].scores.iloc[:, k].notna().sum())}
+                            | {name: block(each.scores.iloc[:, k].dropna()) for name, each in ensembles.items()}
+                            for k, model in enumerate(models)]
+        result["subgroups"] = {column: group_blocks(found) for column, found in groups.items()}
+    if result["avg"]["auc"]["value"] is None:
+        warnings.append(f"no AUC and no figures: {result['avg']['auc']['reason']}")
+    for name, each in ensembles.items():
+        p, raw, scores = each.prob[labelled.index].to_numpy(), each.raw[labelled.index], each.scores.loc[labelled.index]
+        result[name]["reliability"] = calibration.reliability(y, p)
+        if each.recalibration:
+            result[name]["before_recalibration"] = measure_scores(labelled, raw, None, resamples, seed) | {
+                "reliability": calibration.reliability(y, raw.to_numpy())}
+            if each.recalibration.get("b", 1) <= 0:
+                warnings.append(f"recalibration reversed the order of the scores of {ENSEMBLES[name]}: on the "
+                                "validation scans a higher probability was the less likely positive")
+        result[name]["ensemble_size"] = disagreement.auc_by_size(scores, y, how, seed)
+        result[name]["selective"] = {label: disagreement.selective_summary((p >= THRESHOLD) == y, doubt)
+                                     for label, doubt in disagreement.doubts(scores, p, THRESHOLD).items()}
+    if min((y == 0).sum(), (y == 1).sum()) < FEW:
+        warnings.append(f"only {min((y == 0).sum(), (y == 1).sum())} scans in one of the classes: the intervals are "
+                        "rough")
+    return result
+
+
+def measure_scores(labelled: pd.DataFrame, scores: pd.Series, thresholds: dict | None, resamples: int,
+                   seed: int) -> dict:
+    """The block of metrics.json of a score by scan_id, over those of the scans `labelled` that have it."""
+    known = labelled.loc[labelled.index.intersection(scores.index)].sort_index()
+    if known.empty:
+        return {"n": 0, "n_positive": 0} | {name: no_estimate("no scan with a target") for name in SHOWN}
+    return all_metrics(known["target"].to_numpy(dtype=int), scores[known.index].to_numpy(), THRESHOLD, thresholds,
+                       patients(known), resamples, seed)

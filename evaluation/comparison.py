@@ -1,0 +1,194 @@
+"""Ensembles compared on the same scans, pair by pair: what compare.py writes.
+
+compare.json holds ensembles [{name, file, threshold}], n_scans, n_positive, n_patients (null without patient_id),
+independent_unit (scan or patient), confidence, resamples, seed, warnings, notices, auc {name: estimate, see
+`estimates`} and pairs: of each a and b, delong, bootstrap (both of the AUC), mcnemar, accuracy and nri, as
+`paired_tests` gives them, p_holm being p adjusted over the pairs.
+"""
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from common.files import InputError, progress, read_csv
+from common.manifest import SYNTHETIC, is_synthetic
+from common.text import some
+from evaluation import paired_tests
+from evaluation.ensemble import COLUMNS, Model, check_rows, join_scans, number, patients, score_models
+from evaluation.estimates import difference_text, long_text, p_text
+from evaluation.metrics import CONFIDENCE, auc_estimate
+
+TESTS = ("delong", "bootstrap", "mcnemar", "accuracy", "nri")  # each adjusted over the pairs by itself
+
+
+def read_scores(path: Path, name: str, threshold: str, wanted: str) -> Model:
+    """An ensemble's or a model's file, `name` being its name in messages.
+
+    Parameters
+    ----------
+    threshold : str
+        A probability, or the name of a threshold that aggregate.py derived.
+    wanted : str
+        Rows to use, where the file has a column `set`.
+
+    Raises
+    ------
+    InputError
+        A column or the set is missing, a value is wrong, a scan is there twice.
+    """
+    rows = read_csv(path, ("scan_id", "target"),
+                    lambda column: column in (*COLUMNS, "ensemble_prob", "notice", f"pred_{threshold}"))
+    if not {"ensemble_prob", "probs"} & set(rows):
+        raise InputError(f"{path}: has neither ensemble_prob nor probs; give what aggregate.py or predict.py wrote")
+    if "set" in rows:
+        rows = rows[rows["set"] == wanted]
+        if rows.empty:
+            raise InputError(f"{path}: has no row with set {wanted}; give --set")
+    if "ensemble_prob" in rows:
+        rows = rows.assign(probs=rows["ensemble_prob"])
+        for row in rows.index[rows.duplicated("scan_id")][:1]:
+            raise InputError(f"{path}, line {row + 2}: scan {rows.at[row, 'scan_id']} is there twice; remove one")
+    return Model(path, name, rows=check_rows(rows, path))
+
+
+def join(models: Sequence[Model], thresholds: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """The scans that every file has, with a target.
+
+    Parameters
+    ----------
+    models
+        Of `read_scores`.
+    thresholds : sequence of str
+        Of each.
+
+    Returns
+    -------
+    scans : DataFrame
+        By scan_id: target (0, 1), patient_id where every file has it, and of each file "score NAME", its probability,
+        and "predicted NAME", whether it predicts positive.
+    warnings : list of str
+
+    Raises
+    ------
+    InputError
+        Targets or patients conflict, no scan is common, a threshold is none.
+    """
+    joined, _ = join_scans(models)
+    scores = score_models(models, joined, "avg").set_axis([model.file for model in models], axis=1)
+    lacking = {model.file: joined.index[scores[model.file].isna()] for model in models}
+    warnings = [f"{name} lacks {len(scans)} of {len(joined)} scans, which are left out: {some(scans)}"
+                for name, scans in lacking.items() if len(scans)]
+    common = joined[scores.notna().all(axis=1)]
+    unlabelled = common["target"].isna().sum()
+    if unlabelled:
+        warnings.append(f"{unlabelled} of {len(common)} common scans have no target and are left out")
+    common = common[common["target"].notna()]
+    if common.empty:
+        raise InputError(f"{' and '.join(lacking)}: no scan with a target is in every file; were they made from the "
+                         "same scans?")
+    scans = common[["target"]].astype(int)
+    without = [model.file for model in models if "patient_id" not in model.rows]
+    if without:
+        warnings.append(f"no patient_id in {some(without)}: scans are taken as independent, which is too certain where "
+                        "a patient has several")
+    else:
+        scans["patient_id"] = common["patient_id"]
+        if scans["patient_id"].nunique() < len(scans):
+            warnings.append("some patients have several scans: McNemar's p takes scans as independent; the bootstrap's "
+                            "accuracy and NRI differences do not")
+    for model, threshold in zip(models, thresholds, strict=True):
+        score = scores.loc[scans.index, model.file]
+        scans[f"score {model.file}"] = score
+        scans[f"predicted {model.file}"] = predicted_positive(model, threshold, score)
+    return scans, warnings
+
+
+def predicted_positive(model: Model, threshold: str, score: pd.Series) -> pd.Series:
+    """Which scans are predicted positive: at a probability, or as the column pred_NAME of aggregate.py says."""
+    value = number(threshold)
+    if value == value:
+        if not 0 <= value <= 1:
+            raise InputError(f"--threshold {threshold}: a probability lies in 0..1")
+        return score >= value
+    column = f"pred_{threshold}"
+    if column not in model.rows:
+        raise InputError(f"--threshold {threshold}: {model.path} has no column {column}; give a number, or a name of a "
+                         "threshold that aggregate.py derived from validation predictions")
+    return model.rows.set_index("scan_id")[column].reindex(score.index) == "1"
+
+
+def compare(models: Sequence[Model], thresholds: Sequence[str], scans: pd.DataFrame, resamples: int, seed: int,
+            warnings: list[str]) -> dict:
+    """What compare.json holds: the AUC of each file, the tests of each pair.
+
+    Parameters
+    ----------
+    models, thresholds, scans, warnings
+        Of `join`.
+    resamples, seed : int
+        Of the bootstrap.
+    """
+    y, groups = scans["target"].to_numpy(), patients(scans)
+    pairs = []
+    with progress(list(itertools.combinations(models, 2)), "comparing", "pair") as bar:
+        for files in bar:
+            a, b = (scans[f"score {model.file}"].to_numpy() for model in files)
+            positive_a, positive_b = (scans[f"predicted {model.file}"].to_numpy(dtype=bool) for model in files)
+            differences = paired_tests.bootstrap_prediction_differences(y, positive_a, positive_b, groups, resamples,
+                                                                        seed)
+            differences["nri"]["asymptotic"] = paired_tests.net_reclassification(y, positive_a, positive_b)
+            pairs.append({"a": files[0].file, "b": files[1].file, "delong": paired_tests.delong_test(y, a, b, groups),
+                          "bootstrap": paired_tests.bootstrap_auc_difference(y, a, b, groups, resamples, seed),
+                          "mcnemar": paired_tests.mcnemar_exact(y, positive_a, positive_b), **differences})
+    for test in TESTS:
+        for pair, adjusted in zip(pairs, paired_tests.holm([pair[test]["p"] for pair in pairs]), strict=True):
+            pair[test]["p_holm"] = adjusted
+    notices = [notice for model in models for notice in (
+        [SYNTHETIC] * bool(is_synthetic(model.rows).any()) + [*model.rows.get("notice", pd.Series()).unique()])]
+    return {"ensembles": [{"name": model.file, "file": str(model.path), "threshold": threshold}
+                          for model, threshold in zip(models, thresholds, strict=True)],
+            "n_scans": len(scans), "n_positive": int(y.sum()),
+            "n_patients": None if groups is None else len(set(groups)),
+            "independent_unit": "scan" if groups is None else "patient", "confidence": CONFIDENCE,
+            "resamples": resamples, "seed": seed, "warnings": warnings,
+            "notices": [notice for notice in dict.fromkeys(notices) if notice],
+            "auc": {model.file: auc_estimate(y, scans[f"score {model.file}"].to_numpy(), groups) for model in models},
+            "pairs": pairs}
+
+
+def tests_of(pair: dict) -> list[dict]:
+    """The tests of a pair for tables: test, difference, ci_low, ci_high, p, p_holm (where there are), detail."""
+    def row(what, test, detail):
+        entry = pair[test]
+        return {"test": what} | {key: entry[key] for key in ("difference", "ci_low", "ci_high", "p", "p_holm")
+                                 if key in entry} | {"detail": "; ".join(filter(None, (detail, entry.get("reason"))))}
+
+    z, counts, nri = pair["delong"]["z"], pair["mcnemar"], pair["nri"]["asymptotic"]
+    parts = "" if nri["nri"] is None else (f"Deauville 4–5 {nri['positives']:+.3f} ({nri['positives_up']} up, "
+                                           f"{nri['positives_down']} down), Deauville 1–3 {nri['negatives']:+.3f} "
+                                           f"({nri['negatives_down']} down, {nri['negatives_up']} up)")
+    return [row("AUC, DeLong", "delong", "" if z is None else f"z = {z:.2f}"), row("AUC, bootstrap", "bootstrap", ""),
+            row("Errors, exact McNemar", "mcnemar", f"only the first right: {counts['only_a_right']}, only the "
+                f"second: {counts['only_b_right']}"), row("Accuracy, bootstrap", "accuracy", ""),
+            row("Net reclassification, bootstrap", "nri", parts)]
+
+
+def comparison_table(result: dict) -> pd.DataFrame:
+    """compare.csv: a row for each test of each pair."""
+    rows = [{"first": pair["a"], "second": pair["b"]} | row for pair in result["pairs"] for row in tests_of(pair)]
+    table = pd.DataFrame(rows, columns=["first", "second", "test", "difference", "ci_low", "ci_high", "p", "p_holm",
+                                        "detail"])
+    return table.assign(notice=" ".join(result["notices"])) if result["notices"] else table
+
+
+def print_comparison(result: dict) -> None:
+    """The AUCs and the tests of each pair on the terminal."""
+    print(f"{result['n_scans']} scans, {result['n_positive']} with target 1; intervals and bootstrap by "
+          f"{result['independent_unit']}")
+    for name, auc in result["auc"].items():
+        print(f"{name}: AUC {long_text(auc)}")
+    for pair in result["pairs"]:
+        print(f"\n{pair['a']} less {pair['b']}\n{'':<34}{'difference (95 % CI)':<30}{'p':<9}p (Holm)")
+        for row in tests_of(pair):
+            print(f"  {row['test']:<32}{difference_text(row):<30}{p_text(row['p']):<9}{p_text(row['p_holm'])}")

@@ -1,0 +1,92 @@
+"""What aggregate.py writes beside figures and report, and what it prints."""
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from evaluation import disagreement, site_ensemble
+from evaluation.aggregation import SHOWN
+from evaluation.ensemble import ENSEMBLES, Ensemble
+from evaluation.estimates import short_text
+from evaluation.metrics import DERIVED, THRESHOLD
+from evaluation.report import FIGURES
+from evaluation.site_metrics import NAMES
+
+
+def ensemble_table(scans: pd.DataFrame, each: Ensemble) -> pd.DataFrame:
+    """The table of ensemble_avg.csv or ensemble_max.csv."""
+    table = each.scores.assign(ensemble_prob=each.prob, pred_label=(each.prob >= THRESHOLD).astype(int))
+    table.insert(0, "target", scans["target"].astype("Int64"))
+    if each.recalibration:
+        table["ensemble_prob_uncalibrated"] = each.raw
+    for name, value in each.thresholds.items():
+        if value is not None:
+            table[f"pred_{name}"] = (each.prob >= value).astype(int)
+    if "patient_id" in scans:
+        table["patient_id"] = scans["patient_id"].str.strip()
+    return table.reset_index(names="scan_id")
+
+
+def tables(scans: pd.DataFrame, ensembles: dict[str, Ensemble], sites: site_ensemble.Sites | None,
+           metrics: dict) -> dict[str, pd.DataFrame]:
+    """The tables to write, {file: table}: of the ensembles, where the models disagree and, if there are, lesion sites.
+
+    Parameters
+    ----------
+    scans, ensembles
+        Of `ensemble.join_scans` and `average_models`.
+    sites
+        Of `site_ensemble.join_sites`.
+    metrics : dict
+        What metrics.json holds.
+    """
+    found = {f"ensemble_{name}.csv": ensemble_table(scans, each) for name, each in ensembles.items()}
+    found["disagreement.csv"] = disagreement.disagreement_list(scans, ensembles["avg"].scores, ensembles["avg"].prob,
+                                                               THRESHOLD)
+    if sites:
+        found["ensemble_sites.csv"] = site_ensemble.scan_table(sites, scans)
+    if metrics.get("sites", {}).get("ensemble"):
+        found["site_metrics.csv"] = site_ensemble.metrics_table(metrics["sites"])
+    if metrics["optimistic"]:
+        found = {name: table.assign(notice=metrics["optimistic"]) for name, table in found.items()}
+    return found
+
+
+def remove_stale(folder: Path, written: Iterable[Path]) -> None:
+    """Remove, and say so, what an earlier call wrote to a folder and this one did not."""
+    names = ["metrics.json", "operating_points.json", "report.html", "ensemble_sites.csv", "site_metrics.csv"]
+    names += [f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")]
+    for path in [folder / name for name in names] + sorted(folder.glob("forest_*.[ps][nv]g")):
+        if path not in written and path.exists():
+            path.unlink()
+            print(f"removed {path}: it belonged to earlier predictions")
+
+
+def print_metrics(metrics: dict) -> None:
+    """The ensembles at each threshold, then the lesion sites, of all models together and of each."""
+    print("\n" + _line("", "", (f"{name.replace('auc', 'AUC')} (95 % CI)" for name in SHOWN)))
+    for name, label in ENSEMBLES.items():
+        print(_line(label, "at 0.5", (short_text(metrics[name][metric]) for metric in SHOWN)))
+        for point, block in metrics[name]["operating_points"].items():
+            if block["threshold"] is None:
+                print(f"{'':<10}{DERIVED[point]}: {block['reason']}")
+            else:
+                print(_line("", DERIVED[point], ("", *(short_text(block[metric]) for metric in SHOWN[1:]))))
+    source, unit = metrics["validation"].get("source"), metrics["independent_unit"]
+    print(f"intervals: DeLong and Wilson, by {unit}; " + (f"thresholds: {source}; " if source else "")
+          + "everything else: report.html\n")
+    sites = metrics.get("sites", {})
+    if not sites.get("ensemble"):
+        return
+    shown = site_ensemble.shown(sites)
+    print(f"{'lesion site':<22}{'scans':>6}  " + "".join(f"{NAMES[name]:<22}" for name in shown).rstrip())
+    blocks = {"all models": sites["ensemble"]} if len(sites["models"]) > 1 else {}
+    for label, block in (blocks | {Path(each["file"]).stem: each for each in sites["models"]}).items():
+        print(f"{label:<22}{block['n']:>6}  " + "".join(f"{short_text(block[name]):<22}" for name in shown
+                                                        if block["n"]).rstrip())
+    print("; ".join(filter(None, (f"{len(sites['names'])} sites", site_ensemble.chance(sites),
+                                  "each site's recall: site_metrics.csv, report.html\n"))))
+
+
+def _line(label, point, cells):
+    return (f"{label:<10}{point:<22}" + "".join(f"{cell:<22}" for cell in cells)).rstrip()

@@ -1,0 +1,95 @@
+"""best_run.csv: the best run of every split by its validation AUC, and the rank of the splits."""
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from common.files import InputError, read_csv
+from common.run_files import find_run_files, run_file
+
+
+def read_runs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The runs of a folder with their best epochs, and what is left out.
+
+    Returns
+    -------
+    runs : DataFrame
+        split, run, epoch, metric ("auc") and value, its validation AUC.
+    left_out : list of str
+        A line for each run without checkpoint or validation AUC.
+
+    Raises
+    ------
+    InputError
+        There is no run, or as in `best_epoch`.
+    """
+    found = find_run_files(folder, "convergence")
+    if not found:
+        raise InputError(f"{folder}: holds no convergence_splitS_runR.csv; run train.py first, or correct --dir")
+    runs, left_out = [], []
+    for split, run, path in found:
+        epoch, value = best_epoch(path)
+        checkpoint = run_file(folder, "checkpoint", split, run)
+        if not checkpoint.is_file():
+            left_out.append(f"{path.name}: there is no {checkpoint.name}")
+        elif epoch is None:
+            left_out.append(f"{path.name}: no epoch has a validation AUC")
+        else:
+            runs.append((split, run, epoch, "auc", value))
+    return pd.DataFrame(runs, columns=["split", "run", "epoch", "metric", "value"]), left_out
+
+
+def best_epoch(path: Path) -> tuple[int | None, float]:
+    """The first epoch with the highest validation AUC, and that AUC; None where every AUC is NaN or none is there.
+
+    Where the file has the metric `selected` (of train_loca.py --select), its highest value chooses the epoch.
+
+    Raises
+    ------
+    InputError
+        Not a CSV, a column missing, an epoch that is no integer or comes twice, an AUC outside 0..1.
+    """
+    table = read_csv(path, ("epoch", "split", "metric", "value"))
+    table = table[table["split"] == "validation"]
+    selected = table[table["metric"] == "selected"]
+    rows = table[table["metric"] == "auc"]
+    if len(selected):
+        kept = selected.loc[pd.to_numeric(selected["value"], errors="coerce").idxmax(), "epoch"]
+        rows = rows[rows["epoch"] == kept]
+    lines: dict[int, int] = {}
+    best, highest = None, -np.inf
+    for index, text, auc in rows[["epoch", "value"]].itertuples():
+        line = f"{path}, line {index + 2}"
+        try:
+            epoch, value = int(text), float(auc or "nan")
+        except ValueError:
+            raise InputError(f"{line}: epoch {text!r}, value {auc!r}; they must be an integer and a number; train that "
+                             "run again") from None
+        if epoch in lines:
+            raise InputError(f"{line}: the validation AUC of epoch {epoch} stands in line {lines[epoch]} already; "
+                             "remove one of the two")
+        if value < 0 or value > 1:
+            raise InputError(f"{line}: validation AUC {value}; it must lie in 0..1; train that run again")
+        lines[epoch] = index + 2
+        if value > highest or (value == highest and best is not None and epoch < best):
+            best, highest = epoch, value
+    return best, highest
+
+
+def rank_runs(runs: pd.DataFrame) -> pd.DataFrame:
+    """best_run.csv, of `read_runs`: each split's best run, best first, of equal ones the lowest run and split."""
+    best = runs.sort_values(["value", "run"], ascending=[False, True]).drop_duplicates("split")
+    ranked = best.sort_values(["value", "split"], ascending=[False, True], ignore_index=True)
+    return ranked.assign(rank=ranked.index + 1)
+
+
+def read_ranks(path: Path) -> dict[tuple[int, int], int]:
+    """best_run.csv as {(split, run): rank}, best first. Raises InputError unless the ranks are 1, 2, ..., each once."""
+    table = read_csv(path, ("split", "run", "rank"))
+    try:
+        ranks = {(int(row.split), int(row.run)): int(row.rank) for row in table.itertuples()}
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; split, run and rank must be integers") from None
+    if sorted(ranks.values()) != list(range(1, len(table) + 1)):
+        raise InputError(f"{path}: its ranks must be 1 to {len(table)}, each once; run find_best_model.py again")
+    return dict(sorted(ranks.items(), key=lambda item: item[1]))
