@@ -47,7 +47,6 @@ def test_every_folder_of_code_has_its_place():
     assert folders == set(FOLDERS)
 
 
-@pytest.mark.xfail(reason="files are being moved into their folders")  # TODO: remove
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_go_downwards(name):
     top = name.split(".")[0]
@@ -56,7 +55,6 @@ def test_imports_go_downwards(name):
     assert used <= may, f"{name} may not import {', '.join(sorted(used - may))}: see docs/design.md"
 
 
-@pytest.mark.xfail(reason="files are being moved into their folders")  # TODO: remove
 def test_imports_have_no_circle():
     list(TopologicalSorter({name: imports(path) - {name} for name, path in MODULES.items()}).static_order())
 
@@ -81,3 +79,9 @@ def test_the_package_lists_every_module_and_folder():
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
     assert tools["setuptools"]["packages"] == sorted(FOLDERS) == tools["importlinter"]["root_packages"]
     assert tools["setuptools"]["py-modules"] == sorted(path.stem for path in ROOT.glob("*.py"))
+
+
+def test_test_modules_share_by_helpers_alone():
+    for path in (ROOT / "tests").glob("*.py"):
+        names = {getattr(node, "module", "") for node in ast.walk(ast.parse(path.read_text()))}
+        assert not {name for name in names if str(name).startswith("test_")}, path.name

@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import call, error_line, run, write_cohort
-from test_train import same_run, signal_at
+from conftest import call, error_line, run
+from training_helpers import SMALL, same_run, signal_at, site_cohort
 
 import find_best_model
 import train
@@ -17,19 +17,6 @@ from common.sites import read_sites, truth_matrix
 from dataset_loca import read_loca_manifest
 from evaluation import site_metrics
 from training import objectives
-
-CODES = (1, 2, 5, 6, 7, 8)
-SMALL = ("--weights", "none", "--image_size", "auto", "--margin", 2, "--pool", 2, "--batch_size", 12, "--lr", 0.01,
-         "--threads", 1, "--device", "cpu", "--amp", "off")
-
-
-def site_cohort(folder, n_scans=24):
-    """write_cohort with target_loc: CODES in turn in the positive scans, 51 in the others."""
-    table = write_cohort(folder, n_scans)
-    number = table["scan_id"].str[1:].astype(int)
-    table["target_loc"] = np.where(table["target"] == 1, np.array(CODES)[number // 2 % len(CODES)], 51)
-    table.to_csv(folder / "data.csv", index=False)
-    return table
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT
-from test_train import SMALL, same, weights
+from training_helpers import SMALL, same, weights
 
 import utils
 from training import distributed

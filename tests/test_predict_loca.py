@@ -8,7 +8,7 @@ import torch
 from conftest import call, error_line, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_loca import CODES, SMALL, site_cohort
+from training_helpers import CODES, SMALL, site_cohort
 
 import aggregate
 import find_best_model

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, call, error_line, run
+from training_helpers import SMALL, same, same_run, signal_at, weights
 
 import find_best_model
 import predict
@@ -24,9 +25,6 @@ from training import engine, objectives, recorder
 from training.batches import FrozenBatches, ImageBatches
 from training.device import set_threads
 
-SMALL = ("--weights", "none", "--image_size", "auto", "--margin", 2, "--pool", 2, "--batch_size", 12, "--lr", 0.01,
-         "--threads", 1, "--device", "cpu", "--amp", "off")
-
 
 def fit(folder, *args, output="results"):
     return call(train, "--data", folder / "data.csv", "--output", folder / output, *SMALL, *args)
@@ -34,14 +32,6 @@ def fit(folder, *args, output="results"):
 
 def best(folder, output="results"):
     return call(find_best_model, "--dir", folder / output)
-
-
-def weights(path):
-    return utils.read_checkpoint(path)["state_dict"]
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 # ---------------------------------------------------------------- the engine
@@ -260,24 +250,6 @@ def test_checkpoint_with_another_head_keeps_its_backbone(trained):
     _, taken = utils.load_weights(model, start)
     assert torch.equal(model.features[0].weight, weights(start)["features.0.weight"])
     assert "left random, since the checkpoint has another head: 4 keys of fc" in taken
-
-
-def signal_at(monkeypatch, epoch, batch):
-    """SIGINT in the middle of a batch of an epoch."""
-    whole = ImageBatches._training
-
-    def signalled(self, order, seed, done, share):
-        for number, each in enumerate(whole(self, order, seed, done, share), done):
-            if seed[-1] == epoch and number == batch:
-                signal.raise_signal(signal.SIGINT)
-            yield each
-
-    monkeypatch.setattr(ImageBatches, "_training", signalled)
-
-
-def same_run(one, other, name="split0_run1"):
-    assert (one / f"convergence_{name}.csv").read_bytes() == (other / f"convergence_{name}.csv").read_bytes()
-    assert same(weights(one / f"checkpoint_{name}.pth"), weights(other / f"checkpoint_{name}.pth"))
 
 
 @pytest.mark.parametrize(("options", "epoch", "batch"), [
