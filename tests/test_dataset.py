@@ -327,7 +327,3 @@ def test_batches_cover_everything_and_leave_no_single_image(n, batch_size):
     assert np.concatenate(found).tolist() == list(range(n))
     assert max(map(len, found)) <= batch_size
     assert min(map(len, found)) >= 2 or n == 1 or batch_size == 2
-
-
-def test_two_cohorts_of_one_seed_are_the_same(tmp_path):
-    pd.testing.assert_frame_equal(write_cohort(tmp_path / "a"), write_cohort(tmp_path / "b"))

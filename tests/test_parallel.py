@@ -107,5 +107,15 @@ def test_synchronized_batch_norm_of_one_process_is_batch_norm():
     torch.testing.assert_close(other.grad, x.grad, atol=1e-10, rtol=1e-10)
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(own.state_dict()[name], value)
-    assert torch.equal(own.eval()(x), plain.eval()(x)) or torch.allclose(own(x), plain(x), atol=1e-12)
-    assert isinstance(utils.ResNet34().features[1], torch.nn.BatchNorm2d)
+    torch.testing.assert_close(own.eval()(x), plain.eval()(x), atol=1e-12, rtol=0)
+
+
+def test_batch_norms_are_replaced_for_several_processes_alone(monkeypatch):
+    model, device = utils.ResNet34().train(False), torch.device("cpu")
+    names = list(model.state_dict())
+    kinds = {type(module) for module in distributed.synchronize_batch_norm(model, device).modules()}
+    assert torch.nn.BatchNorm2d in kinds and distributed.SyncBatchNorm not in kinds
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    kinds = {type(module) for module in distributed.synchronize_batch_norm(model, device).modules()}
+    assert torch.nn.BatchNorm2d not in kinds and distributed.SyncBatchNorm in kinds
+    assert list(model.state_dict()) == names
