@@ -18,10 +18,10 @@ def get_args_parser():
 
 def main(args):
     from inference import prediction
-    from search import space, worker
+    from search import space, trials, worker
 
     best, missing = prediction.best_runs(args.chptfolder, args.splits)
-    starts = {row["split"]: worker.from_checkpoint(args, row["split"], row) for row in best}
+    starts = {row["split"]: trials.from_checkpoint(args, row["split"], row) for row in best}
     code = worker.search(args, space.FINETUNING, starts, "finetuning")
     for line in missing:
         print(line)

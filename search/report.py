@@ -1,4 +1,4 @@
-"""What a hyperparameter search found: a CSV of each study's trials, and one page that needs no network. No torch.
+"""What a hyperparameter search found, on one page that needs no network. Imports no torch.
 
 A study is an optuna.Study with one objective, trained epochs as its steps. Of a trial's user attributes the page reads
 best_epoch, and reason: why it was pruned or failed.
@@ -6,22 +6,23 @@ best_epoch, and reason: why it was pruned or failed.
 import contextlib
 import math
 import warnings
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import optuna
-import pandas as pd
 import plotly.graph_objects as go
 from markupsafe import Markup
 from optuna import visualization
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from plotly.offline import get_plotlyjs
 
-from common.files import progress, replace_file, write_csv
+from common.files import progress, replace_file
 from common.html import render
 from common.text import ranges
+from search.tables import best_trials
 
 VALUE = "Validation AUC"
-COLUMNS = ("number", "value", "datetime_start", "datetime_complete", "duration")
 BEST = 10  # trials of a split's table
 ENOUGH, FEW = 5, 50  # complete trials below which there are no importances; below which they are called rough: Optuna
 # advises five in the best tenth
@@ -32,32 +33,15 @@ STATES = {  # name shown, why trials are in that state where they do not say it 
     TrialState.RUNNING: ("running", "or their process died and its heartbeat is not missed yet"),
     TrialState.WAITING: ("waiting", "for a process to take them"),
 }
+_AXIS = {"gridcolor": "#e4e4e4", "linecolor": "#888", "ticks": "outside", "zeroline": False, "automargin": True}
 TEMPLATE = go.layout.Template(layout={
     "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#111"}, "paper_bgcolor": "#fff",
     "plot_bgcolor": "#fff", "margin": {"l": 60, "r": 15, "t": 30, "b": 50}, "hovermode": "closest",
     "colorway": ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"],
-    "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-    "xaxis": {"gridcolor": "#e4e4e4", "linecolor": "#888", "ticks": "outside", "zeroline": False, "automargin": True},
-    "yaxis": {"gridcolor": "#e4e4e4", "linecolor": "#888", "ticks": "outside", "zeroline": False, "automargin": True},
-})
+    "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}, "xaxis": _AXIS, "yaxis": _AXIS})
 
 
-# ---------------------------------------------------------------- results as a table
-
-def write_results(path, study):
-    """optuna_results_splitS.csv: a row a trial; what a trial does not have is empty.
-
-    As Optuna's trials_dataframe writes it, but for whole numbers that only some trials have: 128, not 128.0.
-    """
-    trials = study.get_trials(deepcopy=False)
-    columns = {name: [getattr(trial, name) for trial in trials] for name in COLUMNS}
-    for kind in ("params", "user_attrs"):
-        for name in sorted({name for trial in trials for name in getattr(trial, kind)}):
-            columns[f"{kind}_{name}"] = pd.Series([getattr(trial, kind).get(name) for trial in trials], dtype=object)
-    write_csv(pd.DataFrame(columns | {"state": [trial.state.name for trial in trials]}), path)
-
-
-def snapshot(study):
+def snapshot(study: optuna.Study) -> optuna.Study:
     """The study as it is now, in memory: other processes may go on with it, and each plot would ask its database."""
     with quiet():
         copy = optuna.create_study(study_name=study.study_name, direction=study.direction)
@@ -66,7 +50,7 @@ def snapshot(study):
 
 
 @contextlib.contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """Optuna says errors only: what it would warn of, the page says."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -80,16 +64,16 @@ def quiet():
 
 # ---------------------------------------------------------------- the page
 
-def write_report(path, title, studies):
+def write_report(path: str | Path, title: str, studies: dict[int, optuna.Study]) -> None:
     """Write the page: a table over the splits, then each split's plots and best trials, folded where there are several.
 
     Parameters
     ----------
-    path : str | Path
+    path : str or Path
     title : str
         Of the page.
     studies : dict
-        Split -> optuna.Study, in any state.
+        Split -> study, in any state.
     """
     studies = {split: snapshot(study) for split, study in sorted(studies.items())}
     trials = [trial for study in studies.values() for trial in study.get_trials(deepcopy=False)]
@@ -107,7 +91,7 @@ def write_report(path, title, studies):
         file.write(page)
 
 
-def summary(study):
+def summary(study: optuna.Study) -> list[str]:
     """A split's row: best value, its trial and epoch, trials in each state, hours."""
     trials, ranked = study.get_trials(deepcopy=False), best_trials(study)
     best = [auc(ranked[0].value), str(ranked[0].number), epoch(ranked[0])] if ranked else ["none", "", ""]
@@ -115,7 +99,7 @@ def summary(study):
     return [*best, *(str(sum(trial.state == state for trial in trials)) for state in STATES), f"{hours:.2f}"]
 
 
-def split_part(split, study):
+def split_part(split: int, study: optuna.Study) -> dict:
     """Everything about one split, as the template takes it."""
     trials, ranked = study.get_trials(deepcopy=False), best_trials(study)
     return {"number": split, "n_trials": count(len(trials), "trial"), "n_complete": len(ranked),
@@ -124,15 +108,8 @@ def split_part(split, study):
             "plots": [history(study, trials, ranked), intermediate(study, trials)], "slices": slices(study, ranked)}
 
 
-def best_trials(study):
-    """The complete trials, best first; of equal ones the earlier."""
-    sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return sorted(trials, key=lambda trial: (sign * trial.value, trial.number))
-
-
-def states(trials):
-    """How many trials are in which state, why, which, and as which they were done again."""
+def states(trials: list[FrozenTrial]) -> list[list[str]]:
+    """A row for each state and reason: how many trials, which, and as which they were done again."""
     again = {number: trial.number for trial in trials for number in trial.system_attrs.get("retry_history", [])[-1:]}
     groups = {}
     for trial in sorted(trials, key=lambda trial: (list(STATES).index(trial.state), trial.number)):
@@ -144,7 +121,8 @@ def states(trials):
             for (name, reason), numbers in groups.items()]
 
 
-def best_table(ranked):
+def best_table(ranked: list[FrozenTrial]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table of the best trials."""
     names = parameters(ranked)
     rows = [[str(trial.number), auc(trial.value), epoch(trial), f"{trial.duration.total_seconds():.0f}",
              *(number(trial.params[name]) if name in trial.params else "–" for name in names)]
@@ -154,39 +132,40 @@ def best_table(ranked):
 
 # ---------------------------------------------------------------- Optuna's plots
 
-def history(study, trials, ranked):
-    name, text = "History", f"{VALUE} of each complete trial, and the best so far."
+def history(study: optuna.Study, trials: list[FrozenTrial], ranked: list[FrozenTrial]) -> dict:
+    """The values of the complete trials."""
     if not ranked:
-        return plot(name, "No trial is complete yet.")
+        return plot("History", "No trial is complete yet.")
     figure = visualization.plot_optimization_history(study, target_name=VALUE)
     figure.update_traces(hovertemplate="trial %{x}: %{y:.4f}<extra></extra>")
     figure.update_traces({"name": "best so far", "line_shape": "hv"}, {"name": "Best Value"})
-    return plot(name, text, whole_numbers(figure, max(trial.number for trial in trials)))
+    return plot("History", f"{VALUE} of each complete trial, and the best so far.",
+                whole_numbers(figure, max(trial.number for trial in trials)))
 
 
-def intermediate(study, trials):
-    name, text = "Intermediate values", f"{VALUE} after each epoch; dotted: pruned trials."
+def intermediate(study: optuna.Study, trials: list[FrozenTrial]) -> dict:
+    """The values after each epoch."""
     epochs = [epoch for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
               for epoch in trial.intermediate_values]
     if not epochs:
-        return plot(name, "No trial has reported an epoch yet.")
+        return plot("Intermediate values", "No trial has reported an epoch yet.")
     figure = visualization.plot_intermediate_values(study)
     pruned = {f"Trial{trial.number}" for trial in trials if trial.state == TrialState.PRUNED}
     figure.for_each_trace(lambda trace: trace.update(
         name=trace.name.replace("Trial", "trial "), marker_size=5, hovertemplate="epoch %{x}: %{y:.4f}",
         line={"width": 1.5, "dash": "dot" if trace.name in pruned else None}))
     figure.update_layout(xaxis_title="Epoch", yaxis_title=VALUE)
-    return plot(name, text, whole_numbers(figure, max(epochs)))
+    return plot("Intermediate values", f"{VALUE} after each epoch; dotted: pruned trials.",
+                whole_numbers(figure, max(epochs)))
 
 
-def importances(study, ranked):
+def importances(study: optuna.Study, ranked: list[FrozenTrial]) -> dict:
     """How far the best tenth of the trials differs from all of them in each parameter."""
     name, drawn = "Importances", parameters(ranked)
     if len(ranked) < ENOUGH or not drawn:
         return plot(name, f"They need {ENOUGH} complete trials, and parameters that were drawn; complete: "
                           f"{len(ranked)}.")
-    found = optuna.importance.get_param_importances(study, normalize=False)
-    if not any(found.values()):
+    if not any(optuna.importance.get_param_importances(study, normalize=False).values()):
         return plot(name, f"The {len(ranked)} complete trials do not tell the parameters apart.")
     rough = (f" Rough: of {len(ranked)} complete trials, a parameter without any effect may come first."
              if len(ranked) < FEW else "")
@@ -197,14 +176,11 @@ def importances(study, ranked):
                 f"Watanabe 2023), as shares of 1.{rough}", figure, 90 + 24 * len(drawn))
 
 
-def slices(study, ranked):
+def slices(study: optuna.Study, ranked: list[FrozenTrial]) -> list[dict]:
     """A plot a parameter, all with the same vertical axis; the horizontal one shows the whole range of the search."""
-    if not parameters(ranked):
-        return []
-    values, latest = [trial.value for trial in ranked], max(trial.number for trial in ranked)
-    room = 0.08 * (max(values) - min(values)) or 0.01
-    plots = []
+    plots, values, latest = [], [trial.value for trial in ranked], max((trial.number for trial in ranked), default=0)
     for name in parameters(ranked):
+        room = 0.08 * (max(values) - min(values)) or 0.01
         figure = visualization.plot_slice(study, [name], target_name=VALUE)
         figure.update_traces(marker={"showscale": False, "size": 8, "cmin": -0.5 * latest - 1, "cmax": latest},
                              hovertemplate="%{x}: %{y:.4f} (trial %{marker.color})<extra></extra>")
@@ -216,8 +192,8 @@ def slices(study, ranked):
     return plots
 
 
-def horizontal_axis(figure, asked):
-    """Of a slice: the range that was searched, or the choices without quotation marks."""
+def horizontal_axis(figure: go.Figure, asked: list) -> None:
+    """Of a slice: the range that was searched (`asked`, distributions), or the choices without quotation marks."""
     if isinstance(asked[0], optuna.distributions.CategoricalDistribution):
         figure.update_traces(x=[text.strip("'") for text in figure.data[0].x])
         figure.update_xaxes(categoryarray=[str(choice) for choice in asked[-1].choices],
@@ -231,44 +207,46 @@ def horizontal_axis(figure, asked):
     figure.update_xaxes(range=[low - room, high + room], nticks=6)
 
 
-def whole_numbers(figure, largest):
+def whole_numbers(figure: go.Figure, largest: int) -> go.Figure:
     """Ticks of the horizontal axis at whole numbers."""
     figure.update_xaxes(dtick=max(1, math.ceil(largest / 10)), tick0=0)
     return figure
 
 
-def plot(name, text, figure=None, height=HEIGHT):
+def plot(name: str, text: str, figure: go.Figure | None = None, height: int = HEIGHT) -> dict:
     """A figure with its heading, as the template takes it; without a figure the text says why."""
-    drawn = None
     if figure is not None:
         figure.update_layout(template=TEMPLATE, title=None, height=height, width=None)
-        drawn = Markup(figure.to_json())
-    return {"name": name, "text": text, "height": height, "figure": drawn}
+    return {"name": name, "text": text, "height": height, "figure": figure and Markup(figure.to_json())}
 
 
 # ---------------------------------------------------------------- texts
 
-def parameters(trials):
+def parameters(trials: list[FrozenTrial]) -> list[str]:
     """The names of all parameters that were drawn, in the order of the first trial that has them."""
     return list(dict.fromkeys(name for trial in trials for name in trial.params))
 
 
-def auc(value):
+def auc(value: float) -> str:
+    """With four digits."""
     return f"{value:.4f}"
 
 
-def number(value):
+def number(value: object) -> str:
     """A parameter as text: floats with four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def epoch(trial):
+def epoch(trial: FrozenTrial) -> str:
+    """The best one of a complete trial."""
     return str(trial.user_attrs.get("best_epoch", ""))
 
 
-def date(when):
+def date(when: datetime) -> str:
+    """Such as 4 March 2026, 05:06."""
     return f"{when.day} {when:%B %Y, %H:%M}"
 
 
-def count(n, name):
+def count(n: int, name: str) -> str:
+    """Such as 2 trials."""
     return f"{n} {name}{'' if n == 1 else 's'}"

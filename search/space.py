@@ -3,9 +3,10 @@
 A space is {name: {"low", "high"[, "step"][, "log"]} or [choices]}, with the names of train.py's arguments and `mode`
 (see common.params).
 """
-import math
 from argparse import Namespace
 from typing import Any
+
+from optuna.distributions import FloatDistribution, IntDistribution
 
 from common import arguments
 from common.files import InputError, read_json_object
@@ -89,24 +90,18 @@ def _choices(name: str, values: list) -> list:
 
 
 def _range(name: str, asked: dict) -> dict:
-    said = f"{name}: {asked}"
-    if set(asked) - {"low", "high", "step", "log"} or not {"low", "high"} <= set(asked):
-        raise ValueError(f"{said}: a range has low and high, and may have step or log")
-    if any(isinstance(asked[key], bool) or not isinstance(asked[key], int | float) for key in asked if key != "log"):
-        raise ValueError(f"{said}: low, high and step are numbers")
-    log, step = asked.get("log", False), asked.get("step")
-    if not isinstance(log, bool):
-        raise ValueError(f"{said}: log is true or false")
-    if name == "augm":
+    log = asked.get("log", False)
+    if not {"low", "high"} <= set(asked) <= {"low", "high", "step", "log"} or not isinstance(log, bool):
+        raise ValueError(f"{name}: {asked}: a range has low and high, and may have step or log (true or false)")
+    taken = {key: _value(name, asked[key]) for key in ("low", "high", "step") if key in asked}
+    if name == "augm" or isinstance(taken["low"], bool):
         raise ValueError(f"{name}: takes a list of choices, not a range")
-    low, high = _value(name, asked["low"]), _value(name, asked["high"])
-    if low > high:
-        raise ValueError(f"{name}: an empty range: low {low} is above high {high}")
-    if log and (step or low <= 0):
-        raise ValueError(f"{said}: log needs low above 0 and no step")
-    if step is not None and not (0 < step < math.inf and isinstance(step, type(low) | int)):
-        raise ValueError(f"{name}: step {step} is not {'above 0' if step <= 0 else 'a whole number'}")
-    return {"low": low, "high": high} | ({"step": step} if step else {}) | ({"log": True} if log else {})
+    taken |= {"log": True} if log else {}
+    try:
+        (IntDistribution if isinstance(taken["low"], int) else FloatDistribution)(**taken)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return taken
 
 
 def suggest(trial: Any, space: dict, args: Namespace) -> dict:

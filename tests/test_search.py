@@ -23,7 +23,7 @@ import train
 import utils
 from common import params
 from common.files import InputError
-from search import studies, worker
+from search import studies, trials, worker
 from training import batches
 
 COMMON = ("--threads", 1, "--device", "cpu", "--amp", "off")
@@ -52,19 +52,18 @@ def cohort(tmp_path, monkeypatch):
 @pytest.fixture
 def untrained(monkeypatch):
     """Trials without a network."""
-    monkeypatch.setattr(worker.Bench, "train", fake_training)
+    monkeypatch.setattr(trials.SplitTrials, "train", fake_training)
 
 
-def fake_training(bench, args, reporter):
+def fake_training(split_trials, args, trial, check):
     """Epochs whose AUC is higher with a higher learning rate."""
-    state = SimpleNamespace(epoch=1, log=[], best={})
-    reporter.begin()
     for epoch in range(1, args.nepochs + 1):
         value = 0.9 + np.log10(args.lr) / 20 + epoch / 1000
-        state.epoch, state.best = epoch + 1, {"epoch": epoch, "value": value, "auc": value}
-        state.log.append((epoch, "validation", "auc", value))
-        reporter.epoch(state)
-    return state
+        trial.report(value, epoch)
+        check()
+        if epoch < args.nepochs and trial.should_prune():
+            raise optuna.TrialPruned("by the pruner")
+    return SimpleNamespace(best={"epoch": epoch, "value": value})
 
 
 def find(folder, *words, script=optun, output="results"):
@@ -241,7 +240,7 @@ def failing(monkeypatch, error, when):
             error()
         return fake_training(*args)
 
-    monkeypatch.setattr(worker.Bench, "train", train_or_fail)
+    monkeypatch.setattr(trials.SplitTrials, "train", train_or_fail)
 
 
 def raise_(error):
@@ -280,37 +279,46 @@ def test_other_errors_end_the_search(cohort, monkeypatch, error):
     assert find(cohort, "--trials", 3) is None and states(study_of(cohort)) == {"COMPLETE": 3, "FAIL": 1}
 
 
+def reporting(monkeypatch, before=lambda trial: None, after=lambda trial: None):
+    """Do something before or after each epoch that a trial reports."""
+    report = optuna.Trial.report
+
+    def report_too(trial, value, epoch):
+        before(trial)
+        report(trial, value, epoch)
+        after(trial)
+
+    monkeypatch.setattr(optuna.Trial, "report", report_too)
+
+
 def test_interrupted_trial_is_done_again(cohort, monkeypatch):
-    epoch = worker.Reporter.epoch
-
-    def interrupted(self, *args):
-        epoch(self, *args)
-        if self.trial.number == 1:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(worker.Reporter, "epoch", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        find(cohort, "--trials", 3)
+    with monkeypatch.context() as patched:
+        reporting(patched, after=lambda trial: trial.number == 1 and signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            find(cohort, "--trials", 3)
     assert [trial.state.name for trial in study_of(cohort).trials] == ["COMPLETE", "FAIL", "WAITING"]
     assert list(results(cohort)["state"]) == ["COMPLETE", "FAIL", "WAITING"]
-    monkeypatch.setattr(worker.Reporter, "epoch", epoch)
     assert find(cohort, "--trials", 3) is None
     _, failed, again, last = study_of(cohort).trials
     assert failed.user_attrs["reason"] == "interrupted" and "reason" not in again.user_attrs
     assert again.params == failed.params != last.params and again.state == last.state == TrialState.COMPLETE
 
 
+def test_signal_between_trials_starts_no_further_one(cohort, untrained, monkeypatch):
+    monkeypatch.setattr(worker, "write_results", lambda path, study: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        find(cohort, "--trials", 3)
+    assert [trial.state.name for trial in study_of(cohort).trials] == ["COMPLETE"]
+
+
 def test_trial_that_was_taken_for_dead_is_left_to_others(cohort, untrained, monkeypatch, capsys):
-    epoch = worker.Reporter.epoch
-
-    def resurrected(self, *args):
-        if self.trial.number == 0:  # another worker fails and queues it
+    def take_over(trial):
+        if trial.number == 0:  # another worker fails and queues it
             other = study_of(cohort)
-            other._storage.set_trial_state_values(self.trial._trial_id, TrialState.FAIL)
+            other._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
             studies.again(other, other.trials[0])
-        epoch(self, *args)
 
-    monkeypatch.setattr(worker.Reporter, "epoch", resurrected)
+    reporting(monkeypatch, before=take_over)
     assert find(cohort, "--trials", 2) is None
     assert states(study_of(cohort)) == {"FAIL": 1, "COMPLETE": 2}
     assert "trial 0: another worker does it" in capsys.readouterr().out
@@ -329,13 +337,12 @@ def test_trial_without_a_heartbeat_is_taken_over(cohort, untrained, monkeypatch,
 
 def test_the_trial_too_many_is_refused():
     study = optuna.create_study(direction="maximize")
-    two = SimpleNamespace(args=SimpleNamespace(trials=2))
     taken = [study.ask() for _ in range(3)]
-    worker.Worker.refuse_surplus(two, taken[1], study)
+    worker.refuse_surplus(taken[1], study, trials=2)
     with pytest.raises(worker.Surplus):
-        worker.Worker.refuse_surplus(two, taken[2], study)
+        worker.refuse_surplus(taken[2], study, trials=2)
     study.tell(taken[0], state=TrialState.FAIL)
-    worker.Worker.refuse_surplus(two, taken[2], study)
+    worker.refuse_surplus(taken[2], study, trials=2)
 
 
 # ---------------------------------------------------------------- several processes

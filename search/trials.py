@@ -1,0 +1,189 @@
+"""What a search's trials train: one network a trial, as train.py --run 1 would with the same arguments."""
+import copy
+import gc
+import hashlib
+import re
+from argparse import Namespace
+from collections.abc import Callable
+
+import optuna
+import torch
+from torch import nn
+
+import utils
+from common import params
+from common.arguments import pick
+from common.files import InputError
+from common.run_files import run_file
+from dataset import check_augmentation
+from inference import prediction
+from search.space import INPUT, fixed_args, worth_keeping
+from training.batches import NoRoom, RunBatches, steps_per_epoch
+from training.distributed import say
+from training.engine import evaluate, train_one_epoch
+from training.images import SplitImages
+from training.objectives import Binary
+from training.recorder import MAY_CHANGE
+from training.runs import seed_weights, start_model
+from training.state import TrainState
+
+RUN = 1  # so that train.py --params with the same --nepochs gives the trial's bits
+_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|alloc_failed", re.IGNORECASE)
+
+
+class SplitTrials:
+    """What the trials of one split share: images, initial weights, output of frozen layers.
+
+    Parameters
+    ----------
+    args : Namespace
+        train.py's arguments, of which a trial changes what it draws.
+    space : dict
+        See search.space.
+    images : SplitImages
+    amp : torch.dtype or None
+
+    Attributes
+    ----------
+    space : dict
+        The part of it that the frame allows.
+
+    Raises
+    ------
+    InputError
+        Initial weights that cannot be had, an augmentation that the frame does not allow.
+    """
+
+    def __init__(self, args: Namespace, space: dict, images: SplitImages, amp: torch.dtype | None):
+        self.args, self.images, self.amp, self.cache = args, images, amp, {}
+        self.space = space | ({"augm": _possible(space["augm"], images)} if "augm" in space else {})
+        if "augm" not in space:
+            check_augmentation(args.augm, images.network_input.frame)
+        seed_weights(args.seed, images.split, RUN)
+        self.features, self.random_state = utils.random_features(), torch.get_rng_state()
+        if not args.checkpoint:  # here, so that weights which cannot be had cost no trial
+            utils.load_backbone(utils.ResNet34(features=self.features), args.weights)
+
+    def train(self, args: Namespace, trial: optuna.Trial, check: Callable[[], None]) -> TrainState:
+        """Train a trial's network.
+
+        Parameters
+        ----------
+        args : Namespace
+            train.py's arguments, with what the trial draws.
+        trial : optuna.Trial
+            Gets the validation AUC of each epoch.
+        check : callable
+            Called after every batch; may raise to stop.
+
+        Raises
+        ------
+        optuna.TrialPruned
+            By the pruner.
+        NotFinite, NoRoom
+            The arguments do not work.
+        """
+        torch.set_rng_state(self.random_state)
+        # a backbone that is not trained is shared, not copied
+        features = self.features if args.transfer_learning else copy.deepcopy(self.features)
+        model = utils.ResNet34(**pick(args, "cls_arch", "hidden", "dropout"), features=features.requires_grad_(True))
+        images, device = self.images, self.images.bodies.device
+        model = start_model(model, device, images.network_input,
+                            **pick(args, "weights", "checkpoint", "transfer_learning", "finetune"))
+        objective = Binary(images.table, images.train, device, **pick(args, "balance", "label_smoothing"))
+        optimizer = utils.build_optimizer(model.parameters(), **pick(args, "optimizer", "lr", "wd", "momentum"))
+        steps = steps_per_epoch(images.train, objective.y_true, **pick(args, "batch_size", "oversample"))
+        schedule = utils.Schedule(optimizer, steps,
+                                  **pick(args, "nepochs", "lr_schedule", "lr_anneal", "warmup_epochs"))
+        state = TrainState(model, optimizer, schedule, utils.EarlyStopping(args.patience), images.network_input,
+                           self.amp, utils.build_ema(model, args.ema))
+        batches = RunBatches(images, model, objective.y_true, (args.seed, images.split, RUN), self.amp,
+                             cache=self.cache, check=check,
+                             **pick(args, "batch_size", "augm", "oversample", "cached_placements"))
+        for epoch in state.epochs(args.nepochs, args.early_stopping):
+            train = train_one_epoch(model, objective, optimizer, batches.training(epoch), state, check)
+            validation = evaluate(state.kept, batches.validation(), self.amp, check=check)
+            state.end_epoch(objective, train, validation)
+            logged = {(part, metric): value for _, part, metric, value in state.log}
+            trial.report(logged["validation", "auc"], epoch)
+            check()
+            if epoch < args.nepochs and trial.should_prune():
+                raise optuna.TrialPruned(f"by the pruner after epoch {epoch}")
+        return state
+
+    def free_memory(self) -> None:
+        """Drop the output of frozen layers, and what PyTorch holds but does not use."""
+        self.cache.clear()
+        gc.collect()
+        if self.images.bodies.device.type != "cpu":
+            torch.accelerator.empty_cache()
+
+    def settings(self) -> dict:
+        """What the study's trials have in common; `fixed` goes into best_params_summary.csv beside the winner's.
+
+        Raises
+        ------
+        InputError
+            --checkpoint cannot be read.
+        """
+        args, checkpoint = self.args, None
+        if args.checkpoint:
+            try:
+                with open(args.checkpoint, "rb") as file:
+                    checkpoint = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise InputError(f"--checkpoint {args.checkpoint}: {error.strerror}") from None
+        same = {name: value for name, value in vars(args).items() if name not in (*MAY_CHANGE, "checkpoint")}
+        return {"space": self.space, "arguments": same, "data": self.images.hash, "checkpoint": checkpoint,
+                "fixed": {name: params.as_text(value) for name, value in worth_keeping(args).items()}}
+
+
+def _possible(codes, images):
+    """The --augm codes that the frame can take."""
+    frame, possible = images.network_input.frame, []
+    for code in codes:
+        try:
+            check_augmentation(code, frame)
+            possible.append(code)
+        except InputError as error:
+            refused = error
+    if not possible:
+        raise refused
+    if len(possible) < len(codes):
+        say(f"split {images.split}: augm {', '.join(map(str, set(codes) - set(possible)))} left out: turns by 90 "
+            f"degrees need a square frame, not {frame[0]} x {frame[1]}")
+    return possible
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a trial failed since its parameters need more memory than there is."""
+    return isinstance(error, MemoryError | NoRoom) or (
+        isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error))))
+
+
+def from_checkpoint(args: Namespace, split: int, best: dict) -> Namespace:
+    """train.py's arguments that start from a split's checkpoint, with its head, and its input where none is given.
+
+    Parameters
+    ----------
+    args : Namespace
+        Of arguments.search_parser.
+    best : dict
+        The split's row of best_run.csv.
+
+    Raises
+    ------
+    InputError
+        The checkpoint cannot be read, or is not the one that best_run.csv ranks.
+    """
+    path = run_file(args.chptfolder, "checkpoint", split, best["run"])
+    model, content = utils.load_model(path)
+    prediction.check_best(path, content, best, args.chptfolder)
+    values = {"checkpoint": str(path), "cls_arch": "simple"}
+    if not isinstance(model.fc, nn.Linear):
+        values |= {"cls_arch": "complex", "hidden": model.fc[0].out_features, "dropout": model.fc[2].p}
+    stored = {name: value for name, value in content.get("args", {}).items() if name in INPUT}
+    if "input" in content:
+        stored["image_size"] = list(content["input"]["frame"])
+    values |= {name: value for name, value in stored.items() if name not in args.given}
+    return params.with_values(fixed_args(args), values)
