@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 from common import arguments
-from common.arguments import Parser, positive_int, run_script
+from common.arguments import Parser, pick, positive_int, run_script
 from common.files import InputError
 
 
@@ -70,7 +70,11 @@ def main(args):
     with tempfile.TemporaryDirectory(prefix="benchmark_", dir=args.folder) as folder:
         if args.stage == "prepro":
             return prepro.compare(args.size, args.studies, args.repeats, Path(folder))
-        return getattr(network, args.stage)(args, Path(folder))
+        common = pick(args, "n_images", "repeats", "device", "amp", "threads")
+        if args.stage == "train":
+            return network.train(Path(folder), **pick(args, "batch_sizes", "frozen_images"), **common)
+        return network.predict(Path(folder), args.scans, args.chptfolder, args.data, arguments.images_folder(args),
+                               **common)
 
 
 if __name__ == "__main__":
