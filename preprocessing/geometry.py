@@ -118,7 +118,8 @@ def project(array, spacing, isotropic, angles=()):
     """
     (z0, z1, zw), (y0, y1, yw), (x0, x1, xw) = (_weights(n, s, isotropic) for n, s in zip(
         array.shape, spacing, strict=True))
-    yw, planes = yw[:, None], {}
+    yw = yw[:, None]
+    planes: dict[int, np.ndarray] = {}
     below_y, above_y = np.empty((2, len(y0), array.shape[2]), np.float32)
     above_x, plane = np.empty((2, len(y0), len(x0)), np.float32)
     rotations = [_rotation(plane.shape, angle) for angle in angles]

@@ -146,7 +146,7 @@ def refused_list(rows):
     """
     if not rows:
         return "<h2 id='refused'>Refused</h2>\n<p>Nothing was refused.</p>\n"
-    lines = {}
+    lines: dict[tuple, list[int]] = {}
     for line, row in enumerate(rows, start=2):
         lines.setdefault((row["attribute"], _without_paths(row), row["remedy"]), []).append(line)
     names = ("Lines", "Attribute", "Reason", "Remedy")
