@@ -237,7 +237,7 @@ def add_input_arguments(parser: Parser, note: str = "") -> None:
     add("--pool", type=positive_int, default=1, metavar="K",
         help="first max-pool each MIP by K x K, to pixels K times as large: 1/K^2 of the computation")
     add("--crop_bodies", action="store_true",
-        help="crop bodies that are larger than the frame at their center, instead of refusing them")
+        help="crop bodies that are larger than the frame at their centre, instead of refusing them")
     add("--norm", default="auto", choices=("auto", "lars", "thesis", "none"),
         help="mean and standard deviation of the normalization, SUV. auto: of the body pixels of the training split, "
              "clipped to 0..30; lars: 2.13, 3.39; thesis: 0.6089, 1.8575; none: 0, 1")

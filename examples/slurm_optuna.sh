@@ -6,7 +6,7 @@
 #   python optun.py --storage ... --splits 0-19     # afterwards, the same command: tables and report of what is done
 #
 # Every task has the same command: it takes the next trial of the first split that is not done. A task that is killed or
-# reaches its time limit loses one trial, which another task does again. README.md says how to start the server.
+# reaches its time limit loses one trial, which another task does again. docs/how_to/several_machines.md starts the server.
 # To change for your site: the lines marked CHANGE.
 #SBATCH --job-name=deauville-search
 #SBATCH --array=0-7                    # CHANGE: how many workers; each holds about three connections to the server

@@ -3,10 +3,8 @@
 A study is an optuna.Study with one objective, trained epochs as its steps. Of a trial's user attributes the page reads
 best_epoch, and reason: why it was pruned or failed.
 """
-import contextlib
 import math
 import warnings
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -30,7 +28,7 @@ HEIGHT, SLICE_HEIGHT = 320, 250  # pixels
 STATES = {  # name shown, why trials are in that state where they do not say it themselves
     TrialState.COMPLETE: ("complete", ""), TrialState.PRUNED: ("pruned", "by the pruner"),
     TrialState.FAIL: ("failed", "not recorded: the process was killed or lost"),
-    TrialState.RUNNING: ("running", "or their process died and its heartbeat is not missed yet"),
+    TrialState.RUNNING: ("running", "or their process died a moment ago"),
     TrialState.WAITING: ("waiting", "for a process to take them"),
 }
 _AXIS = {"gridcolor": "#e4e4e4", "linecolor": "#888", "ticks": "outside", "zeroline": False, "automargin": True}
@@ -43,23 +41,9 @@ TEMPLATE = go.layout.Template(layout={
 
 def snapshot(study: optuna.Study) -> optuna.Study:
     """The study as it is now, in memory: other processes may go on with it, and each plot would ask its database."""
-    with quiet():
-        copy = optuna.create_study(study_name=study.study_name, direction=study.direction)
-        copy.add_trials(study.get_trials(deepcopy=False))
+    copy = optuna.create_study(study_name=study.study_name, direction=study.direction)
+    copy.add_trials(study.get_trials(deepcopy=False))
     return copy
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Optuna says errors only: what it would warn of, the page says."""
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        optuna.logging.set_verbosity(level)
 
 
 # ---------------------------------------------------------------- the page
@@ -83,7 +67,8 @@ def write_report(path: str | Path, title: str, studies: dict[int, optuna.Study])
     names = ["Split", f"Best {VALUE[0].lower()}{VALUE[1:]}", "Trial", "Best epoch",
              *(name.capitalize() for name, _ in STATES.values()), "Hours"]
     rows = [[Markup('<a href="#split{0}">{0}</a>').format(split), *summary(study)] for split, study in studies.items()]
-    with quiet(), progress(studies.items(), Path(path).name, "split") as bar:
+    with warnings.catch_warnings(), progress(studies.items(), Path(path).name, "split") as bar:
+        warnings.simplefilter("ignore")  # what Optuna would warn of, the page says
         page = render("search.html", title=title, n_trials=count(len(trials), "trial"), value=VALUE, when=when,
                       n_splits=count(len(studies), "split"), summary=(names, rows), plotly=Markup(get_plotlyjs()),
                       splits=[split_part(split, study) for split, study in bar])
@@ -109,7 +94,7 @@ def split_part(split: int, study: optuna.Study) -> dict:
 
 
 def states(trials: list[FrozenTrial]) -> list[list[str]]:
-    """A row for each state and reason: how many trials, which, and as which they were done again."""
+    """A row for each state and reason: how many trials, which, and as which they were repeated."""
     again = {number: trial.number for trial in trials for number in trial.system_attrs.get("retry_history", [])[-1:]}
     groups = {}
     for trial in sorted(trials, key=lambda trial: (list(STATES).index(trial.state), trial.number)):
@@ -177,7 +162,7 @@ def importances(study: optuna.Study, ranked: list[FrozenTrial]) -> dict:
 
 
 def slices(study: optuna.Study, ranked: list[FrozenTrial]) -> list[dict]:
-    """A plot a parameter, all with the same vertical axis; the horizontal one shows the whole range of the search."""
+    """One plot per parameter, all with the same vertical axis; the horizontal one is the range of the search."""
     plots, values, latest = [], [trial.value for trial in ranked], max((trial.number for trial in ranked), default=0)
     for name in parameters(ranked):
         room = 0.08 * (max(values) - min(values)) or 0.01

@@ -110,7 +110,7 @@ def agree(study: optuna.Study, settings: dict, where: str) -> None:
     Raises
     ------
     InputError
-        The study was begun with other settings.
+        The study was started with other settings.
     """
     settings = plain(settings)
     if "settings" not in study.user_attrs:
@@ -119,7 +119,7 @@ def agree(study: optuna.Study, settings: dict, where: str) -> None:
     differing = [name for name in ("space", "data", "checkpoint") if found[name] != settings[name]]
     differing += differences(current_names(found["arguments"]), settings["arguments"], prefix="--")
     if differing:
-        raise InputError(f"the study {study.study_name} in {where} was begun with other values of "
+        raise InputError(f"the study {study.study_name} in {where} was started with other values of "
                          f"{', '.join(differing)}; give the same, or another --study, --storage or --output")
 
 

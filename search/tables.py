@@ -51,7 +51,7 @@ def write_tables(files: Files, studies: dict[int, optuna.Study]) -> None:
 
 
 def write_results(path: str | Path, study: optuna.Study) -> None:
-    """optuna_results_splitS.csv: a row a trial; what a trial does not have is empty.
+    """optuna_results_splitS.csv: one row per trial; what a trial does not have is empty.
 
     As Optuna's trials_dataframe writes it, but for whole numbers that only some trials have: 128, not 128.0.
     """

@@ -139,20 +139,18 @@ class SplitTrials:
 
 
 def _possible(codes, images):
-    """The --augm codes that the frame can take."""
-    frame, possible = images.network_input.frame, []
+    """The --augm codes that the frame allows; raises InputError where there is none."""
+    refused = {}
     for code in codes:
         try:
-            check_augmentation(code, frame)
-            possible.append(code)
+            check_augmentation(code, images.network_input.frame)
         except InputError as error:
-            refused = error
-    if not possible:
-        raise refused
-    if len(possible) < len(codes):
-        say(f"split {images.split}: augm {', '.join(map(str, set(codes) - set(possible)))} left out: turns by 90 "
-            f"degrees need a square frame, not {frame[0]} x {frame[1]}")
-    return possible
+            refused[code] = error
+    if len(refused) == len(codes):
+        raise refused[codes[0]]
+    if refused:
+        say(f"split {images.split}: augm {', '.join(map(str, refused))} left out: {next(iter(refused.values()))}")
+    return [code for code in codes if code not in refused]
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""The worker of optun.py and optuna_finetuning.py: does trials until every study has the finished ones asked for.
+"""The worker of optun.py and optuna_finetuning.py: runs trials until every study has as many as are asked for.
 
 Any number of workers on any number of machines may share a storage; what they know of each other is in it alone.
 """
@@ -35,7 +35,7 @@ TAKEN = (*FINISHED, TrialState.RUNNING)
 
 
 def search(args: Namespace, default_space: dict, starts: dict, label: str = "") -> int | None:
-    """Do trials of every split's study until each has --trials finished ones; write tables and report.
+    """Run trials of every split's study until each has --trials finished ones; write tables and report.
 
     Parameters
     ----------
@@ -77,8 +77,8 @@ def search(args: Namespace, default_space: dict, starts: dict, label: str = "") 
         finally:
             found = studies.all_studies(args.study, storage)
             write_tables(files, found)
-            say(f"this worker: {worker.trials} trials; {worker.training_seconds:.1f} s training of "
-                f"{time.monotonic() - worker.begun:.1f} s")
+            say(f"this worker: {worker.trials} trials in {time.monotonic() - worker.begun:.1f} s, of which "
+                f"{worker.training_seconds:.1f} s were training")
         if found:
             report.write_report(files.report, "Fine-tuning search" if label else "Hyperparameter search", found)
     except StorageInternalError as error:
@@ -115,12 +115,12 @@ class Worker:
         self.ended = None  # the trial whose objective came to its end
 
     def work(self) -> None:
-        """Do trials; where none is left to take but others run elsewhere, wait for their end."""
+        """Run trials; where none is left to take but others run elsewhere, wait for their end."""
         while self.unfinished() and not self.timed_out():
             taking = [(split, study) for split, study in self.studies.items() if self.missing(study, TAKEN) > 0]
             for split, study in taking:
                 if not self.timed_out():
-                    self.do_trials(split, study)
+                    self.run_trials(split, study)
             if not taking:
                 self.wait()
 
@@ -136,8 +136,8 @@ class Worker:
         """Whether --timeout is over."""
         return bool(self.args.timeout) and time.monotonic() - self.begun > self.args.timeout
 
-    def do_trials(self, split: int, study: optuna.Study) -> None:
-        """Do trials of a study until it has what is asked for or is running, or the time is over."""
+    def run_trials(self, split: int, study: optuna.Study) -> None:
+        """Run trials of a study until it has --trials finished or running ones, or the time is over."""
         split_trials = self.split_trials_of(split, study)
         left = self.args.timeout and max(0.0, self.begun + self.args.timeout - time.monotonic())
 
@@ -154,7 +154,7 @@ class Worker:
             except (UpdateFinishedTrialError, ValueError):  # of Optuna, when it stores the end of such a trial
                 if self.ended is None:
                     raise
-                say(f"split {split} trial {self.ended}: another worker does it: this one was not heard of for "
+                say(f"split {split} trial {self.ended}: another worker has taken it over: this one was silent for "
                     f"{studies.GRACE * self.args.heartbeat} s")
         if received:
             signal.raise_signal(received[0])
@@ -190,7 +190,7 @@ class Worker:
             reason = first_line(pruned)
         except KeyboardInterrupt:
             trial.set_user_attr("reason", "interrupted")
-            say(f"split {split} trial {trial.number}: interrupted; it is to be done again")
+            say(f"split {split} trial {trial.number}: interrupted; queued to be repeated")
             studies.again(study, study.get_trials()[trial.number], None)
             raise
         except UpdateFinishedTrialError:
@@ -204,7 +204,7 @@ class Worker:
                 if isinstance(error, InputError):
                     raise InputError(f"split {split} trial {trial.number} ({params.listed(values)}): {error}") from None
                 raise
-        if out_of_memory:  # here, since the error held on to what filled it
+        if out_of_memory:  # not above, where the error still refers to what filled it
             split_trials.free_memory()
         self.ended, ended = trial.number, time.perf_counter()
         outcome = {"reason": reason} if reason else {"best_epoch": state.best["epoch"]}
@@ -219,17 +219,17 @@ class Worker:
         return state.best["value"]
 
     def wait(self) -> None:
-        """Look after trials that run elsewhere: those of dead workers fail, and are queued again."""
+        """Wait for trials that run elsewhere; those of dead workers fail, and are queued again."""
         running = [(split, trial) for split, study in self.studies.items()
                    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
         grace = studies.GRACE * self.args.heartbeat
         if running and not self.seen:
             names = ", ".join(f"split {split} trial {trial.number}" for split, trial in running)
-            say(f"waiting for trials of other workers: {names}; one whose worker is dead is taken over after {grace} s")
+            say(f"waiting for trials of other workers: {names}; one is taken over if its worker is silent {grace} s")
         time.sleep(POLL_SECONDS)
         for split, trial in running:
             if time.monotonic() - self.seen.setdefault(trial._trial_id, time.monotonic()) > grace:
-                self.storage.record_heartbeat(trial._trial_id)  # its worker may have died before it gave the first one
+                self.storage.record_heartbeat(trial._trial_id)  # its worker may have died before the first one
                 self.seen[trial._trial_id] = math.inf  # once
             optuna.storages.fail_stale_trials(self.studies[split])
 
@@ -256,11 +256,11 @@ def print_summary(args: Namespace, worker: Worker, files: Files) -> int | None:
         say(f"{split:5} {found}  " + " ".join(f"{counts[state]:8}" for state in TrialState))
         without += [] if best else [split]
     if worker.unfinished():
-        say(f"--timeout {args.timeout:g} s is over: the same command goes on to {args.trials} trials a split")
+        say(f"--timeout {args.timeout:g} s has passed: the same command continues to {args.trials} trials per split")
     if without:
         say(f"no complete trial of split {', '.join(map(str, without))}: reasons are in {files.report}")
     if winners := [split for split in worker.studies if split not in without]:
-        say(f"the winner in full: python train.py --params {files.summary} --split_index {winners[0]} --data "
+        say(f"to train the best trial: python train.py --params {files.summary} --split_index {winners[0]} --data "
             f"{args.data} --output {args.output}")
     say(f"wrote {files.results('S')}, {files.summary.name}, {files.report.name}; storage {worker.where}")
     return arguments.EXIT_SOME_FAILED if without else None

@@ -321,7 +321,7 @@ def test_trial_that_was_taken_for_dead_is_left_to_others(cohort, untrained, monk
     reporting(monkeypatch, before=take_over)
     assert find(cohort, "--trials", 2) is None
     assert states(study_of(cohort)) == {"FAIL": 1, "COMPLETE": 2}
-    assert "trial 0: another worker does it" in capsys.readouterr().out
+    assert "trial 0: another worker has taken it over" in capsys.readouterr().out
 
 
 def test_trial_without_a_heartbeat_is_taken_over(cohort, untrained, monkeypatch, capsys):
@@ -407,7 +407,7 @@ def test_signal_ends_a_worker_with_its_files_written(cohort, signum, code):
     process.send_signal(signum)
     out, err = process.communicate(timeout=300)
     assert process.returncode == code and "Traceback" not in err, err
-    assert "trial 0: interrupted; it is to be done again" in out
+    assert "trial 0: interrupted; queued to be repeated" in out
     assert list(results(cohort)["state"]) == ["FAIL", "WAITING"]
 
 
@@ -417,7 +417,7 @@ def test_other_settings_do_not_join_a_study(cohort, untrained):
     find(cohort, "--trials", 1)
     for words, said in ((("--nepochs", 3), r"--nepochs \(1, now 3\)"), (("--seed", 1), r"--seed \(0, now 1\)"),
                         (("--lr", 0.1), "space, --lr")):
-        with pytest.raises(InputError, match=f"was begun with other values of .*{said}.*another --study"):
+        with pytest.raises(InputError, match=f"was started with other values of .*{said}.*another --study"):
             find(cohort, "--trials", 2, *words)
     table = pd.read_csv(cohort / "data.csv")
     table.loc[table["split0"] == "val", "target"] ^= 1
@@ -454,7 +454,7 @@ def test_bad_arguments_are_one_line(cohort, words, said, monkeypatch):
 
 def test_timeout_starts_no_further_trial(cohort, untrained, capsys):
     assert find(cohort, "--trials", 50, "--timeout", 1e-9) == 1
-    assert "--timeout 1e-09 s is over" in capsys.readouterr().out and not study_of(cohort).trials
+    assert "--timeout 1e-09 s has passed" in capsys.readouterr().out and not study_of(cohort).trials
 
 
 def test_space_of_the_trials_is_that_of_the_file(cohort, untrained):
