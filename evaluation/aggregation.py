@@ -18,16 +18,16 @@ metrics of OVERALL, a threshold with tn, fp, fn, tp and the metrics of AT_THRESH
     subgroups                                {column: {value: {avg, max: block}}}
     sites                                    of predict_loca.py's models: see `site_ensemble.measure_sites`
 """
-from collections.abc import Sequence
 
 import pandas as pd
 
 from common.files import progress
 from common.manifest import SYNTHETIC
 from evaluation import calibration, disagreement
+from evaluation.bootstrap import CONFIDENCE
 from evaluation.ensemble import ENSEMBLES, Ensemble, Model, combine, patients, score_models, subgroups
 from evaluation.estimates import no_estimate
-from evaluation.metrics import CONFIDENCE, THRESHOLD, all_metrics
+from evaluation.metrics import THRESHOLD, all_metrics
 from evaluation.operating_points import MEASURED
 
 THRESHOLDS_ON_TEST = "OPTIMISTIC: thresholds{} were derived from the very scans that they are measured on."
@@ -35,7 +35,7 @@ SHOWN = ("auc", "accuracy", "sensitivity", "specificity")
 FEW = 10  # scans of a class, below which the intervals are rough
 
 
-def describe(models: Sequence[Model], scans: pd.DataFrame, ensembles: dict[str, Ensemble], wanted: str, about: dict,
+def describe(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensemble], wanted: str, about: dict,
              how: str, resamples: int, seed: int, warnings: list[str]) -> dict:
     """The part of metrics.json that needs no target.
 
@@ -76,7 +76,7 @@ def set_warnings(wanted: str, scans: pd.DataFrame) -> list[str]:
     return [f"set {wanted}: the models were {done} on these scans; the numbers are OPTIMISTIC"] if done else []
 
 
-def measure(models: Sequence[Model], scans: pd.DataFrame, ensembles: dict[str, Ensemble], by: Sequence[str], how: str,
+def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensemble], by: list[str], how: str,
             resamples: int, seed: int, warnings: list[str]) -> dict:
     """The part of metrics.json that is measured: avg, max, views, models, subgroups.
 
@@ -84,7 +84,7 @@ def measure(models: Sequence[Model], scans: pd.DataFrame, ensembles: dict[str, E
     ----------
     models, scans, ensembles
         Of `ensemble.read_models`, `join_scans` and `average_models`.
-    by : sequence of str
+    by : list of str
         Columns to make subgroups by.
     how : str
         As in `ensemble.combine`.

@@ -4,7 +4,7 @@ A resample is a weight per scan: how often its patient was drawn. Ranks are sort
 scans take seconds. Efron B, Tibshirani RJ. An Introduction to the Bootstrap, 1993; by patient: Davison AC, Hinkley DV.
 Bootstrap Methods and their Application, 1997, 3.8.
 """
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from numpy import ndarray
@@ -12,6 +12,8 @@ from scipy.stats import norm
 
 from evaluation import calibration
 
+CONFIDENCE = 0.95  # of every interval
+TAILS = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
 RESAMPLES = 2000
 BLOCK = 500_000  # weights in memory at a time
 MOST_UNDEFINED = 0.05  # of the resamples; with more of them there is no interval
@@ -83,7 +85,7 @@ def weighted_average_precision(positive: ndarray, negative: ndarray) -> ndarray:
     return ratio((np.diff(positive, axis=1) * precision).sum(axis=1), positive[:, -1])
 
 
-def resample(y_true: ndarray, y_score: ndarray, thresholds: Sequence[float], groups: ndarray | None = None,
+def resample(y_true: ndarray, y_score: ndarray, thresholds: list[float], groups: ndarray | None = None,
              resamples: int = RESAMPLES, seed: int = 0) -> dict:
     """Every metric of `metrics.all_metrics` in the sample, without each group in turn, and in each resample.
 
@@ -91,7 +93,7 @@ def resample(y_true: ndarray, y_score: ndarray, thresholds: Sequence[float], gro
     ----------
     y_true, y_score, groups
         As in `metrics`.
-    thresholds : sequence of float
+    thresholds : list of float
         Probabilities.
 
     Returns
@@ -132,8 +134,7 @@ def resample(y_true: ndarray, y_score: ndarray, thresholds: Sequence[float], gro
             "resamples": gather(resample_weights(groups, len(y), resamples, seed))}
 
 
-def from_counts(total: ndarray, positives: ndarray, tp: ndarray,
-                predicted: ndarray) -> dict[str, ndarray]:
+def from_counts(total: ndarray, positives: ndarray, tp: ndarray, predicted: ndarray) -> dict[str, ndarray]:
     """metrics.AT_THRESHOLD from arrays of counts: of scans, of positive ones, of true positives, of those predicted
     positive. NaN for 0 / 0."""
     fp, fn, negatives = predicted - tp, positives - tp, total - positives
@@ -145,8 +146,7 @@ def from_counts(total: ndarray, positives: ndarray, tp: ndarray,
             "mcc": ratio(tp * tn - fp * fn, np.sqrt(positives * negatives * predicted * (total - predicted)))}
 
 
-def bca_interval(observed: float, jackknife: ndarray, values: ndarray, unit: str | None,
-                 confidence: float = 0.95) -> dict:
+def bca_interval(observed: float, jackknife: ndarray, values: ndarray, unit: str | None) -> dict:
     """Bias-corrected and accelerated interval of a bootstrap distribution.
 
     The percentile interval of an AUC misses mostly on one side (59 and 16 of 1000 studies of 80 patients); this one
@@ -180,12 +180,12 @@ def bca_interval(observed: float, jackknife: ndarray, values: ndarray, unit: str
     elif np.ptp(known) == 0:
         entry["reason"] = "every resample gives the same value"
     else:
-        low, high = np.quantile(known, bca_levels(observed, jackknife, known, confidence))
+        low, high = np.quantile(known, bca_levels(observed, jackknife, known))
         entry |= {"low": float(low), "high": float(high), "method": f"bootstrap by {unit}, BCa"}
     return entry
 
 
-def bca_levels(observed: float, jackknife: ndarray, values: ndarray, confidence: float) -> ndarray:
+def bca_levels(observed: float, jackknife: ndarray, values: ndarray) -> ndarray:
     """The two levels of the bootstrap distribution that BCa takes in place of 0.025 and 0.975."""
     away = np.nanmean(jackknife) - jackknife if not np.isnan(jackknife).all() else np.zeros(1)
     away = away[~np.isnan(away)]
@@ -194,30 +194,30 @@ def bca_levels(observed: float, jackknife: ndarray, values: ndarray, confidence:
     margin = 1e-12 * (1 + abs(observed))  # ties with the sample count half
     below = (np.mean(values < observed - margin) + np.mean(values <= observed + margin)) / 2
     bias = norm.ppf(np.clip(below, 0.5 / len(values), 1 - 0.5 / len(values)))
-    z = bias + norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
+    z = bias + norm.ppf(TAILS)
     return norm.cdf(bias + z / np.maximum(1 - acceleration * z, 1e-3))
 
 
-def symmetric_test(observed: float, replicates: ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
+def symmetric_test(observed: float, replicates: ndarray) -> tuple[float, float, float]:
     """Centred bootstrap test of observed = 0 and the interval of all values it does not reject: (low, high, p).
 
     The distribution of replicates - observed stands for that of observed - truth. p(d) = (1 + number of resamples with
     |replicate - observed| >= |observed - d|) / (1 + number of resamples); the interval is the set of d with
-    p(d) >= 1 - confidence, so 0 lies outside of it exactly where p < 1 - confidence. Hall P, Wilson SR. Biometrics
+    p(d) >= 0.05, so 0 lies outside of it exactly where p < 0.05. Hall P, Wilson SR. Biometrics
     1991;47:757-62 (why to centre); Davison AC, Hinkley DV, 1997, 4.4 and 5.4.
     """
     known = replicates[~np.isnan(replicates)]
     away = np.sort(np.abs(known - observed))[::-1]
     p = (1 + np.sum(away >= abs(observed))) / (1 + len(away))
-    needed = int(np.ceil((1 - confidence) * (1 + len(away)) - 1 - 1e-9))  # resamples that far away or further
+    needed = int(np.ceil((1 - CONFIDENCE) * (1 + len(away)) - 1 - 1e-9))  # resamples that far away or further
     if not 1 <= needed <= len(away) or away[0] == 0:  # too few, or all the same: a width of 0 is no interval
         return float("nan"), float("nan"), float(p)
     half = away[needed - 1]
     return float(observed - half), float(observed + half), float(p)
 
 
-def roc_band(y_true: ndarray, y_score: ndarray, fpr: ndarray, groups: ndarray | None = None,
-             resamples: int = 500, seed: int = 0, confidence: float = 0.95) -> ndarray | None:
+def roc_band(y_true: ndarray, y_score: ndarray, fpr: ndarray, groups: ndarray | None = None, resamples: int = 500,
+             seed: int = 0) -> ndarray | None:
     """Pointwise percentile band, (low, high), of the sensitivity at each of the false positive rates `fpr`.
 
     None where no resample has both classes.
@@ -229,5 +229,5 @@ def roc_band(y_true: ndarray, y_score: ndarray, fpr: ndarray, groups: ndarray | 
                 curves.append(np.interp(fpr, 1 - negative[::-1] / negative[-1], 1 - positive[::-1] / positive[-1]))
     if not curves:
         return None
-    return np.quantile(curves, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return np.quantile(curves, TAILS, axis=0)
 

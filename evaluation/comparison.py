@@ -6,7 +6,6 @@ independent_unit (scan or patient), confidence, resamples, seed, warnings, notic
 `paired_tests` gives them, p_holm being p adjusted over the pairs.
 """
 import itertools
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -15,9 +14,10 @@ from common.files import InputError, progress, read_csv
 from common.manifest import SYNTHETIC, is_synthetic
 from common.text import some
 from evaluation import paired_tests
+from evaluation.bootstrap import CONFIDENCE
 from evaluation.ensemble import COLUMNS, Model, check_rows, join_scans, number, patients, score_models
 from evaluation.estimates import difference_text, long_text, p_text
-from evaluation.metrics import CONFIDENCE, auc_estimate
+from evaluation.metrics import auc_estimate
 
 TESTS = ("delong", "bootstrap", "mcnemar", "accuracy", "nri")  # each adjusted over the pairs by itself
 
@@ -52,14 +52,14 @@ def read_scores(path: Path, name: str, threshold: str, wanted: str) -> Model:
     return Model(path, name, rows=check_rows(rows, path))
 
 
-def join(models: Sequence[Model], thresholds: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+def join(models: list[Model], thresholds: list[str]) -> tuple[pd.DataFrame, list[str]]:
     """The scans that every file has, with a target.
 
     Parameters
     ----------
     models
         Of `read_scores`.
-    thresholds : sequence of str
+    thresholds : list of str
         Of each.
 
     Returns
@@ -118,7 +118,7 @@ def predicted_positive(model: Model, threshold: str, score: pd.Series) -> pd.Ser
     return model.rows.set_index("scan_id")[column].reindex(score.index) == "1"
 
 
-def compare(models: Sequence[Model], thresholds: Sequence[str], scans: pd.DataFrame, resamples: int, seed: int,
+def compare(models: list[Model], thresholds: list[str], scans: pd.DataFrame, resamples: int, seed: int,
             warnings: list[str]) -> dict:
     """What compare.json holds: the AUC of each file, the tests of each pair.
 

@@ -4,7 +4,6 @@ scores is (n, K) float: each model's score of each scan, NaN where a model lacks
 """
 import itertools
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -93,7 +92,7 @@ def doubts(scores: pd.DataFrame, probability: ndarray, threshold: float) -> dict
     return found
 
 
-def selective_accuracy(correct: ndarray, doubt: Sequence[float] | ndarray) -> tuple[ndarray, ndarray]:
+def selective_accuracy(correct: ndarray, doubt: ndarray) -> tuple[ndarray, ndarray]:
     """Accuracy of the scans that are kept when the most doubtful go to a human.
 
     El-Yaniv R, Wiener Y. J Mach Learn Res 2010;11:1605-41; Geifman Y, El-Yaniv R. NeurIPS 2017.

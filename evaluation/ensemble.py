@@ -4,7 +4,7 @@ LARS-avg: per model the mean over a scan's views; LARS-max: their maximum; then 
 (scan_id, target, probs; no column `set`: all test) are read too.
 """
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -127,7 +127,7 @@ def find_models(folder: Path, best_run: Path | None = None, top: int | None = No
 
 # ---------------------------------------------------------------- reading
 
-def read_models(models: Sequence[Model], wanted: str | None = None,
+def read_models(models: list[Model], wanted: str | None = None,
                 columns: Iterable[str] = ()) -> tuple[list[Model], str]:
     """The models with their rows, checked; and the name of the set that these are of.
 
@@ -204,7 +204,7 @@ def number(text: str) -> float:
 
 # ---------------------------------------------------------------- joining
 
-def join_scans(models: Sequence[Model], rows_of: str = "rows") -> tuple[pd.DataFrame, list[str]]:
+def join_scans(models: list[Model], rows_of: str = "rows") -> tuple[pd.DataFrame, list[str]]:
     """Every scan of any model once, and warnings.
 
     Parameters
@@ -271,7 +271,7 @@ def patients(scans: pd.DataFrame) -> ndarray | None:
     return scans["patient_id"].to_numpy() if "patient_id" in scans else None
 
 
-def score_models(models: Sequence[Model], scans: pd.DataFrame, name: str, rows_of: str = "rows") -> pd.DataFrame:
+def score_models(models: list[Model], scans: pd.DataFrame, name: str, rows_of: str = "rows") -> pd.DataFrame:
     """Each model's own score of each scan, 0..1; NaN where it lacks the scan.
 
     Parameters
@@ -301,7 +301,7 @@ def combine(scores: pd.DataFrame, how: str = "mean") -> pd.Series:
     return pd.Series(getattr(np, f"nan{how}")(ordered, axis=1), index=scores.index)
 
 
-def average_models(models: Sequence[Model], scans: pd.DataFrame, name: str, how: str, rule: dict) -> Ensemble:
+def average_models(models: list[Model], scans: pd.DataFrame, name: str, how: str, rule: dict) -> Ensemble:
     """The ensemble `name` of ENSEMBLES; `how` is of `combine`, `rule` of `operating_points.derive_rules`."""
     scores = score_models(models, scans, name)
     raw, fit = combine(scores, how), rule["recalibration"]
@@ -310,7 +310,7 @@ def average_models(models: Sequence[Model], scans: pd.DataFrame, name: str, how:
 
 # ---------------------------------------------------------------- validation
 
-def validation_scans(models: Sequence[Model], scans: pd.DataFrame) -> tuple[pd.DataFrame | None, dict]:
+def validation_scans(models: list[Model], scans: pd.DataFrame) -> tuple[pd.DataFrame | None, dict]:
     """The scans to derive thresholds from, as `join_scans` gives them, or None; and what metrics.json says of them.
 
     A scan counts for the models alone whose own validation set it is in: the others trained on it, or hold it for
@@ -337,7 +337,7 @@ def validation_scans(models: Sequence[Model], scans: pd.DataFrame) -> tuple[pd.D
 
 # ---------------------------------------------------------------- subgroups
 
-def subgroups(models: Sequence[Model], scans: pd.DataFrame,
+def subgroups(models: list[Model], scans: pd.DataFrame,
               column: str) -> dict[str, tuple[list[Model], pd.DataFrame]]:
     """{value of a column: (the models with its rows only, its scans)}, sorted.
 

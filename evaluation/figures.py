@@ -5,7 +5,6 @@ metrics.json}; y_true is (n,) of 0 and 1, y_score (n,) probabilities. Text in SV
 everywhere.
 """
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -291,7 +290,7 @@ def selective(correct: ndarray, doubts: dict[str, ndarray]) -> Figure:
     return figure
 
 
-def forest(rows: Sequence[tuple[str, dict]]) -> Figure:
+def forest(rows: list[tuple[str, dict]]) -> Figure:
     """AUC, sensitivity and specificity of subgroups beside each other.
 
     rows: (label, block of metrics.json), the first of all scans, whose estimate is the dotted line.

@@ -15,9 +15,10 @@ from sklearn import metrics as sklearn_metrics
 
 from common.files import InputError
 from evaluation import bootstrap, calibration
+from evaluation.bootstrap import CONFIDENCE
 from evaluation.estimates import NO_ECE_INTERVAL, bootstrap_estimate, estimate, no_estimate
 
-CONFIDENCE = 0.95
+Z = norm.ppf((1 + CONFIDENCE) / 2)
 THRESHOLD = 0.5
 DERIVED = {"youden": "Youden", "sensitivity95": "sensitivity ≥ 0.95", "specificity95": "specificity ≥ 0.95"}
 AT_THRESHOLD = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "mcc")
@@ -75,8 +76,7 @@ def delong_components(y_true: ndarray, y_score: ndarray) -> tuple[ndarray, ndarr
     return v10, v01
 
 
-def components_variance(y_true: ndarray, v10: ndarray, v01: ndarray,
-                        groups: ndarray | None = None) -> float:
+def components_variance(y_true: ndarray, v10: ndarray, v01: ndarray, groups: ndarray | None = None) -> float:
     """Variance of an AUC, or of a difference of AUCs, from its structural components (or their differences).
 
     With each row its own group this is DeLong's; with groups it is Obuchowski's, which adds what the scans of a
@@ -106,18 +106,17 @@ def delong(y_true: ndarray, y_score: ndarray, groups: ndarray | None = None) -> 
     return float(v10.mean()), components_variance(y_true, v10, v01, groups)
 
 
-def newcombe_interval(auc: float, n_positive: int, n_negative: int,
-                      confidence: float = CONFIDENCE) -> tuple[float, float]:
+def newcombe_interval(auc: float, n_positive: int, n_negative: int) -> tuple[float, float]:
     """Score interval (low, high) of an AUC from the class sizes alone; it has a width at an AUC of 0 or 1 too.
 
     The limits are the areas t with |auc - t| = z sqrt(V(t)), V being the variance of Hanley and McNeil with both
     of their counts replaced by the mean. Newcombe RG. Stat Med 2006;25:559-73, method 5.
     """
-    z, others = norm.ppf((1 + confidence) / 2), (n_positive + n_negative) / 2 - 1
+    others = (n_positive + n_negative) / 2 - 1
 
     def distance(t, area):
         spread = 1 + others * ((1 - t) / (2 - t) + t / (1 + t))
-        return (area - t) ** 2 - z**2 * t * (1 - t) * spread / (n_positive * n_negative)
+        return (area - t) ** 2 - Z**2 * t * (1 - t) * spread / (n_positive * n_negative)
 
     def lower(area):  # V is 0 at t = 1, a root of no interest where the area is 1: stop just short of it
         return brentq(distance, 0, area * (1 - 1e-9), args=(area,)) if area > 0 else 0.0
@@ -125,8 +124,7 @@ def newcombe_interval(auc: float, n_positive: int, n_negative: int,
     return lower(auc), 1 - lower(1 - auc)
 
 
-def auc_interval(y_true: ndarray, y_score: ndarray, confidence: float = CONFIDENCE,
-                 groups: ndarray | None = None) -> tuple[float, float, float, str]:
+def auc_interval(y_true: ndarray, y_score: ndarray, groups: ndarray | None = None) -> tuple[float, float, float, str]:
     """The AUC, its interval and the interval's method: (auc, low, high, method).
 
     DeLong's variance on the logit scale, which keeps the limits inside 0..1 (Pepe MS. The Statistical Evaluation of
@@ -136,13 +134,13 @@ def auc_interval(y_true: ndarray, y_score: ndarray, confidence: float = CONFIDEN
     """
     auc, variance = delong(y_true, y_score, groups)
     if variance > 0 and 0 < auc < 1:
-        half = norm.ppf((1 + confidence) / 2) * np.sqrt(variance) / (auc * (1 - auc))
+        half = Z * np.sqrt(variance) / (auc * (1 - auc))
         low, high = expit(logit(auc) + np.array((-half, half)))
         return auc, float(low), float(high), ("DeLong, logit scale" if independent(groups) else
                                               "DeLong with Obuchowski's clusters, logit scale")
     index, _ = bootstrap.group_index(groups, len(y_true))
     n_positive, n_negative = (np.unique(index[np.asarray(y_true) == value]).size for value in (1, 0))
-    low, high = newcombe_interval(auc, n_positive, n_negative, confidence)
+    low, high = newcombe_interval(auc, n_positive, n_negative)
     return auc, low, high, "Newcombe 2006, method 5 (DeLong's variance is 0 or undefined)"
 
 
@@ -151,16 +149,16 @@ def independent(groups: ndarray | None) -> bool:
     return groups is None or np.unique(groups).size == len(groups)
 
 
-def wilson_interval(successes: float, trials: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: float) -> tuple[float, float]:
     """Wilson's score interval (low, high) of a proportion, without continuity correction; InputError without trials.
 
     Written out because SciPy's takes whole trials only. Wilson EB. J Am Stat Assoc 1927;22:209-12.
     """
     if not trials > 0:
         raise InputError("a proportion of 0 scans has no interval")
-    share, z = successes / trials, norm.ppf((1 + confidence) / 2)
-    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    half = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    share = successes / trials
+    centre = (share + Z**2 / (2 * trials)) / (1 + Z**2 / trials)
+    half = Z / (1 + Z**2 / trials) * np.sqrt(share * (1 - share) / trials + Z**2 / (4 * trials**2))
     return (0.0 if share == 0 else float(centre - half)), (1.0 if share == 1 else float(centre + half))
 
 
@@ -218,7 +216,7 @@ def auc_estimate(y_true: ndarray, y_score: ndarray, groups: ndarray | None = Non
     reason = one_class(y_true) if len(y_true) else "no scan with a target"
     if reason:
         return no_estimate(reason)
-    return estimate(*auc_interval(y_true, y_score, groups=groups), bootstrap)
+    return estimate(*auc_interval(y_true, y_score, groups), bootstrap)
 
 
 def proportion_estimate(hits: ndarray, of: str, groups: ndarray | None = None,
@@ -260,7 +258,7 @@ def all_metrics(y_true: ndarray, y_score: ndarray, threshold: float = THRESHOLD,
 
     def interval(name):
         return bootstrap.bca_interval(drawn["observed"][name][0], drawn["jackknife"][name], drawn["resamples"][name],
-                                       drawn["unit"], CONFIDENCE)
+                                       drawn["unit"])
 
     def at(value):
         k = thresholds.index(value)

@@ -5,7 +5,6 @@ probability, or None where it cannot be reached}}. operating_points.json holds c
 derived_from (source, n_scans, ..., optimistic) and a rule for each of `ensemble.ENSEMBLES`.
 """
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +17,7 @@ from evaluation.metrics import choose_thresholds
 MEASURED = "the scans that are measured"  # a source, beside validation predictions
 
 
-def derive_rules(models: Sequence[Model], scans: pd.DataFrame, how: str, recalibration: str | None, on_test: bool,
+def derive_rules(models: list[Model], scans: pd.DataFrame, how: str, recalibration: str | None, on_test: bool,
                  warnings: list[str]) -> tuple[dict[str, dict], dict]:
     """Derive a rule for each ensemble.
 
@@ -74,7 +73,7 @@ def derive_rules(models: Sequence[Model], scans: pd.DataFrame, how: str, recalib
     return rules, about
 
 
-def read_rules(path: Path, models: Sequence[Model], how: str, warnings: list[str]) -> tuple[dict[str, dict], dict]:
+def read_rules(path: Path, models: list[Model], how: str, warnings: list[str]) -> tuple[dict[str, dict], dict]:
     """The same from an earlier run's operating_points.json.
 
     Raises
@@ -98,7 +97,7 @@ def read_rules(path: Path, models: Sequence[Model], how: str, warnings: list[str
     return rules, about
 
 
-def write_rules(path: Path, models: Sequence[Model], ensembles: dict[str, Ensemble], metrics: dict) -> None:
+def write_rules(path: Path, models: list[Model], ensembles: dict[str, Ensemble], metrics: dict) -> None:
     """Write operating_points.json."""
     write_json({"combine": metrics["combine"], "models": [model.file for model in models],
                 "derived_from": metrics["validation"] | {"optimistic": metrics["optimistic"]},

@@ -1,5 +1,4 @@
 """What aggregate.py writes beside figures and report, and what it prints."""
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -52,7 +51,7 @@ def tables(scans: pd.DataFrame, ensembles: dict[str, Ensemble], sites: site_ense
     return found
 
 
-def remove_stale(folder: Path, written: Iterable[Path]) -> None:
+def remove_stale(folder: Path, written: list[Path]) -> None:
     """Remove, and say so, what an earlier call wrote to a folder and this one did not."""
     names = ["metrics.json", "operating_points.json", "report.html", "ensemble_sites.csv", "site_metrics.csv"]
     names += [f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")]

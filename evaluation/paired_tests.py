@@ -3,14 +3,12 @@
 y_true is (n,) of 0 and 1; a and b are (n,) scores, or (n,) bool predictions; groups (n,) patient ids or None. A
 difference is a - b. Every result is a dict ready for JSON; a number that cannot be given is None, with the reason.
 """
-from collections.abc import Sequence
-
 import numpy as np
 from numpy import ndarray
 from scipy.stats import binomtest, norm
 
 from evaluation import bootstrap
-from evaluation.metrics import CONFIDENCE, components_variance, delong_components, one_class
+from evaluation.metrics import Z, components_variance, delong_components, one_class
 
 
 def delong_test(y_true: ndarray, a: ndarray, b: ndarray, groups: ndarray | None = None) -> dict:
@@ -36,7 +34,7 @@ def delong_test(y_true: ndarray, a: ndarray, b: ndarray, groups: ndarray | None 
         return result | {"reason": "the variance of the difference is 0 or undefined (too few scans or patients in a "
                                    "class)"}
     se = float(np.sqrt(variance))
-    half = float(norm.ppf((1 + CONFIDENCE) / 2)) * se
+    half = float(Z) * se
     return result | {"se": se, "z": difference / se, "p": float(2 * norm.sf(abs(difference / se))),
                      "ci_low": difference - half, "ci_high": difference + half}
 
@@ -150,7 +148,7 @@ def _observed_and_drawn(differences, groups, n, resamples, seed):
 def _difference(observed, values, several=True):
     """A difference with the centred bootstrap's interval and p; without several patients there is no interval."""
     usable = np.isfinite(observed) and np.isnan(values).sum() <= bootstrap.MOST_UNDEFINED * len(values)
-    low, high, p = bootstrap.symmetric_test(float(observed), values, CONFIDENCE) if usable else (np.nan,) * 3
+    low, high, p = bootstrap.symmetric_test(float(observed), values) if usable else (np.nan,) * 3
     result = {"difference": float(observed) if np.isfinite(observed) else None}
     if several and np.isfinite(low):
         return result | {"ci_low": low, "ci_high": high, "p": p}
@@ -166,7 +164,7 @@ def no_interval(values: ndarray) -> str:
     return "every resample gives the same difference" if np.ptp(known) == 0 else f"too few resamples ({len(values)})"
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
+def holm(p_values: list[float | None]) -> list[float | None]:
     """Holm's step-down adjustment; None stays None and counts for nothing. Holm S. Scand J Stat 1979;6:65-70."""
     known = sorted((p, k) for k, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)

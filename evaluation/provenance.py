@@ -1,6 +1,5 @@
 """What a report says about where its numbers come from: the models' settings and the flow of the cohort."""
 import collections
-from collections.abc import Iterable
 from pathlib import Path
 
 from common.files import InputError, read_csv, read_json_object
@@ -15,7 +14,7 @@ GROUPS = {"versions": "version of ", "input": "input: ", "args": "--"}  # dicts 
 REMEDY = "train.py --resume with the options of a finished run writes its settings without training"
 
 
-def models_settings(folder: Path, models: Iterable[Model]) -> tuple[list[dict], list[str]]:
+def models_settings(folder: Path, models: list[Model]) -> tuple[list[dict], list[str]]:
     """The models' settings by their settings_splitS_runR.json in `folder`, which train.py writes beside a checkpoint.
 
     Returns
@@ -49,7 +48,7 @@ def _shown(value):
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def cohort_flow(models: Iterable[Model], wanted: str, data: str | None = None) -> dict:
+def cohort_flow(models: list[Model], wanted: str, data: str | None = None) -> dict:
     """Scans, patients and scans with target 1 of each split's sets, and the studies that were excluded.
 
     Parameters

@@ -4,7 +4,6 @@ A scan's probabilities are the mean over its views, then over the models that ha
 with a known site that the models decide between (sites.scored_classes): with --site_on positive, the positive ones.
 """
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +44,7 @@ class Sites:
     true_loc: pd.Series
 
 
-def join_sites(folder: Path, models: Sequence[Model], scans: pd.DataFrame, warnings: list[str]) -> Sites | None:
+def join_sites(folder: Path, models: list[Model], scans: pd.DataFrame, warnings: list[str]) -> Sites | None:
     """The models' site columns; None where no file has any.
 
     Parameters
@@ -114,7 +113,7 @@ def probabilities(model: Model, count: int) -> pd.DataFrame:
     return values.groupby(rows["scan_id"]).mean()
 
 
-def true_sites(models: Sequence[Model], count: int) -> pd.Series:
+def true_sites(models: list[Model], count: int) -> pd.Series:
     """true_loc of the scans that have one, by scan_id."""
     known = pd.concat([model.rows.reindex(columns=["scan_id", "true_loc"], fill_value="").assign(
         file=model.file, path=str(model.path), line=model.rows.index + 2) for model in models])

@@ -4,8 +4,6 @@ Everywhere: truth is (n, k) bool, the true site or sites of each scan (at least 
 highest is the predicted site, of equal ones the first; weights is (b, n), how often each scan counts in each of b
 resamples.
 """
-from collections.abc import Sequence
-
 import numpy as np
 from numpy import ndarray
 
@@ -55,7 +53,7 @@ def predicted_sites(scores: ndarray, multi: bool = False) -> list[str]:
     return [";".join(map(str, np.flatnonzero(row >= THRESHOLD))) for row in scores]
 
 
-def name_of(text: str, names: Sequence[str]) -> str:
+def name_of(text: str, names: list[str]) -> str:
     """"0;2" -> "cervical; axillary"."""
     return "; ".join(names[int(k)] for k in text.split(";") if k)
 
@@ -87,13 +85,13 @@ def weighted_metrics(truth: ndarray, scores: ndarray, weights: ndarray | None = 
     return found | {"loc_auc": _mean_known(auc), "loc_ap": _mean_known(precision)}
 
 
-def all_metrics(truth: ndarray, scores: ndarray, names: Sequence[str], multi: bool = False,
+def all_metrics(truth: ndarray, scores: ndarray, names: list[str], multi: bool = False,
                 groups: ndarray | None = None, resamples: int = bootstrap.RESAMPLES, seed: int = 0) -> dict:
     """Every site metric of one model or ensemble, ready for JSON; estimates as in `estimates`.
 
     Parameters
     ----------
-    names : sequence of str
+    names : list of str
         Of the k sites.
     multi : bool
         Several sites a scan.

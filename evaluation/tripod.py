@@ -1,59 +1,13 @@
-"""The TRIPOD+AI checklist of a report: what this run can say about each item, and what is left to the author."""
-AUTHOR = "The author."  # must answer
-ITEMS = (  # in short words of our own, and the key of what `answers` says; Collins GS et al. BMJ 2024;385:e078378
-    ("1", "Title: development or evaluation, of a prediction model, population, outcome", None),
-    ("2", "Abstract, by TRIPOD+AI for Abstracts", None),
-    ("3a", "Background: healthcare context and why the model is needed, existing models", None),
-    ("3b", "Target population, purpose and place in care, intended users", None),
-    ("3c", "Known inequalities in health between groups", None),
-    ("4", "Objectives: development, evaluation or both", None),
-    ("5a", "Sources of data, and how representative they are", "cohort"),
-    ("5b", "Dates of the data", None),
-    ("6a", "Setting: number and place of centres", None),
-    ("6b", "Eligibility of participants", None),
-    ("6c", "Treatments received", None),
-    ("7", "Data preparation and quality checks", "preparation"),
-    ("8a", "Outcome: definition, time, how it was assessed", "outcome"),
-    ("8b", "Who assessed the outcome, their experience", None),
-    ("8c", "Blinding of that assessment", None),
-    ("9a", "Choice of predictors", "predictors"),
-    ("9b", "Definition and measurement of predictors", "predictors"),
-    ("9c", "Who assessed predictors that need judgement", "no_judgement"),
-    ("10", "Sample size and how it was reached", "sample_size"),
-    ("11", "Missing data", "missing"),
-    ("12a", "How the data were used and divided", "partition"),
-    ("12b", "How predictors were handled in the analysis", "predictors"),
-    ("12c", "Type of model, all steps of building it, internal validation", "model"),
-    ("12d", "Differences between clusters (hospitals, scanners)", "heterogeneity"),
-    ("12e", "Measures and plots of performance, and why", "measures"),
-    ("12f", "Updating of the model (recalibration)", "updating"),
-    ("12g", "How the predictions were computed", "prediction"),
-    ("13", "Class imbalance and what was done about it", "imbalance"),
-    ("14", "Fairness: approaches and their reasons", "fairness"),
-    ("15", "Output of the model: probabilities, classes, thresholds", "output"),
-    ("16", "Differences between training and evaluation data", None),
-    ("17", "Ethical approval and consent", None),
-    ("18a", "Funding", None),
-    ("18b", "Conflicts of interest", None),
-    ("18c", "Protocol", None),
-    ("18d", "Registration", None),
-    ("18e", "Availability of data", None),
-    ("18f", "Availability of code", "code"),
-    ("19", "Involvement of patients and the public", None),
-    ("20a", "Flow of participants", "cohort"),
-    ("20b", "Characteristics of participants", None),
-    ("20c", "Development and evaluation data compared", None),
-    ("21", "Numbers of participants and outcomes in each analysis", "sample_size"),
-    ("22", "The full model, so that others can predict with it", "specification"),
-    ("23a", "Performance with intervals, also in subgroups", "performance"),
-    ("23b", "Heterogeneity of performance between clusters", "heterogeneity"),
-    ("24", "Results of updating", "updating"),
-    ("25", "Interpretation, with fairness, in context", None),
-    ("26", "Limitations", None),
-    ("27a", "Handling of poor or missing input in use", "preparation"),
-    ("27b", "What users must do and know", None),
-    ("27c", "Next steps of research", None),
-)
+"""The TRIPOD+AI checklist of a report: what this run can say about each item, and what is left to the author.
+
+tripod_ai.csv holds the items in short words of our own, and the name of the answer in `answers`, empty where the author
+must answer. Collins GS et al. BMJ 2024;385:e078378.
+"""
+from pathlib import Path
+
+from common.files import read_csv
+
+AUTHOR = "The author."
 
 
 def answered_items(metrics: dict, flow: dict, settings: list[dict]) -> list[tuple[str, str, str]]:
@@ -67,11 +21,12 @@ def answered_items(metrics: dict, flow: dict, settings: list[dict]) -> list[tupl
         Of `provenance.cohort_flow` and `provenance.models_settings`.
     """
     found = answers(metrics, flow, settings)
-    return [(item, text, found.get(key, AUTHOR)) for item, text, key in ITEMS]
+    items = read_csv(Path(__file__).with_name("tripod_ai.csv"))
+    return [(item, asks_for, found.get(answer, AUTHOR)) for item, asks_for, answer in items.itertuples(index=False)]
 
 
 def answers(metrics, flow, settings):
-    """{key of ITEMS: what this run can say about it}; keys without an answer are left to the author."""
+    """{name of an answer: what this run says}; a name without one is left to the author."""
     measured, unit = metrics["avg"], metrics["independent_unit"]
     by = ", ".join(metrics["subgroups"])
     found = {

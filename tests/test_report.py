@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import call
+from conftest import ROOT, call
 from hypothesis import given
 from hypothesis import strategies as st
 from page_helpers import Page
@@ -13,7 +13,7 @@ from prediction_helpers import splits, write
 from sklearn.metrics import roc_auc_score
 
 import aggregate
-from evaluation import disagreement, estimates, figures, provenance, report, tripod
+from evaluation import disagreement, estimates, figures, provenance, report
 from evaluation.ensemble import Model
 
 
@@ -42,7 +42,8 @@ def test_page_is_whole_offline_and_escaped(page):
 
 
 def test_every_item_of_tripod_ai_is_there_once():
-    items = [item for item, _, _ in tripod.ITEMS]
+    table = pd.read_csv(ROOT / "evaluation" / "tripod_ai.csv", keep_default_na=False)
+    items = list(table["item"])
     assert len(items) == len(set(items)) == 52  # Collins 2024: 27 items, 52 with their parts
     assert {int(item.rstrip("abcdefg")) for item in items} == set(range(1, 28))
 
