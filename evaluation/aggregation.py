@@ -6,7 +6,7 @@ metrics of OVERALL, a threshold with tn, fp, fn, tp and the metrics of AT_THRESH
 
     set, synthetic, notice, optimistic       train, val, test or all; bool; what no reader may miss, or null
     n_scans, n_patients, independent_unit    scans with or without target; null without patient_id; scan or patient
-    confidence, combine, resamples, seed, recalibrate       the options, recalibrate null where there is none
+    confidence, combine, resamples, seed, recalibrate       of the options; recalibrate: null without it
     validation                               where the thresholds come from: source (or null, with reason), n_scans,
                                              n_positive, n_patients, models_per_scan {models: scans}, ...
     warnings, scans_lacking_a_model          texts; {scan_id: models that have it}
@@ -91,7 +91,7 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
     resamples, seed : int
         Of the bootstrap; the seed of the subsets of models, too.
     warnings : list of str
-        Gets more.
+        To which more are added.
     """
     labelled = scans[scans["target"].notna()]
     y = labelled["target"].to_numpy(dtype=int)
@@ -106,17 +106,18 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
             bar.update()
             return measure_scores(labelled, scores, thresholds, resamples, seed)
 
-        def average(mine, of, name):
-            return combine(score_models(mine, of, name), how)
+        def average(members, of_group, name):
+            return combine(score_models(members, of_group, name), how)
 
         def group_blocks(found):
-            whole = sum(len(of) for _, of in found.values()) == len(labelled)
-            return {value: {name: block(each.prob[of.index], each.thresholds) if whole  # recalibration, thresholds
-                            else block(average(mine, of, name)) for name, each in ensembles.items()}  # hold for those
-                    for value, (mine, of) in found.items()}
+            if sum(len(of_group) for _, of_group in found.values()) == len(labelled):
+                return {value: {name: block(each.prob[of_group.index], each.thresholds)
+                                for name, each in ensembles.items()} for value, (_, of_group) in found.items()}
+            # a scan's rows are of several groups: recalibration and thresholds, which are for whole scans, do not apply
+            return {value: {name: block(average(*group, name)) for name in ensembles} for value, group in found.items()}
 
         result: dict = {name: block(each.prob, each.thresholds) for name, each in ensembles.items()}
-        result["views"] = {value: block(average(mine, of, "avg")) for value, (mine, of) in views.items()}
+        result["views"] = {value: block(average(*group, "avg")) for value, group in views.items()}
         result["models"] = [model.about() | {"n_scans": int(ensembles["avg"].scores.iloc[:, k].notna().sum())}
                             | {name: block(each.scores.iloc[:, k].dropna()) for name, each in ensembles.items()}
                             for k, model in enumerate(models)]
@@ -135,9 +136,9 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
         result[name]["ensemble_size"] = disagreement.auc_by_size(scores, y, how, seed)
         result[name]["selective"] = {label: disagreement.selective_summary((p >= THRESHOLD) == y, doubt)
                                      for label, doubt in disagreement.doubts(scores, p, THRESHOLD).items()}
-    if min((y == 0).sum(), (y == 1).sum()) < FEW:
-        warnings.append(f"only {min((y == 0).sum(), (y == 1).sum())} scans in one of the classes: the intervals are "
-                        "rough")
+    fewest = min((y == 0).sum(), (y == 1).sum())
+    if fewest < FEW:
+        warnings.append(f"only {fewest} scans in one of the classes: the intervals are rough")
     return result
 
 

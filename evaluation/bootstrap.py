@@ -4,7 +4,7 @@ A resample is a weight per scan: how often its patient was drawn. Ranks are sort
 scans take seconds. Efron B, Tibshirani RJ. An Introduction to the Bootstrap, 1993; by patient: Davison AC, Hinkley DV.
 Bootstrap Methods and their Application, 1997, 3.8.
 """
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 
 import numpy as np
 from numpy import ndarray
@@ -105,7 +105,7 @@ def resample(y_true: ndarray, y_score: ndarray, thresholds: list[float], groups:
     """
     ranked = Ranked(y_true, y_score)
     y, p, x = ranked.y, ranked.score, calibration.clipped_logit(ranked.score)
-    whole, count = np.ones((1, len(y))), group_index(groups, len(y_true))[1]
+    whole = np.ones((1, len(y)))
     start, offset = calibration.fit_logistic(x, y, whole), calibration.fit_intercept(x, y, whole)
     predicted = np.stack([p >= threshold for threshold in thresholds], axis=1).astype(float)
     losses = np.stack([(p - y) ** 2, calibration.row_log_loss(y, p)])
@@ -125,13 +125,30 @@ def resample(y_true: ndarray, y_score: ndarray, thresholds: list[float], groups:
                        from_counts(total, positives, hits[:, k], above[:, k]).items()}
         return values
 
+    return distribution(values_of, groups, len(y), resamples, seed)
+
+
+def distribution(values_of: Callable[[ndarray], dict], groups: ndarray | None, n: int, resamples: int,
+                 seed: int) -> dict:
+    """What `values_of` gives in the sample, without each group in turn, and in each resample.
+
+    Parameters
+    ----------
+    values_of : callable
+        (b, n) weights -> {metric: (b,) float64}.
+
+    Returns
+    -------
+    dict
+        As of `resample`.
+    """
     def gather(blocks):
         blocks = [values_of(weights) for weights in blocks]
         return {name: np.concatenate([values[name] for values in blocks]) for name in blocks[0]}
 
-    return {"unit": None if count < 2 else "scan" if groups is None else "patient", "observed": gather([whole]),
-            "jackknife": gather(jackknife_weights(groups, len(y))),
-            "resamples": gather(resample_weights(groups, len(y), resamples, seed))}
+    unit = None if group_index(groups, n)[1] < 2 else "scan" if groups is None else "patient"
+    return {"unit": unit, "observed": gather([np.ones((1, n))]), "jackknife": gather(jackknife_weights(groups, n)),
+            "resamples": gather(resample_weights(groups, n, resamples, seed))}
 
 
 def from_counts(total: ndarray, positives: ndarray, tp: ndarray, predicted: ndarray) -> dict[str, ndarray]:
@@ -183,6 +200,12 @@ def bca_interval(observed: float, jackknife: ndarray, values: ndarray, unit: str
         low, high = np.quantile(known, bca_levels(observed, jackknife, known))
         entry |= {"low": float(low), "high": float(high), "method": f"bootstrap by {unit}, BCa"}
     return entry
+
+
+def interval_of(drawn: dict, metric: Hashable) -> dict:
+    """`bca_interval` of one metric of a `distribution`."""
+    observed, jackknife, values = (drawn[key][metric] for key in ("observed", "jackknife", "resamples"))
+    return bca_interval(observed[0], jackknife, values, drawn["unit"])
 
 
 def bca_levels(observed: float, jackknife: ndarray, values: ndarray) -> ndarray:

@@ -355,8 +355,8 @@ def subgroups(models: list[Model], scans: pd.DataFrame,
     labels = label_values(rows, column)
     groups = {}
     for value in dict.fromkeys(labels.values()):
-        mine = [replace(model, rows=model.rows[model.rows[column].map(labels) == value]) for model in models]
-        groups[value] = mine, scans[scans.index.isin(set().union(*(model.rows["scan_id"] for model in mine)))]
+        members = [replace(model, rows=model.rows[model.rows[column].map(labels) == value]) for model in models]
+        groups[value] = members, scans[scans.index.isin(pd.concat([model.rows["scan_id"] for model in members]))]
     return groups
 
 

@@ -208,7 +208,7 @@ def choose_thresholds(y_true: ndarray, y_score: ndarray) -> dict[str, float | No
     return {name: float(scores[k]) if np.isfinite(scores[k]) else None for name, k in chosen.items()}
 
 
-# ---------------------------------------------------------------- estimates, as they stand in metrics.json
+# ---------------------------------------------------------------- estimates, as in metrics.json
 
 def auc_estimate(y_true: ndarray, y_score: ndarray, groups: ndarray | None = None,
                  bootstrap: dict | None = None) -> dict:
@@ -257,8 +257,7 @@ def all_metrics(y_true: ndarray, y_score: ndarray, threshold: float = THRESHOLD,
     drawn = bootstrap.resample(y_true, y_score, thresholds, groups, resamples, seed)
 
     def interval(name):
-        return bootstrap.bca_interval(drawn["observed"][name][0], drawn["jackknife"][name], drawn["resamples"][name],
-                                       drawn["unit"])
+        return bootstrap.interval_of(drawn, name)
 
     def at(value):
         k = thresholds.index(value)

@@ -31,7 +31,7 @@ def derive_rules(models: list[Model], scans: pd.DataFrame, how: str, recalibrati
     on_test : bool
         Derive it from the scans that are measured, not from validation predictions.
     warnings : list of str
-        Gets more.
+        To which more are added.
 
     Returns
     -------

@@ -1,7 +1,8 @@
 """Paired tests of two sets of scores on the same scans: AUC, errors at a threshold, reclassification.
 
 y_true is (n,) of 0 and 1; a and b are (n,) scores, or (n,) bool predictions; groups (n,) patient ids or None. A
-difference is a - b. Every result is a dict ready for JSON; a number that cannot be given is None, with the reason.
+difference is a - b. Every result is a dict ready for JSON; a number that these scans cannot give is None, with the
+reason.
 """
 import numpy as np
 from numpy import ndarray

@@ -66,7 +66,7 @@ def best_epoch(path: Path) -> tuple[int | None, float]:
             raise InputError(f"{line}: epoch {text!r}, value {auc!r}; they must be an integer and a number; train that "
                              "run again") from None
         if epoch in lines:
-            raise InputError(f"{line}: the validation AUC of epoch {epoch} stands in line {lines[epoch]} already; "
+            raise InputError(f"{line}: the validation AUC of epoch {epoch} is in line {lines[epoch]} already; "
                              "remove one of the two")
         if value < 0 or value > 1:
             raise InputError(f"{line}: validation AUC {value}; it must lie in 0..1; train that run again")

@@ -1,6 +1,6 @@
 """report.html of aggregate.py and compare.html of compare.py: one page each, for a screen, a phone and paper.
 
-What the pages say stands in common/templates/report.html and compare.html; their tables are filled here.
+The texts of the pages are in common/templates/report.html and compare.html; their tables are filled here.
 """
 import base64
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,8 @@ NAMES = {"auc": "AUC", "average_precision": "Average precision", "brier": "Brier
          "calibration_intercept": "Calibration intercept (ideal 0)", "calibration_slope": "Calibration slope (ideal 1)",
          "ece": "Expected calibration error", "accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy",
          "sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "Positive predictive value",
-         "npv": "Negative predictive value", "f1": "F1", "mcc": "Matthews correlation"}
+         "npv": "Negative predictive value", "f1": "F1", "mcc": "Matthews correlation",
+         **{name: text[0].upper() + text[1:] for name, text in site_metrics.NAMES.items()}}
 FIGURES = {  # file -> (heading, what to read in it)
     "roc": ("ROC", "Sensitivity against false positive rate. Shaded: pointwise 95 % bootstrap band of LARS-avg."),
     "precision_recall": ("Precision and recall", "The dotted line is what chance gives: the share of Deauville 4–5."),
@@ -33,7 +34,7 @@ FIGURES = {  # file -> (heading, what to read in it)
                        "acting on all scans or on none."),
     "confusion": ("Confusion matrices", "Counts, and the share of the row, at each operating point."),
     "scores": ("Scores by class", "Where the classes overlap; lines are the thresholds."),
-    "ensemble_size": ("Size of the ensemble", "AUC of ensembles of so many models; bars: 95 % of the subsets of these "
+    "ensemble_size": ("Size of the ensemble", "AUC against the number of models; bars: 95 % of the subsets of these "
                       "models, not of patients."),
     "site_confusion": ("Predicted and true site", "Scans of each site (row) by the predicted site (column); the colour "
                        "is the share of the row."),
@@ -42,7 +43,7 @@ FIGURES = {  # file -> (heading, what to read in it)
 WIDE = ("confusion", "reliability", "site_confusion")
 METHODS = {
     "AUC": "DeLong 1988 on the logit scale (Pepe 2003); with several scans of a patient, Obuchowski 1997; where its "
-           "variance is 0, Newcombe 2006. The bootstrap's interval stands in metrics.json beside it.",
+           "variance is 0, Newcombe 2006. The bootstrap's interval is in metrics.json, too.",
     "Proportions": "Wilson 1927; with several scans of a patient on the effective sample size of Rao and Scott 1992.",
     "Everything else": "Bias-corrected and accelerated bootstrap (Efron 1987), by {unit}.",
     "Calibration": "Intercept and slope: Cox 1958, Van Calster 2019. Expected calibration error: ten bins of equal "
@@ -111,9 +112,10 @@ def by_metric(names: Sequence[str], blocks: Iterable[dict], suffix: str = "") ->
     return [[NAMES[name] + suffix, *(long_text(block[name]) for block in blocks)] for name in names]
 
 
-def by_block(blocks: Iterable[tuple], names: Sequence[str]) -> list[list[str]]:
+def by_block(head: list[str], names: Sequence[str], blocks: Iterable[tuple]) -> tuple:
     """A row for each (label, how many scans, block of metrics.json), a column for each metric."""
-    return [[label, str(count), *(long_text(block.get(name)) for name in names)] for label, count, block in blocks]
+    return [*head, *(NAMES[name] for name in names)], [
+        [label, str(count), *(long_text(block.get(name)) for name in names)] for label, count, block in blocks]
 
 
 def models_per_scan(validation):
@@ -152,15 +154,14 @@ def site_tables(sites):
     if not sites or not sites["ensemble"]:
         return {}
     shown, several, whole = site_ensemble.shown(sites), sites["multi"], sites["ensemble"]
-    blocks = [("All models", whole)] * (len(sites["models"]) > 1)
-    blocks += [(model_name(model), model) for model in sites["models"]]
+    blocks = [("All models", whole["n"], whole)] * (len(sites["models"]) > 1)
+    blocks += [(model_name(model), model["n"], model) for model in sites["models"]]
     names = ("recall", "precision") + ("auc",) * several
     rows = [[site["name"], str(site["n"]), str(site["called"]), *(long_text(site[name]) for name in names)]
             for site in whole["sites"]]
     guess = site_ensemble.chance(sites)
     return {"site_chance": f"{guess[0].upper()}{guess[1:]}." if guess else "",
-            "site_models": (["", "Scans", *(site_metrics.NAMES[name].capitalize() for name in shown)],
-                            by_block(((label, block["n"], block) for label, block in blocks), shown)),
+            "site_models": by_block(["", "Scans"], shown, blocks),
             "each_site": (["Site", "Scans", "Predicted", "Recall", "Precision", *["AUC"] * several], rows)}
 
 
@@ -176,7 +177,7 @@ def views_and_models(metrics):
     blocks = [(f"View {name}", block["n"], block) for name, block in metrics["views"].items()]
     blocks += [(model_name(model) + (f", rank {model['rank']}" if model["rank"] else ""), model["avg"]["n"],
                 model["avg"]) for model in metrics["models"]]
-    return ["", "Scans", *(NAMES[name] for name in shown)], by_block(blocks, shown)
+    return by_block(["", "Scans"], shown, blocks)
 
 
 def model_name(model):
@@ -185,10 +186,9 @@ def model_name(model):
 
 def subgroup_tables(subgroups):
     shown = ("auc", "sensitivity", "specificity", "brier", "calibration_slope")
-    return {column: ([column, "Scans (Deauville 4–5)", *(NAMES[name] for name in shown)],
-                     by_block(((value, f"{each['avg']['n']} ({each['avg']['n_positive']})", each["avg"])
-                               for value, each in groups.items()), shown))
-            for column, groups in subgroups.items()}
+    return {column: by_block([column, "Scans (Deauville 4–5)"], shown, (
+        (value, f"{each['avg']['n']} ({each['avg']['n_positive']})", each["avg"]) for value, each in groups.items()))
+        for column, groups in subgroups.items()}
 
 
 def disagreement_row(row):

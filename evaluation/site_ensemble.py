@@ -54,27 +54,27 @@ def join_sites(folder: Path, models: list[Model], scans: pd.DataFrame, warnings:
     models, scans
         Of `ensemble.read_models` and `ensemble.join_scans`.
     warnings : list of str
-        Gets more.
+        To which more are added.
 
     Raises
     ------
     InputError
         A site column is missing or too many, a probability or a class index is none.
     """
-    mine = [model for model in models if site_columns(model)]
-    if not mine:
+    with_sites = [model for model in models if site_columns(model)]
+    if not with_sites:
         return None
-    if len(mine) < len(models):
-        warnings.append(f"{len(models) - len(mine)} of {len(models)} models have no site columns; the sites are those "
-                        "of the others")
-    settings = read_settings(folder, len(site_columns(mine[0])), warnings)
+    if len(with_sites) < len(models):
+        warnings.append(f"{len(models) - len(with_sites)} of {len(models)} models have no site columns; the sites are "
+                        "those of the others")
+    settings = read_settings(folder, len(site_columns(with_sites[0])), warnings)
     names = list(settings["sites"].values())
-    each = [probabilities(model, len(names)).reindex(scans.index) for model in mine]
+    each = [probabilities(model, len(names)).reindex(scans.index) for model in with_sites]
     ordered = np.sort(np.stack([table.to_numpy() for table in each]), axis=0)  # a sum depends on its order
     has = ~np.isnan(ordered[0, :, 0])  # NaN is sorted to the end
     mean = pd.DataFrame(np.nanmean(ordered[:, has], axis=0), scans.index[has], each[0].columns)
-    true_loc = true_sites(mine, len(names)).reindex(scans.index, fill_value="")
-    return Sites(settings, names, mine, each, mean, true_loc)
+    true_loc = true_sites(with_sites, len(names)).reindex(scans.index, fill_value="")
+    return Sites(settings, names, with_sites, each, mean, true_loc)
 
 
 def site_columns(model: Model) -> set[str]:
@@ -147,11 +147,11 @@ def measure_sites(sites: Sites, scans: pd.DataFrame, resamples: int, seed: int, 
         return result | {"ensemble": None, "models": []}
 
     def measured(scores):
-        mine = known.intersection(scores.dropna().index).sort_values()
-        if mine.empty:
+        both = known.intersection(scores.dropna().index).sort_values()
+        if both.empty:
             return {"n": 0}
-        return site_metrics.all_metrics(truth[scans.index.get_indexer(mine)], scores.loc[mine].to_numpy()[:, classes],
-                                        names, multi, patients(scans.loc[mine]), resamples, seed)
+        return site_metrics.all_metrics(truth[scans.index.get_indexer(both)], scores.loc[both].to_numpy()[:, classes],
+                                        names, multi, patients(scans.loc[both]), resamples, seed)
 
     result["ensemble"] = measured(sites.mean)
     result["models"] = [model.about() | measured(each) for model, each in zip(sites.models, sites.each, strict=True)]

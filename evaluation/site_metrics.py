@@ -4,6 +4,8 @@ Everywhere: truth is (n, k) bool, the true site or sites of each scan (at least 
 highest is the predicted site, of equal ones the first; weights is (b, n), how often each scan counts in each of b
 resamples.
 """
+import functools
+
 import numpy as np
 from numpy import ndarray
 
@@ -105,22 +107,15 @@ def all_metrics(truth: ndarray, scores: ndarray, names: list[str], multi: bool =
         precision by Wilson; multi: auc}]; with one site a scan `confusion`, (k, k) counts, a row a true site.
     """
     n, groups = len(truth), None if groups is None else np.asarray(groups)
-    n_groups = bootstrap.group_index(groups, n)[1]
-    observed = weighted_metrics(truth, scores, None, multi)
-    without, drawn = ([weighted_metrics(truth, scores, weights, multi) for weights in blocks] for blocks in (
-        bootstrap.jackknife_weights(groups, n), bootstrap.resample_weights(groups, n, resamples, seed)))
-    unit = None if n_groups < 2 else "scan" if groups is None else "patient"
-
-    def interval(name):
-        return bootstrap.bca_interval(observed[name][0], *(np.concatenate([block[name] for block in blocks])
-                                                           for blocks in (without, drawn)), unit)
-
-    result: dict = {"n": n, "n_groups": n_groups, "multi": multi}
+    values_of = functools.partial(weighted_metrics, truth, scores, multi=multi)
+    drawn = bootstrap.distribution(values_of, groups, n, resamples, seed)
+    result: dict = {"n": n, "n_groups": bootstrap.group_index(groups, n)[1], "multi": multi}
     for name, top in (("loc_acc", 1), ("loc_top3", TOP)):
-        result[name] = proportion_estimate(hits(truth, scores, top), "scan with a known site", groups, interval(name))
+        result[name] = proportion_estimate(hits(truth, scores, top), "scan with a known site", groups,
+                                           bootstrap.interval_of(drawn, name))
     for name in MULTI[2:] if multi else ("loc_bacc",):
-        value = observed[name][0]
-        result[name] = (bootstrap_estimate(value, interval(name)) if np.isfinite(value)
+        value = drawn["observed"][name][0]
+        result[name] = (bootstrap_estimate(value, bootstrap.interval_of(drawn, name)) if np.isfinite(value)
                         else no_estimate("no site can be measured"))
     predicted = truth_matrix(predicted_sites(scores, multi), len(names))
     result["sites"] = []

@@ -33,11 +33,11 @@ def answers(metrics, flow, settings):
         "cohort": f"In part: section Cohort, from {flow['source']}.",
         "preparation": "In part: DICOM to SUV and MIPs by prepro_script.py, which refuses studies that give no "
                        "trustworthy SUV; its qc.html and errors.csv list them.",
-        "outcome": "In part: Deauville 4–5 against 1–3, column target. Who read it and how is the author's.",
+        "outcome": "In part: Deauville 4–5 against 1–3, column target. Who read it, and how, is for the author.",
         "predictors": "Coronal and sagittal maximum intensity projections of the SUV of one FDG PET series; no others.",
         "no_judgement": "No predictor needs a reader's judgement.",
         "sample_size": f"In part: {measured['n']} scans, {measured['n_positive']} with Deauville 4–5, measured; see "
-                       "Cohort. Why so many is the author's.",
+                       "Cohort. How the size was chosen is for the author.",
         "missing": f"{len(metrics['scans_lacking_a_model'])} scans lack a model's prediction and are averaged over the "
                    f"others; {metrics['n_scans'] - measured['n']} have no label and are left out.",
         "partition": f"{len(metrics['models'])} models, each with its own training and validation scans (Cohort); "
