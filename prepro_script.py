@@ -12,12 +12,12 @@ from pathlib import Path
 
 from common.arguments import EXIT_SOME_FAILED, Parser, positive_int, run_script
 from common.files import InputError
+from common.workers import processes
 from preprocessing.archives import list_files, read_checksums
 from preprocessing.conversion import Options, convert_studies, error_row
 from preprocessing.dicom_series import find_studies, want_series
 from preprocessing.identifiers import read_key
 from preprocessing.refusal import Refused
-from preprocessing.workers import processes
 
 
 def get_args_parser():

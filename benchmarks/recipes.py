@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.measuring import SCRIPTS
@@ -84,7 +83,6 @@ def _draw(table, path):
     """Validation AUC of the best epoch so far against seconds, a line a recipe and split."""
     colours = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#999999")
     figure = Figure((9, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     for (number, name), marker in zip(enumerate(table["recipe"].unique()), "osD^vP*X", strict=False):
         for split, rows in table[table["recipe"] == name].groupby("split"):

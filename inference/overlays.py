@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
@@ -119,7 +118,6 @@ def _draw_panel(path, scan, images, source, suv_max, spacing):
     widths = [image.shape[1] for image in images.values()]
     height = 6.0
     figure = Figure((height * sum(widths) / rows + 1.9, height + 1.3), layout="constrained", dpi=DPI)
-    FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(images), width_ratios=widths, squeeze=False)[0]
     for place, (view, image) in zip(axes, images.items(), strict=True):
         _show(place, image, heats[view], highest, suv_max)
@@ -146,7 +144,6 @@ def _draw_sheet(path, scans, images, title, suv_max):
     lines = -(-len(pictures) // SHEET_COLUMNS)
     figure = Figure((SHEET_COLUMNS * 2.05 + 1.7, lines * (2.0 * sides[0] / sides[1] + 0.4) + 0.4),
                     layout="constrained", dpi=DPI)
-    FigureCanvasAgg(figure)
     axes = figure.subplots(lines, SHEET_COLUMNS, squeeze=False)
     for place in axes.flat[len(pictures):]:
         place.set_axis_off()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import InputError, progress, replace_file, write_json
+from common.workers import Run
 from preprocessing.archives import local_files, split_member
 from preprocessing.dicom_series import Study
 from preprocessing.geometry import first_centre, project
@@ -19,12 +20,11 @@ from preprocessing.identifiers import hash_id
 from preprocessing.refusal import Refused, unexpected
 from preprocessing.series_choice import choose_series
 from preprocessing.suv import SuvVolume, suv_volume
-from preprocessing.workers import Run
 
 MAX_ROWS = 310  # the height of LARS's frame
 ERROR_COLUMNS = ["study", "attribute", "value", "reason", "remedy"]
 # A change in any module of this folder converts every study again, except in these
-WITHOUT_INFLUENCE = {"labels.py", "qc_page.py", "report.py", "splits.py", "workers.py"}
+WITHOUT_INFLUENCE = {"labels.py", "qc_page.py", "report.py", "splits.py"}
 CODE = sorted(path for path in Path(__file__).parent.glob("*.py") if path.name not in WITHOUT_INFLUENCE)
 
 Row = dict[str, Any]  # of data.csv or errors.csv

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import IO
 
 from common.files import InputError, progress
+from common.workers import Run, run_here
 from preprocessing.archives import archive_errors, archive_members, is_archive, sha256
 from preprocessing.dicom_reader import SERIES_UID, is_dicomdir, is_pet, read_header, series_of
 from preprocessing.refusal import NotDicom, Refused, unexpected
-from preprocessing.workers import Run, run_here
 
 Refusals = list[tuple[str, Refused]]  # path relative to the searched folder, and why
 

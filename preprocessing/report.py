@@ -5,12 +5,12 @@ from pathlib import Path
 import pandas as pd
 
 from common.files import progress, write_csv
+from common.workers import Run
 from preprocessing.conversion import ERROR_COLUMNS, Row
 from preprocessing.dicom_series import Refusals, Study
 from preprocessing.labels import MANIFEST_COLUMNS, QUALITY_COLUMNS, Labels
 from preprocessing.qc_page import write_qc
 from preprocessing.series_choice import format_table, list_series
-from preprocessing.workers import Run
 
 
 def write_results(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[str], output: Path, run: Run) -> None:

@@ -50,15 +50,6 @@ class Canvas:
         return np.array([self.origin[0] + x * self.wide, self.origin[1] + y * self.wide,
                          self.origin[2] - depth * self.long])
 
-    def _box(self, low, high):
-        """Slices of the voxels between two standard points (z, y, x; z up), and their open coordinate grids."""
-        cuts, coordinates = [], []
-        for axis, (values, a, b) in enumerate(zip(self.axes, low, high, strict=True)):
-            first, last = np.searchsorted(values, (a - self.edge, b + self.edge))
-            cuts.append(slice(first, last))
-            coordinates.append(values[first:last].reshape([-1 if i == axis else 1 for i in range(3)]))
-        return tuple(cuts), coordinates
-
     def _blend(self, cut, inside, value):
         """Paint `value` over a box, `inside` being the distance in mm inwards from the border."""
         cover = np.clip(inside / self.edge + np.float32(0.5), 0, 1)
@@ -80,7 +71,7 @@ class Canvas:
         reach = max(rx, rz) if tilt else 0
         bounds = np.array([max(rz, reach), ry, max(rx, reach)])
         centre = np.array([-depth, y, x])
-        cut, (dz, dy, dx) = self._box(centre - bounds, centre + bounds)
+        cut, (dz, dy, dx) = box(self.axes, centre - bounds - self.edge, centre + bounds + self.edge)
         dz, dy, dx = dz - np.float32(-depth), dy - np.float32(y), dx - np.float32(x)
         if tilt:
             dz, dx = dz * math.cos(tilt) - dx * math.sin(tilt), dz * math.sin(tilt) + dx * math.cos(tilt)
@@ -96,12 +87,23 @@ class Canvas:
         segments = len(points) - 1
         for a, b, r, value in zip(points[:-1], points[1:], np.broadcast_to(radii, segments),
                                   np.broadcast_to(values, segments), strict=True):
-            cut, (dz, dy, dx) = self._box(np.minimum(a, b) - r, np.maximum(a, b) + r)
+            cut, (dz, dy, dx) = box(self.axes, np.minimum(a, b) - r - self.edge, np.maximum(a, b) + r + self.edge)
             axis = (b - a).astype(np.float32)
             dz, dy, dx = (d - np.float32(start) for d, start in zip((dz, dy, dx), a, strict=True))
             along = np.clip((dz * axis[0] + dy * axis[1] + dx * axis[2]) / max(float(axis @ axis), 1e-6), 0, 1)
             distance = np.sqrt((dz - along * axis[0]) ** 2 + (dy - along * axis[1]) ** 2 + (dx - along * axis[2]) ** 2)
             self._blend(cut, np.float32(r) - distance, value)
+
+
+def box(axes: Sequence[np.ndarray], low: np.ndarray, high: np.ndarray) -> tuple[tuple[slice, ...], tuple]:
+    """The voxels between two points (z, y, x): slices of their volume, and their coordinates as open grids."""
+    cut = tuple(slice(*np.searchsorted(axis, ends)) for axis, *ends in zip(axes, low, high, strict=True))
+    return cut, np.ix_(*[axis[part] for axis, part in zip(axes, cut, strict=True)])
+
+
+def squared_distance(grids: Sequence[np.ndarray], point: Sequence[float]) -> np.ndarray:
+    """Of the places of `box` from a point (z, y, x), mm^2."""
+    return sum((grid - c) ** 2 for grid, c in zip(grids, point, strict=True))
 
 
 def voi(volume: np.ndarray, axes: Sequence[np.ndarray], sphere: Sequence[float]) -> np.ndarray:
@@ -119,8 +121,6 @@ def voi(volume: np.ndarray, axes: Sequence[np.ndarray], sphere: Sequence[float])
     -------
     (n,) array
     """
-    x, y, z, diameter = sphere
-    cuts = [slice(*np.searchsorted(axis, (c - diameter / 2, c + diameter / 2)))
-            for axis, c in zip(axes, (z, y, x), strict=True)]
-    dz, dy, dx = np.ix_(*[axis[cut] - c for axis, cut, c in zip(axes, cuts, (z, y, x), strict=True)])
-    return volume[tuple(cuts)][dz ** 2 + dy ** 2 + dx ** 2 <= (diameter / 2) ** 2]
+    centre, radius = np.array(sphere[2::-1]), sphere[3] / 2  # z, y, x
+    cut, grids = box(axes, centre - radius, centre + radius)
+    return volume[cut][squared_distance(grids, centre) <= radius ** 2]

@@ -1,15 +1,14 @@
 """The patients of a synthetic cohort: what each scan is to show, its files, its row of labels.csv."""
 import math
-import signal
 from collections.abc import Collection, Sequence
 from functools import partial
-from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from common.files import InputError, progress
+from common.workers import processes
 from synthetic.body import draw
 from synthetic.canvas import STANDARD_TRUNK
 from synthetic.lesions import SITES, SOLID_ORGANS
@@ -129,16 +128,10 @@ def write_patients(patients: Sequence[dict], output: Path, vendor: str, workers:
     DataFrame
         A row a scan, in the order of the patients: labels.csv.
     """
-    with Pool(workers, _leave_interrupts) as pool:
-        written = pool.imap(partial(_write_patient, output=output, vendor=vendor), patients)
+    with processes(workers) as run:
+        written = run(partial(_write_patient, output=output, vendor=vendor), patients, 1)
         with progress(written, "phantom", "patient", len(patients)) as bar:
             return pd.DataFrame([row for rows in bar for row in rows])
-
-
-def _leave_interrupts():
-    """Let a worker be ended by the parent, which is interrupted too and knows what to say."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _write_patient(patient, output, vendor):

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from common.files import InputError
 from common.sites import NO_LESION
-from synthetic.canvas import Canvas, voi
+from synthetic.canvas import Canvas, box, squared_distance, voi
 
 # Code (its name: common.sites.SITES) -> places: mm in the standard body, (to the left, to the back, below the vertex).
 SITES = {
@@ -106,14 +106,11 @@ def _add_cluster(clean, axes, nodes, goals, sigma):
     """
     reach = max(node[3] for node in nodes) / 2 + 15
     places = np.array([node[2::-1] for node in nodes])  # z, y, x
-    cut = tuple(slice(*np.searchsorted(axis, (low - reach, high + reach)))
-                for axis, low, high in zip(axes, places.min(0), places.max(0), strict=True))
-    local = [axis[c] for axis, c in zip(axes, cut, strict=True)]
+    cut, grids = box(axes, places.min(0) - reach, places.max(0) + reach)
     step = float(np.diff(axes[1][:2])[0])
     base, excess, inside = clean[cut], np.float32(0), False
     for place, node, goal in zip(places, nodes, goals, strict=True):
-        dz, dy, dx = np.ix_(*[axis - c for axis, c in zip(local, place, strict=True)])
-        distance = np.sqrt(dz ** 2 + dy ** 2 + dx ** 2)
+        distance = np.sqrt(squared_distance(grids, place))
         cover = np.clip((node[3] / 2 - distance) / step + 0.5, 0, 1).astype(np.float32)
         blurred = gaussian_filter(cover, sigma, truncate=3)
         sphere = distance <= node[3] / 2

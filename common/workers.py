@@ -1,4 +1,4 @@
-"""Work on studies and files in several processes."""
+"""Work in several processes. Imports no torch."""
 import contextlib
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
