@@ -69,7 +69,6 @@ def test_common_and_evaluation_import_no_torch():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.xfail(reason="files are being moved into their folders")  # TODO: remove
 def test_files_are_short_enough_to_read():
     lines = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
     assert not {name: count for name, count in lines.items() if count > LONGEST}

@@ -15,6 +15,7 @@ PARSERS = {name: importlib.import_module(name).get_args_parser() for name in SCR
 DOCSTRINGS = {name: importlib.import_module(name).__doc__ for name in SCRIPTS}
 SHOWN = sorted({(name, shlex.join(words)) for text in (*DOCSTRINGS.values(), *(page.read_text() for page in PAGES))
                 for name, words in commands(text)})
+FOLDERS = {path.parent.name for path in ROOT.glob("*/__init__.py")} | {"tests", "docs", "examples", "figures"}
 OTHERS_OPTIONS = {"--logdir", "--help", "--version", "--nproc_per_node", "--no-normalize", "--pdb"}
 
 
@@ -44,8 +45,7 @@ def test_page_of_the_scripts_is_what_help_prints():
 def test_options_in_the_text_exist(page):
     known = {option for parser in PARSERS.values() for action in parser._actions for option in action.option_strings}
     known |= OTHERS_OPTIONS | ({f"--{name}" for name in RENAMED} if page.name == "CHANGELOG.md" else set())
-    spans = re.findall(r"`([^`\n]+)`", page.read_text())
-    assert not {option for span in spans for option in re.findall(r"(?<!\S)--\w[\w-]*", span)} - known
+    assert not {option for span in spans(page.read_text()) for option in re.findall(r"(?<!\S)--\w[\w-]*", span)} - known
 
 
 def anchors(page):
@@ -66,6 +66,25 @@ def test_links_lead_somewhere(page):
             continue  # TODO: is being written
         assert target.exists() and ROOT in target.parents, link
         assert not anchor or anchor in anchors(target), link
+
+
+def spans(text):
+    return re.findall(r"`([^`\n]+)`", text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
+def test_files_of_the_repository_that_a_page_names_are_there(page):
+    named = {span for span in spans(page.read_text()) if re.fullmatch(r"(?:\w+/)+[\w.]*|[a-z_]+\.py", span)}
+    ours = {name for name in named if name.split("/")[0] in FOLDERS or name.endswith(".py")}
+    assert not {name for name in ours if not (ROOT / name).exists()} - {"docs/reference/suv_rules.md"}  # TODO
+
+
+def test_names_in_the_table_of_contributing_stand_in_the_files_of_their_row():
+    rows = [line for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if line.startswith("| ")]
+    assert len(rows) > 12
+    for row in rows:
+        files = "".join((ROOT / span).read_text() for span in spans(row) if (ROOT / span).is_file())
+        assert not {span for span in spans(row) if re.fullmatch(r"\w+", span) and span not in files}, row
 
 
 def test_every_page_is_linked_from_the_readme():
