@@ -4,7 +4,7 @@
 # make study-loca the same in earnest: 1000 patients, three runs of each, paired (100 minutes; goes on where it was stopped)
 # make test       all fast tests (make test-slow: the long ones too)
 # make lint       ruff, codespell, import-linter, mypy
-# make docs       docs/reference/scripts.md from the scripts' --help
+# make docs       the pages of docs/reference that are made from the code: scripts.md, modules.md
 # make clean      removes what the demo made and the virtual environment
 
 PYTHON ?= python3

@@ -1,4 +1,5 @@
-"""README and docs/ as tests read them: their commands, and the page that is made from the scripts' --help."""
+"""README and docs/ as tests read them: their commands, and the pages that are made from the code."""
+import ast
 import importlib
 import os
 import re
@@ -34,6 +35,28 @@ def scripts_page():
     return "\n".join(lines) + "\n"
 
 
+def modules_page():
+    """docs/reference/modules.md as text: per module the first paragraph of its docstring."""
+    folders = [ROOT, *sorted(path.parent for path in ROOT.glob("*/__init__.py"))]
+    lines = ["# Modules", "", "What each file says of itself. `make docs` writes this page."]
+    for folder in folders:
+        lines += ["", f"## {'Top level' if folder == ROOT else folder.name}", ""]
+        if folder != ROOT:
+            lines += [first_paragraph(folder / "__init__.py"), ""]
+        lines += ["| module | |", "|---|---|"]
+        lines += [f"| `{path.relative_to(ROOT)}` | {first_paragraph(path)} |" for path in sorted(folder.glob("*.py"))
+                  if path.name != "__init__.py"]
+    return "\n".join(lines) + "\n"
+
+
+def first_paragraph(path):
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    return " ".join(docstring.partition("\n\n")[0].split()).replace("|", "\\|")
+
+
+MADE = {"scripts.md": scripts_page, "modules.md": modules_page}  # in docs/reference
+
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
-    (ROOT / "docs" / "reference" / "scripts.md").write_text(scripts_page())
+    for name, page in MADE.items():
+        (ROOT / "docs" / "reference" / name).write_text(page())
