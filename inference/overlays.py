@@ -94,7 +94,8 @@ def _caption(scan):
     """Of a scan on a contact sheet."""
     first, name = scan.iloc[0], scan["scan_id"].iloc[0]
     short = name if len(name) <= SHOWN_ID else "…" + name[1 - SHOWN_ID:]
-    return "\n".join(filter(None, [f"{short}  {first['scan_probs']:.2f}{_label(scan)}", first["sites"]]))
+    sites = first["sites"].replace("predicted site", "predicted").replace(", true", "\ntrue")
+    return "\n".join(filter(None, [f"{short}  {first['scan_probs']:.2f}{_label(scan)}", sites]))
 
 
 def _label(scan):
@@ -130,7 +131,7 @@ def _draw_panel(path, scan, images, source, suv_max, spacing):
             place.plot(column, row, "+", color="#0072B2", markersize=11, markeredgewidth=1.6)
     if spacing:
         _scale_bar(axes[0], next(iter(images.values())).shape, spacing)
-    heat_label = (f"speaks for {speaks_for}, share of this scan's maximum ({highest:.2g})" if highest
+    heat_label = (f"speaks for {speaks_for},\nshare of this scan's maximum ({highest:.2g})" if highest
                   else f"nothing speaks for {speaks_for}")
     _colour_bars(figure, axes, suv_max, heat_label)
     figure.suptitle(_title(scan, source), fontsize=8, x=0.02, ha="left")
@@ -154,7 +155,7 @@ def _draw_sheet(path, scans, images, title, suv_max):
         place.set_title(_caption(scan), fontsize=6.5)
     names = {name for scan in scans for name in scan["speaks_for"]}
     speaks_for = names.pop() if len(names) == 1 else "the predicted site"
-    _colour_bars(figure, axes, suv_max, f"speaks for {speaks_for}, share of each scan's maximum",
+    _colour_bars(figure, axes, suv_max, f"speaks for {speaks_for},\nshare of each scan's maximum",
                  shrink=min(1, 1.6 / lines))
     figure.suptitle(title, fontsize=9, x=0.01, ha="left")
     _save(figure, path)
