@@ -6,8 +6,8 @@ python optun.py --space space.json --storage postgresql://user@host/optuna --out
 python train.py --params results/best_params_summary.csv --split_index 0 --output results    # then trains the winner
 
 The objective is the validation AUC (scans, mean over the views) of a trial's best epoch; test rows are not read. The
-same command again goes on to --trials finished trials; started twice, both work on the same studies. Writes
-optuna_results_splitS.csv, best_params_summary.csv and optuna_report.html to --output.
+same command again continues to --trials finished trials; started several times at once, the processes share them.
+Writes optuna_results_splitS.csv, best_params_summary.csv and optuna_report.html to --output.
 """
 from common import arguments
 from common.arguments import run_script

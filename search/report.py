@@ -79,7 +79,9 @@ def write_report(path: str | Path, title: str, studies: dict[int, optuna.Study])
 def summary(study: optuna.Study) -> list[str]:
     """A split's row: best value, its trial and epoch, trials in each state, hours."""
     trials, ranked = study.get_trials(deepcopy=False), best_trials(study)
-    best = [auc(ranked[0].value), str(ranked[0].number), epoch(ranked[0])] if ranked else ["none", "", ""]
+    best = ["none", "", ""]
+    if ranked:
+        best = [f"{ranked[0].value:.4f}", str(ranked[0].number), str(ranked[0].user_attrs.get("best_epoch", ""))]
     hours = sum(trial.duration.total_seconds() for trial in trials if trial.duration) / 3600
     return [*best, *(str(sum(trial.state == state for trial in trials)) for state in STATES), f"{hours:.2f}"]
 
@@ -88,7 +90,7 @@ def split_part(split: int, study: optuna.Study) -> dict:
     """Everything about one split, as the template takes it."""
     trials, ranked = study.get_trials(deepcopy=False), best_trials(study)
     return {"number": split, "n_trials": count(len(trials), "trial"), "n_complete": len(ranked),
-            "best": f"{auc(ranked[0].value)} in trial {ranked[0].number}" if ranked else "no complete trial",
+            "best": f"{ranked[0].value:.4f} in trial {ranked[0].number}" if ranked else "no complete trial",
             "states": states(trials), "best_table": best_table(ranked), "importances": importances(study, ranked),
             "plots": [history(study, trials, ranked), intermediate(study, trials)], "slices": slices(study, ranked)}
 
@@ -109,7 +111,8 @@ def states(trials: list[FrozenTrial]) -> list[list[str]]:
 def best_table(ranked: list[FrozenTrial]) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table of the best trials."""
     names = parameters(ranked)
-    rows = [[str(trial.number), auc(trial.value), epoch(trial), f"{trial.duration.total_seconds():.0f}",
+    rows = [[str(trial.number), f"{trial.value:.4f}", str(trial.user_attrs.get("best_epoch", "")),
+             f"{trial.duration.total_seconds():.0f}",
              *(number(trial.params[name]) if name in trial.params else "–" for name in names)]
             for trial in ranked[:BEST]]
     return ["Trial", VALUE, "Best epoch", "Seconds", *names], rows
@@ -212,19 +215,9 @@ def parameters(trials: list[FrozenTrial]) -> list[str]:
     return list(dict.fromkeys(name for trial in trials for name in trial.params))
 
 
-def auc(value: float) -> str:
-    """With four digits."""
-    return f"{value:.4f}"
-
-
 def number(value: object) -> str:
     """A parameter as text: floats with four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def epoch(trial: FrozenTrial) -> str:
-    """The best one of a complete trial."""
-    return str(trial.user_attrs.get("best_epoch", ""))
 
 
 def date(when: datetime) -> str:

@@ -428,6 +428,21 @@ def test_other_settings_do_not_join_a_study(cohort, untrained):
     assert find(cohort, "--trials", 1, "--study", "other") is None
 
 
+def test_study_of_before_the_renaming_goes_on(cohort, untrained):
+    """--no-normalize is --norm none today."""
+    find(cohort, "--trials", 1, "--norm", "none")
+    settings = study_of(cohort).user_attrs["settings"]
+    old = settings | {"arguments": settings["arguments"] | {"norm": "auto", "normalize": False},
+                      "fixed": {name: value for name, value in settings["fixed"].items() if name != "norm"}
+                      | {"normalize": "False"}}
+    study_of(cohort).set_user_attr("settings", old)
+    with pytest.raises(InputError, match=r"other values of --norm \(none, now auto\);"):
+        find(cohort, "--trials", 2)
+    assert find(cohort, "--trials", 2, "--norm", "none") is None
+    summary = pd.read_csv(cohort / "results" / "best_params_summary.csv")
+    assert list(summary["norm"]) == ["none"] and "normalize" not in summary
+
+
 def test_turns_need_a_square_frame(cohort, untrained, capsys):
     find(cohort, "--trials", 1, "--image_size", 32, 64)
     assert "split 0: augm 2, 12 left out" in capsys.readouterr().out
