@@ -95,9 +95,7 @@ def main(args):
             operating_points.write_rules(args.output / "operating_points.json", models, ensembles, metrics)
             written.append("operating_points.json")
         write_json(metrics, args.output / "metrics.json")
-        if metrics["avg"]["auc"]["value"] is not None:
-            drawn += figures.write_figures(args.output, scans, ensembles, metrics, args.seed)
-        drawn += figures.write_site_figure(args.output, metrics)
+        drawn = figures.write_figures(args.output, scans, ensembles, metrics, args.seed)
         report.write_report(args.output / "report.html", metrics, drawn, tables["disagreement.csv"],
                             provenance.cohort_flow(models, wanted, args.data), settings)
         written += ["metrics.json", "report.html"]

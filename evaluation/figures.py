@@ -33,7 +33,7 @@ FIXED: Any = {"font.size": 8.5, "axes.linewidth": 0.8, "svg.hashsalt": "deauvill
 
 def write_figures(folder: Path, scans: pd.DataFrame, ensembles: dict[str, Ensemble], metrics: dict,
                   seed: int = 0) -> list[Path]:
-    """Draw and write every figure of an evaluation; the same bytes for the same numbers.
+    """Draw and write every figure of an evaluation that its scans allow; the same bytes for the same numbers.
 
     Parameters
     ----------
@@ -50,52 +50,54 @@ def write_figures(folder: Path, scans: pd.DataFrame, ensembles: dict[str, Ensemb
     list of Path
         A PNG and an SVG of each figure.
     """
+    figures: dict[str, tuple[Figure, str]] = {}
+    sites = metrics.get("sites", {})
+    with matplotlib.rc_context(FIXED):
+        if metrics["avg"]["auc"]["value"] is not None:
+            figures |= score_figures(scans, ensembles, metrics, seed)
+        if "confusion" in (sites.get("ensemble") or {}):
+            n_models = len(sites["models"])
+            title = (f"Lesion site, {metrics['set']} set: {sites['ensemble']['n']} scans, {n_models} "
+                     f"model{'s' * (n_models > 1)}, balanced accuracy {short_text(sites['ensemble']['loc_bacc'])}")
+            figures["site_confusion"] = site_confusion(sites["ensemble"]), title
+        return [path for name, (figure, title) in figures.items()
+                for path in write_figure(folder, name, figure, title, metrics)]
+
+
+def score_figures(scans: pd.DataFrame, ensembles: dict[str, Ensemble], metrics: dict,
+                  seed: int) -> dict[str, tuple[Figure, str]]:
+    """{file: (figure, title)} of the scores, which are of scans of both classes; parameters as in `write_figures`."""
     labelled = scans[scans["target"].notna()]
     y, whole = labelled["target"].to_numpy(dtype=int), metrics["avg"]
     title = (f"{metrics['set'].capitalize()} set: {whole['n']} scans, {whole['n_positive']} Deauville 4–5; "
              f"{len(metrics['models'])} models")
     curves = {label: (y, ensembles[name].prob[labelled.index].to_numpy()) for name, label in ENSEMBLES.items()}
-    blocks = {label: metrics[name] for name, label in ENSEMBLES.items()}
+    states = {label: {"as predicted": curve} for label, curve in curves.items()}
     if metrics["recalibrate"]:
         states = {label: {"before": (y, ensembles[name].raw[labelled.index].to_numpy()),
                           metrics["recalibrate"]: curves[label]} for name, label in ENSEMBLES.items()}
-    else:
-        states = {label: {"as predicted": curve} for label, curve in curves.items()}
-    with matplotlib.rc_context(FIXED):
-        figures = {"roc": (roc(curves, blocks, patients(labelled), seed), title),
-                   "precision_recall": (precision_recall(curves, blocks), title),
-                   "reliability": (reliability(states), title), "decision_curve": (decision_curve(curves), title),
-                   "confusion": (confusion_matrices(blocks), title),
-                   "scores": (score_distribution(curves, blocks), title)}
-        if len(metrics["models"]) > 1 and all(block["ensemble_size"] for block in blocks.values()):
-            figures["ensemble_size"] = ensemble_size(blocks), title
-        p = curves[ENSEMBLES["avg"]][1]
-        doubts = disagreement.doubts(ensembles["avg"].scores.loc[labelled.index], p, THRESHOLD)
-        figures["selective"] = selective((p >= THRESHOLD) == y, doubts), f"LARS-avg at {THRESHOLD}. {title}"
-        for column, groups in metrics["subgroups"].items():
-            rows = [("all scans", whole), *((f"{column}: {value}", each["avg"]) for value, each in groups.items())]
-            name = "forest_" + "".join(letter if letter.isalnum() else "_" for letter in column)
-            figures[name] = forest(rows), f"LARS-avg at {THRESHOLD} by {column}. {title}"
-        return [path for name, (figure, heading) in figures.items()
-                for path in write_figure(folder, name, figure, heading, metrics)]
-
-
-def write_site_figure(folder: Path, metrics: dict) -> list[Path]:
-    """Write the confusion matrix of the lesion sites, where metrics.json has one, and return its paths."""
-    sites = metrics.get("sites", {})
-    if "confusion" not in (sites.get("ensemble") or {}):
-        return []
-    n_models = len(sites["models"])
-    title = (f"Lesion site, {metrics['set']} set: {sites['ensemble']['n']} scans, {n_models} "
-             f"model{'s' * (n_models > 1)}, balanced accuracy {short_text(sites['ensemble']['loc_bacc'])}")
-    with matplotlib.rc_context(FIXED):
-        return write_figure(folder, "site_confusion", site_confusion(sites["ensemble"], title), None, metrics)
+    blocks = {label: metrics[name] for name, label in ENSEMBLES.items()}
+    figures = {"roc": roc(curves, blocks, patients(labelled), seed),
+               "precision_recall": precision_recall(curves, blocks), "reliability": reliability(states),
+               "decision_curve": decision_curve(curves), "confusion": confusion_matrices(blocks),
+               "scores": score_distribution(curves, blocks)}
+    if len(metrics["models"]) > 1 and all(block["ensemble_size"] for block in blocks.values()):
+        figures["ensemble_size"] = ensemble_size(blocks)
+    found = {name: (figure, title) for name, figure in figures.items()}
+    p = curves[ENSEMBLES["avg"]][1]
+    doubts = disagreement.doubts(ensembles["avg"].scores.loc[labelled.index], p, THRESHOLD)
+    found["selective"] = selective((p >= THRESHOLD) == y, doubts), f"LARS-avg at {THRESHOLD}. {title}"
+    for column, groups in metrics["subgroups"].items():
+        rows = [("all scans", whole), *((f"{column}: {value}", each["avg"]) for value, each in groups.items())]
+        name = "forest_" + "".join(letter if letter.isalnum() else "_" for letter in column)
+        found[name] = forest(rows), f"LARS-avg at {THRESHOLD} by {column}. {title}"
+    return found
 
 
 def write_figure(folder, name, figure, title, metrics):
     """Write a figure, its title above and what no reader may miss below it; its paths."""
-    if title:
-        (figure.axes[0].set_title if len(figure.axes) == 1 else figure.suptitle)(title, fontsize=9)
+    first = figure.axes[0]
+    (figure.suptitle if first.get_title() else first.set_title)(title, fontsize=9)
     note = " ".join(filter(None, (metrics["notice"], metrics["optimistic"])))
     if note:
         figure.text(0.5, -0.01, textwrap.fill(note, int(figure.get_figwidth() * 17)), ha="center", va="top", fontsize=7)
@@ -208,7 +210,7 @@ def confusion_matrices(blocks: dict) -> Figure:
     return figure
 
 
-def site_confusion(result: dict, title: str) -> Figure:
+def site_confusion(result: dict) -> Figure:
     """Counts of true against predicted site, coloured by the share of the row; on the right each site's recall.
 
     result: of `site_metrics.all_metrics`.
@@ -220,7 +222,6 @@ def site_confusion(result: dict, title: str) -> Figure:
     axes.set_xticks(places, [site["name"] for site in sites], rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(places, [f"{site['name']} ({site['n']})" for site in sites])
     axes.set(xlabel="predicted", ylabel="true site (scans)")
-    axes.set_title(title, fontsize=9)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=8)
     for set_ticks in (axes.set_xticks, axes.set_yticks):

@@ -33,7 +33,7 @@ def aggregated(tmp_path, *options):
 @pytest.fixture
 def no_figure(monkeypatch):
     """Most of the time of a call goes into the figure."""
-    monkeypatch.setattr(figures, "write_figures", lambda *arguments: [])
+    monkeypatch.setattr(figures, "score_figures", lambda *arguments: {})
 
 
 def test_label_at_the_threshold(tmp_path):
@@ -312,7 +312,7 @@ def test_synthetic_mark_is_passed_on(tmp_path, capsys, monkeypatch, column, valu
     assert metrics["synthetic"] is True and metrics["notice"] == line
     assert len(notes) == len(FIGURES) and {" ".join(note.split()) for note in notes} == {line}
     assert line in capsys.readouterr().out and line in (tmp_path / "out" / "report.html").read_text()
-    monkeypatch.setattr(figures, "write_figures", lambda *arguments: [])
+    monkeypatch.setattr(figures, "score_figures", lambda *arguments: {})
     write(tmp_path, *[predictions(synthetic=0, series_description="WB PET")] * 2)
     metrics = aggregated(tmp_path)[2]
     assert metrics["synthetic"] is False and metrics["notice"] is None

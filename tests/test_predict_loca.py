@@ -30,7 +30,7 @@ CPU = ("--device", "cpu", "--amp", "off", "--threads", 1)
 @pytest.fixture
 def no_figure(monkeypatch):
     """Most of the time of aggregate.py goes into the figures."""
-    monkeypatch.setattr(figures, "write_figures", lambda *arguments: [])
+    monkeypatch.setattr(figures, "score_figures", lambda *arguments: {})
 
 
 @pytest.fixture(scope="module")

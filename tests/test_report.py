@@ -81,7 +81,7 @@ def test_settings_that_cannot_be_read_are_said(tmp_path, text):
 
 
 def test_report_shows_what_is_common_and_what_differs(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "write_figures", lambda *arguments: [])
+    monkeypatch.setattr(figures, "score_figures", lambda *arguments: {})
     write(tmp_path, *splits(3))
     for k, lr in enumerate((0.01, 0.02)):
         write_settings(tmp_path, k, args={"lr": lr, "wd": 7e-5, "balance": True}, commit="c0ffee")
