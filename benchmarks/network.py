@@ -2,7 +2,7 @@
 import contextlib
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from common.run_files import run_file
 from dataset import Bodies, NetworkInput, read_bodies
 from evaluation.metrics import delong
 from inference import prediction
-from training.batches import Outputs, RunBatches, batch_indices
+from training.batches import RunBatches, batch_indices
 from training.device import autocast, choose_amp, choose_device, set_threads
 from training.engine import evaluate, train_one_epoch
 from training.images import SplitImages
@@ -62,9 +62,9 @@ def train(folder: Path, batch_sizes: Sequence[int], n_images: int, frozen_images
         bodies, loop = read_bodies(table, images), PlainLoop(images, table, batch_size, device)
         paths, others = {}, {"plain loop": loop.train, "evaluation of the training set": loop.evaluate}
         for name, frame in FRAMES.items():
-            path = TrainingPath(table, bodies, n, frame, device, amp, batch_size)
-            paths[name, "real path"], paths[name, "its ceiling"] = path.real, path.ceiling
-            others[name, other] = TrainingPath(table, bodies, n, frame, device, other, batch_size).ceiling
+            own = training_paths(table, bodies, n, frame, device, amp, batch_size)
+            paths |= {(name, kind): own[kind] for kind in ("real path", "its ceiling")}
+            others[name, other] = training_paths(table, bodies, n, frame, device, other, batch_size)["its ceiling"]
         taken = _in_turn(paths | others, repeats, device)
         plain = taken["plain loop"]
         lars = plain + taken["evaluation of the training set"]
@@ -161,8 +161,10 @@ def _synchronize(device):
 
 # ---------------------------------------------------------------- training
 
-class TrainingPath:
-    """One model, trained by this project, or on tensors of the same shape that lie in memory: the ceiling.
+def training_paths(table: pd.DataFrame, bodies: Bodies, n: int, frame: tuple[int, int], device: torch.device,
+                   amp: torch.dtype | None, batch_size: int, cached_placements: int = 1,
+                   **freezing: bool) -> dict[str, Callable[[], object]]:
+    """One model, trained by this project, or on tensors of the same shape that lie in memory.
 
     Parameters
     ----------
@@ -172,49 +174,45 @@ class TrainingPath:
         The first n are trained, the others validate.
     frame : (rows, columns)
     device, amp
-        Of the training, as of `choose_device` and `choose_amp`.
+        From `choose_device` and `choose_amp`.
     batch_size, cached_placements, transfer_learning, finetune
         Arguments of train.py.
+
+    Returns
+    -------
+    dict
+        "real path": a pass over the training images; "its ceiling": as many steps on the tensors; "epoch": a pass with
+        validation.
     """
+    images = SplitImages(0, table, bodies.to(device), np.arange(n), np.arange(n, len(table)),
+                         NetworkInput(frame, NORM), "")
+    model = start_model(utils.ResNet34(), device, images.network_input, **freezing)
+    objective, optimizer = Binary(table, images.train, device), utils.build_optimizer(model.parameters())
+    state = TrainState(model, optimizer, utils.Schedule(optimizer, 1, 40), utils.EarlyStopping(), images.network_input,
+                       amp)
+    batches = RunBatches(images, model, objective.y_true, (0, 0, 1), amp, batch_size,
+                         cached_placements=cached_placements)
+    parts = batch_indices(n, batch_size)
+    tensors = [torch.randn(len(part), 1, *frame, device=device).to(memory_format=torch.channels_last) for part in parts]
 
-    def __init__(self, table: pd.DataFrame, bodies: Bodies, n: int, frame: tuple[int, int], device: torch.device,
-                 amp: torch.dtype | None, batch_size: int, cached_placements: int = 1,
-                 **freezing: bool) -> None:
-        images = SplitImages(0, table, bodies.to(device), np.arange(n), np.arange(n, len(table)),
-                             NetworkInput(frame, NORM), "")
-        self.model = start_model(utils.ResNet34(), device, images.network_input, **freezing)
-        self.objective = Binary(table, images.train, device)
-        self.optimizer = utils.build_optimizer(self.model.parameters())
-        self.state = TrainState(self.model, self.optimizer, utils.Schedule(self.optimizer, 1, 40),
-                                utils.EarlyStopping(), images.network_input, amp)
-        self.batches = RunBatches(images, self.model, self.objective.y_true, (0, 0, 1), amp, batch_size,
-                                  cached_placements=cached_placements)
-        self.tensors = [torch.randn(len(part), 1, *frame, device=device).to(memory_format=torch.channels_last)
-                        for part in batch_indices(n, batch_size)]
-
-    def real(self) -> Outputs:
-        """One pass over the training images."""
-        state = self.state
-        outputs = train_one_epoch(self.model, self.objective, self.optimizer, self.batches.training(state.epoch), state)
+    def real():
+        outputs = train_one_epoch(model, objective, optimizer, batches.training(state.epoch), state)
         state.epoch, state.batches, state.outputs = state.epoch + 1, 0, None
         return outputs
 
-    def epoch(self) -> None:
-        """A whole one, with validation."""
-        train = self.real()
-        self.state.end_epoch(self.objective, train, evaluate(self.model, self.batches.validation(), self.state.amp))
+    def epoch():
+        state.end_epoch(objective, real(), evaluate(model, batches.validation(), amp))
 
-    def ceiling(self) -> None:
-        """As many steps on the tensors."""
-        self.model.train()
-        done = 0
-        for x in self.tensors:
-            self.optimizer.zero_grad(set_to_none=True)
-            with autocast(x.device, self.state.amp):
-                output = self.model(x)
-            self.objective.loss(output.float(), np.arange(done, done + len(x))).mean().backward()
-            self.optimizer.step()
-            done += len(x)
+    def ceiling():
+        model.train()
+        for part, x in zip(parts, tensors, strict=True):
+            optimizer.zero_grad(set_to_none=True)
+            with autocast(device, amp):
+                output = model(x)
+            objective.loss(output.float(), part).mean().backward()
+            optimizer.step()
+
+    return {"real path": real, "its ceiling": ceiling, "epoch": epoch}
 
 
 def _frozen(n, device, amp, machine):
@@ -226,10 +224,10 @@ def _frozen(n, device, amp, machine):
     for option in ("transfer_learning", "finetune"):
         taken = {}
         for cached in (0, 1):
-            path = TrainingPath(table, bodies, n, FRAMES["auto"], device, amp, BATCH, cached, **{option: True})
+            paths = training_paths(table, bodies, n, FRAMES["auto"], device, amp, BATCH, cached, **{option: True})
             for _ in range(1 + cached):  # the first one fills the cache
                 begin = time.perf_counter()
-                path.epoch()
+                paths["epoch"]()
                 _synchronize(device)
                 taken[cached] = time.perf_counter() - begin
         print(f"--{option}, {n} training and {n_val} validation images, auto, batch {BATCH}: an epoch "

@@ -1,4 +1,5 @@
 """Small pieces of what scripts say. Imports no torch."""
+from collections.abc import Sequence
 
 
 def ranges(numbers):
@@ -20,3 +21,9 @@ def first_line(error):
 
 def short(error):
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Lines of the rows' texts, their columns one below the other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from common.files import InputError, write_csv, write_json
 from common.manifest import SYNTHETIC, VIEWS, is_synthetic, patient_column
+from common.text import aligned
 from dataset import read_image
 from evaluation.metrics import proportion_estimate
 
@@ -219,6 +220,4 @@ def as_text(table: pd.DataFrame) -> str:
     for row in table.itertuples():
         lines.append((row.kind, row.view, row.near, f"{row.hits}/{row.maps}",
                       f"{row.share:.3f} ({row.ci_low:.3f}–{row.ci_high:.3f})", str(row.no_peak)))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-                     for line in lines)
+    return aligned(lines)

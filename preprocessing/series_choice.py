@@ -2,6 +2,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from common.text import aligned
 from preprocessing.archives import read_headers
 from preprocessing.dicom_series import Refusals, Study
 from preprocessing.dicom_values import Header, corrections, numbers, text
@@ -186,5 +187,4 @@ def format_table(rows: Sequence[tuple[str, Series]]) -> str:
                   "yes" if s.corrected else "no", "yes" if s.taken else "no", s.why)
         cells = (" ".join(str(value).split()) or "-" for value in values)
         shown.append(["".join(c if c.isprintable() else "?" for c in cell) for cell in cells])
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in shown)
+    return aligned(shown)
