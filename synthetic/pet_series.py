@@ -77,7 +77,7 @@ def plan_acquisition(patient: dict, scan: dict, vendor: str = "mixed") -> dict:
 
 
 def _vendor_changes(vendor, acquisition, rng):
-    """What `vendor` does otherwise than `acquisition` says."""
+    """Where the files of `vendor` differ from `acquisition`."""
     if vendor == "siemens":
         return {"bed_slices": acquisition["bed_slices"] or int(rng.integers(28, 45))}
     if vendor == "ge":  # SeriesTime is not the scan's in a quarter: late, or of the moment the series was set up
