@@ -168,6 +168,8 @@ class Recorder:
     def finish(self) -> None:
         if distributed.is_main():
             self.draw(log_table(self.state))
+            if self.files["checkpoint"].exists() and not self.files["settings"].exists():  # begun by an earlier version
+                write_settings(self.files["settings"], read_checkpoint(self.files["checkpoint"]))
             self.files["last"].unlink(missing_ok=True)
             if self.writer:
                 self.writer.close()
