@@ -14,10 +14,10 @@ from common.arguments import EXIT_SOME_FAILED, Parser, positive_int, run_script
 from common.files import InputError
 from common.workers import processes
 from preprocessing.archives import list_files, read_checksums
-from preprocessing.conversion import Options, convert_studies, error_row
+from preprocessing.conversion import Options, convert_studies, error_row, read_key
 from preprocessing.dicom_series import find_studies, want_series
-from preprocessing.identifiers import read_key
-from preprocessing.refusal import Refused
+from preprocessing.dicom_values import Refused
+from preprocessing.series_choice import print_list
 
 
 def get_args_parser():
@@ -59,7 +59,7 @@ def main(args):
     folder, paths = list_files(args.input)
     labels = None
     if args.labels and not args.list:
-        from preprocessing.labels import read_labels  # it imports pandas
+        from preprocessing.tables import read_labels  # it imports pandas
         labels = read_labels(args.labels, args.keep_ids)
     sums = read_checksums(args.checksums, folder, paths) if args.checksums else None
     with processes(args.workers) as run:
@@ -69,7 +69,6 @@ def main(args):
                              "folder that holds the DICOM studies")
         want_series(studies, args.series)
         if args.list:
-            from preprocessing.report import print_list
             return EXIT_SOME_FAILED if print_list(studies, refused, run) else None
         output = Path(args.output)
         key = None if args.keep_ids else read_key(args.key, output)
@@ -82,7 +81,7 @@ def main(args):
                                                    "add a row for this study, or remove the study"))
                    for uid, study in studies.items() if uid not in labelled]
         errors = sorted(errors + failed, key=lambda row: row["study"])
-        from preprocessing.report import print_results, write_results  # after the studies: it imports pandas
+        from preprocessing.tables import print_results, write_results  # after the studies: it imports pandas
         write_results(rows, errors, labels.carried if labels else [], output, run)
         print_results(rows, errors, labels, studies, args.input, output)
         return EXIT_SOME_FAILED if errors else None

@@ -16,8 +16,7 @@ from typing import IO, TypeVar
 
 from common.files import InputError
 from preprocessing.dicom_reader import is_dicomdir, read_header
-from preprocessing.dicom_values import Header
-from preprocessing.refusal import Refused
+from preprocessing.dicom_values import Header, Refused
 
 MAX_RATIO, MAX_MEMBER = 100, 1 << 31  # unpacked to packed size of an archive; bytes of one member. PET packs 2 to 5
 T = TypeVar("T")

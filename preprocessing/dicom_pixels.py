@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 
 from preprocessing.dicom_reader import DEFLATED, UNCOMPRESSED, UNDEFINED
-from preprocessing.dicom_values import Header, integer, number
-from preprocessing.refusal import Refused
+from preprocessing.dicom_values import Header, Refused, integer, number
 
 
 def read_pixels(header: Header) -> np.ndarray:
@@ -15,7 +14,7 @@ def read_pixels(header: Header) -> np.ndarray:
     Parameters
     ----------
     header : dict
-        Of a single-frame file, or one of `multiframe.frames`.
+        Of a single-frame file, or one of `dicom_reader.frames`.
 
     Returns
     -------

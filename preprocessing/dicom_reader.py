@@ -14,8 +14,7 @@ import zlib
 from pathlib import Path
 from typing import IO, Any
 
-from preprocessing.dicom_values import Header, text
-from preprocessing.refusal import NotDicom, Refused
+from preprocessing.dicom_values import Header, NotDicom, Refused, number, text
 
 # Tag and keyword (PS3.6). From a table, as importing pydicom for them takes longer than reading a series' headers.
 TAGS = """
@@ -56,6 +55,13 @@ CHUNK, SMALL_CHUNK = 1 << 16, 1 << 13  # bytes read at first: for a whole header
 PET, LEGACY_PET, ENHANCED_PET = "1.2.840.10008.5.1.4.1.1.128", "1.2.840.10008.5.1.4.1.1.128.1", \
     "1.2.840.10008.5.1.4.1.1.130"
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+FUNCTIONAL_GROUPS = ("PixelMeasuresSequence", "PlanePositionSequence", "PlaneOrientationSequence",
+                     "PixelValueTransformationSequence", "FrameContentSequence", "RealWorldValueMappingSequence",
+                     "UnassignedSharedConvertedAttributesSequence", "UnassignedPerFrameConvertedAttributesSequence")
+UCUM = {"Bq/ml": ("BQML", ""), "g/ml{SUVbw}": ("GML", "BW"), "g/ml{SUVlbm}": ("GML", "LBM"),
+        "g/ml{SUVlbm(James128)}": ("GML", "LBMJAMES128"), "g/ml{SUVlbm(Janma)}": ("GML", "LBMJANMA"),
+        "g/ml{SUVibw}": ("GML", "IBW"), "cm2/ml{SUVbsa}": ("CM2ML", "BSA"), "{counts}": ("CNTS", ""),
+        "{counts}/s": ("CPS", "")}
 
 
 class _Truncated(Exception):
@@ -282,3 +288,73 @@ def series_of(header: Header) -> tuple[str, str]:
 def is_pet(header: Header) -> bool:
     """True where a header belongs to a PET image: Modality PT and one of the three PET storage classes."""
     return text(header, "Modality") == "PT" and text(header, "SOPClassUID") in (PET, LEGACY_PET, ENHANCED_PET)
+
+
+# Multi-frame objects
+
+def frames(header: Header) -> list[Header]:
+    """Split a multi-frame header into one flat header a frame (PS3.3 C.7.6.16).
+
+    Parameters
+    ----------
+    header : dict
+        As `dicom_reader.read_header` gives it.
+
+    Returns
+    -------
+    list of dict
+        A single frame as it is. Of several, each with the attributes of the shared and per-frame functional groups, and
+        those that a legacy conversion left unassigned, beside the top-level ones; `frame` is the index into the pixels.
+
+    Raises
+    ------
+    Refused
+        Frames without functional groups, or with fewer than NumberOfFrames.
+    """
+    count = number(header, "NumberOfFrames") or 1
+    if "PerFrameFunctionalGroupsSequence" not in header:
+        if count != 1:
+            raise Refused("NumberOfFrames", count, "several frames without PerFrameFunctionalGroupsSequence",
+                          "export the series as one file a slice")
+        return [header]
+    shared, each = header.get("SharedFunctionalGroupsSequence", []), header["PerFrameFunctionalGroupsSequence"]
+    if len(each) != count:
+        raise Refused("NumberOfFrames", count, f"PerFrameFunctionalGroupsSequence has {len(each)} items",
+                      "export the series again")
+    top = {k: v for k, v in header.items() if k != "PerFrameFunctionalGroupsSequence"}
+    flat = top | _flatten(shared[0] if shared else {})
+    return [_classic(flat | _flatten(groups)) | {"frame": index} for index, groups in enumerate(each)]
+
+
+def _classic(header: Header) -> Header:
+    """Say what an Enhanced PET frame says (PS3.3 C.8.22) in the attributes of the PET Image module."""
+    if text(header, "SOPClassUID") != ENHANCED_PET:
+        return header
+    codes = header.get("MeasurementUnitsCodeSequence") or [{}]
+    unit = text(codes[0], "CodeValue")
+    if unit not in UCUM:
+        raise Refused("MeasurementUnitsCodeSequence", unit, "not a unit this project converts", "export the series "
+                      "as Bq/ml")
+    units, suv_type = UCUM[unit]
+    decay = {"YES": b"START", "NO": b"NONE"}.get(text(header, "DecayCorrected"), b"")
+    return header | {
+        "Units": units.encode(), "SUVType": suv_type.encode(), "DecayCorrection": decay,
+        "CorrectedImage": b"ATTN" if text(header, "AttenuationCorrected") == "YES" else b"",
+        "AcquisitionDateTime": header.get("FrameAcquisitionDateTime", b""),
+        "ActualFrameDuration": _double(header, "FrameAcquisitionDuration"),
+        "RescaleSlope": _double(header, "RealWorldValueSlope") or header.get("RescaleSlope", b""),
+        "RescaleIntercept": _double(header, "RealWorldValueIntercept") or header.get("RescaleIntercept", b"")}
+
+
+def _double(header: Header, keyword: str) -> bytes:
+    """An FD attribute as the text that a DS would hold; b"" where it is missing."""
+    value = header.get(keyword, b"")
+    return repr(struct.unpack(header["order"] + "d", value)[0]).encode() if len(value) == 8 else b""
+
+
+def _flatten(groups: Header) -> Header:
+    flat: Header = {}
+    for name in FUNCTIONAL_GROUPS:
+        for item in groups.get(name, [])[:1]:
+            flat.update(item)
+    return flat

@@ -15,7 +15,7 @@ from common.files import InputError, progress
 from common.workers import Run, run_here
 from preprocessing.archives import archive_errors, archive_members, is_archive, sha256
 from preprocessing.dicom_reader import SERIES_UID, is_dicomdir, is_pet, read_header, series_of
-from preprocessing.refusal import NotDicom, Refused, unexpected
+from preprocessing.dicom_values import NotDicom, Refused, unexpected
 
 Refusals = list[tuple[str, Refused]]  # path relative to the searched folder, and why
 
@@ -76,7 +76,7 @@ def find_studies(folder: Path, paths: Sequence[str], sums: dict[str, str] | None
     sums : dict, optional
         As `archives.read_checksums` gives it: every PET file must be there.
     run : Run
-        Of `workers.processes`.
+        Of `conversion.processes`.
 
     Returns
     -------

@@ -1,8 +1,7 @@
 """Where voxels are: slice positions, the patient's axes, isotropic resampling, projections."""
 import numpy as np
 
-from preprocessing.dicom_values import required_numbers, text
-from preprocessing.refusal import Refused
+from preprocessing.dicom_values import Refused, required_numbers, text
 
 
 def slice_geometry(headers):

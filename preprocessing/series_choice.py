@@ -2,12 +2,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from common.files import progress
 from common.text import aligned
+from common.workers import Run
 from preprocessing.archives import read_headers
+from preprocessing.dicom_reader import frames
 from preprocessing.dicom_series import Refusals, Study
-from preprocessing.dicom_values import Header, corrections, numbers, text
-from preprocessing.multiframe import frames
-from preprocessing.refusal import Refused, unexpected
+from preprocessing.dicom_values import Header, Refused, corrections, numbers, text, unexpected
 
 SAME_EXTENT = 10  # mm: reconstructions of one scan differ by about a slice in extent
 COLUMNS = ("StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "slices", "extent_mm", "Units",
@@ -188,3 +189,17 @@ def format_table(rows: Sequence[tuple[str, Series]]) -> str:
         cells = (" ".join(str(value).split()) or "-" for value in values)
         shown.append(["".join(c if c.isprintable() else "?" for c in cell) for cell in cells])
     return aligned(shown)
+
+
+def print_list(studies: dict[str, Study], refused: Refusals, run: Run) -> bool:
+    """Print the series of every study, the one to use first, and what was refused. Returns whether anything was."""
+    rows, errors = [], list(refused)
+    with progress(run(list_series, sorted(studies.items()), 1), "reading headers", "study", len(studies)) as bar:
+        for found, error in bar:
+            rows += found
+            errors += error
+    print(format_table(rows))
+    print(f"{len(studies)} studies, {len(rows)} PET series; nothing was written")
+    for where, error in sorted(errors, key=lambda one: one[0]):
+        print(f"refused: {where}: {error}")
+    return bool(errors)

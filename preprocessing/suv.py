@@ -16,14 +16,31 @@ from typing import Any
 
 import numpy as np
 
-from preprocessing.decay import GE, decay_factor, uptake_if_known
 from preprocessing.dicom_pixels import read_pixels
-from preprocessing.dicom_reader import LOSSY, is_dicomdir, is_pet, read_header, series_of
-from preprocessing.dicom_values import Header, corrections, integer, number, private, required_number, text
-from preprocessing.dose import Warn, body_height, body_weight, injected_dose, radiopharmaceutical, reference_mass
+from preprocessing.dicom_reader import LOSSY, frames, is_dicomdir, is_pet, read_header, series_of
+from preprocessing.dicom_values import (
+    Header,
+    NotDicom,
+    Refused,
+    corrections,
+    integer,
+    number,
+    private,
+    required_number,
+    text,
+)
+from preprocessing.dose import (
+    GE,
+    Warn,
+    body_height,
+    body_weight,
+    decay_factor,
+    injected_dose,
+    radiopharmaceutical,
+    reference_mass,
+    uptake_if_known,
+)
 from preprocessing.geometry import patient_axes, regular_slices, slice_geometry
-from preprocessing.multiframe import frames
-from preprocessing.refusal import NotDicom, Refused
 
 __all__ = ["Refused", "SuvVolume", "suv_volume"]
 

@@ -1,12 +1,17 @@
-"""--labels: the target of each study, and the columns that are carried into data.csv."""
+"""The tables: --labels, the target of each study; data.csv, errors.csv and qc.html; what the script says of them."""
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from common.files import InputError
+from common.files import InputError, write_csv
+from common.workers import Run
+from preprocessing.conversion import ERROR_COLUMNS, Row
+from preprocessing.dicom_series import Study
+from preprocessing.qc_page import write_qc
 
 # What describes a view's image, and its study, in data.csv
 MANIFEST_COLUMNS = ["scan_id", "filename", "target", "matrix_size_1", "matrix_size_2", "patient_id", "view",
@@ -97,3 +102,47 @@ def _whole(row: dict[Any, Any], column: str, allowed: Sequence[int], where: str)
     if not re.fullmatch(r"\d+(\.0+)?", value) or int(float(value)) not in allowed:
         raise InputError(f"{where}: {column} {value!r} is not {allowed[0]} to {allowed[-1]}; correct it")
     return int(float(value))
+
+
+# Results
+
+def write_results(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[str], output: Path, run: Run) -> None:
+    """Write data.csv, errors.csv and qc.html.
+
+    Parameters
+    ----------
+    rows, errors : sequence of dict
+        Of data.csv and errors.csv; without errors, errors.csv goes.
+    carried : sequence of str
+        Columns of --labels that go into data.csv.
+    output : Path
+        Folder, with images/ in it.
+    run : Run
+        Of `conversion.processes`.
+    """
+    columns = [c for c in MANIFEST_COLUMNS if c not in ("target", "target_loc") or any(c in row for row in rows)]
+    manifest = pd.DataFrame(rows, columns=[*columns, *carried, *QUALITY_COLUMNS])
+    write_csv(manifest, output / "data.csv")
+    if errors:
+        write_csv(pd.DataFrame(errors, columns=ERROR_COLUMNS), output / "errors.csv")
+    else:
+        (output / "errors.csv").unlink(missing_ok=True)
+    write_qc(manifest, output, output / "qc.html", run)
+
+
+def print_results(rows: Sequence[Row], errors: Sequence[Row], labels: Labels | None, studies: dict[str, Study],
+                  source: str, output: Path) -> None:
+    """Say what was made, which labels have no study under `source`, and what was refused."""
+    scans = {row["scan_id"]: row["warnings"] for row in rows}
+    print(f"{len(scans)} studies -> {output / 'data.csv'} and {len(rows)} MIPs in {output / 'images'}")
+    if warned := sum(map(bool, scans.values())):
+        print(f"{warned} studies have warnings: column `warnings` of data.csv")
+    missing = sorted(line for uid, line in labels.lines.items() if uid not in studies) if labels else []
+    if labels and missing:
+        shown = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
+        print(f"{len(missing)} rows of {labels.path} have no study under {source}: line {shown}")
+    print(f"MIPs and warnings to look at: {output / 'qc.html'}")
+    for row in errors[:5]:
+        print(f"refused: {row['study']}: {row['attribute']} {row['value']!r}: {row['reason']}; {row['remedy']}")
+    if errors:
+        print(f"{len(errors)} refused: {output / 'errors.csv'} (it names folders of --input: share it with care)")
