@@ -106,7 +106,8 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
             bar.update()
             return measure_scores(labelled, scores, thresholds, resamples, seed)
 
-        def average(members, of_group, name):
+        def average(group, name):
+            members, of_group = group
             return combine(score_models(members, of_group, name), how)
 
         def group_blocks(found):
@@ -114,10 +115,10 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
                 return {value: {name: block(each.prob[of_group.index], each.thresholds)
                                 for name, each in ensembles.items()} for value, (_, of_group) in found.items()}
             # a scan's rows are of several groups: recalibration and thresholds, which are for whole scans, do not apply
-            return {value: {name: block(average(*group, name)) for name in ensembles} for value, group in found.items()}
+            return {value: {name: block(average(group, name)) for name in ensembles} for value, group in found.items()}
 
         result: dict = {name: block(each.prob, each.thresholds) for name, each in ensembles.items()}
-        result["views"] = {value: block(average(*group, "avg")) for value, group in views.items()}
+        result["views"] = {value: block(average(group, "avg")) for value, group in views.items()}
         result["models"] = [model.about() | {"n_scans": int(ensembles["avg"].scores.iloc[:, k].notna().sum())}
                             | {name: block(each.scores.iloc[:, k].dropna()) for name, each in ensembles.items()}
                             for k, model in enumerate(models)]

@@ -113,7 +113,7 @@ def resample(y_true: ndarray, y_score: ndarray, thresholds: list[float], groups:
     def values_of(weights):
         weights = weights[:, ranked.order]
         total, below = weights.sum(axis=1), ranked.below(weights)
-        values = {"auc": weighted_auc(*below), "average_precision": weighted_average_precision(*below),
+        values: dict = {"auc": weighted_auc(*below), "average_precision": weighted_average_precision(*below),
                   "brier": ratio(np.einsum("bn,n->b", weights, losses[0]), total),
                   "log_loss": ratio(np.einsum("bn,n->b", weights, losses[1]), total)}
         both = (below[0][:, -1] > 0) & (below[1][:, -1] > 0)
