@@ -8,8 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import call, write_cohort
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib.image import imread
 from pet import write_series
 
@@ -60,17 +58,11 @@ def written(mips, table=None, name="qc.html"):
     return Page(folder / name)
 
 
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9))
-def test_png_is_read_back_exactly(rows, columns, seed):
-    grey = np.random.default_rng(seed).integers(0, 256, (rows, columns), dtype=np.uint8)
-    assert (np.round(imread(io.BytesIO(qc_page.png(grey))) * 255) == grey).all()
-
-
 def test_both_views_of_every_study_in_inverted_grey(mips):
     folder, table = mips
     page = written(mips)
     assert [name for name, _ in page.images()] == [f"{view}, s00{n}" for n in range(4)
-                                                   for view in qc_page.VIEWS.values()]
+                                                   for view in qc_page.VIEW_NAMES.values()]
     for (_, grey), row in zip(page.images(), table.itertuples(), strict=True):
         suv = np.fromfile(folder / row.filename, "<f4").reshape(row.matrix_size_1, row.matrix_size_2)
         np.testing.assert_allclose(grey, 255 * (1 - np.clip(suv / 7, 0, 1)), atol=3)  # 64 levels: 2 of 255 off at most
@@ -114,7 +106,7 @@ def test_sort_values_and_marks(mips):
     marked = [attrs.get("class") == "warned" for tag, attrs in page.tags if tag == "tr"]
     assert marked == [False] + [False, False, True, True]  # the header, then the scans
     numbers = [attrs["data-number"] for tag, attrs in page.tags if tag == "th" and "data-number" in attrs]
-    assert dict(zip([name for name, _ in qc_page.COLUMNS], numbers, strict=True)).items() >= {
+    assert dict(zip([name for name, *_ in qc_page.COLUMNS], numbers, strict=True)).items() >= {
         "Scan": "0", "SUV max (g/ml)": "1", "Matrix (rows × columns)": "1", "Warnings": "0"}.items()
 
 
