@@ -50,7 +50,7 @@ def read_loca_manifest(path, splits, sites: dict, multi: bool = False, strict: b
     differing = table["target_loc"] != table.groupby("scan_id")["target_loc"].transform("first")
     for row in table[differing].itertuples():
         raise InputError(f"{path} row {row.row} (scan {row.scan_id}): target_loc = {row.target_loc!r} differs between "
-                         "the rows of this scan: mend the CSV")
+                         "the rows of this scan: correct the CSV")
     none = np.array([each == [NO_LESION] for each in codes])
     known = np.array([bool(each) for each in codes])
     target = pd.to_numeric(table["target"] if "target" in table else pd.Series(np.nan, table.index), errors="coerce")
@@ -63,7 +63,7 @@ def read_loca_manifest(path, splits, sites: dict, multi: bool = False, strict: b
             lines.append(f"{wrong.sum()} rows of {scans} scans {text}: {_rows(table[wrong])}")
             left |= wrong
     if strict and lines:
-        raise InputError(f"{path}: {'; '.join(lines)}; mend them, or leave out --site_strict")
+        raise InputError(f"{path}: {'; '.join(lines)}; correct them, or leave out --site_strict")
     warnings = [f"{path}: {line}; their site is left out" for line in lines]
     empty = negative & ~known
     if (unknown := positive & ~known).any():
@@ -83,8 +83,8 @@ def _codes(path, row, sites, multi):
     codes = set()
     for text in filter(None, map(str.strip, row.target_loc.split(";"))):
         if not re.fullmatch(r"\d+(\.0+)?", text) or int(float(text)) not in sites:
-            raise InputError(f"{where} is not a code of a site ({', '.join(map(str, sites))}); mend the CSV, or give "
-                             "your codes' names with --site_map")
+            raise InputError(f"{where} is not a code of a site ({', '.join(map(str, sites))}); correct the CSV, or "
+                             "give your codes' names with --site_map")
         codes.add(int(float(text)))
     if len(codes) > 1 and not multi:
         raise InputError(f"{where} holds several sites; give --site_multi, or one code")

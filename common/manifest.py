@@ -4,6 +4,7 @@ Columns: scan_id, filename, target, matrix_size_1 (rows), matrix_size_2 (columns
 and optionally patient_id, view, spacing_mm and anything else, which is carried through.
 """
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +17,29 @@ SYNTHETIC = "The cohort is SYNTHETIC: these numbers say nothing about patients."
 VIEWS = ("cor", "sag")  # coronal and sagittal; rotating projections are rot030, ...: their angle in degrees
 
 
-def read_manifest(path, splits=(), need_target=True, need_images=True):
+def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: bool = True,
+                  need_images: bool = True) -> pd.DataFrame:
     """Read and check a manifest.
 
-    Args:
-        path (str | Path): the CSV.
-        splits (iterable of int): split columns that must be there and hold train/val/test.
-        need_target (bool): whether `target` must be there, 0 or 1 in every row.
-        need_images (bool): whether the matrix sizes must be there.
+    Parameters
+    ----------
+    splits : iterable of int
+        Split columns that must be there and hold train, val or test.
+    need_target : bool
+        `target` must be there, 0 or 1 in every row.
+    need_images : bool
+        The matrix sizes must be there.
 
-    Returns:
-        DataFrame: the CSV's columns as text, but (needed) target and matrix sizes int64, spacing_mm float64; `view` and
-        `row` (the line in the CSV) added.
+    Returns
+    -------
+    DataFrame
+        The CSV's columns as text, but (needed) target and matrix sizes int64, spacing_mm float64; `view` and `row` (the
+        line in the CSV) added.
 
-    Raises:
-        InputError: names the file, the row and the value.
+    Raises
+    ------
+    InputError
+        Naming the file, the row and the value.
     """
     sizes = ["matrix_size_1", "matrix_size_2"] * need_images
     table = read_csv(path, ["scan_id", "filename"] + ["target"] * need_target + sizes)
@@ -73,7 +82,7 @@ def read_manifest(path, splits=(), need_target=True, need_images=True):
     refuse(table.duplicated(["scan_id", "view"]), "view", "is there twice for this scan: keep one")
     for column in [c for c in ("target", "patient_id", *[f"split{s}" for s in splits]) if c in table]:
         first = table.groupby("scan_id")[column].transform("first")
-        refuse(table[column] != first, column, "differs between the rows of this scan: mend the CSV")
+        refuse(table[column] != first, column, "differs between the rows of this scan: correct the CSV")
     try:
         check_patients(table, [f"split{s}" for s in splits])
     except InputError as error:
@@ -81,7 +90,7 @@ def read_manifest(path, splits=(), need_target=True, need_images=True):
     return table
 
 
-def check_classes(path, table, split):
+def check_classes(path: str | Path, table: pd.DataFrame, split: int) -> None:
     """Refuse a split whose training or validation set is empty or holds one class only (InputError)."""
     for name in ("train", "val"):
         classes = sorted(table.loc[table[f"split{split}"] == name, "target"].unique())
@@ -91,7 +100,7 @@ def check_classes(path, table, split):
                              "stratified splits")
 
 
-def report_views(table):
+def report_views(table: pd.DataFrame) -> str | None:
     """A line that says how many scans have a single view or fewer than others, or None."""
     counts = table.groupby("scan_id").size()
     few = counts[counts < counts.max() if counts.max() > len(VIEWS) else counts == 1]
@@ -101,7 +110,7 @@ def report_views(table):
     return None
 
 
-def views_of(table):
+def views_of(table: pd.DataFrame) -> tuple[str, ...]:
     """The views in a table, coronal and sagittal first."""
     found = set(table["view"])
     return tuple(view for view in VIEWS if view in found) + tuple(sorted(found - set(VIEWS)))
@@ -112,12 +121,12 @@ def _view_of(filename):
     return found[-1] if found else ""
 
 
-def patient_column(table):
+def patient_column(table: pd.DataFrame) -> str:
     """What counts as a patient: `patient_id`, or where it is missing `scan_id`."""
     return "patient_id" if "patient_id" in table else "scan_id"
 
 
-def check_patients(table, split_columns):
+def check_patients(table: pd.DataFrame, split_columns: Iterable[str]) -> None:
     """Refuse a patient in two sets of one split: InputError naming patient, column and sets. Empty ids are unknown."""
     patient = patient_column(table)
     known = table[table[patient] != ""]
@@ -126,11 +135,11 @@ def check_patients(table, split_columns):
         if (n_sets > 1).any():
             name = n_sets.index[n_sets > 1][0]
             sets = " and ".join(sorted(set(known.loc[known[patient] == name, column])))
-            raise InputError(f"{patient} {name} is in {sets} of {column}; a patient's scans belong into one set: run "
+            raise InputError(f"{patient} {name} is in {sets} of {column}; a patient's scans belong in one set: run "
                              "make_splits.py --overwrite")
 
 
-def is_synthetic(rows):
+def is_synthetic(rows: pd.DataFrame) -> pd.Series:
     """Rows of a manifest or of predictions -> (n,) bool Series: drawn by phantom.py, or marked as such."""
     marked = rows["scan_id"].map(lambda _: False)
     if "synthetic" in rows:

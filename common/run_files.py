@@ -3,14 +3,14 @@ import re
 from pathlib import Path
 
 
-def run_file(folder, kind, split, run):
+def run_file(folder: str | Path, kind: str, split: int | str, run: int | str) -> Path:
     """The path of a run's file: kind is checkpoint, last, settings, convergence, figure (its curve), or pred."""
     kind, suffix = {"checkpoint": (kind, ".pth"), "last": (kind, ".pth"), "settings": (kind, ".json"),
                     "figure": ("convergence", ".png")}.get(kind, (kind, ".csv"))
     return Path(folder) / f"{kind}_split{split}_run{run}{suffix}"
 
 
-def find_run_files(folder, kind):
+def find_run_files(folder: str | Path, kind: str) -> list[tuple[int, int, Path]]:
     """[(split, run, path), ...] of a folder's files of a kind, in ascending order."""
     name = re.compile(run_file("", kind, "([0-9]+)", "([0-9]+)").name)
     return sorted((int(match[1]), int(match[2]), path) for path in run_file(folder, kind, "*", "*").parent.glob("*")

@@ -1,8 +1,9 @@
 """Are two sets of settings the same? Imports no torch."""
 import json
+from typing import Any
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """As it comes back from JSON: tuples are lists, keys are texts."""
     return json.loads(json.dumps(value))
 

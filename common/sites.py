@@ -3,8 +3,12 @@
 Class indices follow the codes in ascending order. 51 is no lesion.
 """
 import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from common.files import InputError, read_json_object
 
@@ -14,7 +18,7 @@ SITES = {1: "cervical", 2: "supraclavicular", 5: "axillary", 6: "anterior medias
          NO_LESION: "no lesion"}
 
 
-def read_sites(path=None):
+def read_sites(path: str | Path | None = None) -> dict[int, str]:
     """{code: name} in ascending order of the codes: SITES, or --site_map's JSON object {"code": "name", ...}.
 
     Code 51 is no lesion in every map, and added where the file lacks it. Raises InputError.
@@ -38,7 +42,7 @@ def read_sites(path=None):
     return dict(sorted(sites.items()))
 
 
-def truth_matrix(true_loc, count):
+def truth_matrix(true_loc: Sequence[str] | pd.Series, count: int) -> np.ndarray:
     """(n,) texts of class indices, as in the column true_loc -> (n, count) bool; a row without True is unknown."""
     truth = np.zeros((len(true_loc), count), bool)
     for row, text in enumerate(true_loc):
@@ -47,7 +51,7 @@ def truth_matrix(true_loc, count):
     return truth
 
 
-def scored_classes(settings):
+def scored_classes(settings: Mapping[str, Any]) -> np.ndarray:
     """(k,) class indices that a site head decides between: without 51 where only positive scans were trained."""
     codes = [int(code) for code in settings["sites"]]
     return np.array([k for k, code in enumerate(codes) if settings["site_on"] == "all" or code != NO_LESION])

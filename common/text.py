@@ -1,8 +1,8 @@
 """Small pieces of what scripts say. Imports no torch."""
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
-def ranges(numbers):
+def ranges(numbers: Sequence[int]) -> str:
     """[2, 3, 4, 7] -> "2-4, 7"."""
     known = set(numbers)
     starts = [n for n in numbers if n - 1 not in known]
@@ -10,16 +10,19 @@ def ranges(numbers):
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
 
 
-def some(names, count=5):
-    names = [str(name) for name in names]
-    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
+def some(names: Iterable[object], count: int = 5) -> str:
+    """The first of them: "a, b, c, d, e and 7 more"."""
+    texts = [str(name) for name in names]
+    return ", ".join(texts[:count]) + (f" and {len(texts) - count} more" if len(texts) > count else "")
 
 
-def first_line(error):
+def first_line(error: BaseException) -> str:
+    """What an error says, its first 200 characters up to the first line feed."""
     return str(error).strip().split("\n")[0][:200]
 
 
-def short(error):
+def short(error: object) -> str:
+    """What an error says, on one line of at most 200 characters; its class where it says nothing."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 

@@ -47,8 +47,8 @@ def read_scores(path: Path, name: str, threshold: str, wanted: str) -> Model:
             raise InputError(f"{path}: has no row with set {wanted}; give --set")
     if "ensemble_prob" in rows:
         rows = rows.assign(probs=rows["ensemble_prob"])
-        for row in rows.index[rows.duplicated("scan_id")][:1]:
-            raise InputError(f"{path}, line {row + 2}: scan {rows.at[row, 'scan_id']} is there twice; remove one")
+        for row, scan in rows.loc[rows.duplicated("scan_id"), "scan_id"].items():
+            raise InputError(f"{path}, line {int(row) + 2}: scan {scan} is there twice; remove one")
     return Model(path, name, rows=check_rows(rows, path))
 
 

@@ -149,7 +149,7 @@ def read_models(models: list[Model], wanted: str | None = None,
     with progress(models, "reading", "model") as bar:
         for model in bar:
             table = read_csv(model.path, ("scan_id", "probs", *columns),
-                             lambda name: name in COLUMNS or name in columns or SITE_COLUMN.fullmatch(name))
+                             lambda name: name in COLUMNS or name in columns or bool(SITE_COLUMN.fullmatch(name)))
             tables.append(table if "set" in table else table.assign(set="test"))
     sets = set().union(*(table["set"] for table in tables))
     wanted = wanted or ("all" if sets == {"all"} else "test")

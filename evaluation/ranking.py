@@ -1,5 +1,6 @@
 """best_run.csv: the best run of every split by its validation AUC, and the rank of the splits."""
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,7 +55,8 @@ def best_epoch(path: Path) -> tuple[int | None, float]:
     selected = table[table["metric"] == "selected"]
     rows = table[table["metric"] == "auc"]
     if len(selected):
-        kept = selected.loc[pd.to_numeric(selected["value"], errors="coerce").idxmax(), "epoch"]
+        best: Any = pd.to_numeric(selected["value"], errors="coerce").idxmax()
+        kept = selected.loc[best, "epoch"]
         rows = rows[rows["epoch"] == kept]
     lines: dict[int, int] = {}
     best, highest = None, -np.inf
@@ -87,7 +89,8 @@ def read_ranks(path: Path) -> dict[tuple[int, int], int]:
     """best_run.csv as {(split, run): rank}, best first. Raises InputError unless the ranks are 1, 2, ..., each once."""
     table = read_csv(path, ("split", "run", "rank"))
     try:
-        ranks = {(int(row.split), int(row.run)): int(row.rank) for row in table.itertuples()}
+        ranks = {(int(split), int(run)): int(rank)
+                 for split, run, rank in zip(table["split"], table["run"], table["rank"], strict=True)}
     except ValueError as error:
         raise InputError(f"{path}: {error}; split, run and rank must be integers") from None
     if sorted(ranks.values()) != list(range(1, len(table) + 1)):

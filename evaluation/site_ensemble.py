@@ -139,7 +139,7 @@ def measure_sites(sites: Sites, scans: pd.DataFrame, resamples: int, seed: int, 
     """
     classes, multi = scored_classes(sites.settings), sites.settings["site_multi"]
     truth = truth_matrix(sites.true_loc, len(sites.names))[:, classes]
-    known = scans.index[truth.any(axis=1)]
+    known = scans.index[np.flatnonzero(truth.any(axis=1))]
     names = [sites.names[k] for k in classes]
     result = {"names": names, "site_on": sites.settings["site_on"], "multi": multi}
     if not len(known.intersection(sites.mean.index)):

@@ -147,7 +147,7 @@ def find_runs(folder, splits, runs=None) -> tuple[list[dict], list[str]]:
     found = [pair for pair in asked if run_file(folder, "checkpoint", *pair).exists()]
     if not found:
         raise InputError(f"{folder}: holds no checkpoint of splits {splits[0]} to {splits[-1]} and runs "
-                         f"{', '.join(map(str, runs))}; mend --chptfolder, --splits or --run")
+                         f"{', '.join(map(str, runs))}; correct --chptfolder, --splits or --run")
     return ([{"split": split, "run": run} for split, run in found],
             [f"split {split} run {run}: no checkpoint in {folder}" for split, run in asked
              if (split, run) not in found])

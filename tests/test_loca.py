@@ -76,7 +76,7 @@ def test_contradictions_are_named_by_row_and_refused_when_strict(tmp_path):
     assert table["true_loc"].tolist() == [""] * 4
     assert "2 rows of 1 scans are positive (target 1) with target_loc 51, no lesion: rows 2, 3;" in warnings[0]
     assert "2 rows of 1 scans are negative (target 0) with the code of a lesion's site: rows 4, 5;" in warnings[1]
-    with pytest.raises(InputError, match="rows 2, 3; 2 rows of .* rows 4, 5; mend them, or leave out --site_strict"):
+    with pytest.raises(InputError, match="rows 2, 3; 2 rows of .* rows 4, 5; correct them, or leave out --site_strict"):
         read_loca_manifest(path, (), read_sites(), strict=True)
 
 

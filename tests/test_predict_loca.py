@@ -175,7 +175,7 @@ def test_runs_instead_of_the_best(chain, capsys):
     assert names == ["pred_split0_run1.csv", "pred_split0_run2.csv", "pred_split1_run1.csv"]
     first, second, _ = predicted(chain, "runs")
     assert (first["scan_id"] == second["scan_id"]).all() and not np.allclose(first["probs"], second["probs"])
-    with pytest.raises(InputError, match="holds no checkpoint of splits 0 to 1 and runs 7; mend --chptfolder"):
+    with pytest.raises(InputError, match="holds no checkpoint of splits 0 to 1 and runs 7; correct --chptfolder"):
         call(predict, "--data", chain / "data.csv", "--chptfolder", chain / "loca", "--splits", 0, 1, "--run", 7)
 
 
