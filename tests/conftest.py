@@ -1,5 +1,6 @@
 """Small cohorts of MIPs for the tests, and the scripts run as a user runs them."""
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 os.environ["OMP_NUM_THREADS"] = "1"  # the tests run in two processes: make test
 settings.register_profile("seeded", derandomize=True, deadline=None)  # the same examples every time
 settings.load_profile("seeded")
