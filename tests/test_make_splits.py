@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 import make_splits
 from common.files import InputError
+from common.manifest import check_patients
+from preprocessing import splits
 
 
 def cohort(n_patients=60, seed=0, share=0.4):
@@ -102,7 +104,7 @@ def test_every_patient_is_as_likely_to_be_tested():
     rng, drawn = np.random.default_rng(0), np.zeros(12)
     counts = pd.Series({False: 7, True: 5})
     for _ in range(300):
-        drawn[make_splits.draw(patients, 0.3, counts, rng)] += 1
+        drawn[splits.draw(patients, 0.3, counts, rng)] += 1
     assert drawn[:7] / 300 == pytest.approx([2 / 7] * 7, abs=0.08)  # round(0.3 * 7) of 7, round(0.3 * 5) of 5
     assert drawn[7:] / 300 == pytest.approx([2 / 5] * 5, abs=0.08)
 
@@ -153,10 +155,10 @@ def test_output_is_a_file_or_a_folder(tmp_path, capsys):
 def test_check_patients():
     table = pd.DataFrame({"patient_id": ["a", "a", "b"], "scan_id": ["1", "2", "3"],
                           "split0": ["train", "train", "val"], "split1": ["train", "test", "val"]})
-    assert make_splits.check_patients(table, ["split0"]) is None
+    assert check_patients(table, ["split0"]) is None
     with pytest.raises(InputError, match="patient_id a is in test and train of split1"):
-        make_splits.check_patients(table, ["split0", "split1"])
-    make_splits.check_patients(table.drop(columns="patient_id"), ["split0", "split1"])  # scan by scan nothing is split
+        check_patients(table, ["split0", "split1"])
+    check_patients(table.drop(columns="patient_id"), ["split0", "split1"])  # scan by scan nothing is split
 
 
 def test_check_option(tmp_path, capsys):
