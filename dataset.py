@@ -220,6 +220,9 @@ class NetworkInput:
     crop_bodies: bool = False
     views: tuple = VIEWS
 
+    def __post_init__(self):  # a checkpoint may give lists
+        self.frame, self.norm, self.views = tuple(self.frame), tuple(self.norm), tuple(self.views)
+
 
 # ---------------------------------------------------------------- the batches
 

@@ -69,10 +69,9 @@ def main(args):
     from inference.heat_maps import chosen_scans
     from inference.pointing_game import add_lesions
     from inference.prediction import asked_rows, find_runs, open_models, say_missing, splits_of
-    from training.device import choose_amp, choose_device, set_threads
+    from training.device import open_device
 
-    set_threads(args.threads)
-    device = choose_device(args.device)
+    device, amp = open_device(args.device, args.amp, args.threads)
     runs, missing = find_runs(args.chptfolder, args.splits, args.run)
     table = read_manifest(args.data, () if "all" in args.set else splits_of(runs), need_target=False)
     table = chosen_scans(table, args.scans, args.data)
@@ -80,8 +79,7 @@ def main(args):
         table = add_lesions(table, args.data)
     table = asked_rows(table, args.data, args.set, runs)
     for model in open_models(runs, table, args.chptfolder, args.data, arguments.images_folder(args), args.set, device,
-                             choose_amp(args.amp, device),
-                             **pick(args, "batch_size", "norm", "image_size", "crop_bodies")):
+                             amp, **pick(args, "batch_size", "norm", "image_size", "crop_bodies")):
         explain(model, args)
     return say_missing(missing)
 

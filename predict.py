@@ -22,16 +22,14 @@ def get_args_parser():
 def main(args):
     from common.manifest import read_manifest
     from inference.prediction import asked_rows, find_runs, open_models, say_missing, splits_of, write_predictions
-    from training.device import choose_amp, choose_device, set_threads
+    from training.device import open_device
 
-    set_threads(args.threads)
-    device = choose_device(args.device)
+    device, amp = open_device(args.device, args.amp, args.threads)
     runs, missing = find_runs(args.chptfolder, args.splits, args.run)
     table = read_manifest(args.data, () if "all" in args.set else splits_of(runs), need_target=False)
     table = asked_rows(table, args.data, args.set, runs)
     for model in open_models(runs, table, args.chptfolder, args.data, arguments.images_folder(args), args.set, device,
-                             choose_amp(args.amp, device),
-                             **pick(args, "batch_size", "norm", "image_size", "crop_bodies")):
+                             amp, **pick(args, "batch_size", "norm", "image_size", "crop_bodies")):
         write_predictions(model, model.outputs(), args.set, args.output, not args.no_features)
     return say_missing(missing)
 

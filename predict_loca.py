@@ -28,10 +28,9 @@ def main(args):
     from dataset_loca import read_loca_manifest
     from inference.prediction import asked_rows, find_runs, open_models, say_missing, splits_of, write_predictions
     from inference.sites import common_settings, site_columns
-    from training.device import choose_amp, choose_device, set_threads
+    from training.device import open_device
 
-    set_threads(args.threads)
-    device = choose_device(args.device)
+    device, amp = open_device(args.device, args.amp, args.threads)
     runs, missing = find_runs(args.chptfolder, args.splits, args.run)
     settings = common_settings(args.chptfolder, runs, args.site_map)  # what the models' site heads mean
     sites = {int(code): name for code, name in settings["sites"].items()}
@@ -41,8 +40,7 @@ def main(args):
         print(f"warning: {line}")
     table = asked_rows(table, args.data, args.set, runs)
     for model in open_models(runs, table, args.chptfolder, args.data, arguments.images_folder(args), args.set, device,
-                             choose_amp(args.amp, device),
-                             **pick(args, "batch_size", "norm", "image_size", "crop_bodies")):
+                             amp, **pick(args, "batch_size", "norm", "image_size", "crop_bodies")):
         write_json(settings, Path(args.output) / "sites.json")
         outputs, true_loc = model.outputs(), model.rows.pop("true_loc")
         columns = site_columns(outputs.logits[:, 2:], settings, model.rows["scan_id"], true_loc)

@@ -22,16 +22,14 @@ def main(args):
     from common.manifest import read_manifest
     from training import distributed
     from training.batches import steps_per_epoch
-    from training.device import choose_amp, choose_device, set_threads
+    from training.device import open_device
     from training.engine import evaluate, train_one_epoch
     from training.images import Cohort
     from training.objectives import Binary
     from training.runs import Runs, begin, seed_weights, start_model
     from utils import ResNet34, Schedule, build_optimizer
 
-    set_threads(args.threads)
-    device = distributed.start(choose_device(args.device))
-    amp = choose_amp(args.amp, device)
+    device, amp = open_device(args.device, args.amp, args.threads)
     runs = Runs(args, device, amp)  # --split_index x --run; what is finished is left alone
     if runs.todo:
         table = read_manifest(args.data, runs.splits)

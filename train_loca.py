@@ -22,7 +22,7 @@ def main(args):
     from dataset_loca import read_loca_manifest
     from training import distributed
     from training.batches import steps_per_epoch
-    from training.device import choose_amp, choose_device, set_threads
+    from training.device import open_device
     from training.distributed import say
     from training.engine import evaluate, train_one_epoch
     from training.images import Cohort
@@ -31,9 +31,7 @@ def main(args):
     from utils import Schedule, SiteResNet34, build_optimizer
 
     site = site_settings(read_sites(args.site_map), **pick(args, "site_head", "site_detach", "site_on", "site_multi"))
-    set_threads(args.threads)
-    device = distributed.start(choose_device(args.device))
-    amp = choose_amp(args.amp, device)
+    device, amp = open_device(args.device, args.amp, args.threads)
     runs = Runs(args, device, amp)
     if runs.todo:
         table, warnings = read_loca_manifest(args.data, runs.splits, read_sites(args.site_map), args.site_multi,

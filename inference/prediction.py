@@ -100,15 +100,11 @@ def open_models(runs, table: pd.DataFrame, chptfolder, data, images, sets, devic
 def write_predictions(model: Model, outputs: Outputs, sets, output, features: bool = True,
                       more: pd.DataFrame | None = None) -> None:
     """pred_splitS_runR.csv of one model: the manifest's columns, set, probs, the columns `more`, F1..F512."""
-    rows = model.rows.drop(columns=["row"])
-    rows["set"] = "all" if "all" in sets else rows[f"split{model.split}"]
-    rows["probs"] = probabilities(outputs.logits)
-    parts = [rows] if more is None else [rows, more]
-    if features:
-        columns = [f"F{i + 1}" for i in range(outputs.embeddings.shape[1])]
-        parts.append(pd.DataFrame(outputs.embeddings, columns=columns))
+    rows = model.rows.drop(columns="row").assign(probs=probabilities(outputs.logits))
+    rows.insert(len(rows.columns) - 1, "set", "all" if "all" in sets else rows[f"split{model.split}"])
+    embeddings = pd.DataFrame(outputs.embeddings).rename(columns=lambda k: f"F{k + 1}") if features else None
     path = run_file(output, "pred", model.split, model.run)
-    write_csv(pd.concat(parts, axis=1), path)
+    write_csv(pd.concat([rows, more, embeddings], axis=1), path)  # None is left out
     print(f"split {model.split} run {model.run}: {len(rows)} views -> {path}")
 
 
@@ -153,7 +149,7 @@ def find_runs(folder, splits, runs=None) -> tuple[list[dict], list[str]]:
              if (split, run) not in found])
 
 
-def best_runs(folder, splits):
+def best_runs(folder, splits) -> tuple[list[dict], list[str]]:
     """best_run.csv -> ([its row of each asked split, a dict], [a line for each split that it lacks]). Or InputError."""
     path = Path(folder) / "best_run.csv"
     try:
@@ -170,7 +166,7 @@ def best_runs(folder, splits):
     return found, [f"split {split}: no model in {path}" for split in splits if split not in rows]
 
 
-def check_best(path, content, best, folder):
+def check_best(path, content: dict, best: dict, folder) -> None:
     """Refuse a checkpoint of train.py that is another than best_run.csv ranked (InputError)."""
     epoch, auc = best.get("epoch", content.get("epoch")), best.get("value", content.get("auc"))
     if "args" in content and (epoch != content["epoch"] or abs(auc - float(content["auc"])) > 1e-6):
@@ -197,11 +193,10 @@ def stored_input(path, content: dict, table: pd.DataFrame, data, norm: str | Non
                          f"prepro_script.py with --spacing {stored.spacing_mm}")
     if stored.spacing_mm and not spacing:
         print(f"warning: {data} has no spacing_mm; taken to be the checkpoint's {stored.spacing_mm} mm")
-    return NetworkInput(tuple(stored.frame), tuple(stored.norm), stored.pool, stored.spacing_mm,
-                        stored.crop_bodies, tuple(stored.views))
+    return stored
 
 
-def rows_of_views(table, views, path):
+def rows_of_views(table: pd.DataFrame, views: tuple, path) -> tuple[pd.Series, str]:
     """The rows whose view the checkpoint `path` was trained on (bool Series), and a line on what does not match, or "".
 
     Raises InputError where there is none: a network has no say on projections that it has never seen.

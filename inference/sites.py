@@ -10,7 +10,7 @@ from training.objectives import site_probabilities
 from utils import find_site_head, read_checkpoint
 
 
-def stored_settings(path, site_map=None):
+def stored_settings(path, site_map: str | None = None) -> dict:
     """A checkpoint's sites, site_on and site_multi; from --site_map or the 14 codes where it stores none.
 
     Raises InputError for a checkpoint without site head, or with another number of sites than there are names.
@@ -21,10 +21,10 @@ def stored_settings(path, site_map=None):
     if not site_head:
         raise InputError(f"{path}: has no site head; predict.py predicts with it")
     settings = {name: content.get("model", {}).get(name) for name in ("sites", "site_on", "site_multi")}
+    sites = {str(code): name for code, name in read_sites(site_map).items()}
     if settings["sites"] is None:
-        sites = {str(code): name for code, name in read_sites(site_map).items()}
         settings = {"sites": sites, "site_on": "all", "site_multi": False}
-    elif site_map and {str(code): name for code, name in read_sites(site_map).items()} != settings["sites"]:
+    elif site_map and sites != settings["sites"]:
         raise InputError(f"{path}: was trained with other sites than those of --site_map {site_map}; leave it out")
     if len(settings["sites"]) != count:
         raise InputError(f"{path}: its site head has {count} classes, not {len(settings['sites'])}; name them with "
@@ -32,7 +32,7 @@ def stored_settings(path, site_map=None):
     return settings
 
 
-def common_settings(folder, runs, site_map=None):
+def common_settings(folder, runs: list[dict], site_map: str | None = None) -> dict:
     """`stored_settings` of all the runs (`prediction.find_runs`). Raises InputError where they differ."""
     paths = [run_file(folder, "checkpoint", run["split"], run["run"]) for run in runs]
     settings = stored_settings(paths[0], site_map)
@@ -43,7 +43,7 @@ def common_settings(folder, runs, site_map=None):
     return settings
 
 
-def site_columns(logits, settings, scan_ids, true_loc):
+def site_columns(logits: np.ndarray, settings: dict, scan_ids, true_loc) -> pd.DataFrame:
     """(n, sites) logits of views -> DataFrame of L0.., pred_loc, pred_loc_name, true_loc, true_loc_name, n rows."""
     names, scores = list(settings["sites"].values()), site_probabilities(logits, settings)
     _, mean = site_metrics.mean_by_scan(scan_ids, scores)

@@ -3,6 +3,7 @@ import torch
 
 from common.files import InputError
 from common.text import short
+from training import distributed
 
 
 def autocast(device: torch.device, amp: torch.dtype | None) -> torch.autocast:
@@ -14,6 +15,13 @@ def set_threads(threads: int | None) -> None:
     """Of PyTorch on the CPU; None: its own choice."""
     if threads:
         torch.set_num_threads(threads)
+
+
+def open_device(device: str, amp: str, threads: int | None) -> tuple[torch.device, torch.dtype | None]:
+    """--device, --amp and --threads -> device and precision."""
+    set_threads(threads)
+    found = distributed.start(choose_device(device))
+    return found, choose_amp(amp, found)
 
 
 def choose_device(name: str) -> torch.device:
