@@ -2,8 +2,10 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import psutil
 import torch
 
@@ -58,7 +60,7 @@ def available_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def read_bodies(table, folder, pool: int = 1) -> Bodies:
+def read_bodies(table: pd.DataFrame, folder: str | Path, pool: int = 1) -> Bodies:
     """Read every image of `table` once, check it, crop it to its body and max-pool it.
 
     Parameters
@@ -89,7 +91,7 @@ def read_bodies(table, folder, pool: int = 1) -> Bodies:
     return Bodies(torch.from_numpy(images), torch.from_numpy(sizes), list(table["filename"]))
 
 
-def data_hash(bodies: Bodies, table, split: int) -> str:
+def data_hash(bodies: Bodies, table: pd.DataFrame, split: int) -> str:
     """SHA-256 (hex) over the images, their scans, targets and sets: what a run of this split learns from."""
     digest = hashlib.sha256(bodies.sizes.numpy().tobytes())
     for image, (rows, columns) in zip(bodies.images, bodies.sizes.tolist(), strict=True):
@@ -99,7 +101,7 @@ def data_hash(bodies: Bodies, table, split: int) -> str:
     return digest.hexdigest()
 
 
-def read_image(row, folder) -> np.ndarray:
+def read_image(row: Any, folder: str | Path) -> np.ndarray:
     """One MIP, `.bin` (little-endian float32, row-major) or `.npy` -> (rows, columns) float32, SUV; or InputError."""
     path, shape = Path(folder) / row.filename, (row.matrix_size_1, row.matrix_size_2)
     try:
@@ -146,7 +148,7 @@ def _pool(image, k):
     return image.reshape(image.shape[0] // k, k, -1, k).max((1, 3))
 
 
-def choose_frame(size, bodies: Bodies, train: np.ndarray, margin: int) -> tuple[int, int]:
+def choose_frame(size: str | tuple[int, int], bodies: Bodies, train: np.ndarray, margin: int) -> tuple[int, int]:
     """--image_size -> (rows, columns).
 
     auto: the smallest multiples of 32 that hold every body of the training images `train` with `margin` pixels to move
@@ -165,7 +167,7 @@ def check_augmentation(augm: int, frame: tuple) -> None:
                          "give --image_size one side")
 
 
-def fit_bodies(bodies: Bodies, frame: tuple, crop: bool = False, index=slice(None)) -> Bodies:
+def fit_bodies(bodies: Bodies, frame: tuple, crop: bool = False, index: np.ndarray | slice = slice(None)) -> Bodies:
     """Refuse bodies larger than the frame by name (InputError), or with `crop` cut them to it about their middle.
 
     Of the images `index` (int array) alone, where it is given: the others are not going to be used.
@@ -226,7 +228,7 @@ class NetworkInput:
 
 # ---------------------------------------------------------------- the batches
 
-def eval_batch(bodies: Bodies, index, frame: tuple, norm: tuple) -> tuple[torch.Tensor, torch.Tensor]:
+def eval_batch(bodies: Bodies, index: np.ndarray, frame: tuple, norm: tuple) -> tuple[torch.Tensor, torch.Tensor]:
     """Images in the middle of the frame, normalized.
 
     Returns
@@ -241,7 +243,7 @@ def eval_batch(bodies: Bodies, index, frame: tuple, norm: tuple) -> tuple[torch.
     return x, _in_shares(torch.stack([offset, offset + bodies.sizes[index]], 2), frame).to(bodies.device)
 
 
-def train_batch(bodies: Bodies, index, draws: torch.Tensor, frame: tuple, norm: tuple, augm: int = 0,
+def train_batch(bodies: Bodies, index: np.ndarray, draws: torch.Tensor, frame: tuple, norm: tuple, augm: int = 0,
                 noise: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Images at random places of the frame, augmented in SUV, then normalized.
 

@@ -4,6 +4,8 @@ A code per row (51: no lesion), or with several sites a scan codes separated by 
 codes in ascending order.
 """
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,7 @@ from common.sites import NO_LESION
 LISTED = 20  # rows named in a warning
 
 
-def read_loca_manifest(path, splits, sites: dict, multi: bool = False, strict: bool = False,
+def read_loca_manifest(path: str | Path, splits: Sequence[int], sites: dict, multi: bool = False, strict: bool = False,
                        need_target: bool = True) -> tuple[pd.DataFrame, list[str]]:
     """`manifest.read_manifest`, and the column true_loc: class indices as text, "3", with `multi` "3;9", "" unknown.
 

@@ -2,6 +2,7 @@
 import functools
 import pickle
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.error import URLError
 
@@ -39,7 +40,8 @@ class ResNet34(nn.Module):
     sites: dict | None = None
     site_head: str | None = None
 
-    def __init__(self, cls_arch="simple", hidden=256, dropout=0.5, features=None):
+    def __init__(self, cls_arch: str = "simple", hidden: int = 256, dropout: float = 0.5,
+                 features: nn.Sequential | None = None):
         super().__init__()
         self.features = random_features() if features is None else features
         if cls_arch == "simple":
@@ -48,11 +50,12 @@ class ResNet34(nn.Module):
             self.fc = nn.Sequential(nn.Linear(FEATURES, hidden), nn.ReLU(), Dropout(dropout, hidden),
                                     nn.Linear(hidden, 2))
 
-    def embed(self, x, start=0):
+    def embed(self, x: torch.Tensor, start: int = 0) -> torch.Tensor:
         """(B, 1, rows, columns), or with `start` the output of features[:start] -> (B, 512), F1..F512."""
         return (self.features[start:] if start else self.features)(x).flatten(1)
 
-    def outputs(self, x, start=0, boxes=None):
+    def outputs(self, x: torch.Tensor, start: int = 0,
+                boxes: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """As `embed` -> the embedding (B, 512), and the logits (B, 2) of Deauville 1-3 and 4-5.
 
         `boxes`, where each body lies (`dataset.eval_batch`), are for heads that look there.
@@ -60,7 +63,7 @@ class ResNet34(nn.Module):
         embedded = self.embed(x, start)
         return embedded, self.fc(embedded)
 
-    def forward(self, x, start=0, boxes=None):
+    def forward(self, x: torch.Tensor, start: int = 0, boxes: torch.Tensor | None = None) -> torch.Tensor:
         return self.outputs(x, start, boxes)[1]
 
 
@@ -79,12 +82,13 @@ class SiteResNet34(ResNet34):
         Of ResNet34.
     """
 
-    def __init__(self, sites, site_head="grid", site_detach=False, **options):
+    def __init__(self, sites: dict, site_head: str = "grid", site_detach: bool = False, **options):
         super().__init__(**options)
         self.sites, self.site_head, self.site_detach = sites, site_head, site_detach
         self.fc_loc = SiteGrid(len(sites)) if site_head == "grid" else nn.Linear(FEATURES, len(sites))
 
-    def outputs(self, x, start=0, boxes=None):
+    def outputs(self, x: torch.Tensor, start: int = 0,
+                boxes: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """As of ResNet34, the logits (B, 2 + sites). A grid needs the image (`start` 0) and the `boxes`."""
         if self.site_head == "grid":
             layer2 = self.features[:LAYER3](x)
@@ -107,14 +111,14 @@ class SiteGrid(nn.Module):
     """
     CHANNELS, GRID = 32, (20, 12)  # fields of about 5 cm
 
-    def __init__(self, sites):
+    def __init__(self, sites: int):
         super().__init__()
         self.layer2 = nn.Conv2d(128, self.CHANNELS, 1, bias=False)
         self.layer3 = nn.Conv2d(256, self.CHANNELS, 1, bias=False)
         self.norm = nn.BatchNorm2d(self.CHANNELS)
         self.linear = nn.Linear(self.CHANNELS * self.GRID[0] * self.GRID[1], sites)
 
-    def forward(self, layer2, layer3, boxes):
+    def forward(self, layer2: torch.Tensor, layer3: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
         """(B, 128, ...), (B, 256, ...) maps, and (B, 2, 2) `boxes` (`dataset.eval_batch`) -> (B, sites) logits."""
         x = sum(field_means(conv(cells), boxes, self.GRID)
                 for conv, cells in ((self.layer2, layer2), (self.layer3, layer3)))
@@ -143,7 +147,7 @@ class Float32Conv2d(nn.Conv2d):
     Training keeps to autocast: its rounding errors average out.
     """
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.training:
             return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):
@@ -179,7 +183,7 @@ class Dropout(nn.Dropout):
         kept = torch.rand((size, self.units), generator=generator)[share] >= self.p
         self.mask = (kept / (1 - self.p)).to(device)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or self.mask is None:
             return super().forward(x)
         return x * self.mask.to(x)
@@ -239,7 +243,7 @@ def first_trained(model: ResNet34) -> int:
 
 # ---------------------------------------------------------------- optimizers and schedules
 
-def build_optimizer(parameters, optimizer: str = "sgd", lr: float = 0.001, wd: float = 0.0001,
+def build_optimizer(parameters: Iterable[nn.Parameter], optimizer: str = "sgd", lr: float = 0.001, wd: float = 0.0001,
                     momentum: float = 0.9) -> torch.optim.Optimizer:
     """sgd (with Nesterov momentum), adam or adamw over those of the parameters that are trained; wd: weight decay."""
     parameters = [p for p in parameters if p.requires_grad]
@@ -292,7 +296,7 @@ class Schedule:
 
         self.per_batch = schedulers.LambdaLR(optimizer, factor)
 
-    def step_batch(self):
+    def step_batch(self) -> None:
         if self.per_batch:
             self.per_batch.step()
 
@@ -301,10 +305,10 @@ class Schedule:
         if self.per_epoch:
             self.per_epoch.step(value)
 
-    def state_dict(self):
+    def state_dict(self) -> dict:
         return {name: each.state_dict() for name, each in vars(self).items() if each}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict) -> None:
         for name, each in vars(self).items():
             if each:
                 each.load_state_dict(state[name])
@@ -338,22 +342,22 @@ class EarlyStopping:
             self.waited += 1
         return self.stopped
 
-    def state_dict(self):
+    def state_dict(self) -> dict:
         return dict(vars(self))
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict) -> None:
         vars(self).update(state)
 
 
 # ---------------------------------------------------------------- checkpoints
 
-def save_checkpoint(path, content: dict) -> None:
+def save_checkpoint(path: str | Path, content: dict) -> None:
     """torch.save, whole or not at all."""
     with replace_file(path, "wb") as file:
         torch.save(content, file)
 
 
-def read_checkpoint(path) -> dict:
+def read_checkpoint(path: str | Path) -> dict:
     """A checkpoint's content on the CPU, read as data only: tensors, numbers and texts (`weights_only`), no code.
 
     NumPy scalars are let through: LARS stores its AUC as one, under the name of NumPy 1 or 2. Raises InputError.
@@ -375,7 +379,7 @@ def read_checkpoint(path) -> dict:
                       if isinstance(content.get(name), dict)}
 
 
-def load_model(path) -> tuple[ResNet34, dict]:
+def load_model(path: str | Path) -> tuple[ResNet34, dict]:
     """A checkpoint of this toolkit or of LARS -> (model in evaluation mode, the checkpoint's content).
 
     The architecture is read from the parameters' shapes, so LARS's files need no more than they hold.
@@ -409,7 +413,7 @@ def find_site_head(state: dict) -> tuple[str | None, int]:
     return None, 0
 
 
-def load_weights(model: ResNet34, path) -> tuple[dict, str]:
+def load_weights(model: ResNet34, path: str | Path) -> tuple[dict, str]:
     """Start the model from a checkpoint of this toolkit or of LARS; a head of another shape, or for other sites, stays
     random.
 

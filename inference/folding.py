@@ -1,8 +1,11 @@
 """A trained network made ready to predict: batch norms folded away, sums kept in float32."""
+import torch
 from torch import nn
 
+from utils import ResNet34
 
-def for_prediction(model):
+
+def for_prediction(model: ResNet34) -> ResNet34:
     """The model (in evaluation mode), changed in place: less work, and smaller errors under autocast.
 
     Batch norms are folded into the convolutions before them. The sums of layer1, which carry the image's own range of
@@ -22,11 +25,11 @@ def for_prediction(model):
 class Float32Sum(nn.Module):
     """A torchvision BasicBlock without downsampling whose sum is float32 under autocast, too."""
 
-    def __init__(self, block):
+    def __init__(self, block: nn.Module):
         super().__init__()
         self.block = block
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         block = self.block
         residual = block.bn2(block.conv2(block.relu(block.bn1(block.conv1(x)))))
         return block.relu(x.float() + residual)

@@ -1,6 +1,6 @@
 """What predict.py, predict_loca.py and explain.py share: a range of models, the rows that each may see, the prediction
 files."""
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +56,9 @@ class Model:
                                f"split {self.split} run {self.run}")
 
 
-def open_models(runs, table: pd.DataFrame, chptfolder, data, images, sets, device, amp, batch_size: int = 50,
-                norm: str | None = None, image_size=None, crop_bodies: bool = False) -> Iterator[Model]:
+def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: str, images: str, sets: Sequence[str],
+                device: torch.device, amp: torch.dtype | None, batch_size: int = 50, norm: str | None = None,
+                image_size: list | None = None, crop_bodies: bool = False) -> Iterator[Model]:
     """The models of `runs`, one after another; every image is read once, whatever the number of models.
 
     Parameters
@@ -97,7 +98,7 @@ def open_models(runs, table: pd.DataFrame, chptfolder, data, images, sets, devic
                     index, table.iloc[index].reset_index(drop=True), amp)
 
 
-def write_predictions(model: Model, outputs: Outputs, sets, output, features: bool = True,
+def write_predictions(model: Model, outputs: Outputs, sets: Sequence[str], output: str, features: bool = True,
                       more: pd.DataFrame | None = None) -> None:
     """pred_splitS_runR.csv of one model: the manifest's columns, set, probs, the columns `more`, F1..F512."""
     rows = model.rows.drop(columns="row").assign(probs=probabilities(outputs.logits))
@@ -108,14 +109,14 @@ def write_predictions(model: Model, outputs: Outputs, sets, output, features: bo
     print(f"split {model.split} run {model.run}: {len(rows)} views -> {path}")
 
 
-def say_missing(missing) -> int | None:
+def say_missing(missing: list[str]) -> int | None:
     """Print the lines of `find_runs` -> the exit code."""
     for line in missing:
         print(line)
     return EXIT_SOME_FAILED if missing else None
 
 
-def asked_rows(table: pd.DataFrame, data, sets, runs) -> pd.DataFrame:
+def asked_rows(table: pd.DataFrame, data: str, sets: Sequence[str], runs: list[dict]) -> pd.DataFrame:
     """The manifest's rows that --set asks for in any of the runs' splits. Raises InputError where there are none."""
     if "all" not in sets:
         splits = splits_of(runs)
@@ -127,12 +128,12 @@ def asked_rows(table: pd.DataFrame, data, sets, runs) -> pd.DataFrame:
     return table
 
 
-def splits_of(runs) -> list[int]:
+def splits_of(runs: list[dict]) -> list[int]:
     """The splits of `find_runs`."""
     return list(dict.fromkeys(run["split"] for run in runs))
 
 
-def find_runs(folder, splits, runs=None) -> tuple[list[dict], list[str]]:
+def find_runs(folder: str | Path, splits: Sequence[int], runs: list[int] | None = None) -> tuple[list[dict], list[str]]:
     """What to predict with: ([{split, run, ...}, ...], [a line for each model that there is not]). Raises InputError.
 
     Without `runs` (--run) these are rows of best_run.csv, whose epoch and value `check_best` then compares.
@@ -149,7 +150,7 @@ def find_runs(folder, splits, runs=None) -> tuple[list[dict], list[str]]:
              if (split, run) not in found])
 
 
-def best_runs(folder, splits) -> tuple[list[dict], list[str]]:
+def best_runs(folder: str | Path, splits: Sequence[int]) -> tuple[list[dict], list[str]]:
     """best_run.csv -> ([its row of each asked split, a dict], [a line for each split that it lacks]). Or InputError."""
     path = Path(folder) / "best_run.csv"
     try:
@@ -166,7 +167,7 @@ def best_runs(folder, splits) -> tuple[list[dict], list[str]]:
     return found, [f"split {split}: no model in {path}" for split in splits if split not in rows]
 
 
-def check_best(path, content: dict, best: dict, folder) -> None:
+def check_best(path: str | Path, content: dict, best: dict, folder: str | Path) -> None:
     """Refuse a checkpoint of train.py that is another than best_run.csv ranked (InputError)."""
     epoch, auc = best.get("epoch", content.get("epoch")), best.get("value", content.get("auc"))
     if "args" in content and (epoch != content["epoch"] or abs(auc - float(content["auc"])) > 1e-6):
@@ -175,7 +176,8 @@ def check_best(path, content: dict, best: dict, folder) -> None:
                          f"find_best_model.py --dir {folder}")
 
 
-def stored_input(path, content: dict, table: pd.DataFrame, data, norm: str | None, image_size) -> NetworkInput:
+def stored_input(path: str | Path, content: dict, table: pd.DataFrame, data: str, norm: str | None,
+                 image_size: list | None) -> NetworkInput:
     """What a checkpoint's network is given; from --norm and --image_size where it stores none (LARS)."""
     spacing = float(table["spacing_mm"].iloc[0]) if "spacing_mm" in table else None
     if "input" not in content:
@@ -196,7 +198,7 @@ def stored_input(path, content: dict, table: pd.DataFrame, data, norm: str | Non
     return stored
 
 
-def rows_of_views(table: pd.DataFrame, views: tuple, path) -> tuple[pd.Series, str]:
+def rows_of_views(table: pd.DataFrame, views: tuple, path: str | Path) -> tuple[pd.Series, str]:
     """The rows whose view the checkpoint `path` was trained on (bool Series), and a line on what does not match, or "".
 
     Raises InputError where there is none: a network has no say on projections that it has never seen.

@@ -1,4 +1,7 @@
 """The site head's outputs as columns of a prediction file, and what its classes mean."""
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -10,7 +13,7 @@ from training.objectives import site_probabilities
 from utils import find_site_head, read_checkpoint
 
 
-def stored_settings(path, site_map: str | None = None) -> dict:
+def stored_settings(path: str | Path, site_map: str | None = None) -> dict:
     """A checkpoint's sites, site_on and site_multi; from --site_map or the 14 codes where it stores none.
 
     Raises InputError for a checkpoint without site head, or with another number of sites than there are names.
@@ -32,7 +35,7 @@ def stored_settings(path, site_map: str | None = None) -> dict:
     return settings
 
 
-def common_settings(folder, runs: list[dict], site_map: str | None = None) -> dict:
+def common_settings(folder: str | Path, runs: list[dict], site_map: str | None = None) -> dict:
     """`stored_settings` of all the runs (`prediction.find_runs`). Raises InputError where they differ."""
     paths = [run_file(folder, "checkpoint", run["split"], run["run"]) for run in runs]
     settings = stored_settings(paths[0], site_map)
@@ -43,7 +46,7 @@ def common_settings(folder, runs: list[dict], site_map: str | None = None) -> di
     return settings
 
 
-def site_columns(logits: np.ndarray, settings: dict, scan_ids, true_loc) -> pd.DataFrame:
+def site_columns(logits: np.ndarray, settings: dict, scan_ids: Sequence, true_loc: Sequence) -> pd.DataFrame:
     """(n, sites) logits of views -> DataFrame of L0.., pred_loc, pred_loc_name, true_loc, true_loc_name, n rows."""
     names, scores = list(settings["sites"].values()), site_probabilities(logits, settings)
     _, mean = site_metrics.mean_by_scan(scan_ids, scores)

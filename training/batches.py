@@ -1,6 +1,7 @@
 """Where batches come from: images, or the output of frozen layers, computed once for each placement of an image."""
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +21,13 @@ def batch_indices(n: int, batch_size: int) -> list:
     return np.array_split(np.arange(n), max(1, -(-n // batch_size)))
 
 
-def steps_per_epoch(index, y_true, batch_size: int, oversample: bool = False) -> int:
+def steps_per_epoch(index: np.ndarray, y_true: np.ndarray, batch_size: int, oversample: bool = False) -> int:
     """How many batches `epoch_order` gives."""
     return len(batch_indices(len(epoch_order(index, y_true, 0, oversample)), batch_size))
 
 
-def epoch_order(index, y_true, seed, oversample: bool = False) -> np.ndarray:
+def epoch_order(index: np.ndarray, y_true: np.ndarray, seed: int | tuple[int, ...],
+                oversample: bool = False) -> np.ndarray:
     """The images of one training epoch: `index` shuffled; with `oversample` the rarer class is drawn again until the
     classes are balanced.
 
@@ -47,7 +49,7 @@ def epoch_order(index, y_true, seed, oversample: bool = False) -> np.ndarray:
     return rng.permutation(index)
 
 
-def step_seed(seed, place: int) -> int:
+def step_seed(seed: tuple[int, ...], place: int) -> int:
     """One int for the batch that starts at `place` of the epoch `seed` (tuple of int)."""
     return int(np.random.SeedSequence((*seed, int(place))).generate_state(1)[0])
 
@@ -124,14 +126,15 @@ class ImageBatches:
         check_augmentation(augm, network_input.frame)
         self.bodies, self.network_input, self.batch_size, self.augm = bodies, network_input, batch_size, augm
 
-    def training(self, order, seed, done: int = 0, share=distributed.share) -> Pass:
+    def training(self, order: np.ndarray, seed: tuple[int, ...], done: int = 0,
+                 share: Callable[[int], slice] = distributed.share) -> Pass:
         """The images `order` (n,) of one epoch, at random places, without the first `done` batches.
 
         `seed`: tuple of int, its last number the epoch.
         """
         return Pass(order, self._training(order, seed, done, share))
 
-    def centred(self, index, share=distributed.share) -> Pass:
+    def centred(self, index: np.ndarray, share: Callable[[int], slice] = distributed.share) -> Pass:
         """The images `index` (n,) in the middle of the frame, for evaluation."""
         return Pass(index, self._centred(index, share))
 
@@ -180,17 +183,17 @@ class FrozenBatches:
         Called after every batch that is computed; may raise to stop.
     """
 
-    def __init__(self, images: ImageBatches, model: ResNet34, start: int, placements: int, amp, seed,
-                 cache: dict | None = None, check: Callable[[], None] = lambda: None):
+    def __init__(self, images: ImageBatches, model: ResNet34, start: int, placements: int, amp: torch.dtype | None,
+                 seed: tuple[int, ...], cache: dict | None = None, check: Callable[[], None] = lambda: None):
         self.images, self.model, self.start, self.placements = images, model, start, placements
         self.amp, self.seed, self.check = amp, seed, check
         self.cache, self.used = {} if cache is None else cache, set()
 
-    def training(self, order, seed, done: int = 0) -> Pass:
+    def training(self, order: np.ndarray, seed: tuple[int, ...], done: int = 0) -> Pass:
         """As of ImageBatches."""
         return Pass(order, self._training(order, seed, done))
 
-    def centred(self, index) -> Pass:
+    def centred(self, index: np.ndarray) -> Pass:
         """As of ImageBatches."""
         return Pass(index, self._centred(index))
 
@@ -215,7 +218,8 @@ class FrozenBatches:
             here = own[places]
             yield Batch(outputs[here], None, index[here], here, len(places), slice(None), start=self.start)
 
-    def computed(self, placement, index, description: str, batches) -> torch.Tensor:
+    def computed(self, placement: Any, index: np.ndarray, description: str,
+                 batches: Callable[[ImageBatches], Pass]) -> torch.Tensor:
         """The frozen layers' output of the images `index`, one row each, from the cache or computed.
 
         `batches`: ImageBatches -> a Pass over these images.
@@ -277,9 +281,9 @@ class RunBatches:
         Of FrozenBatches.
     """
 
-    def __init__(self, images, model: ResNet34, y_true, seed, amp, batch_size: int, augm: int = 0,
-                 oversample: bool = False, cached_placements: int = 1, cache: dict | None = None,
-                 check: Callable[[], None] = lambda: None):
+    def __init__(self, images: Any, model: ResNet34, y_true: np.ndarray, seed: tuple[int, ...], amp: torch.dtype | None,
+                 batch_size: int, augm: int = 0, oversample: bool = False, cached_placements: int = 1,
+                 cache: dict | None = None, check: Callable[[], None] = lambda: None):
         self.images, self.y_true, self.seed, self.oversample = images, y_true, seed, oversample
         self.source, start = ImageBatches(images.bodies, images.network_input, batch_size, augm), first_trained(model)
         if start and cached_placements:

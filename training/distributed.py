@@ -3,13 +3,14 @@
 Without torchrun every function is that of a single process. Backend: nccl between GPUs, gloo between CPUs.
 """
 import os
+from typing import Any
 
 import numpy as np
 import torch
 from torch import distributed, nn
 
 
-def start(device):
+def start(device: torch.device) -> torch.device:
     """Join the processes that torchrun started, if it did -> this process's device (a GPU of its own, or `device`)."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not distributed.is_initialized():
         if device.type == "cuda":
@@ -19,32 +20,32 @@ def start(device):
     return device
 
 
-def stop():
+def stop() -> None:
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
 
-def world():
+def world() -> int:
     """The number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def rank():
+def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def is_main():
+def is_main() -> bool:
     """Whether this process is the one that writes and prints."""
     return rank() == 0
 
 
-def say(text):
+def say(text: str) -> None:
     """Print, in the main process."""
     if is_main():
         print(text, flush=True)
 
 
-def share(n):
+def share(n: int) -> slice:
     """The slice of n rows that is this process's: together the slices hold each row once, in order."""
     if world() == 1:
         return slice(0, n)
@@ -52,14 +53,14 @@ def share(n):
     return slice(bounds[rank()], bounds[rank() + 1])
 
 
-def total(tensor):
+def total(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor summed over the processes, in place."""
     if world() > 1:
         distributed.all_reduce(tensor)
     return tensor
 
 
-def any_true(flags, device):
+def any_true(flags: list[bool], device: torch.device) -> list[bool]:
     """A list of bools -> for each, whether it is True in any process."""
     if world() == 1:
         return flags
@@ -67,7 +68,7 @@ def any_true(flags, device):
     return total(counts).bool().tolist()
 
 
-def from_main(value):
+def from_main(value: Any) -> Any:
     """What the main process has, in every process (any object that pickle takes)."""
     if world() == 1:
         return value
@@ -76,12 +77,12 @@ def from_main(value):
     return holder[0]
 
 
-def wait():
+def wait() -> None:
     if world() > 1:
         distributed.barrier()
 
 
-def wrap(model, device):
+def wrap(model: nn.Module, device: torch.device) -> nn.Module:
     """The model with its gradients averaged over the processes; itself where there is one process."""
     if world() == 1:
         return model
@@ -89,7 +90,7 @@ def wrap(model, device):
                                                forward_sync_buffers=False)
 
 
-def synchronize_batch_norm(model, device):
+def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
     """Let every batch normalization see the images of all processes; parameter names stay."""
     if world() == 1:
         return model
@@ -112,7 +113,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
     difference of large squares.
     """
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, rows, columns) -> the same shape and dtype."""
         if not self.training:
             return super().forward(x)

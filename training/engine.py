@@ -4,19 +4,21 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import nn
 
 from common.files import progress
 from training import distributed
 from training.batches import Outputs, Pass
 from training.device import autocast
+from training.objectives import Binary
 from training.state import TrainState
 from utils import Dropout, ResNet34, set_train_mode
 
 BAR_SECONDS = 1.0  # between two looks at loss and AUC for the progress bar
 
 
-def train_one_epoch(network, objective, optimizer, batches: Pass, state: TrainState,
-                    after_batch: Callable[[], None] | None = None) -> Outputs:
+def train_one_epoch(network: nn.Module, objective: Binary, optimizer: torch.optim.Optimizer, batches: Pass,
+                    state: TrainState, after_batch: Callable[[], None] | None = None) -> Outputs:
     """One pass over the training images.
 
     Parameters
@@ -74,7 +76,7 @@ def train_one_epoch(network, objective, optimizer, batches: Pass, state: TrainSt
 
 
 @torch.inference_mode()
-def evaluate(model: ResNet34, batches: Pass, amp=None, description: str = "validation",
+def evaluate(model: ResNet34, batches: Pass, amp: torch.dtype | None = None, description: str = "validation",
              check: Callable[[], None] | None = None) -> Outputs:
     """One pass over images in evaluation mode; each once, whatever the number of processes.
 

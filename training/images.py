@@ -1,5 +1,7 @@
 """The training and validation images of the splits that are trained, each read once."""
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -51,7 +53,7 @@ class Cohort:
     device : torch.device
     """
 
-    def __init__(self, table: pd.DataFrame, data, folder, splits, device: torch.device):
+    def __init__(self, table: pd.DataFrame, data: str, folder: str | Path, splits: Sequence[int], device: torch.device):
         for split in splits:
             check_classes(data, table, split)
         used = (table[[f"split{split}" for split in splits]] != "test").any(axis=1)
@@ -59,7 +61,7 @@ class Cohort:
         self.pool, self.bodies, self.last = None, None, (None, None)
         say(report_views(self.table) or f"{self.table['scan_id'].nunique()} scans, {len(self.table)} images")
 
-    def split_images(self, split: int, image_size, margin: int, pool: int, crop_bodies: bool,
+    def split_images(self, split: int, image_size: str | tuple[int, int], margin: int, pool: int, crop_bodies: bool,
                      norm: str) -> SplitImages:
         """One split's images; read here, should they not be there with this `pool`.
 

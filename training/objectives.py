@@ -4,7 +4,10 @@ The network's output is (B, 2), the logits of Deauville 1-3 and 4-5, or (B, 2 + 
 ascending order of the codes (common.sites). What a model's sites mean stands in its checkpoint under "model"
 (`site_settings`).
 """
+from collections.abc import Sequence
+
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
@@ -35,20 +38,21 @@ class Binary:
     columns = 2  # of the network's output
     select = "auc"  # the validation metric that early stopping and the kept checkpoint follow
 
-    def __init__(self, table, train, device: torch.device, balance: bool = False, label_smoothing: float = 0.0):
+    def __init__(self, table: pd.DataFrame, train: np.ndarray, device: torch.device, balance: bool = False,
+                 label_smoothing: float = 0.0):
         self.scans, self.y_true = table["scan_id"].to_numpy(), table["target"].to_numpy(copy=True)
         self.target, self.label_smoothing = torch.from_numpy(self.y_true).to(device), label_smoothing
         counts = np.bincount(self.y_true[train], minlength=2)
         self.weight = torch.tensor(counts[::-1] / counts, dtype=torch.float32, device=device) if balance else None
 
-    def loss(self, outputs: torch.Tensor, index) -> torch.Tensor:
+    def loss(self, outputs: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         """(B, 2) logits of the images `index` -> (B,) losses, one an image."""
         one_hot = nn.functional.one_hot(self.target[torch.as_tensor(index, device=self.target.device)], 2)
         target = one_hot.to(outputs) * (1 - self.label_smoothing) + self.label_smoothing / 2
         return nn.functional.binary_cross_entropy_with_logits(outputs, target, reduction="none",
                                                               pos_weight=self.weight).mean(1)
 
-    def metrics(self, outputs: np.ndarray, index) -> dict:
+    def metrics(self, outputs: np.ndarray, index: np.ndarray) -> dict:
         """(n, 2) logits, NumPy -> dict of scan_metrics, with the key `select`."""
         return scan_metrics(self.scans[index], self.y_true[index], probabilities(outputs))
 
@@ -59,7 +63,7 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     return logits.softmax(1)[:, 1].numpy()
 
 
-def scan_metrics(scan_ids, y_true, y_score) -> dict:
+def scan_metrics(scan_ids: Sequence, y_true: np.ndarray, y_score: np.ndarray) -> dict:
     """AUC, and balanced error, false positive and false negative rate at 0.5, of the scans' mean over their views."""
     scan = np.unique(np.asarray(scan_ids), return_inverse=True)[1]
     views = np.bincount(scan)
@@ -113,8 +117,9 @@ class BinaryAndSite(Binary):
         Label smoothing of the sites.
     """
 
-    def __init__(self, table, train, device, settings, balance=False, label_smoothing=0.0, select="auc",
-                 site_lambda=1.0, site_balance=False, site_smoothing=0.0):
+    def __init__(self, table: pd.DataFrame, train: np.ndarray, device: torch.device, settings: dict,
+                 balance: bool = False, label_smoothing: float = 0.0, select: str = "auc", site_lambda: float = 1.0,
+                 site_balance: bool = False, site_smoothing: float = 0.0):
         super().__init__(table, train, device, balance, label_smoothing)
         truth = truth_matrix(table["true_loc"], len(settings["sites"]))
         self.settings, self.classes, self.multi = settings, scored_classes(settings), settings["site_multi"]
@@ -136,11 +141,11 @@ class BinaryAndSite(Binary):
         self.loc_weight = torch.tensor(weight, dtype=torch.float32, device=device)
         self.site = torch.from_numpy(self.truth).to(device)
 
-    def loss(self, outputs: torch.Tensor, index) -> torch.Tensor:
+    def loss(self, outputs: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         """(B, 2 + sites) logits of the images `index` -> (B,) losses, one an image."""
         return super().loss(outputs[:, :2], index) + self.site_lambda * self.site_loss(outputs[:, 2:], index)
 
-    def site_loss(self, logits: torch.Tensor, index) -> torch.Tensor:
+    def site_loss(self, logits: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         """(B, sites) logits -> (B,) losses, before site_lambda; 0 for images without a site to learn."""
         logits, site = logits[:, self.classes], self.site[torch.as_tensor(index, device=self.site.device)]
         weight, used = self.loc_weight.to(logits), site.any(1)
@@ -153,7 +158,7 @@ class BinaryAndSite(Binary):
                                                label_smoothing=self.site_smoothing)
         return torch.where(used, each, 0) / self.share
 
-    def metrics(self, outputs: np.ndarray, index) -> dict:
+    def metrics(self, outputs: np.ndarray, index: np.ndarray) -> dict:
         """(n, 2 + sites) logits, NumPy -> scan_metrics and, of the scans with a site, site_metrics.weighted_metrics.
 
         `sum` is AUC + loc_bacc (several sites a scan: loc_ap); `selected`, where it is not the AUC, is what the kept

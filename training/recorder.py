@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -55,8 +56,8 @@ class Recorder:
         Start anew.
     """
 
-    def __init__(self, state: TrainState, split: int, run: int, settings: dict, output, tensorboard=None,
-                 checkpoint_minutes: float = 10, overwrite: bool = False):
+    def __init__(self, state: TrainState, split: int, run: int, settings: dict, output: str,
+                 tensorboard: str | None = None, checkpoint_minutes: float = 10, overwrite: bool = False):
         self.state, self.name, self.settings = state, f"split {split} run {run}", settings
         self.seconds = 60 * checkpoint_minutes
         self.files = {kind: run_file(output, kind, split, run)
@@ -175,7 +176,7 @@ class Recorder:
                 self.writer.close()
         distributed.wait()
 
-    def draw(self, table):
+    def draw(self, table: pd.DataFrame) -> None:
         draw_convergence(table, self.files["figure"], self.name)
         self.drawn = time.monotonic()
 
@@ -197,12 +198,13 @@ def log_table(state: TrainState) -> pd.DataFrame:
     return pd.DataFrame(state.log, columns=["epoch", "split", "metric", "value"])
 
 
-def write_settings(path, checkpoint: dict) -> None:
+def write_settings(path: str | Path, checkpoint: dict) -> None:
     """settings_splitS_runR.json: what a checkpoint says of its run, without the weights; read by the report."""
     write_json(plain({name: value for name, value in checkpoint.items() if name not in WEIGHTS}), path)
 
 
-def run_settings(options, model: dict, images: SplitImages, device: torch.device, amp) -> dict:
+def run_settings(options: Namespace, model: dict, images: SplitImages, device: torch.device,
+                 amp: torch.dtype | None) -> dict:
     """What a checkpoint says about its making, and what a resumed run must share; plain values.
 
     commit is git's, with "+" where files differ from it; None outside git.
@@ -232,7 +234,7 @@ def run_settings(options, model: dict, images: SplitImages, device: torch.device
                          "pandas": pd.__version__}}
 
 
-def draw_convergence(table, path, title):
+def draw_convergence(table: pd.DataFrame, path: str | Path, title: str) -> None:
     """Loss, AUC and what else chose the kept epoch, against the epoch: training dashed, validation solid; a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -20,6 +20,7 @@ from training import distributed
 from training.batches import RunBatches, step_seed
 from training.distributed import say
 from training.images import SplitImages
+from training.objectives import Binary
 from training.recorder import MAY_CHANGE, Recorder, run_settings, write_settings
 from training.state import TrainState
 
@@ -134,8 +135,9 @@ def find_result(run: Run) -> dict | None:
             "ended": "finished before"}
 
 
-def start_model(model, device: torch.device, network_input: NetworkInput, weights: str = "none",
-                checkpoint: str | None = None, transfer_learning: bool = False, finetune: bool = False):
+def start_model(model: utils.ResNet34, device: torch.device, network_input: NetworkInput, weights: str = "none",
+                checkpoint: str | None = None, transfer_learning: bool = False,
+                finetune: bool = False) -> utils.ResNet34:
     """The network with its start weights, its frozen layers and its place on the device.
 
     Parameters
@@ -158,8 +160,9 @@ def start_model(model, device: torch.device, network_input: NetworkInput, weight
     return model.to(device, memory_format=torch.channels_last)
 
 
-def begin(run: Run, images: SplitImages, model, objective, optimizer, schedule, settings: dict, device: torch.device,
-          amp) -> tuple[TrainState, Recorder, RunBatches]:
+def begin(run: Run, images: SplitImages, model: utils.ResNet34, objective: Binary, optimizer: torch.optim.Optimizer,
+          schedule: utils.Schedule, settings: dict, device: torch.device,
+          amp: torch.dtype | None) -> tuple[TrainState, Recorder, RunBatches]:
     """Everything that the epochs of a run need, at its start or where --resume goes on.
 
     Parameters

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM while a network is trained: a flag, looked at after a batch."""
 import contextlib
 import signal
+from collections.abc import Iterator
 
 
 class Interrupted(Exception):
@@ -8,7 +9,7 @@ class Interrupted(Exception):
 
 
 @contextlib.contextmanager
-def deferred_signals():
+def deferred_signals() -> Iterator[list[int]]:
     """Within: a first SIGINT or SIGTERM is only put on the list that this yields; a second one takes effect at once.
 
     Left by an exception, the signal takes effect then: whoever handles the exception shall not go on.

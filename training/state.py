@@ -1,6 +1,7 @@
 """Everything that training changes: what `--resume` needs to go on, and what a checkpoint holds."""
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ class TrainState:
             yield self.epoch
         self.ended = (f"no better validation for {self.stopper.patience} epochs" if stopped else f"{nepochs} epochs")
 
-    def end_epoch(self, objective, train: Outputs, validation: Outputs) -> bool:
+    def end_epoch(self, objective: Any, train: Outputs, validation: Outputs) -> bool:
         """Take an epoch's outputs: loss and metrics into the log, schedule and early stopping a step further.
 
         Parameters
