@@ -49,8 +49,18 @@ def list_files(source: str | os.PathLike[str]) -> tuple[Path, list[str]]:
     if not folder.is_dir():
         raise InputError(f"--input {source}: no such folder; give the folder that holds the DICOM files, a .zip or a "
                          "DICOMDIR")
-    paths = [os.path.join(where, name) for where, _, names in os.walk(folder) for name in names if name[0] != "."]
-    return folder, sorted(filter(os.path.isfile, paths))
+    paths: list[str] = []
+    seen: set[str] = set()
+    closed: list[OSError] = []
+    for where, folders, names in os.walk(folder, followlinks=True, onerror=closed.append):
+        if (real := os.path.realpath(where)) in seen:  # a link to a folder that was searched, or back up: a loop
+            folders.clear()
+            continue
+        seen.add(real)
+        paths += [os.path.join(where, name) for name in names if name[0] != "."]
+    # what cannot be entered or leads nowhere stays in the list: whoever reads it names it
+    paths = [path for path in paths if os.path.isfile(path) or os.path.islink(path)]
+    return folder, sorted(paths + [error.filename for error in closed])
 
 
 def read_checksums(path: str, folder: Path, files: Sequence[str]) -> dict[str, str]:

@@ -330,8 +330,7 @@ def _classic(header: Header) -> Header:
     """Say what an Enhanced PET frame says (PS3.3 C.8.22) in the attributes of the PET Image module."""
     if text(header, "SOPClassUID") != ENHANCED_PET:
         return header
-    codes = header.get("MeasurementUnitsCodeSequence") or [{}]
-    unit = text(codes[0], "CodeValue")
+    unit = _unit(header)
     if unit not in UCUM:
         raise Refused("MeasurementUnitsCodeSequence", unit, "not a unit this project converts", "export the series "
                       "as Bq/ml")
@@ -346,6 +345,12 @@ def _classic(header: Header) -> Header:
         "RescaleIntercept": _double(header, "RealWorldValueIntercept") or header.get("RescaleIntercept", b"")}
 
 
+def _unit(header: Header) -> str:
+    """The code of the unit, spelled as in UCUM: Bq/mL is Bq/ml."""
+    code = text((header.get("MeasurementUnitsCodeSequence") or [{}])[0], "CodeValue")
+    return next((known for known in UCUM if known.lower() == code.lower().replace(" ", "")), code)
+
+
 def _double(header: Header, keyword: str) -> bytes:
     """An FD attribute as the text that a DS would hold; b"" where it is missing."""
     value = header.get(keyword, b"")
@@ -355,6 +360,10 @@ def _double(header: Header, keyword: str) -> bytes:
 def _flatten(groups: Header) -> Header:
     flat: Header = {}
     for name in FUNCTIONAL_GROUPS:
-        for item in groups.get(name, [])[:1]:
+        items = groups.get(name, [])
+        if name == "RealWorldValueMappingSequence":  # of several units, one that SUV can be computed from
+            order = [unit for unit in UCUM if not unit.startswith("{")]
+            items = sorted(items, key=lambda item: (order.index(u) if (u := _unit(item)) in order else len(order)))
+        for item in items[:1]:
             flat.update(item)
     return flat

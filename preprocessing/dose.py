@@ -23,7 +23,15 @@ RADIONUCLIDES = {
     "Cu-62": (580.2, "C-127A5", "422934004"), "Cu-64": (45721.0, "C-127A2", "3932008"),
     "Zr-89": (282276.0, "C-168A4", "63360001"), "I-124": (360806.0, "C-114A5", "40937006"),
     "Y-86": (53064.0, "C-162A3", "10738001"), "Br-76": (58320.0, "C-113A2", "79523006"),
+    "Tc-99m": (21624.1, "C-163A8", "72454003"),  # no positron: SPECT that is stored as PT
 }
+DOSE_UNITS = {"mCi": 3.7e7, "µCi": 3.7e4, "GBq": 1e9, "kBq": 1e3}  # in Bq; what RadionuclideTotalDose was mistaken for
+LEAST_DOSE, MOST_DOSE, USUAL_DOSE = 1e7, 2e9, 3e8  # of F-18, Bq
+FDG = re.compile(r"fdg|d[eo]+xy-?gluc|desoxygluc", re.IGNORECASE)
+NO_TRACER = re.compile(r"[\W_]*(18)?[\W_]*(f|fluor(ine|o)?)?[\W_]*(18)?[\W_]*(solution|unknown|other)?[\W_]*",
+                       re.IGNORECASE)  # what says no more than the radionuclide
+LATE_INJECTION = 15 * MINUTE  # about the start of an acquisition of which the image is a late window
+DUMMY = 300 * DAY  # dates that differ by more are not those of one examination
 
 
 def reference_mass(kind: str, weight: float, height: float, sex: str, warn: Warn) -> float:
@@ -74,6 +82,10 @@ def body_weight(header: Header, warn: Warn) -> float:
         warn(f"PatientWeight read as grams: {weight:g} kg")
     if not 20 <= weight <= 250:
         warn(f"PatientWeight {weight:g} kg is unusual")
+    height = number(header, "PatientSize") or 0
+    height = height / 100 if height > 3 else height
+    if height > 1 and not 12 <= (bmi := weight / height ** 2) <= 45:
+        warn(f"PatientWeight {weight:g} kg at {100 * height:g} cm is a BMI of {bmi:.0f}: is it in kg, not in pounds?")
     return weight
 
 
@@ -102,17 +114,35 @@ def radiopharmaceutical(header: Header) -> Header:
 
 
 def injected_dose(radio: Header, warn: Warn) -> float:
-    """RadionuclideTotalDose in Bq (rule 4). Raises Refused where it is missing or not positive."""
-    dose = number(radio, "RadionuclideTotalDose") or 0
+    """RadionuclideTotalDose in Bq (rule 4).
+
+    Raises Refused where it is missing, not positive, or of F-18 and impossible: the unit that would fit is named.
+    """
+    stored = dose = number(radio, "RadionuclideTotalDose") or 0
     if dose <= 0:
         raise Refused("RadionuclideTotalDose", text(radio, "RadionuclideTotalDose"), "missing or not positive",
                       "add the injected dose in Bq to the files")
     if dose < 1e4:
         dose *= 1e6
         warn(f"RadionuclideTotalDose read as MBq: {dose / 1e6:g} MBq")
-    if not 1e7 <= dose <= 2e9:
+    if not LEAST_DOSE <= dose <= MOST_DOSE:
+        if tracer_of(radio)[0] == "F-18":
+            unit = min(DOSE_UNITS, key=lambda name: abs(math.log(stored * DOSE_UNITS[name] / USUAL_DOSE)))
+            raise Refused("RadionuclideTotalDose", f"{stored:g}", f"is {dose / 1e6:g} MBq, not a dose of F-18 (10 to "
+                          f"2000 MBq); in {unit} it would be {stored * DOSE_UNITS[unit] / 1e6:.4g} MBq",
+                          "correct the dose, in Bq")
         warn(f"RadionuclideTotalDose {dose / 1e6:g} MBq is unusual")
     return dose
+
+
+def tracer_of(radio: Header) -> tuple[str, str]:
+    """(radionuclide, such as "F-18", "" where it is not known; what was injected, "FDG", "" or another name)."""
+    try:
+        name = half_life_of(radio)[0]
+    except Refused:
+        name = ""
+    said = text(radio, "Radiopharmaceutical")
+    return name, "FDG" if FDG.search(said) else "" if NO_TRACER.fullmatch(said) else said
 
 
 def half_life_of(radio: Header) -> tuple[str, float]:
@@ -186,16 +216,21 @@ def decay_factor(headers: Sequence[Header], radio: Header, warn: Warn) -> tuple[
     if kind == "START":
         reference = _start_time(headers, rate, warn)
     else:
-        reference = np.array([_required_time(header) for header in headers])
+        reference = _required_times(headers)
         exposure = rate * np.array([_duration(header) for header in headers])
         factor = exposure / -np.expm1(-exposure)
-    earliest, latest = np.min(reference), np.max(reference)
-    injection = _injection_time(first, radio, earliest, half_life, warn)
-    uptake = (earliest - injection) / MINUTE
-    if earliest < injection or latest - injection > 6 * half_life:
-        raise Refused("RadiopharmaceuticalStartTime", f"{uptake:.1f} min before the image",
-                      f"is not within 0 and six half-lives ({6 * half_life / MINUTE:.0f} min)",
-                      "correct the times of injection and acquisition")
+    times = acquisition_times(headers, lambda text: None)
+    acquired = np.min(reference) if times is None else max(times.min(), np.min(reference))
+    injection = _injection_time(first, radio, acquired, half_life, warn)
+    begun = np.min(reference) - injection
+    uptake = float(acquired - injection if begun < LATE_INJECTION else begun) / MINUTE
+    if uptake < 0 or np.max(reference) - injection > 6 * half_life or begun < -LATE_INJECTION:
+        raise Refused("RadiopharmaceuticalStartTime", text(radio, "RadiopharmaceuticalStartDateTime") or text(
+            radio, "RadiopharmaceuticalStartTime"), f"{uptake:.1f} min before the image, is not within 0 and six "
+            f"half-lives ({6 * half_life / MINUTE:.0f} min)", "correct the times of injection and acquisition")
+    if uptake == 0 and np.ptp(reference) == 0 or injection % DAY == 0 == np.min(reference) % DAY:
+        raise Refused("RadiopharmaceuticalStartTime", text(radio, "RadiopharmaceuticalStartTime"),
+                      "injection and acquisition have the same time", "add the true times to the files")
     if name == "F-18" and not 30 <= uptake <= 120:
         warn(f"uptake time of {uptake:.0f} min is outside 30 to 120 min")
     return factor * np.exp(rate * (reference - injection)), uptake
@@ -207,16 +242,17 @@ def _start_time(headers: Sequence[Header], rate: float, warn: Warn) -> float | n
     candidates: dict[str, float | np.ndarray] = {}
     if text(first, "SOPClassUID") == ENHANCED_PET:
         return values.date_time(first, "DecayCorrectionDateTime")
-    times = [_acquisition_time(header) for header in headers]
-    acquired = None if None in times else np.array(times, float)
+    acquired = acquisition_times(headers, warn)
     tag, series = values.private(first, *GE, 0x0D), values.date_and_time(first, "SeriesDate", "SeriesTime")
     if tag and text(first, tag):
-        candidates["GE (0009,100D)"] = values.date_time(first, tag)
-    if series is not None and (acquired is None or series <= acquired.min() + 1):  # written to the second
-        candidates["SeriesTime"] = series
+        candidates["GE (0009,100D)"] = _real_day(values.date_time(first, tag), acquired, "(0009,100D)", warn)
+    if series is not None:
+        series = _real_day(series, acquired, "SeriesDate", warn)
+        if acquired is None or series <= acquired.min() + 1:  # written to the second
+            candidates["SeriesTime"] = series
     if acquired is not None:
-        shift = [number(header, "FrameReferenceTime") for header in headers]
-        if None not in shift and all(number(header, "ActualFrameDuration") for header in headers):
+        shift = [number(header, "FrameReferenceTime") or 0 for header in headers]
+        if all(shift) and all(number(header, "ActualFrameDuration") for header in headers):
             x = rate * np.array([_duration(header) for header in headers])
             average = np.log(x / -np.expm1(-x)) / rate
             candidates["FrameReferenceTime"] = acquired + average - np.array(shift) / 1000
@@ -238,17 +274,29 @@ def _start_time(headers: Sequence[Header], rate: float, warn: Warn) -> float | n
     return reference
 
 
+def _real_day(time: float, acquired: np.ndarray | None, attribute: str, warn: Warn) -> float:
+    """The time on the day of the acquisition, where its own date is years off: a dummy of de-identification."""
+    if acquired is None or abs(time - acquired.min()) <= DUMMY:
+        return time
+    warn(f"the date of {attribute} is not the acquisition's: only its time of day was used")
+    moved = math.floor(acquired.min() / DAY) * DAY + time % DAY
+    return moved - DAY * (moved > acquired.min() + DAY / 2)
+
+
 def _injection_time(header: Header, radio: Header, reference: float, half_life: float, warn: Warn) -> float:
     """Rule 6: the injection's date and time, given the (earliest) reference time."""
     start, day = text(radio, "RadiopharmaceuticalStartTime"), math.floor(reference / DAY) * DAY
     if len(text(radio, "RadiopharmaceuticalStartDateTime")) > 8:  # a date alone is no time
         injection = values.date_time(radio, "RadiopharmaceuticalStartDateTime", header)
+        if start and injection % DAY == 0 and (of_day := time_of_day(radio, "RadiopharmaceuticalStartTime")):
+            warn("RadiopharmaceuticalStartDateTime has no time of day: RadiopharmaceuticalStartTime was used")
+            injection += of_day
         if re.search("[+-]", text(radio, "RadiopharmaceuticalStartDateTime")) and not text(
                 header, "TimezoneOffsetFromUTC"):
             warn("the injection's offset from UTC was ignored: TimezoneOffsetFromUTC is missing")
         if start and MINUTE < (injection - time_of_day(radio, "RadiopharmaceuticalStartTime")) % DAY < DAY - MINUTE:
             warn("RadiopharmaceuticalStartTime differs from RadiopharmaceuticalStartDateTime, which was used")
-        if abs(day - math.floor(injection / DAY) * DAY) > DAY:
+        if not 0 <= reference - injection <= 6 * half_life and abs(day - math.floor(injection / DAY) * DAY) > DAY:
             moved = day + injection % DAY
             moved -= DAY * (moved > reference)
             if reference - moved <= 6 * half_life:
@@ -273,7 +321,7 @@ def _injection_time(header: Header, radio: Header, reference: float, half_life: 
 def uptake_if_known(headers: Sequence[Header], radio: Header) -> float | None:
     """Minutes from injection to the first acquisition, or None: for the record, where the SUV does not need it."""
     try:
-        acquired = min(_required_time(header) for header in headers)
+        acquired = _required_times(headers).min()
         half_life = half_life_of(radio)[1]
         uptake = (acquired - _injection_time(headers[0], radio, acquired, half_life, lambda text: None)) / MINUTE
         return uptake if 0 <= uptake <= 6 * half_life / MINUTE else None
@@ -281,18 +329,41 @@ def uptake_if_known(headers: Sequence[Header], radio: Header) -> float | None:
         return None
 
 
+def acquisition_times(headers: Sequence[Header], warn: Warn) -> np.ndarray | None:
+    """When each slice was acquired, (n,) s; None where one does not say.
+
+    Times without a date of their own that lie on both sides of midnight: the later beds are a day on (rule 7).
+    """
+    times = [_acquisition_time(header) for header in headers]
+    if None in times:
+        return None
+    found = np.array(times, float)
+    undated = not any(text(header, key) for header in headers for key in ("AcquisitionDate", "AcquisitionDateTime"))
+    if undated and np.ptp(found) > DAY / 2:
+        warn("AcquisitionDate is missing: the beds after midnight were taken for a day later")
+        late, series = found % DAY < found.max() % DAY - DAY / 2, values.date_and_time(headers[0], "SeriesDate",
+                                                                                       "SeriesTime")
+        begun_late = series is not None and series % DAY < found.max() % DAY - DAY / 2  # its date is that of the late
+        found += DAY * (late - np.float64(begun_late))
+    return found
+
+
 def _acquisition_time(header: Header) -> float | None:
-    if text(header, "AcquisitionDateTime"):
-        return values.date_time(header, "AcquisitionDateTime")
-    return values.date_and_time(header, "AcquisitionDate", "AcquisitionTime")
+    parts = values.date_and_time(header, "AcquisitionDate", "AcquisitionTime")
+    stamp = text(header, "AcquisitionDateTime")
+    if len(stamp.split("+")[0]) <= 8:  # cut to a date, or missing
+        return parts
+    whole = values.date_time(header, "AcquisitionDateTime")
+    return parts if parts is not None and whole % DAY == 0 != parts % DAY else whole
 
 
-def _required_time(header: Header) -> float:
-    time = _acquisition_time(header)
-    if time is None:
-        raise Refused("AcquisitionTime", text(header, "AcquisitionTime"), "missing, or without a date",
+def _required_times(headers: Sequence[Header]) -> np.ndarray:
+    times = acquisition_times(headers, lambda text: None)
+    if times is None:
+        missing = next(header for header in headers if _acquisition_time(header) is None)
+        raise Refused("AcquisitionTime", text(missing, "AcquisitionTime"), "missing, or without a date",
                       "add AcquisitionDate and AcquisitionTime")
-    return time
+    return times
 
 
 def _duration(header: Header) -> float:

@@ -9,6 +9,7 @@ from preprocessing.archives import read_headers
 from preprocessing.dicom_reader import frames
 from preprocessing.dicom_series import Refusals, Study
 from preprocessing.dicom_values import Header, Refused, corrections, numbers, text, unexpected
+from preprocessing.dose import tracer_of
 
 SAME_EXTENT = 10  # mm: reconstructions of one scan differ by about a slice in extent
 COLUMNS = ("StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "slices", "extent_mm", "Units",
@@ -37,6 +38,9 @@ class Series:
         Units and SUVType.
     corrected : bool
         Whether it is attenuation corrected.
+    derived, dynamic, axial, fdg : bool
+        Whether it is a reformat or reprojection, has several time frames or gates, has axial slices, shows FDG or does
+        not say what.
     taken : bool
         Whether it is the series to use.
     why : str
@@ -52,6 +56,10 @@ class Series:
     extent: float
     units: str
     corrected: bool
+    derived: bool = False
+    dynamic: bool = False
+    axial: bool = True
+    fdg: bool = True
     taken: bool = False
     why: str = ""
 
@@ -66,13 +74,19 @@ def describe_series(uid: str, paths: Sequence[str]) -> Series:
     first = headers[0]
     places = [numbers(header, "ImagePositionPatient", 3) for header in headers]
     known = {tuple(place) for place in places if place}
-    series_number = text(first, "SeriesNumber")
+    series_number, kind = text(first, "SeriesNumber"), text(first, "SeriesType").split("\\")
+    turned = numbers(first, "ImageOrientationPatient", 6) or [1, 0, 0, 0, 1, 0]
+    nuclide, tracer = tracer_of((first.get("RadiopharmaceuticalInformationSequence") or [{}])[0])
     return Series(
         uid=uid, number=int(series_number) if series_number.isdecimal() else None,
         description=text(first, "SeriesDescription"), frame_of_reference=text(first, "FrameOfReferenceUID"),
         places=known, slices=len(known) if known else len(headers), extent=_extent(first, known),
         units=" ".join(filter(None, (text(first, "Units"), text(first, "SUVType")))),
-        corrected="ATTN" in corrections(first))
+        corrected="ATTN" in corrections(first),
+        derived=text(first, "ImageType").startswith("DERIVED") or "REPROJECTION" in kind,
+        dynamic=kind[0] in ("DYNAMIC", "GATED") or 0 < len(known) <= len(headers) / 2,
+        axial=abs(turned[0] * turned[4] - turned[1] * turned[3]) > 0.8,
+        fdg=nuclide in ("F-18", "") and tracer in ("FDG", ""))
 
 
 def _extent(header: Header, places: set[tuple[float, ...]]) -> float:
@@ -90,8 +104,9 @@ def _extent(header: Header, places: set[tuple[float, ...]]) -> float:
 def rank_series(study: Study) -> list[Series]:
     """The PET series of a study, the one to use first (rule 1 of docs/reference/suv_rules.md).
 
-    That of --series; else attenuation corrected before not, then the larger extent from head to feet (within 1 cm
-    counts as the same), more slices, the lower SeriesNumber.
+    That of --series; else original before derived, static before dynamic or gated, axial before others, FDG before
+    other tracers, attenuation corrected before not, then the larger extent from head to feet (within 1 cm counts as the
+    same), more slices, the lower SeriesNumber.
 
     Parameters
     ----------
@@ -113,12 +128,14 @@ def rank_series(study: Study) -> list[Series]:
 
     def order(series: Series) -> tuple[float, ...]:
         missing = longest[series.corrected] - series.extent
-        return (series.uid != study.wanted if study.wanted else False, not series.corrected,
+        return (series.uid != study.wanted if study.wanted else False, series.derived, series.dynamic,
+                not series.axial, not series.fdg, not series.corrected,
                 missing if missing > SAME_EXTENT else 0, -series.slices)
 
     ranked.sort(key=lambda s: (*order(s), s.number is None, s.number or 0, s.uid))
     best = ranked[0]
-    words = ("not the one of --series", "not attenuation corrected", "shorter", "fewer slices")
+    words = ("not the one of --series", "derived", "dynamic or gated", "not axial", "another tracer",
+             "not attenuation corrected", "shorter", "fewer slices")
     for series in ranked:
         differing = [word for word, mine, its in zip(words, order(series), order(best), strict=True) if mine != its]
         series.why = differing[0] if differing else "equal; its SeriesNumber comes later"
@@ -146,9 +163,14 @@ def choose_series(study: Study) -> tuple[list[str], list[str]]:
     if torn and not study.wanted:
         raise Refused("SeriesInstanceUID", "", f"slices of series number {best.name()} have {len(torn) + 1} of them",
                       "copy the series again from its source, or choose one with --series")
+    if best.dynamic and not study.wanted:
+        raise Refused("SeriesType", "", "every PET series is dynamic or gated", "give the static series of the study")
+    passed = [f"number {s.name()} ({s.why})" for s in others
+              if not study.wanted and not s.why.startswith("equal")]
     warning = (f"{len(others) + 1} PET series: number {best.name()} ({best.slices} slices, {best.extent:.0f} mm) "
                f"was used" + " by --series" * bool(study.wanted))
-    return study.series[best.uid], [warning + f" (equal: number {', '.join(ties)})" * bool(ties)]
+    return study.series[best.uid], [warning + f" (equal: number {', '.join(ties)})" * bool(ties)
+                                    + f", not {', '.join(passed)}" * bool(passed)]
 
 
 # --list

@@ -38,6 +38,7 @@ from preprocessing.dose import (
     injected_dose,
     radiopharmaceutical,
     reference_mass,
+    tracer_of,
     uptake_if_known,
 )
 from preprocessing.geometry import patient_axes, regular_slices, slice_geometry
@@ -125,17 +126,35 @@ def _convert(headers: list[Header], allow_uncorrected: bool) -> SuvVolume:
         warnings.append(f"NumberOfSlices says {announced}, {len(headers)} slices are there")
     if any(text(h, "LossyImageCompression") == "01" or h["syntax"] in LOSSY for h in headers):
         warnings.append("the pixels were compressed with loss")
+    if copied := first.get("copied"):
+        warnings.append(f"{copied} files are copies of others (same SOPInstanceUID): each slice was used once")
     if irregular := [h["irregular"] for h in headers if "irregular" in h]:
         warnings.append(f"{len(irregular)} irregular DICOM files were read by pydicom: {irregular[0]}")
     headers, positions, spacing, axes, origin = slice_geometry(headers)
-    scale, uptake = _suv_scale(headers, math.prod(spacing) / 1000, warnings.append)
+    nuclide, tracer = tracer_of(radiopharmaceutical(first))
+    if nuclide not in ("F-18", "") or tracer not in ("FDG", ""):
+        warnings.append(f"not FDG: {tracer if nuclide in tracer else f'{nuclide} {tracer}'.strip()}")
+    scale, uptake, by_dose = _suv_scale(headers, math.prod(spacing) / 1000, warnings.append)
     array = regular_slices(_read_array(headers, scale), positions, spacing[0], warnings.append)
+    if by_dose and nuclide == "F-18" and tracer in ("FDG", ""):
+        _check_body(array, first)
     array, spacing, origin = patient_axes(array, spacing, axes, origin, warnings.append)
     if not 1 <= (highest := float(array.max())) <= 1000:
         warnings.append(f"SUV maximum {highest:.3g} is unusual")
     scanner = " ".join(filter(None, (text(first, k) for k in ("Manufacturer", "ManufacturerModelName"))))
     names = [text(first, k) for k in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesDescription")]
     return SuvVolume(array, spacing, origin, warnings, text(first, "Units"), uptake, scanner, *names)
+
+
+def _check_body(array: np.ndarray, first: Header) -> None:
+    """Rule 4: the mean SUV of an FDG-injected body is about 1 by construction. Raises Refused where it cannot be."""
+    step = max(1, round((array.size / 2e5) ** (1 / 3)))  # a sample says as much, in milliseconds
+    sample = array[::step, ::step, ::step]
+    mean = float(sample[sample > 0.05 * np.percentile(sample, 99)].mean()) if sample.any() else math.nan
+    if not 0.2 <= mean <= 15:
+        dose, weight = text(radiopharmaceutical(first), "RadionuclideTotalDose"), text(first, "PatientWeight")
+        raise Refused("RadionuclideTotalDose", f"{dose} Bq, PatientWeight {weight} kg",
+                      f"give the body a mean SUV of {mean:.2g}, not near 1", "correct dose and weight: their units?")
 
 
 # The series
@@ -154,7 +173,21 @@ def _read_series(folder_or_files: str | os.PathLike[str] | Sequence[str | os.Pat
         raise Refused("Modality", "", "no PET image found", "give the folder or the files of one PET series")
     if len(series) > 1:
         raise Refused("SeriesInstanceUID", "", f"{len(series)} PET series found", "give the files of one of them")
-    return [frame for header in headers for frame in frames(header)]
+    headers, copied = _without_copies(headers)
+    found = [frame for header in headers for frame in frames(header)]
+    found[0]["copied"] = copied
+    return found
+
+
+def _without_copies(headers: list[Header]) -> tuple[list[Header], int]:
+    """Files of one SOPInstanceUID and the same content once, and how many were left out."""
+    kept: dict[Any, Header] = {}
+    for header in headers:
+        same = {key: value for key, value in header.items() if key != "path"}
+        first = kept.setdefault(text(header, "SOPInstanceUID") or id(header), header)
+        if {key: value for key, value in first.items() if key != "path"} != same:
+            kept[id(header)] = header  # another image under the same UID: the geometry refuses it
+    return list(kept.values()), len(headers) - len(kept)
 
 
 def _search(folder: Path) -> list[Header]:
@@ -230,11 +263,11 @@ def _read_array(headers: Sequence[Header], scale: np.ndarray) -> np.ndarray:
     return array
 
 
-def _suv_scale(headers: Sequence[Header], voxel_ml: float, warn: Warn) -> tuple[np.ndarray, float | None]:
+def _suv_scale(headers: Sequence[Header], voxel_ml: float, warn: Warn) -> tuple[np.ndarray, float | None, bool]:
     """What a stored value is multiplied by, slice by slice (rules 2 to 7).
 
-    Returns scale (n,) float64, and the uptake time in minutes, None where the formula needs no times and they are
-    missing.
+    Returns scale (n,) float64; the uptake time in minutes, None where the formula needs no times and they are missing;
+    whether weight and dose were used.
     """
     first, units = headers[0], text(headers[0], "Units")
     slope = np.array([_slope(header) for header in headers])
@@ -248,7 +281,7 @@ def _suv_scale(headers: Sequence[Header], voxel_ml: float, warn: Warn) -> tuple[
         scale = slope * to_activity * weight * 1000 / dose * decay
     if not (np.isfinite(scale) & (scale > 0) & (scale < 1e30)).all():
         raise Refused("RescaleSlope", f"{slope.min():g}", "gives an SUV that is no number", "correct the attribute")
-    return scale, uptake
+    return scale, uptake, to_activity is not None
 
 
 def _slope(header: Header) -> float:

@@ -24,8 +24,8 @@ AXIAL, FEET_FIRST, PRONE = (1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, 1, 0), (-1, 0, 0, 0
 SAGITTAL, CORONAL = (0, 1, 0, 0, 0, -1), (1, 0, 0, 0, 0, -1)
 PET, LEGACY = "1.2.840.10008.5.1.4.1.1.128", "1.2.840.10008.5.1.4.1.1.128.1"
 ENHANCED = "1.2.840.10008.5.1.4.1.1.130"
-IN_RADIOPHARMACEUTICAL = ("RadiopharmaceuticalStartTime", "RadiopharmaceuticalStartDateTime", "RadionuclideTotalDose",
-                          "RadionuclideHalfLife", "RadionuclideCodeSequence")
+IN_RADIOPHARMACEUTICAL = ("Radiopharmaceutical", "RadiopharmaceuticalStartTime", "RadiopharmaceuticalStartDateTime",
+                          "RadionuclideTotalDose", "RadionuclideHalfLife", "RadionuclideCodeSequence")
 CREATORS = {0x0009: "GEMS_PETD_01", 0x7053: "Philips PET Private Group"}
 
 

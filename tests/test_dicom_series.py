@@ -15,6 +15,7 @@ from pydicom.fileset import FileSet
 import prepro_script
 from common.files import InputError
 from preprocessing import archives, conversion, dicom_series, series_choice
+from preprocessing.dicom_values import Refused
 
 COARSE = {"spacing": (20.0, 5.0, 4.0)}  # 7 slices, 120 mm between the outer ones
 
@@ -233,20 +234,62 @@ def test_slices_without_extension_that_break_off_are_damaged(tmp_path):
 
 # The choice of a series
 
-@pytest.mark.parametrize(("series", "number", "equal"), [
-    ({1: {"CorrectedImage": ["DECY"], "size": (150, 100, 300)}, 2: {}}, 2, ""),  # attenuation correction first
-    ({1: {"spacing": (5.0, 5.0, 4.0)}, 2: {"size": (150, 100, 180)}}, 2, ""),  # 135 mm, 28 slices; 160 mm, 9 slices
-    ({1: {"size": (150, 100, 160)}, 2: {"spacing": (5.0, 5.0, 4.0)}}, 2, ""),  # 140 mm, 8 slices: as long within 1 cm
-    ({1: {}, 2: {"spacing": (10.0, 5.0, 4.0), "size": (150, 100, 130)}}, 2, ""),  # 120 mm each: more slices
-    ({1: {"spacing": (4.0, 5.0, 5.0), "size": (150, 90, 150), "orientation": CORONAL}, 2: {}}, 1, ""),  # 145 mm high
-    ({3: {}, 1: {}, 2: {}}, 1, " (equal: number 2, 3)")])
-def test_choice(series, number, equal, tmp_path):
+@pytest.mark.parametrize(("series", "number", "more"), [
+    ({1: {"CorrectedImage": ["DECY"], "size": (150, 100, 300)}, 2: {}}, 2,
+     ", not number 1 (not attenuation corrected)"),
+    ({1: {"spacing": (5.0, 5.0, 4.0)}, 2: {"size": (150, 100, 180)}}, 2, ", not number 1 (shorter)"),  # 135 and 160 mm
+    ({1: {"size": (150, 100, 160)}, 2: {"spacing": (5.0, 5.0, 4.0)}}, 2,
+     ", not number 1 (fewer slices)"),  # as long within 1 cm
+    ({1: {}, 2: {"spacing": (10.0, 5.0, 4.0), "size": (150, 100, 130)}}, 2, ", not number 1 (fewer slices)"),  # 120 mm
+    ({1: {"spacing": (4.0, 5.0, 5.0), "size": (150, 90, 150), "orientation": CORONAL}, 2: {}}, 2,
+     ", not number 1 (not axial)"),  # though 145 mm high
+    ({3: {}, 1: {}, 2: {}}, 1, " (equal: number 2, 3)"),
+    ({1: {"ImageType": ["DERIVED", "SECONDARY"], "size": (150, 100, 300)}, 2: {}}, 2, ", not number 1 (derived)"),
+    ({1: {"SeriesType": ["WHOLE BODY", "REPROJECTION"]}, 2: {}}, 2, ", not number 1 (derived)"),
+    ({1: {"SeriesType": ["DYNAMIC", "IMAGE"]}, 2: {"CorrectedImage": ["DECY"]}}, 2,
+     ", not number 1 (dynamic or gated)"),
+    ({1: {"SeriesType": ["GATED", "IMAGE"], "size": (150, 100, 300)}, 2: {}}, 2, ", not number 1 (dynamic or gated)"),
+    ({1: {"Radiopharmaceutical": "Ga-68 DOTATATE", "size": (150, 100, 300)}, 2: {}}, 2,
+     ", not number 1 (another tracer)")])
+def test_choice(series, number, more, tmp_path):
     one_study(tmp_path, series)
     studies, refused = dicom_series.find_studies(*archives.list_files(tmp_path / "dicom"))
     files, warnings = series_choice.choose_series(studies["1.2.3"])
     assert {os.path.basename(os.path.dirname(path)) for path in files} == {str(number)} and not refused
     assert warnings[0].startswith(f"{len(series)} PET series: number {number} (") and warnings[0].endswith(
-        f"was used{equal}")
+        f"was used{more}")
+
+
+def test_a_study_of_dynamic_series_alone_is_refused(tmp_path):
+    one_study(tmp_path, {1: {"SeriesType": ["DYNAMIC", "IMAGE"]}, 2: {"SeriesType": ["GATED", "IMAGE"]}})
+    studies, _ = dicom_series.find_studies(*archives.list_files(tmp_path / "dicom"))
+    with pytest.raises(Refused, match="every PET series is dynamic or gated"):
+        series_choice.choose_series(studies["1.2.3"])
+
+
+def test_links_are_followed_once_and_broken_ones_named(tmp_path):
+    write_series(tmp_path / "elsewhere" / "A", **COARSE)
+    (tmp_path / "dicom").mkdir()
+    for name, target in (("A", tmp_path / "elsewhere" / "A"), ("again", tmp_path / "elsewhere" / "A"),
+                         ("loop", tmp_path / "dicom"), ("gone", tmp_path / "nowhere")):
+        (tmp_path / "dicom" / name).symlink_to(target)
+    assert prepro(tmp_path) == 1
+    assert table(tmp_path)["warnings"].tolist() == ["", ""] and len(table(tmp_path)) == 2
+    errors = table(tmp_path, "errors.csv")
+    assert errors["value"].tolist() == ["gone"] and "No such file" in errors["reason"][0]
+
+
+def test_copies_are_used_once(tmp_path):
+    write_series(tmp_path / "dicom" / "A", **COARSE)
+    files = sorted((tmp_path / "dicom" / "A").iterdir())
+    for path in files[:3]:
+        (path.parent / f"{path.stem}(1).dcm").write_bytes(path.read_bytes())
+    with zipfile.ZipFile(tmp_path / "dicom" / "A.zip", "w") as archive:
+        for path in files:
+            archive.write(path, path.name)
+    assert prepro(tmp_path) is None
+    assert table(tmp_path)["warnings"][0] == (
+        f"{len(files) + 3} files are copies of others (same SOPInstanceUID): each slice was used once")
 
 
 def test_multiframe_series_are_ranked_by_their_frames(tmp_path):

@@ -252,7 +252,8 @@ def test_attenuation_corrected_series_with_most_slices_is_taken(tmp_path):
     series("3", spacing=(28.0, 5.0, 4.0))
     assert prepro(tmp_path) is None
     table = pd.read_csv(tmp_path / "out" / "data.csv")
-    assert table["warnings"][0] == "3 PET series: number 2 (7 slices, 120 mm) was used"
+    assert table["warnings"][0] == ("3 PET series: number 2 (7 slices, 120 mm) was used, not number 3 (fewer slices), "
+                                    "number 1 (not attenuation corrected)")
     series("4", spacing=(20.0, 5.0, 4.0))
     prepro(tmp_path)
     assert "number 2 (7 slices, 120 mm) was used (equal: number 4)" in pd.read_csv(tmp_path / "out" / "data.csv")[

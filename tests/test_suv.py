@@ -4,6 +4,7 @@ pytest -q -s -n 0 tests/test_suv.py -k "reference_object or test_refusal"    # t
 """
 import math
 import warnings
+from datetime import datetime, timedelta
 
 import numpy as np
 import pydicom
@@ -115,12 +116,86 @@ CASES = {
     "half-life by SNOMED CT": (PER_SUV, {"RadionuclideHalfLife": None, "RadionuclideCodeSequence": [code("77004003")]},
                                "", 60),
     "half-life without code": (PER_SUV, {"RadionuclideCodeSequence": None}, "", 60),
-    "Ga-68": (decayed(60, 4062.6), {"RadionuclideHalfLife": None, "RadionuclideCodeSequence": [code("C-131A3")]}, "",
-              60),
+    "Ga-68": (decayed(60, 4062.6), {"RadionuclideHalfLife": None, "RadionuclideCodeSequence": [code("C-131A3")]},
+              "not FDG: Ga-68", 60),
+    "AcquisitionDateTime cut to a date": (PER_SUV, {"AcquisitionDateTime": "20240310"}, "", 60),
+    "AcquisitionDateTime without its time": (PER_SUV, {"AcquisitionDateTime": "20240310000000.00"}, "", 60),
+    "StartDateTime without its time": (PER_SUV, {"RadiopharmaceuticalStartDateTime": "20240310000000"},
+                                       "StartDateTime has no time of day", 60),
+    "SeriesDate a dummy": (PER_SUV, {"SeriesDate": "19000101"}, "date of SeriesDate", 60),
+    "SeriesDate a dummy, SeriesTime late": (PER_SUV, {"SeriesDate": "19000101", "SeriesTime": "130000"},
+                                            "assumed to be the earliest Acq", 60),
+    "SeriesDate a dummy, midnight": (PER_SUV, {
+        "SeriesDate": "21000101", "SeriesTime": "235959", "AcquisitionTime": "000000.5", "AcquisitionDate": "20240311",
+        "RadiopharmaceuticalStartTime": "225959", "RadiopharmaceuticalStartDateTime": "20240310225959"},
+        "date of SeriesDate", 60),
+    "GE date a dummy": (decayed(50), {"p0009_100D": "19000101105000.00"}, "date of (0009,100D)", 50),
+    "FrameReferenceTime 0": (PER_SUV, {"SeriesTime": "130000", "FrameReferenceTime": 0}, "earliest Acq", 60),
+    "Zr-89 after four days": (decayed(5760, 282276.0), {
+        "RadionuclideHalfLife": None, "RadionuclideCodeSequence": [code("C-168A4")],
+        "RadiopharmaceuticalStartTime": None, "RadiopharmaceuticalStartDateTime": "20240306110000"}, "not FDG: Zr-89",
+        5760),
+    "Cu-64 after two days": (decayed(2880, 45721.0), {
+        "RadionuclideHalfLife": 45721.0, "RadionuclideCodeSequence": None, "RadiopharmaceuticalStartTime": None,
+        "RadiopharmaceuticalStartDateTime": "20240308110000", "Radiopharmaceutical": "Cu-64 DOTATATE"}, "not FDG: Cu",
+        2880),
+    "F-18, not FDG": (PER_SUV, {"Radiopharmaceutical": "PSMA-1007"}, "not FDG: F-18 PSMA-1007", 60),
+    "weight in pounds": (PER_SUV * 70 / 154, {"PatientWeight": 154}, "BMI of 50: is it in kg", 60),
     "early": (decayed(20), {"SeriesTime": "102000", "AcquisitionTime": "102000"}, "outside 30 to 120 min", 20),
     "late": (decayed(150), {"SeriesTime": "123000", "AcquisitionTime": "123000"}, "outside 30 to 120 min", 150),
     "fewer slices than announced": (PER_SUV, {"NumberOfSlices": 90}, "NumberOfSlices says 90, 14", 60),
 }
+
+
+@pytest.mark.parametrize("said", ["Fluorodeoxyglucose", "FDG -- fluorodeoxyglucose", "18F-FDG", "Fludeoxyglucose F18",
+                                  "", "F-18", "Solution", "F18 solution", "Unknown"])
+def test_names_of_fdg_are_no_warning(said, tmp_path):
+    assert suv.suv_volume(write_series(tmp_path, Radiopharmaceutical=said, spacing=(28.0, 20.0, 20.0))).warnings == []
+
+
+def stamp(seconds):
+    """Seconds after 2024-03-10 00:00 -> (date, time) as DICOM has them."""
+    moment = datetime(2024, 3, 10) + timedelta(seconds=seconds)
+    return moment.strftime("%Y%m%d"), moment.strftime("%H%M%S")
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 86399), st.integers(31, 119), st.booleans())
+def test_beds_without_a_date_around_midnight(tmp_path_factory, begun, uptake, dated):
+    """Beds of five minutes from `begun` (s of the day): whatever lies across midnight, SUV and uptake are right."""
+    series = datasets(spacing=(28.0, 20.0, 20.0), per_suv=decayed(uptake), AcquisitionDate=None,
+                      SeriesTime=stamp(begun)[1], RadiopharmaceuticalStartTime=stamp(begun - 60 * uptake)[1],
+                      RadiopharmaceuticalStartDateTime="".join(stamp(begun - 60 * uptake)) if dated else None)
+    for k, ds in enumerate(series):
+        ds.AcquisitionTime = stamp(begun + 300 * k)[1]
+    volume = suv.suv_volume(save(series, tmp_path_factory.mktemp("beds")))
+    assert value_at(volume, (0, 0, 0)) == pytest.approx(1, rel=1e-3) and volume.uptake_min == pytest.approx(uptake)
+    across = begun + 300 * (len(series) - 1) >= 86400
+    assert ("after midnight" in "; ".join(volume.warnings)) == across
+
+
+@settings(max_examples=25)
+@given(st.floats(68 * 60, 78 * 3600), st.floats(0.05, 5.9))
+def test_a_date_within_six_half_lives_is_believed(tmp_path_factory, half_life, lives):
+    uptake = round(half_life * lives)
+    day, time = stamp(11 * 3600 - uptake)
+    series = datasets(spacing=(28.0, 20.0, 20.0), per_suv=decayed(uptake / 60, half_life),
+                      RadionuclideHalfLife=half_life, RadionuclideCodeSequence=None, RadiopharmaceuticalStartTime=None,
+                      RadiopharmaceuticalStartDateTime=day + time)
+    volume = suv.suv_volume(save(series, tmp_path_factory.mktemp("late")))
+    assert value_at(volume, (0, 0, 0)) == pytest.approx(1, rel=1e-3)
+    assert volume.uptake_min == pytest.approx(uptake / 60)
+
+
+@pytest.mark.parametrize("offset", [-14, -1, 4, 300])
+def test_a_late_window_of_an_acquisition_that_ran_at_the_injection(offset, tmp_path):
+    """SeriesTime, which the decay is corrected to, `offset` s after the injection; the window 50 min later."""
+    volume = suv.suv_volume(write_series(tmp_path, per_suv=decayed(offset / 60), SeriesTime=stamp(39600)[1],
+                                         AcquisitionTime=stamp(39600 + 3000)[1],
+                                         RadiopharmaceuticalStartTime=stamp(39600 - offset)[1],
+                                         RadiopharmaceuticalStartDateTime="".join(stamp(39600 - offset))))
+    assert value_at(volume, (0, 0, 0)) == pytest.approx(1, rel=1e-3)
+    assert volume.uptake_min == pytest.approx(50 + offset / 60)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -138,6 +213,15 @@ def test_reference_object(name, tmp_path):
 
 # name: (attributes, the attribute that the refusal names, part of its text)
 REFUSALS = {
+    "dose in mCi": ({"RadionuclideTotalDose": 8.1}, "RadionuclideTotalDose", "in mCi it would be 299.7 MBq"),
+    "dose in GBq": ({"RadionuclideTotalDose": 0.3}, "RadionuclideTotalDose", "in GBq it would be 300 MBq"),
+    "dose in kBq": ({"RadionuclideTotalDose": 300000}, "RadionuclideTotalDose", "in kBq it would be 300 MBq"),
+    "dose in µCi": ({"RadionuclideTotalDose": 8100}, "RadionuclideTotalDose", "in µCi it would be 299.7 MBq"),
+    "dose in mCi that MBq could be": ({"RadionuclideTotalDose": 10}, "RadionuclideTotalDose", "a mean SUV of 3"),
+    "all times zero": ({"SeriesTime": "000000", "AcquisitionTime": "000000", "RadiopharmaceuticalStartTime": "000000",
+                        "RadiopharmaceuticalStartDateTime": None}, "RadiopharmaceuticalStartTime", "the same time"),
+    "all times equal": ({"RadiopharmaceuticalStartTime": "110000", "RadiopharmaceuticalStartDateTime": None},
+                        "RadiopharmaceuticalStartTime", "the same time"),
     "PROPCNTS": ({"Units": "PROPCNTS"}, "Units", "PROPCNTS"),
     "PROPCPS": ({"Units": "PROPCPS"}, "Units", "PROPCPS"),
     "1CM": ({"Units": "1CM"}, "Units", "BQML"),
@@ -275,9 +359,16 @@ def test_position_decides_not_name_number_or_thickness(tmp_path):
     assert [value_at(volume, c) for c in SUV] == pytest.approx(list(SUV.values()), rel=2e-4)
 
 
+def changed(series, **attributes):
+    for ds in series:
+        change(ds, **attributes)
+    return series
+
+
 @pytest.mark.parametrize(("keep", "words"), [
-    (lambda s: s[:9] + s[10:], "slices are missing"), (lambda s: s[:9] + s[8:], "1 slices lie where another"),
-    (lambda s: s[:1], "one slice"), (lambda s: s + datasets(uid="1.2.3"), "14 slices lie where")])
+    (lambda s: s[:9] + s[10:], "slices are missing"), (lambda s: s[:1], "one slice"),
+    (lambda s: s + changed(datasets(), InstitutionName="X", SOPInstanceUID="1.2.3"), "14 slices lie where"),
+    (lambda s: s + changed(datasets(), AcquisitionTime="110001"), "14 slices lie where")])
 def test_missing_and_duplicated_slices(keep, words, tmp_path):
     series = keep(datasets())
     with pytest.raises(suv.Refused, match=words):
@@ -302,11 +393,11 @@ def test_uneven_slices_are_put_on_an_even_grid(tmp_path):
         x, y, z = ds.ImagePositionPatient
         change(ds, ImagePositionPatient=[x, y, z * 0.8 if k < 7 else z],
                PixelData=np.full((20, 38), 1000, "<i2").tobytes())
-        ds.RescaleSlope = float(ds.ImagePositionPatient[2] + 100)  # SUV linear in z
+        ds.RescaleSlope = float(ds.ImagePositionPatient[2] + 100) * PER_SUV / 1e5  # SUV linear in z
     volume = suv.suv_volume(save(series, tmp_path / "pet"))
     line = volume.array[:, 3, 3].astype(float)
     assert "uneven slice positions" in "; ".join(volume.warnings)
-    assert np.diff(line) == pytest.approx(1000 * volume.spacing[0] / PER_SUV, rel=1e-3)
+    assert np.diff(line) == pytest.approx(volume.spacing[0] / 100, rel=1e-3)
 
 
 def test_slopes_of_slices_and_start_of_beds(tmp_path):
