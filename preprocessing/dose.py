@@ -28,7 +28,7 @@ RADIONUCLIDES = {
 DOSE_UNITS = {"mCi": 3.7e7, "µCi": 3.7e4, "GBq": 1e9, "kBq": 1e3}  # in Bq; what RadionuclideTotalDose was mistaken for
 LEAST_DOSE, MOST_DOSE, USUAL_DOSE = 1e7, 2e9, 3e8  # of F-18, Bq
 FDG = re.compile(r"fdg|d[eo]+xy-?gluc|desoxygluc", re.IGNORECASE)
-NO_TRACER = re.compile(r"[\W_]*(18)?[\W_]*(f|fluor(ine|o)?)?[\W_]*(18)?[\W_]*(solution|unknown|other)?[\W_]*",
+NO_TRACER = re.compile(r"[\W_]*(18)?[\W_]*(f|fluor|fluorine|fluoro)?[\W_]*(18)?[\W_]*(solution|unknown|other)?[\W_]*",
                        re.IGNORECASE)  # what says no more than the radionuclide
 LATE_INJECTION = 15 * MINUTE  # about the start of an acquisition of which the image is a late window
 DUMMY = 300 * DAY  # dates that differ by more are not those of one examination
@@ -223,7 +223,7 @@ def decay_factor(headers: Sequence[Header], radio: Header, warn: Warn) -> tuple[
     acquired = np.min(reference) if times is None else max(times.min(), np.min(reference))
     injection = _injection_time(first, radio, acquired, half_life, warn)
     begun = np.min(reference) - injection
-    uptake = float(acquired - injection if begun < LATE_INJECTION else begun) / MINUTE
+    uptake = (acquired - injection if begun < LATE_INJECTION else begun) / MINUTE
     if uptake < 0 or np.max(reference) - injection > 6 * half_life or begun < -LATE_INJECTION:
         raise Refused("RadiopharmaceuticalStartTime", text(radio, "RadiopharmaceuticalStartDateTime") or text(
             radio, "RadiopharmaceuticalStartTime"), f"{uptake:.1f} min before the image, is not within 0 and six "
