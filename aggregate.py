@@ -58,7 +58,7 @@ def main(args):
         raise InputError("--operating_points: brings its own thresholds and recalibration; leave out "
                          "--threshold_on_test and --recalibrate")
     models, warnings = ensemble.find_models(args.dir, args.best_run, args.top)
-    models, wanted = ensemble.read_models(models, args.set, args.by)
+    wanted = ensemble.read_models(models, args.set, args.by)
     scans, more = ensemble.join_scans(models)
     warnings += more + aggregation.set_warnings(wanted, scans)
     sites = site_ensemble.join_sites(args.dir, models, scans, warnings)
@@ -91,11 +91,11 @@ def main(args):
         write_csv(table, args.output / name)
     written, drawn = list(tables), []
     if measured:
-        if any(each.thresholds for each in ensembles.values()) and not args.operating_points:
-            operating_points.write_rules(args.output / "operating_points.json", models, ensembles, metrics)
+        if any(rule["thresholds"] for rule in rules.values()) and not args.operating_points:
+            operating_points.write_rules(args.output / "operating_points.json", models, rules, metrics)
             written.append("operating_points.json")
         write_json(metrics, args.output / "metrics.json")
-        drawn = figures.write_figures(args.output, scans, ensembles, metrics, args.seed)
+        drawn = figures.write_figures(args.output, scans, ensembles, metrics)
         report.write_report(args.output / "report.html", metrics, drawn, tables["disagreement.csv"],
                             provenance.cohort_flow(models, wanted, args.data), settings)
         written += ["metrics.json", "report.html"]

@@ -18,13 +18,11 @@ metrics of OVERALL, a threshold with tn, fp, fn, tp and the metrics of AT_THRESH
     subgroups                                {column: {value: {avg, max: block}}}
     sites                                    of predict_loca.py's models: see `site_ensemble.measure_sites`
 """
-
 import pandas as pd
 
 from common.files import progress
 from common.manifest import SYNTHETIC
-from evaluation import calibration, disagreement
-from evaluation.bootstrap import CONFIDENCE
+from evaluation import bootstrap, calibration, disagreement
 from evaluation.ensemble import ENSEMBLES, Ensemble, Model, combine, patients, score_models, subgroups
 from evaluation.estimates import no_estimate
 from evaluation.metrics import THRESHOLD, all_metrics
@@ -51,19 +49,18 @@ def describe(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ense
         As in `measure`.
     warnings : list of str
     """
-    synthetic, by_patient = bool(scans["synthetic"].any()), "patient_id" in scans
-    fit = ensembles["avg"].recalibration
+    synthetic, fit = bool(scans["synthetic"].any()), ensembles["avg"].recalibration
+    unit, n_patients = ("patient", scans["patient_id"].nunique()) if "patient_id" in scans else ("scan", None)
     optimistic = [about["optimistic"]] if about.get("optimistic") else []  # of an earlier run's thresholds
     if about["source"] == MEASURED and not optimistic:
         optimistic = [THRESHOLDS_ON_TEST.format(" and recalibration" if fit else "")]
     optimistic += [f"OPTIMISTIC: {line}" for line in set_warnings(wanted, scans) if wanted != "all"]
     lacking = scans.loc[scans["n_models"] < len(models), "n_models"]
     return {"set": wanted, "synthetic": synthetic, "notice": SYNTHETIC if synthetic else None,
-            "optimistic": " ".join(optimistic) or None, "n_scans": len(scans),
-            "n_patients": int(scans["patient_id"].nunique()) if by_patient else None,
-            "independent_unit": "patient" if by_patient else "scan", "confidence": CONFIDENCE, "combine": how,
-            "resamples": resamples, "seed": seed, "recalibrate": fit and fit["method"], "validation": about,
-            "warnings": warnings, "scans_lacking_a_model": {scan: int(n) for scan, n in lacking.items()}}
+            "optimistic": " ".join(optimistic) or None, "n_scans": len(scans), "n_patients": n_patients,
+            "independent_unit": unit, "confidence": bootstrap.CONFIDENCE, "combine": how, "resamples": resamples,
+            "seed": seed, "recalibrate": fit and fit["method"], "validation": about, "warnings": warnings,
+            "scans_lacking_a_model": lacking.to_dict()}
 
 
 def set_warnings(wanted: str, scans: pd.DataFrame) -> list[str]:
@@ -100,11 +97,15 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
     if "patient_id" not in scans:
         warnings.append("the files have no patient_id: the intervals take scans as independent, which is too narrow "
                         "where a patient has several")
-    total = len(views) + len(ensembles) * (1 + len(models) + sum(map(len, groups.values())))
-    with progress(None, "bootstrap", "set of scores", total) as bar:
+    of_each = 1 + bool(ensembles["avg"].recalibration) + len(models) + sum(map(len, groups.values()))
+    with progress(None, "bootstrap", "set of scores", len(views) + len(ensembles) * of_each) as bar:
         def block(scores, thresholds=None):
             bar.update()
-            return measure_scores(labelled, scores, thresholds, resamples, seed)
+            known = labelled.loc[labelled.index.intersection(scores.index)].sort_index()
+            if known.empty:
+                return {"n": 0, "n_positive": 0} | {name: no_estimate("no scan with a target") for name in SHOWN}
+            target, values = known["target"].to_numpy(dtype=int), scores[known.index].to_numpy()
+            return all_metrics(target, values, THRESHOLD, thresholds, patients(known), resamples, seed)
 
         def average(group, name):
             members, of_group = group
@@ -123,31 +124,22 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
                             | {name: block(each.scores.iloc[:, k].dropna()) for name, each in ensembles.items()}
                             for k, model in enumerate(models)]
         result["subgroups"] = {column: group_blocks(found) for column, found in groups.items()}
-    if result["avg"]["auc"]["value"] is None:
-        warnings.append(f"no AUC and no figures: {result['avg']['auc']['reason']}")
-    for name, each in ensembles.items():
-        p, raw, scores = each.prob[labelled.index].to_numpy(), each.raw[labelled.index], each.scores.loc[labelled.index]
-        result[name]["reliability"] = calibration.reliability(y, p)
-        if each.recalibration:
-            result[name]["before_recalibration"] = measure_scores(labelled, raw, None, resamples, seed) | {
-                "reliability": calibration.reliability(y, raw.to_numpy())}
-            if each.recalibration.get("b", 1) <= 0:
-                warnings.append(f"recalibration reversed the order of the scores of {ENSEMBLES[name]}: on the "
-                                "validation scans a higher probability was the less likely positive")
-        result[name]["ensemble_size"] = disagreement.auc_by_size(scores, y, how, seed)
-        result[name]["selective"] = {label: disagreement.selective_summary((p >= THRESHOLD) == y, doubt)
-                                     for label, doubt in disagreement.doubts(scores, p, THRESHOLD).items()}
+        if result["avg"]["auc"]["value"] is None:
+            warnings.append(f"no AUC and no figures: {result['avg']['auc']['reason']}")
+        for name, each in ensembles.items():
+            raw, scores, entry = each.raw[labelled.index], each.scores.loc[labelled.index], result[name]
+            p = each.prob[labelled.index].to_numpy()
+            entry["reliability"] = calibration.reliability(y, p)
+            if each.recalibration:
+                reliability = calibration.reliability(y, raw.to_numpy())
+                entry["before_recalibration"] = block(raw) | {"reliability": reliability}
+                if each.recalibration.get("b", 1) <= 0:
+                    warnings.append(f"recalibration reversed the order of the scores of {ENSEMBLES[name]}: on the "
+                                    "validation scans a higher probability was the less likely positive")
+            entry["ensemble_size"] = disagreement.auc_by_size(scores, y, how, seed)
+            entry["selective"] = {label: disagreement.selective_summary((p >= THRESHOLD) == y, doubt)
+                                  for label, doubt in disagreement.doubts(scores, p, THRESHOLD).items()}
     fewest = min((y == 0).sum(), (y == 1).sum())
     if fewest < FEW:
         warnings.append(f"only {fewest} scans in one of the classes: the intervals are rough")
     return result
-
-
-def measure_scores(labelled: pd.DataFrame, scores: pd.Series, thresholds: dict | None, resamples: int,
-                   seed: int) -> dict:
-    """The block of metrics.json of a score by scan_id, over those of the scans `labelled` that have it."""
-    known = labelled.loc[labelled.index.intersection(scores.index)].sort_index()
-    if known.empty:
-        return {"n": 0, "n_positive": 0} | {name: no_estimate("no scan with a target") for name in SHOWN}
-    return all_metrics(known["target"].to_numpy(dtype=int), scores[known.index].to_numpy(), THRESHOLD, thresholds,
-                       patients(known), resamples, seed)

@@ -12,6 +12,7 @@ from scipy.stats import norm
 
 from evaluation import calibration
 
+Groups = ndarray | None  # (n,) patient ids; None: each row is its own
 CONFIDENCE = 0.95  # of every interval
 TAILS = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
 RESAMPLES = 2000
@@ -19,15 +20,13 @@ BLOCK = 500_000  # weights in memory at a time
 MOST_UNDEFINED = 0.05  # of the resamples; with more of them there is no interval
 
 
-def group_index(groups: ndarray | None, n: int) -> tuple[ndarray, int]:
+def group_index(groups: Groups, n: int) -> tuple[ndarray, int]:
     """((n,) int index of each row's group, number of groups); without groups each row is its own."""
-    if groups is None:
-        return np.arange(n), n
-    names, index = np.unique(np.asarray(groups), return_inverse=True)
+    names, index = np.unique(np.arange(n) if groups is None else np.asarray(groups), return_inverse=True)
     return index, len(names)
 
 
-def resample_weights(groups: ndarray | None, n: int, resamples: int, seed: int) -> Iterator[ndarray]:
+def resample_weights(groups: Groups, n: int, resamples: int, seed: int) -> Iterator[ndarray]:
     """Yield blocks (b, n) float64 of how often each row is drawn; the same for the same groups, n and seed."""
     rng, (index, count) = np.random.default_rng(seed), group_index(groups, n)
     size = max(1, BLOCK // n)
@@ -38,7 +37,7 @@ def resample_weights(groups: ndarray | None, n: int, resamples: int, seed: int) 
         yield times[:, index].astype(np.float64)
 
 
-def jackknife_weights(groups: ndarray | None, n: int) -> Iterator[ndarray]:
+def jackknife_weights(groups: Groups, n: int) -> Iterator[ndarray]:
     """Yield blocks (b, n) of weights 0 and 1 that leave out one group each."""
     index, count = group_index(groups, n)
     size = max(1, BLOCK // n)
@@ -85,8 +84,7 @@ def weighted_average_precision(positive: ndarray, negative: ndarray) -> ndarray:
     return ratio((np.diff(positive, axis=1) * precision).sum(axis=1), positive[:, -1])
 
 
-def resample(y_true: ndarray, y_score: ndarray, thresholds: list[float], groups: ndarray | None = None,
-             resamples: int = RESAMPLES, seed: int = 0) -> dict:
+def resample(y_true: ndarray, y_score: ndarray, thresholds: list, groups: Groups, resamples: int, seed: int) -> dict:
     """Every metric of `metrics.all_metrics` in the sample, without each group in turn, and in each resample.
 
     Parameters
@@ -107,29 +105,27 @@ def resample(y_true: ndarray, y_score: ndarray, thresholds: list[float], groups:
     y, p, x = ranked.y, ranked.score, calibration.clipped_logit(ranked.score)
     whole = np.ones((1, len(y)))
     start, offset = calibration.fit_logistic(x, y, whole), calibration.fit_intercept(x, y, whole)
-    predicted = np.stack([p >= threshold for threshold in thresholds], axis=1).astype(float)
-    losses = np.stack([(p - y) ** 2, calibration.row_log_loss(y, p)])
+    predicted = (p[:, None] >= np.array(thresholds)).astype(float)
+    losses = {"brier": (p - y) ** 2, "log_loss": calibration.row_log_loss(y, p)}
 
     def values_of(weights):
         weights = weights[:, ranked.order]
         total, below = weights.sum(axis=1), ranked.below(weights)
-        values: dict = {"auc": weighted_auc(*below), "average_precision": weighted_average_precision(*below),
-                  "brier": ratio(np.einsum("bn,n->b", weights, losses[0]), total),
-                  "log_loss": ratio(np.einsum("bn,n->b", weights, losses[1]), total)}
+        values: dict = {"auc": weighted_auc(*below), "average_precision": weighted_average_precision(*below)}
+        values |= {name: ratio(np.einsum("bn,n->b", weights, loss), total) for name, loss in losses.items()}
         both = (below[0][:, -1] > 0) & (below[1][:, -1] > 0)
         values["calibration_slope"] = np.where(both, calibration.fit_logistic(x, y, weights, start)[1], np.nan)
         values["calibration_intercept"] = np.where(both, calibration.fit_intercept(x, y, weights, offset), np.nan)
         positives, hits, above = weights @ y, (weights * y) @ predicted, weights @ predicted  # whole numbers: exact
         for k in range(len(thresholds)):
-            values |= {(name, k): value for name, value in
-                       from_counts(total, positives, hits[:, k], above[:, k]).items()}
+            counted = from_counts(total, positives, hits[:, k], above[:, k])
+            values |= {(name, k): value for name, value in counted.items()}
         return values
 
     return distribution(values_of, groups, len(y), resamples, seed)
 
 
-def distribution(values_of: Callable[[ndarray], dict], groups: ndarray | None, n: int, resamples: int,
-                 seed: int) -> dict:
+def distribution(values_of: Callable[[ndarray], dict], groups: Groups, n: int, resamples: int, seed: int) -> dict:
     """What `values_of` gives in the sample, without each group in turn, and in each resample.
 
     Parameters
@@ -188,18 +184,19 @@ def bca_interval(observed: float, jackknife: ndarray, values: ndarray, unit: str
         only, more than 5 % of the resamples are undefined, or all of them agree, since a width of 0 would claim a
         certainty that is not there.
     """
-    entry: dict = {"low": None, "high": None, "method": None, "undefined": int(np.isnan(values).sum()), "reason": None}
     known = values[~np.isnan(values)]
+    undefined = len(values) - len(known)
+    low, high, method, reason = None, None, None, None
     if unit is None:
-        entry["reason"] = "one patient or scan only: nothing to resample"
-    elif entry["undefined"] > MOST_UNDEFINED * len(values):
-        entry["reason"] = f"{entry['undefined']} of {len(values)} resamples cannot give it"
+        reason = "one patient or scan only: nothing to resample"
+    elif undefined > MOST_UNDEFINED * len(values):
+        reason = f"{undefined} of {len(values)} resamples cannot give it"
     elif np.ptp(known) == 0:
-        entry["reason"] = "every resample gives the same value"
+        reason = "every resample gives the same value"
     else:
-        low, high = np.quantile(known, bca_levels(observed, jackknife, known))
-        entry |= {"low": float(low), "high": float(high), "method": f"bootstrap by {unit}, BCa"}
-    return entry
+        low, high = np.quantile(known, bca_levels(observed, jackknife, known)).tolist()
+        method = f"bootstrap by {unit}, BCa"
+    return {"low": low, "high": high, "method": method, "undefined": undefined, "reason": reason}
 
 
 def interval_of(drawn: dict, metric: Hashable) -> dict:
@@ -239,18 +236,15 @@ def symmetric_test(observed: float, replicates: ndarray) -> tuple[float, float, 
     return float(observed - half), float(observed + half), float(p)
 
 
-def roc_band(y_true: ndarray, y_score: ndarray, fpr: ndarray, groups: ndarray | None = None, resamples: int = 500,
-             seed: int = 0) -> ndarray | None:
+def roc_band(y_true: ndarray, y_score: ndarray, fpr: ndarray, groups: Groups = None, seed: int = 0) -> ndarray | None:
     """Pointwise percentile band, (low, high), of the sensitivity at each of the false positive rates `fpr`.
 
-    None where no resample has both classes.
+    Of 500 resamples; None where none of them has both classes.
     """
     ranked, curves = Ranked(y_true, y_score), []
-    for weights in resample_weights(groups, len(ranked.y), resamples, seed):
+    for weights in resample_weights(groups, len(ranked.y), 500, seed):
         for positive, negative in zip(*ranked.below(weights[:, ranked.order]), strict=True):
             if positive[-1] and negative[-1]:
                 curves.append(np.interp(fpr, 1 - negative[::-1] / negative[-1], 1 - positive[::-1] / positive[-1]))
-    if not curves:
-        return None
-    return np.quantile(curves, TAILS, axis=0)
+    return np.quantile(curves, TAILS, axis=0) if curves else None
 

@@ -26,8 +26,7 @@ def row_log_loss(y_true: ndarray, y_score: ndarray) -> ndarray:
     return -(xlogy(y_true, p) + xlogy(1 - np.asarray(y_true, dtype=float), 1 - p))
 
 
-def fit_logistic(x: ndarray, y: ndarray, weights: ndarray,
-                 start: tuple[ndarray, ndarray] | None = None) -> tuple[ndarray, ndarray]:
+def fit_logistic(x: ndarray, y: ndarray, weights: ndarray, start: tuple | None = None) -> tuple[ndarray, ndarray]:
     """Maximum likelihood of P(y = 1) = expit(a + b x) under each row of weights, by Newton's method.
 
     Parameters
@@ -43,10 +42,8 @@ def fit_logistic(x: ndarray, y: ndarray, weights: ndarray,
     a, b : (b,) float64 array
         NaN where it does not converge: classes apart, one class, x all the same.
     """
-    a, b = (np.full(len(weights), value) for value in ((0.0, 0.0) if start is None or not np.isfinite(start).all()
-                                                       else (float(start[0][0]), float(start[1][0]))))
-    active = np.arange(len(weights))
-    result = np.full((2, len(weights)), np.nan)
+    active, result = np.arange(len(weights)), np.full((2, len(weights)), np.nan)
+    a, b = np.zeros((2, len(weights))) + (start if start is not None and np.isfinite(start).all() else 0)
     for _ in range(STEPS):
         w = weights[active]
         mu = expit(a[:, None] + b[:, None] * x)

@@ -37,8 +37,8 @@ def read_scores(path: Path, name: str, threshold: str, wanted: str) -> Model:
     InputError
         A column or the set is missing, a value is wrong, a scan is there twice.
     """
-    rows = read_csv(path, ("scan_id", "target"),
-                    lambda column: column in (*COLUMNS, "ensemble_prob", "notice", f"pred_{threshold}"))
+    columns = (*COLUMNS, "ensemble_prob", "notice", f"pred_{threshold}")
+    rows = read_csv(path, ("scan_id", "target"), lambda name: name in columns)
     if not {"ensemble_prob", "probs"} & set(rows):
         raise InputError(f"{path}: has neither ensemble_prob nor probs; give what aggregate.py or predict.py wrote")
     if "set" in rows:
@@ -46,7 +46,7 @@ def read_scores(path: Path, name: str, threshold: str, wanted: str) -> Model:
         if rows.empty:
             raise InputError(f"{path}: has no row with set {wanted}; give --set")
     if "ensemble_prob" in rows:
-        rows = rows.assign(probs=rows["ensemble_prob"])
+        rows["probs"] = rows["ensemble_prob"]
         for row, scan in rows.loc[rows.duplicated("scan_id"), "scan_id"].items():
             raise InputError(f"{path}, line {int(row) + 2}: scan {scan} is there twice; remove one")
     return Model(path, name, rows=check_rows(rows, path))
@@ -80,14 +80,11 @@ def join(models: list[Model], thresholds: list[str]) -> tuple[pd.DataFrame, list
     warnings = [f"{name} lacks {len(scans)} of {len(joined)} scans, which are left out: {some(scans)}"
                 for name, scans in lacking.items() if len(scans)]
     common = joined[scores.notna().all(axis=1)]
-    unlabelled = common["target"].isna().sum()
-    if unlabelled:
-        warnings.append(f"{unlabelled} of {len(common)} common scans have no target and are left out")
-    common = common[common["target"].notna()]
-    if common.empty:
-        raise InputError(f"{' and '.join(lacking)}: no scan with a target is in every file; were they made from the "
-                         "same scans?")
-    scans = common[["target"]].astype(int)
+    scans = common.loc[common["target"].notna(), ["target"]].astype(int)
+    if len(scans) < len(common):
+        warnings.append(f"{len(common) - len(scans)} of {len(common)} common scans have no target and are left out")
+    if scans.empty:
+        raise InputError(f"{' and '.join(lacking)}: no scan with a target is in every file; are the scans the same?")
     without = [model.file for model in models if "patient_id" not in model.rows]
     if without:
         warnings.append(f"no patient_id in {some(without)}: scans are taken as independent, which is too certain where "
@@ -98,24 +95,22 @@ def join(models: list[Model], thresholds: list[str]) -> tuple[pd.DataFrame, list
             warnings.append("some patients have several scans: McNemar's p takes scans as independent; the bootstrap's "
                             "accuracy and NRI differences do not")
     for model, threshold in zip(models, thresholds, strict=True):
-        score = scores.loc[scans.index, model.file]
-        scans[f"score {model.file}"] = score
+        score = scans[f"score {model.file}"] = scores.loc[scans.index, model.file]
         scans[f"predicted {model.file}"] = predicted_positive(model, threshold, score)
     return scans, warnings
 
 
 def predicted_positive(model: Model, threshold: str, score: pd.Series) -> pd.Series:
     """Which scans are predicted positive: at a probability, or as the column pred_NAME of aggregate.py says."""
-    value = number(threshold)
-    if value == value:
-        if not 0 <= value <= 1:
-            raise InputError(f"--threshold {threshold}: a probability lies in 0..1")
-        return score >= value
-    column = f"pred_{threshold}"
-    if column not in model.rows:
+    value, column = number(threshold), f"pred_{threshold}"
+    if column in model.rows:
+        return model.rows.set_index("scan_id")[column].reindex(score.index) == "1"
+    if value < 0 or value > 1:
+        raise InputError(f"--threshold {threshold}: a probability lies in 0..1")
+    if value != value:
         raise InputError(f"--threshold {threshold}: {model.path} has no column {column}; give a number, or a name of a "
                          "threshold that aggregate.py derived from validation predictions")
-    return model.rows.set_index("scan_id")[column].reindex(score.index) == "1"
+    return score >= value
 
 
 def compare(models: list[Model], thresholds: list[str], scans: pd.DataFrame, resamples: int, seed: int,
@@ -134,24 +129,23 @@ def compare(models: list[Model], thresholds: list[str], scans: pd.DataFrame, res
     with progress(list(itertools.combinations(models, 2)), "comparing", "pair") as bar:
         for files in bar:
             a, b = (scans[f"score {model.file}"].to_numpy() for model in files)
-            positive_a, positive_b = (scans[f"predicted {model.file}"].to_numpy(dtype=bool) for model in files)
-            differences = paired_tests.bootstrap_prediction_differences(y, positive_a, positive_b, groups, resamples,
-                                                                        seed)
-            differences["nri"]["asymptotic"] = paired_tests.net_reclassification(y, positive_a, positive_b)
+            pred_a, pred_b = (scans[f"predicted {model.file}"].to_numpy(dtype=bool) for model in files)
+            differences = paired_tests.bootstrap_prediction_differences(y, pred_a, pred_b, groups, resamples, seed)
+            differences["nri"]["asymptotic"] = paired_tests.net_reclassification(y, pred_a, pred_b)
             pairs.append({"a": files[0].file, "b": files[1].file, "delong": paired_tests.delong_test(y, a, b, groups),
                           "bootstrap": paired_tests.bootstrap_auc_difference(y, a, b, groups, resamples, seed),
-                          "mcnemar": paired_tests.mcnemar_exact(y, positive_a, positive_b), **differences})
+                          "mcnemar": paired_tests.mcnemar_exact(y, pred_a, pred_b), **differences})
     for test in TESTS:
         for pair, adjusted in zip(pairs, paired_tests.holm([pair[test]["p"] for pair in pairs]), strict=True):
             pair[test]["p_holm"] = adjusted
-    notices = [notice for model in models for notice in (
-        [SYNTHETIC] * bool(is_synthetic(model.rows).any()) + [*model.rows.get("notice", pd.Series()).unique()])]
+    notices: list[str] = []
+    for model in models:
+        notices += [SYNTHETIC] * bool(is_synthetic(model.rows).any()) + [*model.rows.get("notice", ())]
+    unit, n_patients = ("scan", None) if groups is None else ("patient", len(set(groups)))
     return {"ensembles": [{"name": model.file, "file": str(model.path), "threshold": threshold}
                           for model, threshold in zip(models, thresholds, strict=True)],
-            "n_scans": len(scans), "n_positive": int(y.sum()),
-            "n_patients": None if groups is None else len(set(groups)),
-            "independent_unit": "scan" if groups is None else "patient", "confidence": CONFIDENCE,
-            "resamples": resamples, "seed": seed, "warnings": warnings,
+            "n_scans": len(scans), "n_positive": int(y.sum()), "n_patients": n_patients, "independent_unit": unit,
+            "confidence": CONFIDENCE, "resamples": resamples, "seed": seed, "warnings": warnings,
             "notices": [notice for notice in dict.fromkeys(notices) if notice],
             "auc": {model.file: auc_estimate(y, scans[f"score {model.file}"].to_numpy(), groups) for model in models},
             "pairs": pairs}
@@ -177,15 +171,15 @@ def tests_of(pair: dict) -> list[dict]:
 def comparison_table(result: dict) -> pd.DataFrame:
     """compare.csv: a row for each test of each pair."""
     rows = [{"first": pair["a"], "second": pair["b"]} | row for pair in result["pairs"] for row in tests_of(pair)]
-    table = pd.DataFrame(rows, columns=["first", "second", "test", "difference", "ci_low", "ci_high", "p", "p_holm",
-                                        "detail"])
+    columns = ["first", "second", "test", "difference", "ci_low", "ci_high", "p", "p_holm", "detail"]
+    table = pd.DataFrame(rows, columns=columns)
     return table.assign(notice=" ".join(result["notices"])) if result["notices"] else table
 
 
 def print_comparison(result: dict) -> None:
     """The AUCs and the tests of each pair on the terminal."""
-    print(f"{result['n_scans']} scans, {result['n_positive']} with target 1; intervals and bootstrap by "
-          f"{result['independent_unit']}")
+    counts, unit = f"{result['n_scans']} scans, {result['n_positive']} with target 1", result["independent_unit"]
+    print(f"{counts}; intervals and bootstrap by {unit}")
     for name, auc in result["auc"].items():
         print(f"{name}: AUC {long_text(auc)}")
     for pair in result["pairs"]:

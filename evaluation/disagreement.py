@@ -10,6 +10,8 @@ import pandas as pd
 from numpy import ndarray
 from scipy.stats import rankdata
 
+from evaluation.bootstrap import ratio
+
 SUBSETS = 200  # of each size; all where there are no more
 REFERRED = (0.0, 0.1, 0.2, 0.3, 0.5)  # shares of scans that metrics.json lists
 
@@ -28,20 +30,17 @@ def per_scan(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
     count = known.sum(axis=1)
     mean = np.where(known, values, 0).sum(axis=1) / count
     squares = np.where(known, (values - mean[:, None]) ** 2, 0).sum(axis=1)
-    sd = np.sqrt(np.divide(squares, count - 1, out=np.full(len(count), np.nan), where=count > 1))
     votes = (np.where(known, values, -1) >= threshold).sum(axis=1) / count
-    return pd.DataFrame({"sd": sd, "vote_share": votes, "consistency": np.maximum(votes, 1 - votes),
-                         "n_models": count}, index=scores.index)
+    agreed = np.maximum(votes, 1 - votes)
+    table = {"sd": np.sqrt(ratio(squares, count - 1)), "vote_share": votes, "consistency": agreed, "n_models": count}
+    return pd.DataFrame(table, index=scores.index)
 
 
-def disagreement_list(scans: pd.DataFrame, scores: pd.DataFrame, ensemble_prob: pd.Series,
-                      threshold: float) -> pd.DataFrame:
+def disagreement_list(scans: pd.DataFrame, scores: pd.DataFrame, prob: pd.Series, threshold: float) -> pd.DataFrame:
     """The table of disagreement.csv: every scan, those first where the models disagree most."""
-    table = per_scan(scores, threshold)
-    table.insert(0, "ensemble_prob", ensemble_prob)
-    table.insert(0, "target", scans["target"].astype("Int64"))
-    table = table.reset_index(names="scan_id")
-    return table.sort_values(["sd", "scan_id"], ascending=[False, True], kind="stable").reset_index(drop=True)
+    about = pd.DataFrame({"target": scans["target"].astype("Int64"), "ensemble_prob": prob})
+    table = about.join(per_scan(scores, threshold)).reset_index(names="scan_id")
+    return table.sort_values(["sd", "scan_id"], ascending=[False, True], kind="stable", ignore_index=True)
 
 
 def subsets_of(models: int, size: int, seed: int) -> ndarray:
@@ -66,16 +65,14 @@ def auc_by_size(scores: pd.DataFrame, y_true: ndarray, how: str = "mean", seed: 
     """
     values, y = np.asarray(scores, dtype=float), np.asarray(y_true, dtype=bool)
     whole = ~np.isnan(values).any(axis=1)
-    values, y = values[whole], y[whole]
-    if y.all() or not y.any():
-        return []
-    curve = []
-    for size in range(1, values.shape[1] + 1):
-        aucs = np.array([_auc(y, getattr(np, how)(values[:, members], axis=1))
-                         for members in subsets_of(values.shape[1], size, seed)])
-        low, high = np.quantile(aucs, [0.025, 0.975])
+    values, y, combined = values[whole], y[whole], getattr(np, how)
+    curve: list[dict] = []
+    for size in range(1, values.shape[1] + 1) if y.any() and not y.all() else ():
+        subsets = subsets_of(values.shape[1], size, seed)
+        aucs = np.array([_auc(y, combined(values[:, members], axis=1)) for members in subsets])
+        low, high = np.quantile(aucs, [0.025, 0.975]).tolist()
         curve.append({"size": size, "n_subsets": len(aucs), "n_scans": len(y), "mean": float(aucs.mean()),
-                      "low": float(low), "high": float(high), "min": float(aucs.min()), "max": float(aucs.max())})
+                      "low": low, "high": high, "min": float(aucs.min()), "max": float(aucs.max())})
     return curve
 
 
@@ -111,16 +108,14 @@ def selective_accuracy(correct: ndarray, doubt: ndarray) -> tuple[ndarray, ndarr
     (n,) array
         Accuracies of the others.
     """
-    doubt = np.asarray(doubt, dtype=float)
     _, level = np.unique(doubt, return_inverse=True)
     share = np.bincount(level, weights=np.asarray(correct, dtype=float)) / np.bincount(level)
-    kept = np.cumsum(share[np.sort(level)]) / np.arange(1, len(doubt) + 1)
-    return np.arange(len(doubt)) / len(doubt), kept[::-1]
+    places = np.arange(len(doubt))
+    return places / len(doubt), (np.cumsum(share[np.sort(level)]) / (places + 1))[::-1]
 
 
 def selective_summary(correct: ndarray, doubt: ndarray) -> list[dict]:
     """`selective_accuracy` at the largest share that does not exceed each of REFERRED: referred, n_kept, accuracy."""
     referred, accuracy = selective_accuracy(correct, doubt)
-    rows = [int(np.floor(share * len(referred) + 1e-9)) for share in REFERRED]
-    return [{"referred": float(referred[k]), "n_kept": len(referred) - k, "accuracy": float(accuracy[k])}
-            for k in dict.fromkeys(rows)]
+    n, rows = len(referred), dict.fromkeys(int(np.floor(share * len(referred) + 1e-9)) for share in REFERRED)
+    return [{"referred": float(referred[k]), "n_kept": n - k, "accuracy": float(accuracy[k])} for k in rows]

@@ -3,6 +3,7 @@
 LARS-avg: per model the mean over a scan's views; LARS-max: their maximum; then over the models. LARS's own files
 (scan_id, target, probs; no column `set`: all test) are read too.
 """
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,6 @@ from evaluation.calibration import recalibrate
 from evaluation.ranking import read_ranks
 
 COLUMNS = ("scan_id", "target", "probs", "set", "view", "filename", "patient_id", "synthetic", "series_description")
-SITE_COLUMN = re.compile(r"L\d+|true_loc")  # of predict_loca.py, see site_ensemble.py
 ENSEMBLES = {"avg": "LARS-avg", "max": "LARS-max"}
 OVER_VIEWS = {"avg": "mean", "max": "max"}
 MOST_VALUES = 8  # of a numeric column of --by; with more of them it is cut at its tertiles
@@ -127,9 +127,8 @@ def find_models(folder: Path, best_run: Path | None = None, top: int | None = No
 
 # ---------------------------------------------------------------- reading
 
-def read_models(models: list[Model], wanted: str | None = None,
-                columns: Iterable[str] = ()) -> tuple[list[Model], str]:
-    """The models with their rows, checked; and the name of the set that these are of.
+def read_models(models: list[Model], wanted: str | None, columns: Iterable[str]) -> str:
+    """Read the models' rows, check them, and return the name of the set that these are of.
 
     Parameters
     ----------
@@ -145,27 +144,24 @@ def read_models(models: list[Model], wanted: str | None = None,
     InputError
         A file cannot be read, lacks a column or the set, holds a wrong value, or a scan in two sets.
     """
-    tables, columns = [], tuple(columns)
+    needed = ("scan_id", "probs", *columns)
     with progress(models, "reading", "model") as bar:
         for model in bar:
-            table = read_csv(model.path, ("scan_id", "probs", *columns),
-                             lambda name: name in COLUMNS or name in columns or bool(SITE_COLUMN.fullmatch(name)))
-            tables.append(table if "set" in table else table.assign(set="test"))
-    sets = set().union(*(table["set"] for table in tables))
+            table = read_csv(model.path, needed, lambda name: name in (*COLUMNS, *needed) or is_site_column(name))
+            model.rows = table if "set" in table else table.assign(set="test")
+    sets = set().union(*(model.rows["set"] for model in models))
     wanted = wanted or ("all" if sets == {"all"} else "test")
-    found = []
-    for model, table in zip(models, tables, strict=True):
-        if not (table["set"] == wanted).any():
+    for model in models:
+        in_sets = model.rows.groupby("scan_id")["set"].unique()
+        if wanted not in set(model.rows["set"]):
             raise InputError(f"{model.path}: has no row with set {wanted}; the files hold "
                              f"{some(sorted(sets)) or 'no rows'}: give --set, or run predict.py --set {wanted}")
-        in_sets = table.groupby("scan_id")["set"].nunique()
-        for scan in in_sets.index[in_sets > 1][:1]:
-            both = " and ".join(sorted(set(table.loc[table["scan_id"] == scan, "set"])))
-            raise InputError(f"{model.path}: scan {scan} is in {both}; a scan belongs to one set of a model: correct "
-                             "the splits and predict again")
-        found.append(replace(model, rows=check_rows(table[table["set"] == wanted], model.path),
-                             val_rows=check_rows(table[table["set"] == "val"], model.path)))
-    return found, wanted
+        for scan, names in in_sets[in_sets.map(len) > 1].items():
+            raise InputError(f"{model.path}: scan {scan} is in {' and '.join(sorted(names))}; a scan belongs to one "
+                             "set of a model: correct the splits and predict again")
+        model.rows, model.val_rows = (check_rows(model.rows[model.rows["set"] == name], model.path)
+                                      for name in (wanted, "val"))
+    return wanted
 
 
 def check_rows(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -183,15 +179,18 @@ def check_rows(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
     rows = rows.assign(target=rows["target"].str.strip() if "target" in rows else "")
     probs, target = (np.array([number(text) for text in rows[name]], dtype=float) for name in ("probs", "target"))
     refuse(rows["scan_id"] == "", ": scan_id is empty")
-    refuse(~((probs >= 0) & (probs <= 1)),
-           " (scan {scan_id}): probs {probs!r}; it must lie in 0..1; run predict.py again")
-    refuse((rows["target"] != "") & ~np.isin(target, (0, 1)),
-           " (scan {scan_id}): target {target!r}; it must be 0, 1 or empty")
-    for column in ("filename", "view"):
-        if column in rows:
-            refuse(rows.duplicated(["scan_id", column]) & (rows[column] != ""),
-                   f": scan {{scan_id}} has {column} {{{column}}} twice; remove one of the two rows")
+    outside, unclear = ~((probs >= 0) & (probs <= 1)), (rows["target"] != "") & ~np.isin(target, (0, 1))
+    refuse(outside, " (scan {scan_id}): probs {probs!r}; it must lie in 0..1; run predict.py again")
+    refuse(unclear, " (scan {scan_id}): target {target!r}; it must be 0, 1 or empty")
+    for column in rows.columns.intersection(["filename", "view"]):
+        refuse(rows.duplicated(["scan_id", column]) & (rows[column] != ""),
+               f": scan {{scan_id}} has {column} {{{column}}} twice; remove one of the two rows")
     return rows.assign(probs=probs, target=target)
+
+
+def is_site_column(name: str) -> bool:
+    """Whether a column is of predict_loca.py, see site_ensemble.py."""
+    return bool(re.fullmatch(r"L\d+|true_loc", name))
 
 
 def number(text: str) -> float:
@@ -204,14 +203,13 @@ def number(text: str) -> float:
 
 # ---------------------------------------------------------------- joining
 
-def join_scans(models: list[Model], rows_of: str = "rows") -> tuple[pd.DataFrame, list[str]]:
+def join_scans(models: list[Model]) -> tuple[pd.DataFrame, list[str]]:
     """Every scan of any model once, and warnings.
 
     Parameters
     ----------
     models
         Of `read_models`.
-    rows_of : {"rows", "val_rows"}
 
     Returns
     -------
@@ -225,14 +223,12 @@ def join_scans(models: list[Model], rows_of: str = "rows") -> tuple[pd.DataFrame
     InputError
         The targets or patients of a scan conflict.
     """
-    rows = pd.concat([getattr(model, rows_of).assign(file=model.file) for model in models], ignore_index=True)
+    rows = pd.concat([model.rows.assign(file=model.file) for model in models], ignore_index=True)
     refuse_conflicts(rows.dropna(subset="target"), "target")
-    by_scan = rows.groupby("scan_id")
-    views = rows.groupby(["scan_id", "file"]).size().groupby("scan_id")
-    scans = pd.DataFrame({"target": by_scan["target"].first(), "n_models": by_scan["file"].nunique(),
-                          "n_views": views.max()})
+    views, warnings = rows.groupby(["scan_id", "file"]).size().groupby("scan_id"), []
+    scans = rows.groupby("scan_id").agg(target=("target", "first"), n_models=("file", "nunique"))
+    scans["n_views"] = views.max()
     scans["synthetic"] = is_synthetic(rows).groupby(rows["scan_id"]).any()
-    warnings = []
 
     def warn(which, text):
         if which.any():
@@ -259,11 +255,10 @@ def refuse_conflicts(rows: pd.DataFrame, column: str) -> None:
     """Raise InputError where a scan has two values of a column; rows has scan_id, that column and file."""
     counts = rows.groupby("scan_id")[column].nunique()
     for scan in counts.index[counts > 1][:1]:
-        files = rows[rows["scan_id"] == scan].groupby(column)["file"].unique()
-        held = (f"{value if column != 'target' else int(value)} in {some(sorted(names))}"
-                for value, names in list(files.items())[:2])
-        raise InputError(f"scan {scan} has {column} {f' and {column} '.join(held)}; correct the manifest and predict "
-                         "again")
+        files = rows[rows["scan_id"] == scan].groupby(column)["file"].unique()[:2]
+        held = " and ".join(f"{column} {int(value) if column == 'target' else value} in {some(sorted(names))}"
+                            for value, names in files.items())
+        raise InputError(f"scan {scan} has {held}; correct the manifest and predict again")
 
 
 def patients(scans: pd.DataFrame) -> ndarray | None:
@@ -271,12 +266,12 @@ def patients(scans: pd.DataFrame) -> ndarray | None:
     return scans["patient_id"].to_numpy() if "patient_id" in scans else None
 
 
-def score_models(models: list[Model], scans: pd.DataFrame, name: str, rows_of: str = "rows") -> pd.DataFrame:
+def score_models(models: list[Model], scans: pd.DataFrame, name: str) -> pd.DataFrame:
     """Each model's own score of each scan, 0..1; NaN where it lacks the scan.
 
     Parameters
     ----------
-    models, rows_of
+    models
         As in `join_scans`.
     scans : DataFrame
         By scan_id.
@@ -288,11 +283,9 @@ def score_models(models: list[Model], scans: pd.DataFrame, name: str, rows_of: s
     DataFrame
         In the order of `scans`, a column probs_K a model.
     """
-    def scores(rows):  # sorted: a sum of floats depends on its order
-        return rows.sort_values(["scan_id", "probs"]).groupby("scan_id")["probs"].agg(OVER_VIEWS[name])
-
-    return pd.DataFrame({f"probs_{k}": scores(getattr(model, rows_of)) for k, model in enumerate(models)},
-                        index=scans.index)
+    tables = (model.rows.sort_values(["scan_id", "probs"]) for model in models)  # a sum of floats depends on its order
+    scores = (table.groupby("scan_id")["probs"].agg(OVER_VIEWS[name]) for table in tables)
+    return pd.DataFrame({f"probs_{k}": score for k, score in enumerate(scores)}, index=scans.index)
 
 
 def combine(scores: pd.DataFrame, how: str = "mean") -> pd.Series:
@@ -310,35 +303,36 @@ def average_models(models: list[Model], scans: pd.DataFrame, name: str, how: str
 
 # ---------------------------------------------------------------- validation
 
-def validation_scans(models: list[Model], scans: pd.DataFrame) -> tuple[pd.DataFrame | None, dict]:
-    """The scans to derive thresholds from, as `join_scans` gives them, or None; and what metrics.json says of them.
+def validation_scans(models: list[Model], scans: pd.DataFrame) -> tuple[pd.DataFrame, dict]:
+    """The scans to derive thresholds from, as `join_scans` gives them, or none; and what metrics.json says of them.
 
+    models hold their validation rows; scans are those that are measured.
     A scan counts for the models alone whose own validation set it is in: the others trained on it, or hold it for
     testing. Scans, and scans of patients, that are measured are left out.
     """
-    if all(model.val_rows.empty for model in models):
-        return None, {"n_scans": 0, "reason": "the files hold no validation predictions"}
-    found, _ = join_scans(models, "val_rows")
+    if all(model.rows.empty for model in models):
+        return scans[:0], {"source": None, "n_scans": 0, "reason": "the files hold no validation predictions"}
+    found, _ = join_scans(models)
     found = found[found["target"].notna()]
     shared = found.index.isin(scans.index)
     if "patient_id" in found and "patient_id" in scans:
-        shared |= found["patient_id"].isin(set(scans["patient_id"])).to_numpy()
+        shared |= found["patient_id"].isin(scans["patient_id"]).to_numpy()
     kept = found[~shared]
-    about = {"n_scans": len(kept), "n_positive": int((kept["target"] == 1).sum()),
+    sizes = kept["n_models"].value_counts().sort_index()
+    about = {"source": "validation predictions", "n_scans": len(kept), "n_positive": int((kept["target"] == 1).sum()),
              "n_patients": int(kept["patient_id"].nunique()) if "patient_id" in kept else None,
-             "models_per_scan": {str(size): int(n) for size, n in
-                                 kept["n_models"].value_counts().sort_index().items()},
+             "models_per_scan": {str(size): int(n) for size, n in sizes.items()},
              "left_out_because_measured": int(shared.sum())}
     if kept["target"].nunique() < 2:
-        reason = "all of them, or scans of their patients, are measured" if kept.empty else "they are of one class"
-        return None, about | {"reason": f"of {len(found)} validation scans {len(kept)} can be used: {reason}"}
+        why = "all of them, or scans of their patients, are measured" if kept.empty else "they are of one class"
+        reason = f"of {len(found)} validation scans {len(kept)} can be used: {why}"
+        return kept[:0], about | {"source": None, "reason": reason}
     return kept, about
 
 
 # ---------------------------------------------------------------- subgroups
 
-def subgroups(models: list[Model], scans: pd.DataFrame,
-              column: str) -> dict[str, tuple[list[Model], pd.DataFrame]]:
+def subgroups(models: list[Model], scans: pd.DataFrame, column: str) -> dict[str, tuple[list[Model], pd.DataFrame]]:
     """{value of a column: (the models with its rows only, its scans)}, sorted.
 
     A column that differs between the rows of a scan, as view does, splits them. A numeric column of more than eight
@@ -370,12 +364,7 @@ def label_values(rows, column):
         return {text: text or "(missing)" for text in texts}
     per_scan = rows[rows[column] != ""].groupby("scan_id")[column].first().map(numbers)
     cut = np.unique(np.quantile(per_scan, [1 / 3, 2 / 3], method="lower"))
-
-    def label(text):
-        if text == "":
-            return "(missing)"
-        k = int(np.searchsorted(cut, numbers[text]))  # (.., low], (low, high], (high, ..)
-        low, high = f"above {cut[k - 1]:g}" if k else "", f"up to {cut[k]:g}" if k < len(cut) else ""
-        return ", ".join(filter(None, (low, high)))
-
-    return {text: label(text) for text in sorted(texts, key=lambda text: (text == "", numbers.get(text), text))}
+    names = [f"up to {cut[0]:g}", *(f"above {low:g}, up to {high:g}" for low, high in itertools.pairwise(cut)),
+             f"above {cut[-1]:g}"]
+    return {text: names[int(np.searchsorted(cut, numbers[text]))] if text else "(missing)"
+            for text in sorted(texts, key=lambda text: (text == "", numbers.get(text), text))}

@@ -24,15 +24,16 @@ from evaluation.metrics import DERIVED, THRESHOLD, wilson_interval
 STYLES = tuple({"color": colour, "linestyle": dashes, "linewidth": 1.8} for colour, dashes in (
     ("#0072B2", "-"), ("#E69F00", (0, (5, 1.5))), ("#009E73", (0, (1.5, 1))), ("#CC79A7", (0, (6, 1, 1, 1)))))
 BLUE = STYLES[0]["color"]
+POINTS = {"0.5": "threshold 0.5"} | DERIVED
 MARKS = {"0.5": "o", "youden": "s", "sensitivity95": "^", "specificity95": "v"}
+MARKED = {"markeredgecolor": "black", "markersize": 6}
 FAINT = {"color": "0.55", "linewidth": 0.8, "linestyle": ":"}  # chance and other lines to compare with
 LEGEND = {"fontsize": 7, "title_fontsize": 7, "framealpha": 0.9}
 FIXED: Any = {"font.size": 8.5, "axes.linewidth": 0.8, "svg.hashsalt": "deauville", "svg.fonttype": "path",
          "hatch.linewidth": 0.5}
 
 
-def write_figures(folder: Path, scans: pd.DataFrame, ensembles: dict[str, Ensemble], metrics: dict,
-                  seed: int = 0) -> list[Path]:
+def write_figures(folder: Path, scans: pd.DataFrame, ensembles: dict[str, Ensemble], metrics: dict) -> list[Path]:
     """Draw and write every figure of an evaluation that its scans allow; the same bytes for the same numbers.
 
     Parameters
@@ -42,42 +43,37 @@ def write_figures(folder: Path, scans: pd.DataFrame, ensembles: dict[str, Ensemb
         Of `ensemble.join_scans` and `ensemble.average_models`.
     metrics : dict
         What metrics.json holds.
-    seed : int
-        Of the bootstrap.
 
     Returns
     -------
     list of Path
         A PNG and an SVG of each figure.
     """
-    figures: dict[str, tuple[Figure, str]] = {}
-    sites = metrics.get("sites", {})
+    figures, sites = {}, metrics.get("sites", {})
     with matplotlib.rc_context(FIXED):
         if metrics["avg"]["auc"]["value"] is not None:
-            figures |= score_figures(scans, ensembles, metrics, seed)
+            figures = score_figures(scans, ensembles, metrics)
         if "confusion" in (sites.get("ensemble") or {}):
-            n_models = len(sites["models"])
-            title = (f"Lesion site, {metrics['set']} set: {sites['ensemble']['n']} scans, {n_models} "
-                     f"model{'s' * (n_models > 1)}, balanced accuracy {short_text(sites['ensemble']['loc_bacc'])}")
-            figures["site_confusion"] = site_confusion(sites["ensemble"]), title
+            whole, count = sites["ensemble"], len(sites["models"])
+            figures["site_confusion"] = site_confusion(whole), (
+                f"Lesion site, {metrics['set']} set: {whole['n']} scans, {count} model{'s' * (count > 1)}, balanced "
+                f"accuracy {short_text(whole['loc_bacc'])}")
         return [path for name, (figure, title) in figures.items()
                 for path in write_figure(folder, name, figure, title, metrics)]
 
 
-def score_figures(scans: pd.DataFrame, ensembles: dict[str, Ensemble], metrics: dict,
-                  seed: int) -> dict[str, tuple[Figure, str]]:
+def score_figures(scans: pd.DataFrame, ensembles: dict[str, Ensemble], metrics: dict) -> dict[str, tuple[Figure, str]]:
     """{file: (figure, title)} of the scores, which are of scans of both classes; parameters as in `write_figures`."""
     labelled = scans[scans["target"].notna()]
-    y, whole = labelled["target"].to_numpy(dtype=int), metrics["avg"]
+    y, whole, fit = labelled["target"].to_numpy(dtype=int), metrics["avg"], metrics["recalibrate"]
     title = (f"{metrics['set'].capitalize()} set: {whole['n']} scans, {whole['n_positive']} Deauville 4–5; "
              f"{len(metrics['models'])} models")
-    curves = {label: (y, ensembles[name].prob[labelled.index].to_numpy()) for name, label in ENSEMBLES.items()}
-    states = {label: {"as predicted": curve} for label, curve in curves.items()}
-    if metrics["recalibrate"]:
-        states = {label: {"before": (y, ensembles[name].raw[labelled.index].to_numpy()),
-                          metrics["recalibrate"]: curves[label]} for name, label in ENSEMBLES.items()}
-    blocks = {label: metrics[name] for name, label in ENSEMBLES.items()}
-    figures = {"roc": roc(curves, blocks, patients(labelled), seed),
+    blocks, curves, states = {}, {}, {}
+    for name, label in ENSEMBLES.items():
+        raw, p = (scores[labelled.index].to_numpy() for scores in (ensembles[name].raw, ensembles[name].prob))
+        blocks[label], curves[label] = metrics[name], (y, p)
+        states[label] = {"before": (y, raw), fit: (y, p)} if fit else {"as predicted": (y, p)}
+    figures = {"roc": roc(curves, blocks, patients(labelled), metrics["seed"]),
                "precision_recall": precision_recall(curves, blocks), "reliability": reliability(states),
                "decision_curve": decision_curve(curves), "confusion": confusion_matrices(blocks),
                "scores": score_distribution(curves, blocks)}
@@ -126,10 +122,9 @@ def roc(curves: dict[str, tuple], blocks: dict, groups: ndarray | None, seed: in
         axes.plot(fpr, tpr, clip_on=False, zorder=3, label=f"{name}: AUC {short_text(blocks[name]['auc'])}", **style)
         for point, block in operating_points(blocks[name]).items():
             axes.plot(block["fp"] / (block["fp"] + block["tn"]), block["tp"] / (block["tp"] + block["fn"]),
-                      MARKS[point], color=style["color"], markeredgecolor="black", markersize=6, zorder=4,
-                      clip_on=False)
+                      MARKS[point], color=style["color"], zorder=4, clip_on=False, **MARKED)
     for point in dict.fromkeys(point for block in blocks.values() for point in operating_points(block)):
-        axes.plot([], [], MARKS[point], color="white", markeredgecolor="black", markersize=6, label=point_name(point))
+        axes.plot([], [], MARKS[point], color="white", label=POINTS[point], **MARKED)
     unit_square(axes, "False positive rate (1 − specificity)", "True positive rate (sensitivity)")
     axes.legend(loc="lower right", title=f"shaded: pointwise 95 % band of {first}", **LEGEND)
     return figure
@@ -157,12 +152,11 @@ def reliability(states: dict) -> Figure:
     for (name, curves), upper, lower in zip(states.items(), *axes, strict=True):
         upper.plot((0, 1), (0, 1), label="perfect calibration", **FAINT)
         for (state, (y, p)), mark, style in zip(curves.items(), "os", STYLES, strict=False):
-            bins = calibration.reliability(y, p)
+            bins, error = calibration.reliability(y, p), calibration.expected_calibration_error(y, p)
             x, share = (np.array([each[key] for each in bins]) for key in ("mean_probability", "share_positive"))
             limits = np.array([wilson_interval(each["n_positive"], each["n"]) for each in bins]).T
             upper.errorbar(x, share, np.abs(limits - share), marker=mark, markersize=4, elinewidth=0.8, capsize=2,
-                           clip_on=False, **style,
-                           label=f"{state}: ECE {calibration.expected_calibration_error(y, p):.3f}")
+                           clip_on=False, label=f"{state}: ECE {error:.3f}", **style)
             lower.hist(p, bins=np.linspace(0, 1, 21), histtype="step", **style | {"linewidth": 1.3})
         unit_square(upper, "", "Share with Deauville 4–5")
         upper.set_title(name, fontsize=9)
@@ -203,8 +197,8 @@ def confusion_matrices(blocks: dict) -> Figure:
             cell.set_xticks((0, 1), ("DS 1–3", "DS 4–5"))
             cell.set_yticks((0, 1), ("DS 1–3", "DS 4–5"), rotation=90, va="center")
             cell.set_xlabel("predicted", fontsize=8)
-            cell.set_title(f"{name}\n{point_name(point)}"
-                           + (f" (at {block['threshold']:.3f})" if point != "0.5" else ""), fontsize=8)
+            at = f" (at {block['threshold']:.3f})" if point != "0.5" else ""
+            cell.set_title(f"{name}\n{POINTS[point]}{at}", fontsize=8)
             cell.tick_params(length=0, labelsize=8)
         row[0].set_ylabel("reader's label", fontsize=8)
     return figure
@@ -250,14 +244,14 @@ def score_distribution(curves: dict, blocks: dict) -> Figure:
         cell.set_ylim(0, top * 1.15)
         for point, block in operating_points(blocks[name]).items():
             cell.axvline(block["threshold"], color="0.25", linewidth=0.9, linestyle="--", ymax=0.93)
-            cell.plot(block["threshold"], top * 1.08, MARKS[point], color="white", markeredgecolor="black",
-                      markersize=5, label=point_name(point))
+            cell.plot(block["threshold"], top * 1.08, MARKS[point], color="white", label=POINTS[point],
+                      **MARKED | {"markersize": 5})
         cell.set(xlim=(0, 1), ylabel="Scans")
         cell.set_title(name, fontsize=9)
         cell.yaxis.get_major_locator().set_params(integer=True)
     axes[-1, 0].set_xlabel("Predicted probability of Deauville 4–5")
-    axes[-1, 0].legend(*axes[0, 0].get_legend_handles_labels(), fontsize=7, loc="upper center", ncols=2,
-                       bbox_to_anchor=(0.5, -0.28))
+    shown = axes[0, 0].get_legend_handles_labels()
+    axes[-1, 0].legend(*shown, fontsize=7, loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.28))
     return figure
 
 
@@ -302,8 +296,8 @@ def forest(rows: list[tuple[str, dict]]) -> Figure:
         for place, (_, block) in enumerate(rows):
             entry, colour = block[metric], BLUE if place else "black"
             if entry["value"] is None:
-                cell.text(0.02, place, "none", va="center", fontsize=7, color="0.35",
-                          transform=cell.get_yaxis_transform())
+                beside = cell.get_yaxis_transform()
+                cell.text(0.02, place, "none", va="center", fontsize=7, color="0.35", transform=beside)
                 continue
             if entry["ci_low"] is not None:
                 cell.plot((entry["ci_low"], entry["ci_high"]), (place, place), color=colour, linewidth=1.5)
@@ -337,9 +331,6 @@ def operating_points(block):
     return {"0.5": block} | {name: point for name, point in block["operating_points"].items()
                              if point["threshold"] is not None}
 
-
-def point_name(point):
-    return "threshold 0.5" if point == "0.5" else DERIVED[point]
 
 
 def unit_square(axes, x, y):

@@ -11,20 +11,20 @@ from numpy import ndarray
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import norm, rankdata
-from sklearn import metrics as sklearn_metrics
+from sklearn import metrics
 
 from common.files import InputError
 from evaluation import bootstrap, calibration
-from evaluation.bootstrap import CONFIDENCE
+from evaluation.bootstrap import Groups
 from evaluation.estimates import NO_ECE_INTERVAL, bootstrap_estimate, estimate, no_estimate
 
-Z = norm.ppf((1 + CONFIDENCE) / 2)
+Z = norm.ppf((1 + bootstrap.CONFIDENCE) / 2)
 THRESHOLD = 0.5
 DERIVED = {"youden": "Youden", "sensitivity95": "sensitivity ≥ 0.95", "specificity95": "specificity ≥ 0.95"}
 AT_THRESHOLD = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "mcc")
-FUNCTIONS = {"average_precision": sklearn_metrics.average_precision_score,
-             "brier": functools.partial(sklearn_metrics.brier_score_loss, pos_label=True),
-             "log_loss": functools.partial(sklearn_metrics.log_loss, labels=[False, True]),
+FUNCTIONS = {"average_precision": metrics.average_precision_score,
+             "brier": functools.partial(metrics.brier_score_loss, pos_label=True),
+             "log_loss": functools.partial(metrics.log_loss, labels=[False, True]),
              "calibration_intercept": calibration.intercept, "calibration_slope": calibration.slope}
 OVERALL = ("auc", *FUNCTIONS, "ece")
 
@@ -33,13 +33,12 @@ def check_scores(y_true: ndarray, y_score: ndarray) -> tuple[ndarray, ndarray]:
     """Return y_true as (n,) bool and y_score as (n,) float64; InputError where they are not what the module needs."""
     y_true, y_score = np.asarray(y_true), np.asarray(y_score, dtype=np.float64)
     if y_true.ndim != 1 or y_true.shape != y_score.shape or not y_true.size:
-        raise InputError(f"y_true {y_true.shape} and y_score {y_score.shape} must be one-dimensional, equally long "
-                         "and not empty")
-    if not np.isin(y_true, (0, 1)).all():
-        raise InputError(f"y_true holds {y_true[~np.isin(y_true, (0, 1))][0]}; it must be 0 or 1")
-    if not np.isfinite(y_score).all():
-        raise InputError(f"y_score holds {y_score[~np.isfinite(y_score)][0]} at index "
-                         f"{np.flatnonzero(~np.isfinite(y_score))[0]}; it must be finite")
+        raise InputError(f"y_true and y_score must be one-dimensional, equally long and not empty; they are of shape "
+                         f"{y_true.shape} and {y_score.shape}")
+    for value in y_true[~np.isin(y_true, (0, 1))]:
+        raise InputError(f"y_true holds {value}; it must be 0 or 1")
+    for index in np.flatnonzero(~np.isfinite(y_score)):
+        raise InputError(f"y_score holds {y_score[index]} at index {index}; it must be finite")
     return y_true.astype(bool), y_score
 
 
@@ -69,14 +68,12 @@ def delong_components(y_true: ndarray, y_score: ndarray) -> tuple[ndarray, ndarr
     y_true, y_score = check_scores(y_true, y_score)
     if one_class(y_true):
         raise InputError(one_class(y_true))
-    m, n = y_true.sum(), (~y_true).sum()
-    midrank = rankdata(y_score)
-    v10 = (midrank[y_true] - rankdata(y_score[y_true])) / n
-    v01 = 1 - (midrank[~y_true] - rankdata(y_score[~y_true])) / m
-    return v10, v01
+    midrank, m, n = rankdata(y_score), y_true.sum(), (~y_true).sum()
+    return ((midrank[y_true] - rankdata(y_score[y_true])) / n,
+            1 - (midrank[~y_true] - rankdata(y_score[~y_true])) / m)
 
 
-def components_variance(y_true: ndarray, v10: ndarray, v01: ndarray, groups: ndarray | None = None) -> float:
+def components_variance(y_true: ndarray, v10: ndarray, v01: ndarray, groups: Groups = None) -> float:
     """Variance of an AUC, or of a difference of AUCs, from its structural components (or their differences).
 
     With each row its own group this is DeLong's; with groups it is Obuchowski's, which adds what the scans of a
@@ -97,7 +94,7 @@ def components_variance(y_true: ndarray, v10: ndarray, v01: ndarray, groups: nda
     return float(n10 / (n10 - 1) * s10 + n01 / (n01 - 1) * s01 + 2 * count / (count - 1) * s11)
 
 
-def delong(y_true: ndarray, y_score: ndarray, groups: ndarray | None = None) -> tuple[float, float]:
+def delong(y_true: ndarray, y_score: ndarray, groups: Groups = None) -> tuple[float, float]:
     """The AUC and its variance; the variance is NaN where a class comes from a single scan or patient.
 
     DeLong ER, DeLong DM, Clarke-Pearson DL. Biometrics 1988;44:837-45; for `groups` see `components_variance`.
@@ -124,7 +121,7 @@ def newcombe_interval(auc: float, n_positive: int, n_negative: int) -> tuple[flo
     return lower(auc), 1 - lower(1 - auc)
 
 
-def auc_interval(y_true: ndarray, y_score: ndarray, groups: ndarray | None = None) -> tuple[float, float, float, str]:
+def auc_interval(y_true: ndarray, y_score: ndarray, groups: Groups = None) -> tuple[float, float, float, str]:
     """The AUC, its interval and the interval's method: (auc, low, high, method).
 
     DeLong's variance on the logit scale, which keeps the limits inside 0..1 (Pepe MS. The Statistical Evaluation of
@@ -136,15 +133,15 @@ def auc_interval(y_true: ndarray, y_score: ndarray, groups: ndarray | None = Non
     if variance > 0 and 0 < auc < 1:
         half = Z * np.sqrt(variance) / (auc * (1 - auc))
         low, high = expit(logit(auc) + np.array((-half, half)))
-        return auc, float(low), float(high), ("DeLong, logit scale" if independent(groups) else
-                                              "DeLong with Obuchowski's clusters, logit scale")
+        clusters = "" if independent(groups) else " with Obuchowski's clusters"
+        return auc, float(low), float(high), f"DeLong{clusters}, logit scale"
     index, _ = bootstrap.group_index(groups, len(y_true))
     n_positive, n_negative = (np.unique(index[np.asarray(y_true) == value]).size for value in (1, 0))
     low, high = newcombe_interval(auc, n_positive, n_negative)
     return auc, low, high, "Newcombe 2006, method 5 (DeLong's variance is 0 or undefined)"
 
 
-def independent(groups: ndarray | None) -> bool:
+def independent(groups: Groups) -> bool:
     """Whether every row is its own group."""
     return groups is None or np.unique(groups).size == len(groups)
 
@@ -162,7 +159,7 @@ def wilson_interval(successes: float, trials: float) -> tuple[float, float]:
     return (0.0 if share == 0 else float(centre - half)), (1.0 if share == 1 else float(centre + half))
 
 
-def effective_trials(hits: ndarray, groups: ndarray | None) -> float:
+def effective_trials(hits: ndarray, groups: Groups) -> float:
     """How many independent trials the (n,) bool `hits` of several scans per patient are worth: n / design effect.
 
     A design effect below 1 counts as 1; where all trials agree it cannot be estimated, and the number of patients is
@@ -201,37 +198,31 @@ def choose_thresholds(y_true: ndarray, y_score: ndarray) -> dict[str, float | No
     if one_class(y_true):
         raise InputError(f"no threshold can be derived: all {len(y_true)} scans have target {int(np.max(y_true))}")
     y_true, y_score = check_scores(y_true, y_score)
-    fpr, tpr, scores = sklearn_metrics.roc_curve(y_true, y_score, drop_intermediate=False)  # scores fall from infinity
-    enough = {"sensitivity95": np.flatnonzero(tpr >= 0.95)[0],
+    fpr, tpr, scores = metrics.roc_curve(y_true, y_score, drop_intermediate=False)  # scores fall from infinity
+    chosen = {"youden": np.argmax(np.round(tpr - fpr, 12)), "sensitivity95": np.flatnonzero(tpr >= 0.95)[0],
               "specificity95": np.flatnonzero(fpr <= 1 - 0.95 + 1e-12)[-1]}
-    chosen = {"youden": np.argmax(np.round(tpr - fpr, 12))} | enough
     return {name: float(scores[k]) if np.isfinite(scores[k]) else None for name, k in chosen.items()}
 
 
 # ---------------------------------------------------------------- estimates, as in metrics.json
 
-def auc_estimate(y_true: ndarray, y_score: ndarray, groups: ndarray | None = None,
-                 bootstrap: dict | None = None) -> dict:
+def auc_estimate(y_true: ndarray, y_score: ndarray, groups: Groups = None, interval: dict | None = None) -> dict:
     """`auc_interval` as an estimate; no scan or one class only gives null and the reason."""
     reason = one_class(y_true) if len(y_true) else "no scan with a target"
-    if reason:
-        return no_estimate(reason)
-    return estimate(*auc_interval(y_true, y_score, groups), bootstrap)
+    return no_estimate(reason) if reason else estimate(*auc_interval(y_true, y_score, groups), interval)
 
 
-def proportion_estimate(hits: ndarray, of: str, groups: ndarray | None = None,
-                        bootstrap: dict | None = None) -> dict:
+def proportion_estimate(hits: ndarray, of: str, groups: Groups = None, interval: dict | None = None) -> dict:
     """The share of True in `hits` with Wilson's interval; `of` names the trials, for the reason why there are none."""
     if not len(hits):
         return no_estimate(f"no {of}")
     share, trials = float(np.mean(hits)), effective_trials(hits, groups)
     method = "Wilson" if independent(groups) else "Wilson, Rao-Scott effective sample size"
-    return estimate(share, *wilson_interval(share * trials, trials), method, bootstrap)
+    return estimate(share, *wilson_interval(share * trials, trials), method, interval)
 
 
-def all_metrics(y_true: ndarray, y_score: ndarray, threshold: float = THRESHOLD,
-                points: dict[str, float | None] | None = None, groups: ndarray | None = None,
-                resamples: int = bootstrap.RESAMPLES, seed: int = 0) -> dict:
+def all_metrics(y_true: ndarray, y_score: ndarray, threshold: float = THRESHOLD, points: dict | None = None,
+                groups: Groups = None, resamples: int = bootstrap.RESAMPLES, seed: int = 0) -> dict:
     """Every metric of one set of probabilities, ready for JSON.
 
     Parameters
@@ -250,61 +241,48 @@ def all_metrics(y_true: ndarray, y_score: ndarray, threshold: float = THRESHOLD,
         the same at each of `points`. Each metric is an estimate (see `estimates`).
     """
     y_true, y_score = check_scores(y_true, y_score)
-    if not ((y_score >= 0) & (y_score <= 1)).all():
-        raise InputError(f"y_score holds {y_score[(y_score < 0) | (y_score > 1)][0]}; a probability lies in 0..1")
-    points = points or {}
-    thresholds = [threshold] + [value for value in points.values() if value is not None]
+    for value in y_score[(y_score < 0) | (y_score > 1)]:
+        raise InputError(f"y_score holds {value}; a probability lies in 0..1")
+    thresholds = [threshold] + [value for value in (points or {}).values() if value is not None]
     drawn = bootstrap.resample(y_true, y_score, thresholds, groups, resamples, seed)
-
-    def interval(name):
-        return bootstrap.interval_of(drawn, name)
-
-    def at(value):
-        k = thresholds.index(value)
-        return _at_threshold(y_true, y_score, value, groups, lambda name: interval((name, k)))
-
-    return {"n": len(y_true), "n_positive": int(y_true.sum()),
-            "n_groups": bootstrap.group_index(groups, len(y_true))[1],
-            "auc": auc_estimate(y_true, y_score, groups, interval("auc")),
-            **{name: overall_estimate(name, y_true, y_score, interval(name)) for name in FUNCTIONS},
-            "ece": estimate(calibration.expected_calibration_error(y_true, y_score), None, None, None) | {
-                "reason": NO_ECE_INTERVAL},
-            **at(threshold),
-            "operating_points": {name: {"threshold": None, "reason": "not reached on these predictions"}
-                                 if value is None else at(value) for name, value in points.items()}}
-
-
-def overall_estimate(name: str, y_true: ndarray, y_score: ndarray, interval: dict) -> dict:
-    """One of FUNCTIONS as an estimate; `interval` is the bootstrap's."""
-    reason = None if name in ("brier", "log_loss") else one_class(y_true, "it")
-    if reason:
-        return no_estimate(reason)
-    value = FUNCTIONS[name](y_true, y_score)
-    return bootstrap_estimate(value, interval) if np.isfinite(value) else no_estimate(
-        "the classes are apart, or every score is the same: the logistic fit has no finite solution")
+    at = {value: _at_threshold(y_true, y_score, value, groups, drawn, k) for k, value in enumerate(thresholds)}
+    at[None] = {"threshold": None, "reason": "not reached on these predictions"}
+    single = one_class(y_true, "it")
+    found = {"n": len(y_true), "n_positive": int(y_true.sum()),
+             "n_groups": bootstrap.group_index(groups, len(y_true))[1],
+             "auc": auc_estimate(y_true, y_score, groups, bootstrap.interval_of(drawn, "auc"))}
+    for name, function in FUNCTIONS.items():
+        reason, value = single if name not in ("brier", "log_loss") else None, np.nan
+        if not reason:
+            value = function(y_true, y_score)
+            reason = None if np.isfinite(value) else ("the classes are apart, or every score is the same: the logistic "
+                                                      "fit has no finite solution")
+        found[name] = no_estimate(reason) if reason else bootstrap_estimate(value, bootstrap.interval_of(drawn, name))
+    ece = estimate(calibration.expected_calibration_error(y_true, y_score), None, None, None)
+    return found | {"ece": ece | {"reason": NO_ECE_INTERVAL}, **at[threshold],
+                    "operating_points": {name: at[value] for name, value in (points or {}).items()}}
 
 
-def _at_threshold(y_true, y_score, threshold, groups, interval):
-    """threshold, tn, fp, fn, tp and AT_THRESHOLD; `interval(name)` gives the bootstrap's."""
+def _at_threshold(y_true, y_score, threshold, groups, drawn, k):
+    """threshold, tn, fp, fn, tp and AT_THRESHOLD; the intervals are of `bootstrap.resample` at its k-th threshold."""
     tn, fp, fn, tp = confusion(y_true, y_score, threshold)
-    predicted = y_score >= threshold
-    groups = None if groups is None else np.asarray(groups)
+    predicted, single = y_score >= threshold, one_class(y_true, "it")
+    groups = np.arange(len(y_true)) if groups is None else np.asarray(groups)
 
     def share(name, hits, rows, of):
-        return proportion_estimate(hits[rows], of, None if groups is None else groups[rows], interval(name))
+        return proportion_estimate(hits[rows], of, groups[rows], bootstrap.interval_of(drawn, (name, k)))
 
     def other(name, function, reason):
-        return no_estimate(reason) if reason else bootstrap_estimate(function(y_true, predicted), interval(name))
+        return no_estimate(reason) if reason else bootstrap_estimate(
+            function(y_true, predicted), bootstrap.interval_of(drawn, (name, k)))
 
-    single = one_class(y_true, "it")
     no_f1 = None if tp + fp + fn else "no scan has target 1 or is predicted positive"
     no_mcc = single or (None if (tp + fp) * (tn + fn) else "all scans are predicted the same")
     return {"threshold": threshold, "tn": tn, "fp": fp, "fn": fn, "tp": tp,
             "accuracy": share("accuracy", predicted == y_true, slice(None), "scan"),
-            "balanced_accuracy": other("balanced_accuracy", sklearn_metrics.balanced_accuracy_score, single),
+            "balanced_accuracy": other("balanced_accuracy", metrics.balanced_accuracy_score, single),
             "sensitivity": share("sensitivity", predicted, y_true, "scan with target 1"),
             "specificity": share("specificity", ~predicted, ~y_true, "scan with target 0"),
             "ppv": share("ppv", y_true, predicted, "scan predicted positive"),
             "npv": share("npv", ~y_true, ~predicted, "scan predicted negative"),
-            "f1": other("f1", sklearn_metrics.f1_score, no_f1),
-            "mcc": other("mcc", sklearn_metrics.matthews_corrcoef, no_mcc)}
+            "f1": other("f1", metrics.f1_score, no_f1), "mcc": other("mcc", metrics.matthews_corrcoef, no_mcc)}

@@ -5,13 +5,15 @@ probability, or None where it cannot be reached}}. operating_points.json holds c
 derived_from (source, n_scans, ..., optimistic) and a rule for each of `ensemble.ENSEMBLES`.
 """
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from common.files import InputError, write_json
+from common.text import some
 from evaluation.calibration import fit_recalibration, recalibrate
-from evaluation.ensemble import ENSEMBLES, Ensemble, Model, combine, score_models, validation_scans
+from evaluation.ensemble import ENSEMBLES, Model, combine, score_models, validation_scans
 from evaluation.metrics import choose_thresholds
 
 MEASURED = "the scans that are measured"  # a source, beside validation predictions
@@ -45,17 +47,14 @@ def derive_rules(models: list[Model], scans: pd.DataFrame, how: str, recalibrati
     InputError
         The scans that were asked for are missing, or of one class.
     """
-    rows_of = "rows" if on_test else "val_rows"
-    known: pd.DataFrame | None
-    if on_test:
-        known = scans[scans["target"].notna()]
-        if known["target"].nunique() < 2:
-            raise InputError("--threshold_on_test: the scans that are measured are not of both classes")
-        about = {"source": MEASURED, "n_scans": len(known)}
-    else:
+    known = scans[scans["target"].notna()]
+    about = {"source": MEASURED, "n_scans": len(known)}
+    if not on_test:
+        models = [replace(model, rows=model.val_rows) for model in models]
         known, about = validation_scans(models, scans)
-        about = {"source": None if known is None else "validation predictions", **about}
-    if known is None:
+    elif known["target"].nunique() < 2:
+        raise InputError("--threshold_on_test: the scans that are measured are not of both classes")
+    if known.empty:
         if recalibration:
             raise InputError(f"--recalibrate {recalibration}: {about['reason']}; run predict.py --set val test")
         if scans["target"].notna().any():
@@ -67,7 +66,7 @@ def derive_rules(models: list[Model], scans: pd.DataFrame, how: str, recalibrati
                         "who are; no threshold was derived from them")
     rules, y = {}, known["target"].to_numpy(dtype=int)
     for name in ENSEMBLES:
-        p = combine(score_models(models, known, name, rows_of), how).to_numpy()
+        p = combine(score_models(models, known, name), how).to_numpy()
         fit = fit_recalibration(recalibration, y, p) if recalibration else None
         rules[name] = {"recalibration": fit, "thresholds": choose_thresholds(y, recalibrate(fit, p))}
     return rules, about
@@ -92,14 +91,12 @@ def read_rules(path: Path, models: list[Model], how: str, warnings: list[str]) -
     if combined != how:
         raise InputError(f"{path}: was made with --combine {combined}, this run has {how}; give the same")
     if files != [model.file for model in models]:
-        warnings.append(f"{path.name} was made with other models ({len(files)}: {', '.join(files[:3])}, ...): its "
-                        "thresholds may not fit these")
+        warnings.append(f"{path.name} was made with other models ({some(files, 3)}): its thresholds may not fit these")
     return rules, about
 
 
-def write_rules(path: Path, models: list[Model], ensembles: dict[str, Ensemble], metrics: dict) -> None:
+def write_rules(path: Path, models: list[Model], rules: dict[str, dict], metrics: dict) -> None:
     """Write operating_points.json."""
-    write_json({"combine": metrics["combine"], "models": [model.file for model in models],
-                "derived_from": metrics["validation"] | {"optimistic": metrics["optimistic"]},
-                **{name: {"recalibration": each.recalibration, "thresholds": each.thresholds}
-                   for name, each in ensembles.items()}}, path)
+    about = metrics["validation"] | {"optimistic": metrics["optimistic"]}
+    files = [model.file for model in models]
+    write_json({"combine": metrics["combine"], "models": files, "derived_from": about, **rules}, path)

@@ -9,10 +9,11 @@ from numpy import ndarray
 from scipy.stats import binomtest, norm
 
 from evaluation import bootstrap
+from evaluation.bootstrap import Groups
 from evaluation.metrics import Z, components_variance, delong_components, one_class
 
 
-def delong_test(y_true: ndarray, a: ndarray, b: ndarray, groups: ndarray | None = None) -> dict:
+def delong_test(y_true: ndarray, a: ndarray, b: ndarray, groups: Groups = None) -> dict:
     """DeLong's test of two paired AUCs; by patient Obuchowski's.
 
     DeLong ER et al. Biometrics 1988;44:837-45; Obuchowski NA. Biometrics 1997;53:567-78.
@@ -29,18 +30,17 @@ def delong_test(y_true: ndarray, a: ndarray, b: ndarray, groups: ndarray | None 
     v10, v01 = a10 - b10, a01 - b01
     difference = result["difference"] = float(a10.mean() - b10.mean())
     variance = components_variance(y_true, v10, v01, groups)
+    if difference == 0 and not (v10.any() or v01.any()):
+        return result | {"p": 1.0, "reason": "both rank every pair of scans alike"}
     if not variance > 1e-24:
-        if difference == 0 and not (v10.any() or v01.any()):
-            return result | {"p": 1.0, "reason": "both rank every pair of scans alike"}
-        return result | {"reason": "the variance of the difference is 0 or undefined (too few scans or patients in a "
-                                   "class)"}
+        return result | {"reason": "the difference's variance is 0 or undefined (few scans or patients in a class)"}
     se = float(np.sqrt(variance))
     half = float(Z) * se
     return result | {"se": se, "z": difference / se, "p": float(2 * norm.sf(abs(difference / se))),
                      "ci_low": difference - half, "ci_high": difference + half}
 
 
-def bootstrap_auc_difference(y_true: ndarray, a: ndarray, b: ndarray, groups: ndarray | None = None,
+def bootstrap_auc_difference(y_true: ndarray, a: ndarray, b: ndarray, groups: Groups = None,
                              resamples: int = bootstrap.RESAMPLES, seed: int = 0) -> dict:
     """Difference of two paired AUCs with the centred bootstrap's interval and p, see `bootstrap.symmetric_test`.
 
@@ -58,10 +58,9 @@ def bootstrap_auc_difference(y_true: ndarray, a: ndarray, b: ndarray, groups: nd
 
     def differences(weights):
         first, second = (bootstrap.weighted_auc(*each.below(weights[:, each.order])) for each in ranked)
-        return first - second
+        return (first - second)[:, None]
 
-    observed, values = _observed_and_drawn(differences, groups, len(y_true), resamples, seed)
-    result = _difference(observed, values)
+    values, (result,) = _tested(differences, groups, len(y_true), resamples, seed)
     if "reason" not in result:
         result |= {"undefined": int(np.isnan(values).sum()),
                    "method": f"paired bootstrap by {'scan' if groups is None else 'patient'}, centred and symmetric"}
@@ -93,29 +92,25 @@ def net_reclassification(y_true: ndarray, a: ndarray, b: ndarray) -> dict:
     too, since their sum hides which of them changed (Leening MJG et al. Ann Intern Med 2014;160:122-31).
     """
     y, a, b = (np.asarray(values, dtype=bool) for values in (y_true, a, b))
-    n1, n0 = int(y.sum()), int((~y).sum())
-    up1, down1, up0, down0 = (int(np.sum((y == of) & moved)) for of in (True, False) for moved in (a & ~b, b & ~a))
-    return nri_of_counts(up1, down1, n1, up0, down0, n0)
+    counts = [int(np.sum((y == of) & which)) for of in (True, False) for which in (a & ~b, b & ~a, a == a)]
+    return nri_of_counts(*counts)
 
 
 def nri_of_counts(up1: int, down1: int, n1: int, up0: int, down0: int, n0: int) -> dict:
     """`net_reclassification` from its counts: up and down among n1 scans with target 1 and n0 with target 0."""
     result: dict = {"positives_up": up1, "positives_down": down1, "negatives_up": up0, "negatives_down": down0,
-              "positives": None, "negatives": None, "nri": None, "z": None, "p": None}
+                    "positives": None, "negatives": None, "nri": None, "z": None, "p": None}
     if not (n1 and n0):
         return result | {"reason": "it needs both classes"}
-    result |= {"positives": (up1 - down1) / n1, "negatives": (down0 - up0) / n0}
-    result["nri"] = result["positives"] + result["negatives"]
-    se = np.sqrt((up1 + down1) / n1**2 + (up0 + down0) / n0**2)
-    if not se:
-        return result | {"p": 1.0}
-    z = float(result["nri"] / se)
-    return result | {"z": z, "p": float(2 * norm.sf(abs(z)))}
+    positives, negatives = (up1 - down1) / n1, (down0 - up0) / n0
+    nri, se = positives + negatives, np.sqrt((up1 + down1) / n1**2 + (up0 + down0) / n0**2)
+    z = float(nri / se) if se else None
+    p = 1.0 if z is None else float(2 * norm.sf(abs(z)))
+    return result | {"positives": positives, "negatives": negatives, "nri": nri, "z": z, "p": p}
 
 
-def bootstrap_prediction_differences(y_true: ndarray, a: ndarray, b: ndarray,
-                                     groups: ndarray | None = None, resamples: int = bootstrap.RESAMPLES,
-                                     seed: int = 0) -> dict[str, dict]:
+def bootstrap_prediction_differences(y_true: ndarray, a: ndarray, b: ndarray, groups: Groups = None,
+                                     resamples: int = bootstrap.RESAMPLES, seed: int = 0) -> dict[str, dict]:
     """a's accuracy less b's, and the net reclassification, with the centred bootstrap's interval and p.
 
     By patient it holds where McNemar's test, which takes scans as independent, does not.
@@ -134,35 +129,34 @@ def bootstrap_prediction_differences(y_true: ndarray, a: ndarray, b: ndarray,
         with np.errstate(invalid="ignore"):
             return np.stack([gains.sum(axis=1) / counts.sum(axis=1), (gains / counts).sum(axis=1)], axis=1)
 
-    observed, values = _observed_and_drawn(differences, groups, len(y), resamples, seed)
-    several = bootstrap.group_index(groups, len(y))[1] > 1
-    return {name: _difference(observed[k], values[:, k], several) for k, name in enumerate(("accuracy", "nri"))}
+    _, results = _tested(differences, groups, len(y), resamples, seed)
+    return dict(zip(("accuracy", "nri"), results, strict=True))
 
 
-def _observed_and_drawn(differences, groups, n, resamples, seed):
-    """What differences(weights) gives of the sample, and of all resamples together."""
-    drawn = [differences(weights) for weights in bootstrap.resample_weights(groups, n, resamples, seed)]
-    observed = differences(np.ones((1, n)))
-    return observed[0], np.concatenate(drawn) if drawn else observed[:0]
+def _tested(differences, groups, n, resamples, seed):
+    """Of differences((b, n) weights), (b, k): its (resamples, k) values, and each with the centred bootstrap's test."""
+    observed = differences(np.ones((1, n)))[0].tolist()
+    drawn = np.concatenate([differences(rows) for rows in bootstrap.resample_weights(groups, n, resamples, seed)])
+    several = bootstrap.group_index(groups, n)[1] > 1
+    return drawn, [_difference(value, values, several) for value, values in zip(observed, drawn.T, strict=True)]
 
 
-def _difference(observed, values, several=True):
+def _difference(observed, values, several):
     """A difference with the centred bootstrap's interval and p; without several patients there is no interval."""
-    usable = np.isfinite(observed) and np.isnan(values).sum() <= bootstrap.MOST_UNDEFINED * len(values)
-    low, high, p = bootstrap.symmetric_test(float(observed), values) if usable else (np.nan,) * 3
-    result = {"difference": float(observed) if np.isfinite(observed) else None}
-    if several and np.isfinite(low):
-        return result | {"ci_low": low, "ci_high": high, "p": p}
-    never = observed == 0 and len(values) and not values.any()  # differs
-    return result | {"ci_low": None, "ci_high": None, "p": 1.0 if never else None, "reason": no_interval(values)}
-
-
-def no_interval(values: ndarray) -> str:
-    """Why the bootstrap gives no interval."""
     known = values[~np.isnan(values)]
+    undefined = len(values) - len(known)
+    usable = several and np.isfinite(observed) and undefined <= bootstrap.MOST_UNDEFINED * len(values)
+    low, high, p = bootstrap.symmetric_test(observed, values) if usable else (np.nan,) * 3
+    if np.isfinite(low):
+        return {"difference": observed, "ci_low": low, "ci_high": high, "p": p}
+    reason = f"too few resamples ({len(values)})"
     if len(known) < (1 - bootstrap.MOST_UNDEFINED) * len(values):
-        return f"{len(values) - len(known)} of {len(values)} resamples hold one class only"
-    return "every resample gives the same difference" if np.ptp(known) == 0 else f"too few resamples ({len(values)})"
+        reason = f"{undefined} of {len(values)} resamples hold one class only"
+    elif np.ptp(known) == 0:
+        reason = "every resample gives the same difference"
+    never = observed == 0 and not values.any()  # differs
+    return {"difference": observed if np.isfinite(observed) else None, "ci_low": None, "ci_high": None,
+            "p": 1.0 if never else None, "reason": reason}
 
 
 def holm(p_values: list[float | None]) -> list[float | None]:

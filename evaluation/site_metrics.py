@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from common.sites import truth_matrix
 from evaluation import bootstrap
-from evaluation.bootstrap import ratio
+from evaluation.bootstrap import Groups, ratio
 from evaluation.estimates import bootstrap_estimate, no_estimate
 from evaluation.metrics import THRESHOLD, auc_estimate, proportion_estimate
 
@@ -76,8 +76,7 @@ def weighted_metrics(truth: ndarray, scores: ndarray, weights: ndarray | None = 
     right, total = hits(truth, scores), weights.sum(1)
     found = {"loc_acc": ratio(weights @ right, total), "loc_top3": ratio(weights @ hits(truth, scores, TOP), total)}
     if not multi:
-        recall = ratio(weights @ (truth & right[:, None]), weights @ truth)
-        return found | {"loc_bacc": _mean_known(recall)}
+        return found | {"loc_bacc": _mean_known(ratio(weights @ (truth & right[:, None]), weights @ truth))}
     auc, precision = np.full((2, len(weights), truth.shape[1]), np.nan)
     for k in np.flatnonzero(truth.any(0)):
         ranked = bootstrap.Ranked(truth[:, k], scores[:, k])
@@ -88,7 +87,7 @@ def weighted_metrics(truth: ndarray, scores: ndarray, weights: ndarray | None = 
 
 
 def all_metrics(truth: ndarray, scores: ndarray, names: list[str], multi: bool = False,
-                groups: ndarray | None = None, resamples: int = bootstrap.RESAMPLES, seed: int = 0) -> dict:
+                groups: Groups = None, resamples: int = bootstrap.RESAMPLES, seed: int = 0) -> dict:
     """Every site metric of one model or ensemble, ready for JSON; estimates as in `estimates`.
 
     Parameters
@@ -106,31 +105,26 @@ def all_metrics(truth: ndarray, scores: ndarray, names: list[str], multi: bool =
         n, n_groups, multi; SINGLE or MULTI; sites: [{name, n (scans with it), called (scans predicted so), recall and
         precision by Wilson; multi: auc}]; with one site a scan `confusion`, (k, k) counts, a row a true site.
     """
-    n, groups = len(truth), None if groups is None else np.asarray(groups)
-    values_of = functools.partial(weighted_metrics, truth, scores, multi=multi)
+    n, values_of = len(truth), functools.partial(weighted_metrics, truth, scores, multi=multi)
     drawn = bootstrap.distribution(values_of, groups, n, resamples, seed)
+    groups = np.arange(n) if groups is None else np.asarray(groups)
     result: dict = {"n": n, "n_groups": bootstrap.group_index(groups, n)[1], "multi": multi}
-    for name, top in (("loc_acc", 1), ("loc_top3", TOP)):
-        result[name] = proportion_estimate(hits(truth, scores, top), "scan with a known site", groups,
-                                           bootstrap.interval_of(drawn, name))
-    for name in MULTI[2:] if multi else ("loc_bacc",):
-        value = drawn["observed"][name][0]
-        result[name] = (bootstrap_estimate(value, bootstrap.interval_of(drawn, name)) if np.isfinite(value)
-                        else no_estimate("no site can be measured"))
+    for name, (value, *_) in drawn["observed"].items():
+        interval = bootstrap.interval_of(drawn, name)
+        if name in ("loc_acc", "loc_top3"):
+            right = hits(truth, scores, 1 if name == "loc_acc" else TOP)
+            result[name] = proportion_estimate(right, "scan with a known site", groups, interval)
+        else:
+            known = np.isfinite(value)
+            result[name] = bootstrap_estimate(value, interval) if known else no_estimate("no site can be measured")
     predicted = truth_matrix(predicted_sites(scores, multi), len(names))
     result["sites"] = []
-    for k, name in enumerate(names):
-        entry = {"name": name, "n": int(truth[:, k].sum()), "called": int(predicted[:, k].sum())}
-        for share, of, hit, reason in (("recall", truth, predicted, "scan with this site"),
-                                       ("precision", predicted, truth, "scan predicted so")):
-            rows = of[:, k]
-            entry[share] = proportion_estimate(hit[rows, k], reason, None if groups is None else groups[rows])
-        if multi:
-            entry["auc"] = auc_estimate(truth[:, k].astype(int), scores[:, k], groups)
-        result["sites"].append(entry)
-    if not multi:
-        result["confusion"] = (truth.T.astype(int) @ predicted).tolist()
-    return result
+    for name, true, called, score in zip(names, truth.T, predicted.T, scores.T, strict=True):
+        entry = {"name": name, "n": int(true.sum()), "called": int(called.sum()),
+                 "recall": proportion_estimate(called[true], "scan with this site", groups[true]),
+                 "precision": proportion_estimate(true[called], "scan predicted so", groups[called])}
+        result["sites"].append(entry | ({"auc": auc_estimate(true.astype(int), score, groups)} if multi else {}))
+    return result if multi else result | {"confusion": (truth.T.astype(int) @ predicted).tolist()}
 
 
 def _mean_known(values):
