@@ -1,5 +1,6 @@
 """What the scripts share at the command line: the parser, argument groups, exit codes. Imports no torch."""
 import argparse
+import io
 import math
 import os
 import re
@@ -62,6 +63,10 @@ def run_script(get_args_parser: Callable[[], Parser], main: Callable[[Namespace]
     The exit code is 0 or what `main` returns (1: some items failed and are listed); 2 after bad input, with one line on
     stderr; 130 or 143 after SIGINT or SIGTERM, which `main` sees as KeyboardInterrupt, so that it can save what it has.
     """
+    os.environ.pop("MPLBACKEND", None)  # a notebook's: figures go to files
+    for stream in (sys.stdout, sys.stderr):  # cp1252, ascii: what they lack is written as \u2265, no error
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     received = []
 
     def interrupt(signum, frame):

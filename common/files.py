@@ -1,8 +1,11 @@
 """Errors that bad input raises, files written whole or not at all, progress bars. Imports no torch."""
 import contextlib
+import csv
 import json
 import os
+import re
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -11,6 +14,12 @@ from tqdm import tqdm
 
 if TYPE_CHECKING:  # --help answers without pandas
     import pandas as pd
+
+
+SNIFFED = 1 << 16  # bytes of a table from which its encoding and separator are told
+NAMES = ("scan_id", "filename", "patient_id", "StudyInstanceUID", "target_loc")  # texts, though they look like numbers
+COLUMNS = (*NAMES, "target", "deauville", "matrix_size_1", "matrix_size_2", "view", "spacing_mm", "probs", "set")
+_SPELLINGS = {name.replace("_", "").lower(): name for name in COLUMNS}
 
 
 class InputError(Exception):
@@ -55,7 +64,11 @@ def replace_file(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 def read_csv(path: str | Path, needed: Iterable[str] = (),
              usecols: Callable[[str], bool] | None = None) -> "pd.DataFrame":
-    """A CSV as a DataFrame of text, empty fields as "".
+    """A table as people save it, as a DataFrame of text, empty fields as "".
+
+    Separated by commas, semicolons or tabs; UTF-8, UTF-16 or cp1252; or an Excel sheet (the first of an .xlsx). Columns
+    of COLUMNS are found in any case and with blanks. Where no comma separates, decimal commas become points; empty rows
+    at the end go. Texts stay texts: 007, 1e3 and NA are names.
 
     Parameters
     ----------
@@ -67,20 +80,60 @@ def read_csv(path: str | Path, needed: Iterable[str] = (),
     Raises
     ------
     InputError
-        Unreadable, a line longer than the header, a column of `needed` missing.
+        Unreadable or ambiguous, a line longer than the header, a column of `needed` missing.
     """
     import pandas as pd
 
+    options: dict[str, Any] = {"dtype": str, "keep_default_na": False}
+    if usecols:
+        options["usecols"] = lambda name: usecols(_known(name))
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", usecols=usecols)
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise InputError(f"{path}: cannot be read as CSV: {error}") from error
+        with open(path, "rb") as file:
+            start = file.read(SNIFFED)
+        if start[:4] == b"PK\x03\x04":  # a zip archive, as every .xlsx is
+            table, comma = pd.read_excel(path, **options), False
+        else:
+            encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+            separator = _separator(path, start.decode(encoding, errors="replace"))
+            comma = separator != ","
+            try:
+                table = pd.read_csv(path, encoding=encoding, sep=separator, skipinitialspace=True, **options)
+            except UnicodeDecodeError:
+                table = pd.read_csv(path, encoding="cp1252", sep=separator, skipinitialspace=True, **options)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:  # pandas' parser errors are ValueErrors
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise InputError(f"{path}: cannot be read as a table: {reason}; give a CSV or .xlsx") from error
     if not isinstance(table.index, pd.RangeIndex):  # pandas took surplus fields for an index
         raise InputError(f"{path}, line 2: has more fields than the header; correct the file")
+    table = table.rename(columns=lambda name: _known(str(name)))
+    if twice := [name for name in table.columns if list(table.columns).count(name) > 1]:
+        raise InputError(f"{path}: two columns read as {twice[0]}; keep one")
+    filled = (table != "").any(axis=1).to_numpy().nonzero()[0]
+    table = table.iloc[:filled[-1] + 1 if len(filled) else 0]
+    if comma:
+        for name in table.columns.difference(NAMES):
+            if table[name].str.fullmatch(r"-?\d+(,\d+)?|").all():
+                table[name] = table[name].str.replace(",", ".")
     missing = [name for name in needed if name not in table]
     if missing:
         raise InputError(f"{path}: no column {', '.join(missing)}; it has {', '.join(table.columns[:9])}")
     return table
+
+
+def _known(name: str) -> str:
+    """A column's name as this project writes it, where it is one of COLUMNS in another case or with blanks."""
+    return _SPELLINGS.get(re.sub(r"[\s_]", "", name).lower(), name.strip())
+
+
+def _separator(path: str | Path, text: str) -> str:
+    """What separates the fields of the header line; refused where two answers are as good (InputError)."""
+    header = (text.splitlines() or [""])[0]
+    fields = {sep: len(next(csv.reader([header], delimiter=sep), [])) for sep in (",", ";", "\t")}
+    most = [sep for sep, count in fields.items() if count == max(fields.values())]
+    if len(most) > 1 and max(fields.values()) > 1:
+        raise InputError(f"{path}: its header reads as {fields[most[0]]} columns with "
+                         f"{' and with '.join(map(repr, most))} between them; separate the columns in one way")
+    return most[0]
 
 
 def write_csv(table: "pd.DataFrame", path: str | Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from common.files import InputError, write_csv
+from common.files import InputError, read_csv, write_csv
 from common.workers import Run
 from preprocessing.conversion import ERROR_COLUMNS, Row
 from preprocessing.dicom_series import Study
@@ -59,14 +59,12 @@ def read_labels(path: str, keep_ids: bool) -> Labels:
         Naming the line and column.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"--labels {path}: {reason}; give a readable CSV") from error
+        table = read_csv(path, ("StudyInstanceUID",))
+    except InputError as error:
+        raise InputError(f"--labels {error}") from error
     names = list(map(str, table.columns))
-    if "StudyInstanceUID" not in names or not {"target", "deauville"} & set(names):
-        raise InputError(f"--labels {path}: needs the column StudyInstanceUID and target or deauville, has "
-                         f"{', '.join(names)}")
+    if not {"target", "deauville"} & set(names):
+        raise InputError(f"--labels {path}: needs the column target or deauville, has {', '.join(names)}")
     own = {"StudyInstanceUID", "target", "target_loc", *MANIFEST_COLUMNS, *QUALITY_COLUMNS}
     others = [c for c in names if c not in own and not re.fullmatch(r"split\d+", c)]
     carried = [c for c in others if keep_ids or not IDENTIFYING.search(c)]

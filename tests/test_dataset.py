@@ -62,10 +62,10 @@ def test_patient_in_two_sets_is_refused(cohort):
 
 
 def test_files_that_are_no_manifest(tmp_path):
-    with pytest.raises(InputError, match="none.csv: cannot be read as CSV"):
+    with pytest.raises(InputError, match="none.csv: cannot be read as a table"):
         read_manifest(tmp_path / "none.csv")
     (tmp_path / "empty.csv").write_text("")
-    with pytest.raises(InputError, match="cannot be read as CSV"):
+    with pytest.raises(InputError, match="cannot be read as a table"):
         read_manifest(tmp_path / "empty.csv")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="no column scan_id, filename"):

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -92,3 +93,53 @@ def test_interrupt_is_exit_code_130(tmp_path):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130 and stderr.strip() == "interrupted by SIGINT"
+
+
+ROWS = [("scan_id", "target", "spacing_mm", "centre"), ("007", "1", "3.27", "Köln"), ("1e3", "0", "3.27", "NA")]
+
+
+def saved(rows, separator=",", end="\n", comma=False):
+    lines = [separator.join(row) for row in rows]
+    return end.join([lines[0], *(line.replace("3.27", "3,27") if comma else line for line in lines[1:])]) + end
+
+
+@pytest.mark.parametrize(("content", "encoding"), [
+    (saved(ROWS), "utf-8"), (saved(ROWS, end="\r\n"), "utf-8-sig"), (saved(ROWS), "cp1252"), (saved(ROWS), "utf-16"),
+    (saved(ROWS, ";"), "utf-8"), (saved(ROWS, ";", comma=True), "cp1252"), (saved(ROWS, "\t", "\r\n"), "utf-16"),
+    (saved(ROWS) + ",,,\n,,,\n\n", "utf-8"),
+    (saved([("Scan ID", " TARGET", "Spacing mm", "centre"), *ROWS[1:]]), "utf-8"),
+    (saved(ROWS).replace("007", '"007"').replace("Köln", ' "Köln"'), "utf-8")])
+def test_tables_as_people_save_them(content, encoding, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(content.encode(encoding))
+    table = read_csv(path, ("scan_id", "target"))
+    assert list(table.columns) == list(ROWS[0]) and table.to_numpy().tolist() == [list(row) for row in ROWS[1:]]
+
+
+def test_an_excel_sheet_is_a_table(tmp_path):
+    frame = pd.DataFrame(ROWS[1:], columns=["Scan_ID", "Target", "spacing_mm", "centre"]).astype({"Target": int})
+    frame.to_excel(tmp_path / "a.xlsx", index=False)
+    table = read_csv(tmp_path / "a.xlsx", ("scan_id",), lambda name: name != "centre")
+    assert table.to_numpy().tolist() == [list(row[:3]) for row in ROWS[1:]] and list(table.columns) == list(ROWS[0][:3])
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    (b"scan_id,target;x\n1,2;3\n", "reads as 2 columns with ',' and with ';'"),
+    (b"scan_id,target\n1,2,\n", "line 2: has more fields than the header"),
+    (b"scan_id,target\n1,2\n3,4,5\n", "Expected 2 fields in line 3, saw 3"),
+    (b"scan_id,target,Target\n1,2,3\n", "two columns read as target"),
+    (b"PK\x03\x04junk", "cannot be read as a table"), (b"", "cannot be read as a table")])
+def test_a_table_that_cannot_be_told_is_refused(content, said, tmp_path):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(said)):
+        read_csv(tmp_path / "a.csv", ("scan_id", "target"))
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_output_of_another_encoding_is_no_traceback(encoding, tmp_path):
+    code = ("import sys; sys.argv = ['x']\nfrom common.arguments import Parser, run_script\n"
+            "def main(args): print('sensitivity ' + chr(0x2265) + ' 0.95', chr(0xdcff))\n"
+            "run_script(lambda: Parser('doc'), main)")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, env={
+        **os.environ, "PYTHONIOENCODING": encoding, "MPLBACKEND": "module://matplotlib_inline.backend_inline"})
+    assert done.returncode == 0 and done.stdout.split() == [b"sensitivity", b"\\u2265", b"0.95", b"\\udcff"]

@@ -293,7 +293,7 @@ def test_workers_change_nothing(two_studies):
     ("StudyInstanceUID,target\n1.2.3,1\n1.2.3,1\n", "line 3: StudyInstanceUID is on line 2 too"),
     ("StudyInstanceUID,target\n,1\n", "line 2: StudyInstanceUID is empty"),
     ("StudyInstanceUID,target,target_loc\n1.2.3,1,neck\n", "target_loc 'neck'"),
-    ("uid,target\n1.2.3,1\n", "needs the column StudyInstanceUID"), ("", "labels.csv"), (None, "No such file"),
+    ("uid,target\n1.2.3,1\n", "no column StudyInstanceUID"), ("", "labels.csv"), (None, "No such file"),
 ])
 def test_bad_labels(content, words, tmp_path):
     (tmp_path / "dicom").mkdir()
