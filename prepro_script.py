@@ -23,15 +23,17 @@ from preprocessing.series_choice import print_list
 def get_args_parser():
     parser = Parser(__doc__)
     group = parser.add_argument_group("input")
-    group.add_argument("--input", required=True, metavar="FOLDER", help="searched with its subfolders and the .zip "
-                       "archives in them for PET series; or one .zip, or a DICOMDIR (its folder is searched)")
+    group.add_argument("--input", required=True, metavar="FOLDER",
+                       help="searched with its subfolders and archives (.zip, .tar, .tar.gz, .dcm.gz) for PET "
+                            "series; or one archive, or a DICOMDIR (its folder is searched)")
     group.add_argument("--series", action="append", default=[], metavar="UID", help="SeriesInstanceUID to use in its "
-                       "study; may be given several times (default, and in other studies: attenuation corrected, then "
-                       "the longest from head to feet, then the one with the most slices)")
+                       "study; may be given several times (default, and in other studies: original, static, axial, "
+                       "FDG, attenuation corrected, then the longest from head to feet, then the most slices)")
     group.add_argument("--checksums", metavar="FILE", help="SHA-256 sums as sha256sum writes them, names relative to "
                        "--input: files that are changed, missing or not listed are refused")
-    group.add_argument("--labels", metavar="CSV", help="StudyInstanceUID and target (0 or 1) or deauville (1 to 5), "
-                       "optionally target_loc; further columns are carried into data.csv, identifying ones are not")
+    group.add_argument("--labels", metavar="TABLE",
+                       help="CSV or .xlsx of StudyInstanceUID and target (0 or 1) or deauville (1 to 5), optionally "
+                            "target_loc; further columns are carried into data.csv, identifying ones are not")
     group.add_argument("--allow_uncorrected", action="store_true", help="take series without attenuation correction")
     group = parser.add_argument_group("output")
     group.add_argument("--output", metavar="FOLDER",

@@ -1,23 +1,26 @@
-"""The files of a folder tree and of the .zip archives in it, and their checksums.
+"""The files of a folder tree and of the archives in it (.zip, .tar, .tar.gz, .tgz, .dcm.gz), and their checksums.
 
 A member of an archive has the path archive.zip/member; archives are read where they lie.
 """
 import contextlib
+import gzip
 import hashlib
 import os
 import re
 import shutil
+import tarfile
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, TypeVar, cast
 
 from common.files import InputError
 from preprocessing.dicom_reader import is_dicomdir, read_header
 from preprocessing.dicom_values import Header, Refused
 
+TARS, UNREAD = (".tar", ".tar.gz", ".tgz"), (".7z", ".rar", ".tar.bz2", ".tar.xz", ".tar.zst", ".iso")
 MAX_RATIO, MAX_MEMBER = 100, 1 << 31  # unpacked to packed size of an archive; bytes of one member. PET packs 2 to 5
 T = TypeVar("T")
 
@@ -112,12 +115,60 @@ def archive_errors(path: str) -> Iterator[None]:
     """Whatever a damaged archive makes zipfile raise comes out as Refused."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError,
+            OSError) as error:
         raise Refused("archive", Path(path).name, f"cannot be read: {' '.join(str(error).split())[:200]}",
                       "copy it again from its source, or unpack it and give the folder") from error
 
 
-def archive_members(archive: zipfile.ZipFile, path: str) -> list[zipfile.ZipInfo]:
+class _Unpacked:
+    """A .tar, .tar.gz, .tgz or .gz file as a zipfile.ZipFile; gzip is unpacked to a temporary file.
+
+    Raises ValueError where it would unpack to more than MAX_RATIO times its size.
+    """
+
+    def __init__(self, path: str):
+        self.file: IO[bytes] = open(path, "rb")
+        if path.lower().endswith(("gz", "tgz")):
+            packed, self.file = self.file, tempfile.TemporaryFile()
+            most = MAX_RATIO * max(1, os.path.getsize(path))
+            with packed, gzip.open(packed) as content:
+                while block := content.read(1 << 20):
+                    if self.file.write(block) and self.file.tell() > most:
+                        raise ValueError(f"would unpack to more than {MAX_RATIO} times its size")
+            self.file.seek(0)
+        self.tar = tarfile.open(fileobj=self.file) if path.lower().endswith(TARS) else None
+        self.name = Path(path).stem
+
+    def infolist(self) -> list[zipfile.ZipInfo]:
+        members = [(m.name, m.size) for m in self.tar if m.isfile()] if self.tar else [(self.name, 0)]
+        found = [zipfile.ZipInfo(name) for name, _ in members]
+        for info, (_, size) in zip(found, members, strict=True):
+            info.file_size = size
+        return found
+
+    def open(self, member: str | zipfile.ZipInfo) -> IO[bytes]:
+        name = member if isinstance(member, str) else member.filename
+        if self.tar is None:
+            self.file.seek(0)
+            return contextlib.nullcontext(self.file)  # type: ignore[return-value]  # stays open for another look
+        return cast(IO[bytes], self.tar.extractfile(name))
+
+    def __enter__(self) -> "_Unpacked":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
+
+
+def open_archive(path: str) -> zipfile.ZipFile | _Unpacked:
+    """An archive, to be used in a `with`, within `archive_errors`. Raises Refused for a kind that is not read."""
+    if path.lower().endswith(UNREAD):
+        raise Refused("archive", Path(path).name, "is of a kind that is not searched", "unpack it and give the folder")
+    return zipfile.ZipFile(path) if path.lower().endswith(".zip") else _Unpacked(path)
+
+
+def archive_members(archive: zipfile.ZipFile | _Unpacked, path: str) -> list[zipfile.ZipInfo]:
     """The files of an archive. Raises Refused where a name is unsafe, or unpacking would be."""
     members = [info for info in archive.infolist() if not info.is_dir()]
     for info in members:
@@ -153,7 +204,7 @@ def _for_each(paths: Sequence[str], read: Callable[[str, IO[bytes] | None], T]) 
     """[read(path, None or the open binary file of an archive's member), ...]; every archive is opened once."""
     done = []
     with contextlib.ExitStack() as stack:
-        archives: dict[str, zipfile.ZipFile] = {}
+        archives: dict[str, zipfile.ZipFile | _Unpacked] = {}
         for path in paths:
             source, member = split_member(path)
             if member is None:
@@ -161,7 +212,7 @@ def _for_each(paths: Sequence[str], read: Callable[[str, IO[bytes] | None], T]) 
                 continue
             with archive_errors(source):
                 if source not in archives:
-                    archives[source] = stack.enter_context(zipfile.ZipFile(source))
+                    archives[source] = stack.enter_context(cast(zipfile.ZipFile, open_archive(source)))
                     archive_members(archives[source], source)  # it may be another file than `find_studies` saw
                 with archives[source].open(member) as file:
                     done.append(read(path, file))
@@ -199,7 +250,8 @@ def local_files(paths: Sequence[str]) -> Iterator[Sequence[str]]:
 
 def is_archive(path: str) -> bool:
     """Whether a file's name is that of an archive that is searched."""
-    return path.lower().endswith(".zip")
+    name = path.lower()
+    return name.endswith((".zip", *TARS, *UNREAD)) or name.endswith(".gz") and not name.endswith(".nii.gz")
 
 
 def sha256(path: str) -> str:

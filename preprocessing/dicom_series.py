@@ -1,4 +1,4 @@
-"""A folder tree, .zip archives in it and DICOM media -> its PET series by study.
+"""A folder tree, archives in it and DICOM media -> its PET series by study.
 
 studies, refused = find_studies(*list_files("dicom"))
 files, warnings = choose_series(studies[uid])            # series_choice.py
@@ -13,7 +13,7 @@ from typing import IO
 
 from common.files import InputError, progress
 from common.workers import Run, run_here
-from preprocessing.archives import archive_errors, archive_members, is_archive, sha256
+from preprocessing.archives import archive_errors, archive_members, is_archive, open_archive, sha256
 from preprocessing.dicom_reader import SERIES_UID, is_dicomdir, is_pet, read_header, series_of
 from preprocessing.dicom_values import NotDicom, Refused, unexpected
 
@@ -150,7 +150,7 @@ def _not_as_listed(path: str, reason: str) -> Refused:
 
 def _peek_archive(path: str) -> list[FoundFile]:
     found = []
-    with archive_errors(path), zipfile.ZipFile(path) as archive:
+    with archive_errors(path), open_archive(path) as archive:
         for info in archive_members(archive, path):
             name, inner = os.path.basename(info.filename), f"{path}/{info.filename}"
             if name[:1] == "." or info.filename.startswith("__MACOSX/"):

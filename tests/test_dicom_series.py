@@ -1,9 +1,11 @@
 """What is found in folders, archives and DICOM media, which series is taken, and what a second run leaves alone."""
+import gzip
 import hashlib
 import json
 import os
 import shutil
 import subprocess
+import tarfile
 import zipfile
 
 import pandas as pd
@@ -277,6 +279,35 @@ def test_links_are_followed_once_and_broken_ones_named(tmp_path):
     assert table(tmp_path)["warnings"].tolist() == ["", ""] and len(table(tmp_path)) == 2
     errors = table(tmp_path, "errors.csv")
     assert errors["value"].tolist() == ["gone"] and "No such file" in errors["reason"][0]
+
+
+@pytest.mark.parametrize("name", ["A.tar", "A.tar.gz", "A.tgz", "slices"])
+def test_other_archives_are_read(name, tmp_path):
+    write_series(tmp_path / "A", **COARSE)
+    (tmp_path / "dicom").mkdir()
+    if name == "slices":
+        for path in (tmp_path / "A").iterdir():
+            (tmp_path / "dicom" / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    else:
+        with tarfile.open(tmp_path / "dicom" / name, "w:gz" if name != "A.tar" else "w") as archive:
+            archive.add(tmp_path / "A", "study/A")
+    assert prepro(tmp_path) is None and table(tmp_path)["warnings"].tolist() == ["", ""]
+    (tmp_path / "plain").mkdir()
+    assert call(prepro_script, "--input", tmp_path / "A", "--output", tmp_path / "plain", "--keep_ids") is None
+    for path in (tmp_path / "plain" / "images").iterdir():
+        assert path.read_bytes() == (tmp_path / "out" / "images" / path.name).read_bytes()
+
+
+def test_archives_that_are_not_searched_are_named(tmp_path):
+    write_series(tmp_path / "dicom" / "A", **COARSE)
+    for name, content in (("a.7z", b"7z"), ("b.RAR", b"Rar!"), ("c.tar", b"junk" * 300), ("d.tar.gz", b"junk"),
+                          ("e.gz", gzip.compress(bytes(1 << 22)))):
+        (tmp_path / "dicom" / name).write_bytes(content)
+    assert prepro(tmp_path) == 1 and len(table(tmp_path)) == 2
+    errors = table(tmp_path, "errors.csv").set_index("value")["reason"]
+    assert errors.index.tolist() == ["a.7z", "b.RAR", "c.tar", "d.tar.gz", "e.gz"]
+    assert errors["a.7z"] == errors["b.RAR"] == "is of a kind that is not searched"
+    assert errors["e.gz"].endswith("would unpack to more than 100 times its size")
 
 
 def test_copies_are_used_once(tmp_path):
