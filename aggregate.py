@@ -19,35 +19,29 @@ from common.files import InputError, write_csv, write_json
 
 def get_args_parser():
     parser = Parser(__doc__)
-    group = parser.add_argument_group("input")
-    group.add_argument("--dir", type=Path, default=Path("results"), help="folder of pred_splitS_runR.csv of "
-                       "predict.py or predict_loca.py")
-    group.add_argument("--set", choices=("train", "val", "test", "all"), help="rows to use, by the column `set` of "
-                       "those files (default: test; all where the files hold nothing but that)")
-    group.add_argument("--best_run", type=Path, metavar="FILE", help="ranking of the models by find_best_model.py "
-                       "(default: best_run.csv in --dir, where it is there)")
-    group.add_argument("--top", type=positive_int, metavar="K", help="use the K best models of that ranking "
-                       "(default: every model in --dir)")
-    group = parser.add_argument_group("scores, thresholds")
-    group.add_argument("--combine", default="mean", choices=("mean", "median"), help="of the models' scores of a scan")
-    group.add_argument("--recalibrate", choices=("platt", "isotonic"), help="map the ensembles' probabilities by the "
-                       "validation predictions (default: leave them as they are)")
-    group.add_argument("--operating_points", type=Path, metavar="FILE", help="apply the thresholds and recalibration "
-                       "of an earlier run's operating_points.json instead of deriving them")
-    group.add_argument("--threshold_on_test", action="store_true", help="derive thresholds (and recalibration) from "
-                       "the scans that are measured; every output is then marked OPTIMISTIC")
-    group = parser.add_argument_group("statistics")
-    group.add_argument("--by", nargs="+", default=[], metavar="COLUMN", help="subgroups by these columns of the "
-                       "prediction files (view, scanner, sex, ...); numbers are cut at their tertiles")
-    group.add_argument("--resamples", type=positive_int, default=2000, metavar="N", help="of the bootstrap")
-    group.add_argument("--seed", type=natural_int, default=0, help="of the bootstrap and of subsets of models")
-    group = parser.add_argument_group("report")
-    group.add_argument("--data", metavar="CSV", help="manifest, for the report's cohort flow (default: what the "
-                       "prediction files hold)")
-    group.add_argument("--chptfolder", type=Path, metavar="DIR", help="checkpoints, for the report's settings of every "
-                       "model (default: --dir)")
-    group = parser.add_argument_group("output")
-    group.add_argument("--output", type=Path, default=Path("results"), help="folder to write to")
+    add = parser.add_argument_group("input").add_argument
+    add("--dir", type=Path, default=Path("results"), help="folder of the pred_splitS_runR.csv of predict.py")
+    add("--set", choices=("train", "val", "test", "all"), help="rows to use, by the column `set` of those files "
+        "(default: test; all where the files hold nothing but that)")
+    add("--best_run", type=Path, metavar="FILE", help="ranking by find_best_model.py (default: --dir's best_run.csv)")
+    add("--top", type=positive_int, metavar="K", help="use the K best of that ranking (default: every model in --dir)")
+    add = parser.add_argument_group("scores, thresholds").add_argument
+    add("--combine", default="mean", choices=("mean", "median"), help="of the models' scores of a scan")
+    add("--recalibrate", choices=("platt", "isotonic"), help="fitted to the validation predictions (default: none)")
+    add("--operating_points", type=Path, metavar="FILE", help="apply the thresholds and recalibration of an earlier "
+        "run's operating_points.json instead of deriving them")
+    add("--threshold_on_test", action="store_true", help="derive thresholds (and recalibration) from the scans that "
+        "are measured; every output is then marked OPTIMISTIC")
+    add = parser.add_argument_group("statistics").add_argument
+    add("--by", nargs="+", default=[], metavar="COLUMN", help="subgroups by these columns of the prediction files "
+        "(view, scanner, sex, ...); numbers are cut at their tertiles")
+    add("--resamples", type=positive_int, default=2000, metavar="N", help="of the bootstrap")
+    add("--seed", type=natural_int, default=0, help="of the bootstrap and of subsets of models")
+    add = parser.add_argument_group("report").add_argument
+    add("--data", metavar="CSV", help="manifest, for the cohort flow (default: what the prediction files hold)")
+    add("--chptfolder", type=Path, metavar="DIR", help="checkpoints, for the settings of every model (default: --dir)")
+    add = parser.add_argument_group("output").add_argument
+    add("--output", type=Path, default=Path("results"), help="folder to write to")
     return parser
 
 
@@ -55,8 +49,7 @@ def main(args):
     from evaluation import aggregation, ensemble, figures, operating_points, outputs, provenance, report, site_ensemble
 
     if args.operating_points and (args.threshold_on_test or args.recalibrate):
-        raise InputError("--operating_points: brings its own thresholds and recalibration; leave out "
-                         "--threshold_on_test and --recalibrate")
+        raise InputError("--operating_points: brings its own thresholds; leave out --threshold_on_test, --recalibrate")
     models, warnings = ensemble.find_models(args.dir, args.best_run, args.top)
     wanted = ensemble.read_models(models, args.set, args.by)
     scans, more = ensemble.join_scans(models)
@@ -103,8 +96,8 @@ def main(args):
     outputs.remove_stale(args.output, [args.output / name for name in written] + drawn)
     for line in filter(None, (metrics["notice"], metrics["optimistic"])):
         print(line)
-    print(f"wrote to {args.output}: " + ", ".join(written)
-          + (f", {len(drawn) // 2} figures (.png, .svg)" if drawn else ""))
+    written += [f"{len(drawn) // 2} figures (.png, .svg)"] * bool(drawn)
+    print(f"wrote to {args.output}: {', '.join(written)}")
 
 
 if __name__ == "__main__":

@@ -15,20 +15,19 @@ from common.files import InputError, write_csv, write_json
 
 def get_args_parser():
     parser = Parser(__doc__)
-    group = parser.add_argument_group("input")
-    group.add_argument("files", nargs="+", type=Path, metavar="CSV", help="two or more ensemble_avg.csv, "
-                       "ensemble_max.csv or pred_splitS_runR.csv")
-    group.add_argument("--names", nargs="+", metavar="NAME", help="of the files (default: from their paths)")
-    group.add_argument("--set", default="test", choices=("train", "val", "test", "all"),
-                       help="rows to use of files that have a column `set`")
-    group = parser.add_argument_group("statistics")
-    group.add_argument("--threshold", nargs="+", default=["0.5"], metavar="T",
-                       help="positive at this probability or more; one for all files or one for each; or the name of "
-                            "one that aggregate.py derived: youden, sensitivity95, specificity95 (default: 0.5)")
-    group.add_argument("--resamples", type=positive_int, default=2000, metavar="N", help="of the bootstrap")
-    group.add_argument("--seed", type=natural_int, default=0, help="of the bootstrap")
-    group = parser.add_argument_group("output")
-    group.add_argument("--output", type=Path, default=Path("results"), help="folder to write to")
+    add = parser.add_argument_group("input").add_argument
+    add("files", nargs="+", type=Path, metavar="CSV",
+        help="two or more ensemble_avg.csv, ensemble_max.csv or pred_splitS_runR.csv")
+    add("--names", nargs="+", metavar="NAME", help="of the files (default: from their paths)")
+    add("--set", default="test", choices=("train", "val", "test", "all"), help="rows to use of files with column `set`")
+    add = parser.add_argument_group("statistics").add_argument
+    add("--threshold", nargs="+", default=["0.5"], metavar="T",
+        help="positive at this probability or more; one for all files or one for each; or the name of one that "
+             "aggregate.py derived: youden, sensitivity95, specificity95 (default: 0.5)")
+    add("--resamples", type=positive_int, default=2000, metavar="N", help="of the bootstrap")
+    add("--seed", type=natural_int, default=0, help="of the bootstrap")
+    add = parser.add_argument_group("output").add_argument
+    add("--output", type=Path, default=Path("results"), help="folder to write to")
     return parser
 
 
@@ -44,14 +43,11 @@ def main(args):
     if len(thresholds) != len(args.files):
         raise InputError(f"--threshold: {len(thresholds)} values for {len(args.files)} files; give one, or one each")
 
-    models = [comparison.read_scores(path, name, threshold, args.set)
-              for path, name, threshold in zip(args.files, names, thresholds, strict=True)]
+    models = [comparison.read_scores(*each, args.set) for each in zip(args.files, names, thresholds, strict=True)]
     scans, warnings = comparison.join(models, thresholds)
     result = comparison.compare(models, thresholds, scans, args.resamples, args.seed, warnings)
 
-    for line in result["warnings"]:
-        print(f"warning: {line}")
-    for line in result["notices"]:
+    for line in [*(f"warning: {line}" for line in result["warnings"]), *result["notices"]]:
         print(line)
     comparison.print_comparison(result)
     write_json(result, args.output / "compare.json")

@@ -17,9 +17,8 @@ from common.run_files import run_file
 
 def get_args_parser():
     parser = Parser(__doc__)
-    group = parser.add_argument_group("input and output")
-    group.add_argument("--dir", type=Path, default=Path("results"),
-                       help="folder with the runs of train.py; best_run.csv is written into it")
+    add = parser.add_argument_group("input and output").add_argument
+    add("--dir", type=Path, default=Path("results"), help="folder of train.py's runs; best_run.csv is written into it")
     return parser
 
 
@@ -31,8 +30,7 @@ def main(args):
         print(f"left out: {line}", file=sys.stderr)
     for split, run in zip(runs["split"], runs["run"], strict=True):
         if run_file(args.dir, "last", split, run).exists():
-            print(f"warning: split {split} run {run} is not finished; train.py --resume goes on with it",
-                  file=sys.stderr)
+            print(f"warning: split {split} run {run} is not finished; train.py --resume finishes it", file=sys.stderr)
     if runs.empty:
         raise InputError(f"{args.dir}: none of its {len(left_out)} runs is usable (no checkpoint or no validation AUC)")
     table = ranking.rank_runs(runs)

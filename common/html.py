@@ -9,6 +9,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from common.files import replace_file
+
 
 def render(template: str, **context: object) -> str:
     """The page that a template makes.
@@ -31,6 +33,12 @@ def render(template: str, **context: object) -> str:
         The template uses a value that is not given.
     """
     return _TEMPLATES.get_template(template).render(context)
+
+
+def write_page(path: str | Path, template: str, **context: object) -> None:
+    """Write the page that `render` makes."""
+    with replace_file(path) as file:
+        file.write(render(template, **context))
 
 
 def anchor(name: str) -> str:

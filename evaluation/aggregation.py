@@ -95,8 +95,7 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
     views = subgroups(models, labelled, "view") if all("view" in model.rows for model in models) else {}
     groups = {column: subgroups(models, labelled, column) for column in by}
     if "patient_id" not in scans:
-        warnings.append("the files have no patient_id: the intervals take scans as independent, which is too narrow "
-                        "where a patient has several")
+        warnings.append("the files have no patient_id: the intervals are too narrow where a patient has several scans")
     of_each = 1 + bool(ensembles["avg"].recalibration) + len(models) + sum(map(len, groups.values()))
     with progress(None, "bootstrap", "set of scores", len(views) + len(ensembles) * of_each) as bar:
         def block(scores, thresholds=None):

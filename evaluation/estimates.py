@@ -45,10 +45,8 @@ def long_text(entry: dict | None) -> str:
 
 def difference_text(entry: dict) -> str:
     """A test's difference as `+0.021 (−0.010 to +0.052)`; "" for a test that has none."""
-    if "difference" not in entry:
-        return ""
-    if entry["difference"] is None:
-        return "none"
+    if entry.get("difference") is None:
+        return "none" if "difference" in entry else ""
     interval = "no interval" if entry["ci_low"] is None else f"{entry['ci_low']:+.3f} to {entry['ci_high']:+.3f}"
     return f"{entry['difference']:+.3f} ({interval})".replace("-", "−")
 

@@ -58,8 +58,7 @@ def write_figures(folder: Path, scans: pd.DataFrame, ensembles: dict[str, Ensemb
             figures["site_confusion"] = site_confusion(whole), (
                 f"Lesion site, {metrics['set']} set: {whole['n']} scans, {count} model{'s' * (count > 1)}, balanced "
                 f"accuracy {short_text(whole['loc_bacc'])}")
-        return [path for name, (figure, title) in figures.items()
-                for path in write_figure(folder, name, figure, title, metrics)]
+        return [path for name, each in figures.items() for path in write_figure(folder, name, *each, metrics)]
 
 
 def score_figures(scans: pd.DataFrame, ensembles: dict[str, Ensemble], metrics: dict) -> dict[str, tuple[Figure, str]]:

@@ -27,6 +27,7 @@ FUNCTIONS = {"average_precision": metrics.average_precision_score,
              "log_loss": functools.partial(metrics.log_loss, labels=[False, True]),
              "calibration_intercept": calibration.intercept, "calibration_slope": calibration.slope}
 OVERALL = ("auc", *FUNCTIONS, "ece")
+NO_FIT = "the classes are apart, or every score is the same: the logistic fit has no finite solution"
 
 
 def check_scores(y_true: ndarray, y_score: ndarray) -> tuple[ndarray, ndarray]:
@@ -69,8 +70,7 @@ def delong_components(y_true: ndarray, y_score: ndarray) -> tuple[ndarray, ndarr
     if one_class(y_true):
         raise InputError(one_class(y_true))
     midrank, m, n = rankdata(y_score), y_true.sum(), (~y_true).sum()
-    return ((midrank[y_true] - rankdata(y_score[y_true])) / n,
-            1 - (midrank[~y_true] - rankdata(y_score[~y_true])) / m)
+    return (midrank[y_true] - rankdata(y_score[y_true])) / n, 1 - (midrank[~y_true] - rankdata(y_score[~y_true])) / m
 
 
 def components_variance(y_true: ndarray, v10: ndarray, v01: ndarray, groups: Groups = None) -> float:
@@ -252,12 +252,10 @@ def all_metrics(y_true: ndarray, y_score: ndarray, threshold: float = THRESHOLD,
              "n_groups": bootstrap.group_index(groups, len(y_true))[1],
              "auc": auc_estimate(y_true, y_score, groups, bootstrap.interval_of(drawn, "auc"))}
     for name, function in FUNCTIONS.items():
-        reason, value = single if name not in ("brier", "log_loss") else None, np.nan
-        if not reason:
-            value = function(y_true, y_score)
-            reason = None if np.isfinite(value) else ("the classes are apart, or every score is the same: the logistic "
-                                                      "fit has no finite solution")
-        found[name] = no_estimate(reason) if reason else bootstrap_estimate(value, bootstrap.interval_of(drawn, name))
+        value = np.nan if single and name not in ("brier", "log_loss") else function(y_true, y_score)
+        found[name] = bootstrap_estimate(value, bootstrap.interval_of(drawn, name))
+        if not np.isfinite(value):
+            found[name] = no_estimate(single or NO_FIT)
     ece = estimate(calibration.expected_calibration_error(y_true, y_score), None, None, None)
     return found | {"ece": ece | {"reason": NO_ECE_INTERVAL}, **at[threshold],
                     "operating_points": {name: at[value] for name, value in (points or {}).items()}}
@@ -273,8 +271,8 @@ def _at_threshold(y_true, y_score, threshold, groups, drawn, k):
         return proportion_estimate(hits[rows], of, groups[rows], bootstrap.interval_of(drawn, (name, k)))
 
     def other(name, function, reason):
-        return no_estimate(reason) if reason else bootstrap_estimate(
-            function(y_true, predicted), bootstrap.interval_of(drawn, (name, k)))
+        interval = bootstrap.interval_of(drawn, (name, k))
+        return no_estimate(reason) if reason else bootstrap_estimate(function(y_true, predicted), interval)
 
     no_f1 = None if tp + fp + fn else "no scan has target 1 or is predicted positive"
     no_mcc = single or (None if (tp + fp) * (tn + fn) else "all scans are predicted the same")

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from evaluation import disagreement, site_ensemble
+from evaluation import site_ensemble
 from evaluation.aggregation import SHOWN
+from evaluation.disagreement import disagreement_list
 from evaluation.ensemble import ENSEMBLES, Ensemble
 from evaluation.estimates import short_text
 from evaluation.metrics import DERIVED, THRESHOLD
@@ -40,8 +41,7 @@ def tables(scans: pd.DataFrame, ensembles: dict[str, Ensemble], sites: site_ense
         What metrics.json holds.
     """
     found = {f"ensemble_{name}.csv": ensemble_table(scans, each) for name, each in ensembles.items()}
-    found["disagreement.csv"] = disagreement.disagreement_list(scans, ensembles["avg"].scores, ensembles["avg"].prob,
-                                                               THRESHOLD)
+    found["disagreement.csv"] = disagreement_list(scans, ensembles["avg"].scores, ensembles["avg"].prob, THRESHOLD)
     if sites:
         found["ensemble_sites.csv"] = site_ensemble.scan_table(sites, scans)
     if metrics.get("sites", {}).get("ensemble"):
@@ -72,19 +72,19 @@ def print_metrics(metrics: dict) -> None:
             else:
                 print(_line("", DERIVED[point], ("", *(short_text(block[metric]) for metric in SHOWN[1:]))))
     source, unit = metrics["validation"].get("source"), metrics["independent_unit"]
-    print(f"intervals: DeLong and Wilson, by {unit}; " + (f"thresholds: {source}; " if source else "")
-          + "everything else: report.html\n")
+    thresholds = f"thresholds: {source}; " if source else ""
+    print(f"intervals: DeLong and Wilson, by {unit}; {thresholds}everything else: report.html\n")
     sites = metrics.get("sites", {})
     if not sites.get("ensemble"):
         return
-    shown = site_ensemble.shown(sites)
+    shown, guess = site_ensemble.shown(sites), site_ensemble.chance(sites)
     print(f"{'lesion site':<22}{'scans':>6}  " + "".join(f"{NAMES[name]:<22}" for name in shown).rstrip())
     blocks = {"all models": sites["ensemble"]} if len(sites["models"]) > 1 else {}
     for label, block in (blocks | {Path(each["file"]).stem: each for each in sites["models"]}).items():
-        print(f"{label:<22}{block['n']:>6}  " + "".join(f"{short_text(block[name]):<22}" for name in shown
-                                                        if block["n"]).rstrip())
-    print("; ".join(filter(None, (f"{len(sites['names'])} sites", site_ensemble.chance(sites),
-                                  "each site's recall: site_metrics.csv, report.html\n"))))
+        cells = [f"{short_text(block[name]):<22}" for name in shown if block["n"]]
+        print(f"{label:<22}{block['n']:>6}  " + "".join(cells).rstrip())
+    print(f"{len(sites['names'])} sites; " + (guess and f"{guess}; ")
+          + "each site's recall: site_metrics.csv, report.html\n")
 
 
 def _line(label, point, cells):

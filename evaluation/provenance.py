@@ -3,7 +3,7 @@ import collections
 from pathlib import Path
 
 from common.files import InputError, read_csv, read_json_object
-from common.manifest import read_manifest
+from common.manifest import SETS, read_manifest
 from common.run_files import run_file
 from common.text import some
 from evaluation.ensemble import Model
@@ -34,18 +34,16 @@ def models_settings(folder: Path, models: list[Model]) -> tuple[list[dict], list
                 content = read_json_object(path, "settings", '{"args": {"lr": 0.01}}')
             except InputError as error:
                 warnings.append(str(error))
-        found.append({shown: content[key] for key, shown in VALUES.items() if key in content}
-                     | {f"{before}{name}": value for key, before in GROUPS.items()
-                        for name, value in content.get(key, {}).items()})
-    rows = [{"name": name, "values": [_shown(each[name]) if name in each else "not stored" for each in found]}
+        values = {shown: content[key] for key, shown in VALUES.items() if key in content}
+        for key, before in GROUPS.items():
+            values |= {f"{before}{name}": value for name, value in content.get(key, {}).items()}
+        found.append({name: " ".join(map(str, value)) if isinstance(value, list) else str(value)
+                      for name, value in values.items()})
+    rows = [{"name": name, "values": [each.get(name, "not stored") for each in found]}
             for name in dict.fromkeys(name for each in found for name in each)]
     if missing and len(missing) < len(found):
         warnings.insert(0, f"{len(missing)} models have no settings in {folder}: {some(missing)}; {REMEDY}")
     return rows, warnings
-
-
-def _shown(value):
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def cohort_flow(models: list[Model], wanted: str, data: str | None = None) -> dict:
@@ -69,12 +67,11 @@ def cohort_flow(models: list[Model], wanted: str, data: str | None = None) -> di
     if data:
         excluded, splits = None, sorted({model.split for model in models})
         table = read_manifest(data, splits, need_target=False, need_images=False)
-        rows = [_counts(table[table[f"split{split}"] == name], f"split {split}", name)
-                for split in splits for name in ("train", "val", "test")]
-        rows.insert(0, _counts(table, "manifest", "all"))
+        sets = [(table[table[f"split{split}"] == name], f"split {split}", name) for split in splits for name in SETS]
         errors = Path(data).with_name("errors.csv")
         if errors.is_file():
             excluded = dict(collections.Counter(read_csv(errors, ("attribute",))["attribute"]).most_common())
+        rows = [_counts(*each) for each in [(table, "manifest", "all"), *sets]]
         return {"rows": rows, "excluded": excluded, "source": Path(data).name}
     rows = []
     for model in models:

@@ -2,7 +2,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from common.files import InputError, read_csv
@@ -29,18 +28,17 @@ def read_runs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
         raise InputError(f"{folder}: holds no convergence_splitS_runR.csv; run train.py first, or correct --dir")
     runs, left_out = [], []
     for split, run, path in found:
-        epoch, value = best_epoch(path)
-        checkpoint = run_file(folder, "checkpoint", split, run)
+        best, checkpoint = best_epoch(path), run_file(folder, "checkpoint", split, run)
         if not checkpoint.is_file():
             left_out.append(f"{path.name}: there is no {checkpoint.name}")
-        elif epoch is None:
+        elif best is None:
             left_out.append(f"{path.name}: no epoch has a validation AUC")
         else:
-            runs.append((split, run, epoch, "auc", value))
+            runs.append((split, run, best[0], "auc", best[1]))
     return pd.DataFrame(runs, columns=["split", "run", "epoch", "metric", "value"]), left_out
 
 
-def best_epoch(path: Path) -> tuple[int | None, float]:
+def best_epoch(path: Path) -> tuple[int, float] | None:
     """The first epoch with the highest validation AUC, and that AUC; None where every AUC is NaN or none is there.
 
     Where the file has the metric `selected` (of train_loca.py --select), its highest value chooses the epoch.
@@ -55,27 +53,24 @@ def best_epoch(path: Path) -> tuple[int | None, float]:
     selected = table[table["metric"] == "selected"]
     rows = table[table["metric"] == "auc"]
     if len(selected):
-        best: Any = pd.to_numeric(selected["value"], errors="coerce").idxmax()
-        kept = selected.loc[best, "epoch"]
-        rows = rows[rows["epoch"] == kept]
+        kept: Any = pd.to_numeric(selected["value"], errors="coerce").idxmax()
+        rows = rows[rows["epoch"] == selected.loc[kept, "epoch"]]
     lines: dict[int, int] = {}
-    best, highest = None, -np.inf
+    values: dict[int, float] = {}
     for index, text, auc in rows[["epoch", "value"]].itertuples():
         line = f"{path}, line {index + 2}"
         try:
             epoch, value = int(text), float(auc or "nan")
         except ValueError:
-            raise InputError(f"{line}: epoch {text!r}, value {auc!r}; they must be an integer and a number; train that "
-                             "run again") from None
+            raise InputError(f"{line}: epoch {text!r}, AUC {auc!r} are no numbers; train that run again") from None
         if epoch in lines:
-            raise InputError(f"{line}: the validation AUC of epoch {epoch} is in line {lines[epoch]} already; "
-                             "remove one of the two")
+            raise InputError(f"{line}: the validation AUC of epoch {epoch} is in line {lines[epoch]}, too; remove one")
         if value < 0 or value > 1:
             raise InputError(f"{line}: validation AUC {value}; it must lie in 0..1; train that run again")
         lines[epoch] = index + 2
-        if value > highest or (value == highest and best is not None and epoch < best):
-            best, highest = epoch, value
-    return best, highest
+        if value == value:
+            values[epoch] = value
+    return max(values.items(), key=lambda item: (item[1], -item[0]), default=None)
 
 
 def rank_runs(runs: pd.DataFrame) -> pd.DataFrame:

@@ -3,14 +3,14 @@
 The texts of the pages are in common/templates/report.html and compare.html; their tables are filled here.
 """
 import base64
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 from markupsafe import Markup
 
-from common.files import replace_file
-from common.html import render
+from common.html import write_page
 from evaluation import site_ensemble, site_metrics, tripod
 from evaluation.comparison import tests_of
 from evaluation.ensemble import ENSEMBLES
@@ -22,7 +22,8 @@ NAMES = {"auc": "AUC", "average_precision": "Average precision", "brier": "Brier
          "calibration_intercept": "Calibration intercept (ideal 0)", "calibration_slope": "Calibration slope (ideal 1)",
          "ece": "Expected calibration error", "accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy",
          "sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "Positive predictive value",
-         "npv": "Negative predictive value", "f1": "F1", "mcc": "Matthews correlation",
+         "npv": "Negative predictive value", "f1": "F1", "mcc": "Matthews correlation", "recall": "Recall",
+         "precision": "Precision",
          **{name: text[0].upper() + text[1:] for name, text in site_metrics.NAMES.items()}}
 FIGURES = {  # file -> (heading, what to read in it)
     "roc": ("ROC", "Sensitivity against false positive rate. Shaded: pointwise 95 % bootstrap band of LARS-avg."),
@@ -72,27 +73,25 @@ def write_report(path: Path, metrics: dict, figures: Iterable[Path], disagreemen
     flow, settings
         Of `provenance.cohort_flow` and `provenance.models_settings`.
     """
-    names = [model_name(model) for model in metrics["models"]]
+    blocks, names = [metrics[key] for key in ENSEMBLES], [model_name(model) for model in metrics["models"]]
     differing = [row for row in settings if len(set(row["values"])) > 1]
-    page = render(
-        "report.html", metrics=metrics, ensembles=ENSEMBLES, by_metric=by_metric, overall=OVERALL,
-        at_threshold=AT_THRESHOLD, models_per_scan=models_per_scan(metrics["validation"]),
+    write_page(
+        path, "report.html", metrics=metrics, ensembles=ENSEMBLES, flow=flow, settings=settings, remedy=REMEDY,
+        models_per_scan=models_per_scan(metrics["validation"]), no_ece_interval=NO_ECE_INTERVAL,
+        results=by_metric(OVERALL, blocks) + by_metric(AT_THRESHOLD, blocks, " at 0.5"),
         operating_points={label: operating_points(metrics[key]) for key, label in ENSEMBLES.items()},
-        calibration=calibration_states(metrics), no_ece_interval=NO_ECE_INTERVAL,
-        calibration_metrics=("brier", "log_loss", "calibration_intercept", "calibration_slope", "ece"),
-        **site_tables(metrics.get("sites")), figures=[figure(path) for path in figures if path.suffix == ".svg"],
+        calibration=calibration_table(metrics), **site_tables(metrics.get("sites")),
+        figures=[figure(image) for image in figures if image.suffix == ".svg"],
         views_and_models=views_and_models(metrics), subgroups=subgroup_tables(metrics["subgroups"]),
         disagreement=[disagreement_row(row) for row in disagreement.head(LISTED).itertuples()],
         referral=[[label, *(f"{100 * each['referred']:.0f} %: {each['accuracy']:.3f} of {each['n_kept']}"
                             for each in curve)] for label, curve in metrics["avg"]["selective"].items()],
-        flow=flow, cohort=cohort_table(flow["rows"]), settings=settings,
+        cohort=cohort_table(flow["rows"]), author=tripod.AUTHOR,
         same=[(row["name"], row["values"][0]) for row in settings if row not in differing],
-        names_of_differing=[row["name"] for row in differing], remedy=REMEDY,
-        differing=[[name, *(row["values"][k] for row in differing)] for k, name in enumerate(names)],
+        differing=(["Model", *(row["name"] for row in differing)],
+                   [[name, *(row["values"][k] for row in differing)] for k, name in enumerate(names)]),
         methods=[(name, text.format(unit=metrics["independent_unit"])) for name, text in METHODS.items()],
-        tripod=tripod.answered_items(metrics, flow, settings), author=tripod.AUTHOR)
-    with replace_file(path) as file:
-        file.write(page)
+        tripod=tripod.answered_items(metrics, flow, settings))
 
 
 def write_comparison(path: Path, result: dict) -> None:
@@ -101,8 +100,7 @@ def write_comparison(path: Path, result: dict) -> None:
                  for each in result["ensembles"]]
     pairs = [(pair["a"], pair["b"], [(row["test"], difference_text(row), p_text(row["p"]), p_text(row["p_holm"]),
                                       row["detail"]) for row in tests_of(pair)]) for pair in result["pairs"]]
-    with replace_file(path) as file:
-        file.write(render("compare.html", result=result, ensembles=ensembles, pairs=pairs))
+    write_page(path, "compare.html", result=result, ensembles=ensembles, pairs=pairs)
 
 
 # ---------------------------------------------------------------- tables: headings, then a list of texts for each row
@@ -113,17 +111,16 @@ def by_metric(names: Sequence[str], blocks: Iterable[dict], suffix: str = "") ->
 
 
 def by_block(head: list[str], names: Sequence[str], blocks: Iterable[tuple]) -> tuple:
-    """A row for each (label, how many scans, block of metrics.json), a column for each metric."""
-    return [*head, *(NAMES[name] for name in names)], [
-        [label, str(count), *(long_text(block.get(name)) for name in names)] for label, count, block in blocks]
+    """A row for each (label, how many scans, ..., block of metrics.json), a column for each metric."""
+    rows = [[*map(str, about), *(long_text(block.get(name)) for name in names)] for *about, block in blocks]
+    return [*head, *(NAMES[name] for name in names)], rows
 
 
 def models_per_scan(validation):
     """Of how many models the scores of the validation scans are: the fewest, the most, the mean; or None."""
     counts = {int(size): n for size, n in validation.get("models_per_scan", {}).items()}
-    if not counts:
-        return None
-    return min(counts), max(counts), sum(size * n for size, n in counts.items()) / sum(counts.values())
+    total = sum(size * n for size, n in counts.items())
+    return (min(counts), max(counts), total / sum(counts.values())) if counts else None
 
 
 def operating_points(block):
@@ -131,38 +128,35 @@ def operating_points(block):
     points = {DERIVED[name]: point for name, point in block["operating_points"].items()}
     reached = {name: point for name, point in points.items() if point["threshold"] is not None}
     rows = [["Threshold", *(f"{point['threshold']:.3f}" for point in reached.values())]]
-    rows += [[name, *(str(point[count]) for point in reached.values())]
-             for name, count in (("True positives", "tp"), ("False positives", "fp"), ("False negatives", "fn"),
-                                 ("True negatives", "tn"))]
+    counts = {"tp": "True positives", "fp": "False positives", "fn": "False negatives", "tn": "True negatives"}
+    rows += [[name, *(str(point[count]) for point in reached.values())] for count, name in counts.items()]
     return (["", *reached], rows + by_metric(AT_THRESHOLD, reached.values()),
             [(name, point["reason"]) for name, point in points.items() if name not in reached])
 
 
-def calibration_states(metrics):
-    """{heading: block of metrics.json}: each ensemble, with recalibration before and after it."""
-    if not metrics["recalibrate"]:
-        return {label: metrics[key] for key, label in ENSEMBLES.items()}
-    states = {}
+def calibration_table(metrics):
+    """A column for each ensemble, with recalibration before and after it."""
+    states, method = {}, metrics["recalibrate"]
     for key, label in ENSEMBLES.items():
-        states[f"{label}, before"] = metrics[key]["before_recalibration"]
-        states[f"{label}, after {metrics['recalibrate']}"] = metrics[key]
-    return states
+        if method:
+            states[f"{label}, before"] = metrics[key]["before_recalibration"]
+        states[f"{label}, after {method}" if method else label] = metrics[key]
+    names = ("brier", "log_loss", "calibration_intercept", "calibration_slope", "ece")
+    return ["", *states], by_metric(names, states.values())
 
 
 def site_tables(sites):
     """The tables of the section on lesion sites, as values of the template; {} where nothing was measured."""
     if not sites or not sites["ensemble"]:
         return {}
-    shown, several, whole = site_ensemble.shown(sites), sites["multi"], sites["ensemble"]
+    whole, guess = sites["ensemble"], site_ensemble.chance(sites)
+    names = ("recall", "precision") + ("auc",) * sites["multi"]
     blocks = [("All models", whole["n"], whole)] * (len(sites["models"]) > 1)
     blocks += [(model_name(model), model["n"], model) for model in sites["models"]]
-    names = ("recall", "precision") + ("auc",) * several
-    rows = [[site["name"], str(site["n"]), str(site["called"]), *(long_text(site[name]) for name in names)]
-            for site in whole["sites"]]
-    guess = site_ensemble.chance(sites)
+    rows = [(site["name"], site["n"], site["called"], site) for site in whole["sites"]]
     return {"site_chance": f"{guess[0].upper()}{guess[1:]}." if guess else "",
-            "site_models": by_block(["", "Scans"], shown, blocks),
-            "each_site": (["Site", "Scans", "Predicted", "Recall", "Precision", *["AUC"] * several], rows)}
+            "site_models": by_block(["", "Scans"], site_ensemble.shown(sites), blocks),
+            "each_site": by_block(["Site", "Scans", "Predicted"], names, rows)}
 
 
 def figure(path):
@@ -199,11 +193,10 @@ def disagreement_row(row):
 
 def cohort_table(rows):
     """A row for each split, a column for each of its sets."""
-    def cell(row):
-        known = [f"{row[key]} {name}" for key, name in (("patients", "patients"), ("positive", "Deauville 4–5"))
-                 if row[key] is not None]
-        return f"{row['scans']} scans" + (f": {', '.join(known)}" if known else "")
-
+    names = {"patients": "patients", "positive": "Deauville 4–5"}
     sets, splits = (list(dict.fromkeys(row[key] for row in rows)) for key in ("set", "split"))
-    cells = {(row["split"], row["set"]): cell(row) for row in rows}
-    return ["", *sets], [[split, *(cells.get((split, name), "") for name in sets)] for split in splits]
+    cells = dict.fromkeys(itertools.product(splits, sets), "")
+    for row in rows:
+        known = ", ".join(f"{row[key]} {name}" for key, name in names.items() if row[key] is not None)
+        cells[row["split"], row["set"]] = f"{row['scans']} scans" + (known and f": {known}")
+    return ["", *sets], [[split, *(cells[split, name] for name in sets)] for split in splits]

@@ -14,7 +14,7 @@ from common.files import InputError, read_json_object
 from common.renamed import current_names
 from common.sites import NO_LESION, SITES, scored_classes, truth_matrix
 from evaluation import site_metrics
-from evaluation.ensemble import Model, number, patients, refuse_conflicts
+from evaluation.ensemble import Model, is_site_column, number, patients, refuse_conflicts
 
 
 @dataclass
@@ -64,9 +64,9 @@ def join_sites(folder: Path, models: list[Model], scans: pd.DataFrame, warnings:
     with_sites = [model for model in models if site_columns(model)]
     if not with_sites:
         return None
-    if len(with_sites) < len(models):
-        warnings.append(f"{len(models) - len(with_sites)} of {len(models)} models have no site columns; the sites are "
-                        "those of the others")
+    lacking = len(models) - len(with_sites)
+    if lacking:
+        warnings.append(f"{lacking} of {len(models)} models have no site columns; the sites are those of the others")
     settings = read_settings(folder, len(site_columns(with_sites[0])), warnings)
     names = list(settings["sites"].values())
     each = [probabilities(model, len(names)).reindex(scans.index) for model in with_sites]
@@ -78,7 +78,7 @@ def join_sites(folder: Path, models: list[Model], scans: pd.DataFrame, warnings:
 
 
 def site_columns(model: Model) -> set[str]:
-    return {name for name in map(str, model.rows) if re.fullmatch(r"L\d+", name)}
+    return set(filter(is_site_column, map(str, model.rows))) - {"true_loc"}
 
 
 def read_settings(folder: Path, count: int, warnings: list[str]) -> dict:
@@ -99,8 +99,7 @@ def read_settings(folder: Path, count: int, warnings: list[str]) -> dict:
 
 def probabilities(model: Model, count: int) -> pd.DataFrame:
     """(scans, count): one model's probabilities, the mean over each scan's views."""
-    rows, columns = model.rows, [f"L{k}" for k in range(count)]
-    found = site_columns(model)
+    rows, columns, found = model.rows, [f"L{k}" for k in range(count)], site_columns(model)
     if found != set(columns):
         raise InputError(f"{model.path}: has {len(found)} site columns, but sites.json names {count} sites "
                          f"(L0..L{count - 1}); predict again with predict_loca.py")
@@ -119,11 +118,10 @@ def true_sites(models: list[Model], count: int) -> pd.Series:
         file=model.file, path=str(model.path), line=model.rows.index + 2) for model in models])
     known["true_loc"] = known["true_loc"].str.strip().str.removesuffix(".0")  # as pandas writes a column with gaps
     known = known[known["true_loc"] != ""]
-    right = [bool(re.fullmatch(r"\d+(;\d+)*", text)) and max(map(int, text.split(";"))) < count
-             for text in known["true_loc"]]
-    for row in known[np.logical_not(right)].itertuples():
-        raise InputError(f"{row.path}, line {row.line} (scan {row.scan_id}): true_loc {row.true_loc!r} is not a class "
-                         f"index, 0 to {count - 1}; run predict_loca.py again")
+    for row, text in zip(known.itertuples(), known["true_loc"], strict=True):
+        if not re.fullmatch(r"\d+(;\d+)*", text) or max(map(int, text.split(";"))) >= count:
+            raise InputError(f"{row.path}, line {row.line} (scan {row.scan_id}): true_loc {text!r} is not a class "
+                             f"index, 0 to {count - 1}; run predict_loca.py again")
     refuse_conflicts(known, "true_loc")
     return known.groupby("scan_id")["true_loc"].first()
 
@@ -141,17 +139,17 @@ def measure_sites(sites: Sites, scans: pd.DataFrame, resamples: int, seed: int, 
     truth = truth_matrix(sites.true_loc, len(sites.names))[:, classes]
     known = scans.index[np.flatnonzero(truth.any(axis=1))]
     names = [sites.names[k] for k in classes]
-    result = {"names": names, "site_on": sites.settings["site_on"], "multi": multi}
+    result = {"names": names, "site_on": sites.settings["site_on"], "multi": multi, "ensemble": None, "models": []}
     if not len(known.intersection(sites.mean.index)):
         warnings.append("no scan has a known site: the sites are predicted, not measured")
-        return result | {"ensemble": None, "models": []}
+        return result
 
     def measured(scores):
         both = known.intersection(scores.dropna().index).sort_values()
         if both.empty:
             return {"n": 0}
-        return site_metrics.all_metrics(truth[scans.index.get_indexer(both)], scores.loc[both].to_numpy()[:, classes],
-                                        names, multi, patients(scans.loc[both]), resamples, seed)
+        rows, decided = scans.index.get_indexer(both), scores.loc[both].to_numpy()[:, classes]
+        return site_metrics.all_metrics(truth[rows], decided, names, multi, patients(scans.loc[both]), resamples, seed)
 
     result["ensemble"] = measured(sites.mean)
     result["models"] = [model.about() | measured(each) for model, each in zip(sites.models, sites.each, strict=True)]
@@ -163,13 +161,12 @@ def measure_sites(sites: Sites, scans: pd.DataFrame, resamples: int, seed: int, 
 
 def scan_table(sites: Sites, scans: pd.DataFrame) -> pd.DataFrame:
     """ensemble_sites.csv: scan_id, target, true and predicted site, the mean probabilities, how many models."""
-    index, names = sites.mean.index, sites.names
-    locations = {"true": list(sites.true_loc[index]),
-                 "pred": site_metrics.predicted_sites(sites.mean.to_numpy(), sites.settings["site_multi"])}
+    index, multi = sites.mean.index, sites.settings["site_multi"]
+    predicted = site_metrics.predicted_sites(sites.mean.to_numpy(), multi)
     about = pd.DataFrame({"target": scans.loc[index, "target"].astype("Int64")})
-    for kind, texts in locations.items():
-        about[f"{kind}_loc"] = texts
-        about[f"{kind}_loc_name"] = [site_metrics.name_of(text, names) for text in texts]
+    for name, texts in (("true_loc", sites.true_loc[index]), ("pred_loc", predicted)):
+        about[name] = texts
+        about[f"{name}_name"] = [site_metrics.name_of(text, sites.names) for text in texts]
     models = sum(each.loc[index, "L0"].notna().astype(int) for each in sites.each)
     return pd.concat([about, sites.mean, models.rename("n_models")], axis=1).reset_index(names="scan_id")
 
@@ -183,8 +180,8 @@ def metrics_table(result: dict) -> pd.DataFrame:
             rows += [(model, site["name"], name, site["called"] if name == "precision" else site["n"], site[name])
                      for site in block["sites"] for name in ("recall", "precision", "auc") if name in site]
     keys = ["value", "ci_low", "ci_high", "ci_method"]
-    return pd.DataFrame([(*about, *(entry[key] for key in keys)) for *about, entry in rows],
-                        columns=["model", "site", "metric", "n", *keys])
+    rows = [(*about, *(entry[key] for key in keys)) for *about, entry in rows]
+    return pd.DataFrame(rows, columns=["model", "site", "metric", "n", *keys])
 
 
 def shown(result: dict) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from common.files import InputError, progress, read_csv, replace_file
-from common.html import render
+from common.files import InputError, progress, read_csv
+from common.html import write_page
 from common.text import ranges
 from common.workers import Run, run_here
 
@@ -63,13 +63,11 @@ def write_qc(manifest_table: Any, folder: str | Path, path: str | Path, run: Run
                              side=thumbnail_side(len(manifest_table) / len(VIEW_NAMES)))
     with progress(run(show, studies, 1), "qc.html", "study", len(studies)) as bar:
         shown = list(bar)
-    page = render("qc.html", studies=shown, warned=sum(bool(study["warnings"]) for study in shown),
-                  columns=[(name, number) for name, _, _, number in columns], n_refused=len(refused),
-                  refusals=refusals(refused), refusal_columns=("Lines", "Attribute", "Reason", "Remedy"),
-                  turned=not set(manifest_table["view"]) <= set(VIEW_NAMES), white=f"{SUV_WHITE:g}",
-                  black=f"{SUV_BLACK:g}")
-    with replace_file(path) as file:
-        file.write(page)
+    write_page(path, "qc.html", studies=shown, warned=sum(bool(study["warnings"]) for study in shown),
+               columns=[(name, number) for name, _, _, number in columns], n_refused=len(refused),
+               refusals=refusals(refused), refusal_columns=("Lines", "Attribute", "Reason", "Remedy"),
+               turned=not set(manifest_table["view"]) <= set(VIEW_NAMES), white=f"{SUV_WHITE:g}",
+               black=f"{SUV_BLACK:g}")
 
 
 def study_of(study: tuple[str, list], folder: Path, columns: list, side: int) -> dict[str, Any]:

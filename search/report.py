@@ -15,8 +15,8 @@ from optuna import visualization
 from optuna.trial import FrozenTrial, TrialState
 from plotly.offline import get_plotlyjs
 
-from common.files import progress, replace_file
-from common.html import render
+from common.files import progress
+from common.html import write_page
 from common.text import ranges
 from search.tables import best_trials
 
@@ -69,11 +69,9 @@ def write_report(path: str | Path, title: str, studies: dict[int, optuna.Study])
     rows = [[Markup('<a href="#split{0}">{0}</a>').format(split), *summary(study)] for split, study in studies.items()]
     with warnings.catch_warnings(), progress(studies.items(), Path(path).name, "split") as bar:
         warnings.simplefilter("ignore")  # what Optuna would warn of, the page says
-        page = render("search.html", title=title, n_trials=count(len(trials), "trial"), value=VALUE, when=when,
-                      n_splits=count(len(studies), "split"), summary=(names, rows), plotly=Markup(get_plotlyjs()),
-                      splits=[split_part(split, study) for split, study in bar])
-    with replace_file(path) as file:
-        file.write(page)
+        write_page(path, "search.html", title=title, n_trials=count(len(trials), "trial"), value=VALUE, when=when,
+                   n_splits=count(len(studies), "split"), summary=(names, rows), plotly=Markup(get_plotlyjs()),
+                   splits=[split_part(split, study) for split, study in bar])
 
 
 def summary(study: optuna.Study) -> list[str]:
