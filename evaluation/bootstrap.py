@@ -159,7 +159,7 @@ def from_counts(total: ndarray, positives: ndarray, tp: ndarray, predicted: ndar
             "mcc": ratio(tp * tn - fp * fn, np.sqrt(positives * negatives * predicted * (total - predicted)))}
 
 
-def bca_interval(observed: float, jackknife: ndarray, values: ndarray, unit: str | None) -> dict:
+def bca_interval(drawn: dict, metric: Hashable) -> dict:
     """Bias-corrected and accelerated interval of a bootstrap distribution.
 
     The percentile interval of an AUC misses mostly on one side (59 and 16 of 1000 studies of 80 patients); this one
@@ -168,14 +168,10 @@ def bca_interval(observed: float, jackknife: ndarray, values: ndarray, unit: str
 
     Parameters
     ----------
-    observed : float
-        Of the sample.
-    jackknife : (groups,) array
-        Without each group.
-    values : (resamples,) array
-        Of the resamples, NaN where undefined.
-    unit : str or None
-        What was drawn.
+    drawn : dict
+        Of `distribution`.
+    metric
+        One of its metrics.
 
     Returns
     -------
@@ -184,10 +180,11 @@ def bca_interval(observed: float, jackknife: ndarray, values: ndarray, unit: str
         only, more than 5 % of the resamples are undefined, or all of them agree, since a width of 0 would claim a
         certainty that is not there.
     """
+    (observed,), jackknife, values = (drawn[key][metric] for key in ("observed", "jackknife", "resamples"))
     known = values[~np.isnan(values)]
     undefined = len(values) - len(known)
     low, high, method, reason = None, None, None, None
-    if unit is None:
+    if drawn["unit"] is None:
         reason = "one patient or scan only: nothing to resample"
     elif undefined > MOST_UNDEFINED * len(values):
         reason = f"{undefined} of {len(values)} resamples cannot give it"
@@ -195,14 +192,8 @@ def bca_interval(observed: float, jackknife: ndarray, values: ndarray, unit: str
         reason = "every resample gives the same value"
     else:
         low, high = np.quantile(known, bca_levels(observed, jackknife, known)).tolist()
-        method = f"bootstrap by {unit}, BCa"
+        method = f"bootstrap by {drawn['unit']}, BCa"
     return {"low": low, "high": high, "method": method, "undefined": undefined, "reason": reason}
-
-
-def interval_of(drawn: dict, metric: Hashable) -> dict:
-    """`bca_interval` of one metric of a `distribution`."""
-    observed, jackknife, values = (drawn[key][metric] for key in ("observed", "jackknife", "resamples"))
-    return bca_interval(observed[0], jackknife, values, drawn["unit"])
 
 
 def bca_levels(observed: float, jackknife: ndarray, values: ndarray) -> ndarray:

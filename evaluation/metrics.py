@@ -250,10 +250,10 @@ def all_metrics(y_true: ndarray, y_score: ndarray, threshold: float = THRESHOLD,
     single = one_class(y_true, "it")
     found = {"n": len(y_true), "n_positive": int(y_true.sum()),
              "n_groups": bootstrap.group_index(groups, len(y_true))[1],
-             "auc": auc_estimate(y_true, y_score, groups, bootstrap.interval_of(drawn, "auc"))}
+             "auc": auc_estimate(y_true, y_score, groups, bootstrap.bca_interval(drawn, "auc"))}
     for name, function in FUNCTIONS.items():
         value = np.nan if single and name not in ("brier", "log_loss") else function(y_true, y_score)
-        found[name] = bootstrap_estimate(value, bootstrap.interval_of(drawn, name))
+        found[name] = bootstrap_estimate(value, bootstrap.bca_interval(drawn, name))
         if not np.isfinite(value):
             found[name] = no_estimate(single or NO_FIT)
     ece = estimate(calibration.expected_calibration_error(y_true, y_score), None, None, None)
@@ -268,10 +268,10 @@ def _at_threshold(y_true, y_score, threshold, groups, drawn, k):
     groups = np.arange(len(y_true)) if groups is None else np.asarray(groups)
 
     def share(name, hits, rows, of):
-        return proportion_estimate(hits[rows], of, groups[rows], bootstrap.interval_of(drawn, (name, k)))
+        return proportion_estimate(hits[rows], of, groups[rows], bootstrap.bca_interval(drawn, (name, k)))
 
     def other(name, function, reason):
-        interval = bootstrap.interval_of(drawn, (name, k))
+        interval = bootstrap.bca_interval(drawn, (name, k))
         return no_estimate(reason) if reason else bootstrap_estimate(function(y_true, predicted), interval)
 
     no_f1 = None if tp + fp + fn else "no scan has target 1 or is predicted positive"

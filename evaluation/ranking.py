@@ -62,7 +62,7 @@ def best_epoch(path: Path) -> tuple[int, float] | None:
         try:
             epoch, value = int(text), float(auc or "nan")
         except ValueError:
-            raise InputError(f"{line}: epoch {text!r}, AUC {auc!r} are no numbers; train that run again") from None
+            raise InputError(f"{line}: epoch {text!r}, value {auc!r} are no numbers; train that run again") from None
         if epoch in lines:
             raise InputError(f"{line}: the validation AUC of epoch {epoch} is in line {lines[epoch]}, too; remove one")
         if value < 0 or value > 1:

@@ -110,7 +110,7 @@ def all_metrics(truth: ndarray, scores: ndarray, names: list[str], multi: bool =
     groups = np.arange(n) if groups is None else np.asarray(groups)
     result: dict = {"n": n, "n_groups": bootstrap.group_index(groups, n)[1], "multi": multi}
     for name, (value, *_) in drawn["observed"].items():
-        interval = bootstrap.interval_of(drawn, name)
+        interval = bootstrap.bca_interval(drawn, name)
         if name in ("loc_acc", "loc_top3"):
             right = hits(truth, scores, 1 if name == "loc_acc" else TOP)
             result[name] = proportion_estimate(right, "scan with a known site", groups, interval)

@@ -166,8 +166,7 @@ def test_bca_interval_equals_scipys(name, statistic):
     """SciPy draws other resamples, so the limits agree to their Monte Carlo error; a tenth of the width is allowed."""
     y, p, _ = simulated(6, 80)
     drawn = bootstrap.resample(y, p, [0.5], None, 4000, 1)
-    entry = bootstrap.bca_interval(drawn["observed"][name][0], drawn["jackknife"][name], drawn["resamples"][name],
-                                    "scan")
+    entry = bootstrap.bca_interval(drawn, name)
     scipys = scipy_bootstrap((y, p), statistic, paired=True, vectorized=False, n_resamples=2000, method="BCa", rng=5)
     low, high = scipys.confidence_interval
     assert (entry["low"], entry["high"]) == pytest.approx((low, high), abs=0.1 * (high - low))
