@@ -38,6 +38,7 @@ def get_args_parser():
     group = parser.add_argument_group("output")
     group.add_argument("--output", metavar="FOLDER",
                        help="gets images/*.bin, data.csv, errors.csv, qc.html, done.json")
+    group.add_argument("--save_suv", action="store_true", help="write each study's SUV volume, too: suv/SCAN.nii.gz")
     group.add_argument("--list", action="store_true", help="print the studies and PET series that are there, and which "
                        "would be used and why; convert and write nothing")
     group.add_argument("--spacing", type=float, default=3.27, help="pixel size of the MIPs, mm")
@@ -75,7 +76,7 @@ def main(args):
         output = Path(args.output)
         key = None if args.keep_ids else read_key(args.key, output)
         labelled = {uid: study for uid, study in studies.items() if labels is None or uid in labels.rows}
-        options = Options(args.spacing, args.views, args.allow_uncorrected)
+        options = Options(args.spacing, args.views, args.allow_uncorrected, args.save_suv)
         made, failed = convert_studies(labelled, folder, output, key, options, args.overwrite, run)
         rows = [row | (labels.rows[uid] if labels else {}) for uid, several in made.items() for row in several]
         errors = [error_row(where, error) for where, error in refused]

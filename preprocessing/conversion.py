@@ -6,6 +6,7 @@ import importlib
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
@@ -20,6 +21,7 @@ from preprocessing.dicom_values import Refused, unexpected
 from preprocessing.geometry import first_centre, project
 from preprocessing.series_choice import choose_series
 from preprocessing.suv import SuvVolume, suv_volume
+from preprocessing.volumes import is_volume, read_volume, write_volume
 
 MAX_ROWS = 310  # the height of LARS's frame
 ERROR_COLUMNS = ["study", "attribute", "value", "reason", "remedy"]
@@ -42,11 +44,14 @@ class Options:
         Projections at so many angles over half a turn.
     allow_uncorrected : bool
         Take series without attenuation correction.
+    save_suv : bool
+        Write each study's SUV volume, too.
     """
 
     spacing: float
     views: int
     allow_uncorrected: bool
+    save_suv: bool = False
 
 
 def rotation_angles(views: int) -> list[int]:
@@ -179,8 +184,13 @@ def convert_study(job: tuple[str, Study], output: Path, key: bytes | None, optio
         if study.refused:
             raise study.refused
         paths, warnings = choose_series(study)
-        with local_files(paths) as files:
-            volume = suv_volume(files, options.allow_uncorrected)
+        if is_volume(paths[0]):
+            volume = read_volume(paths[0], study.patient)
+        else:
+            with local_files(paths) as files:
+                volume = suv_volume(files, options.allow_uncorrected)
+        if options.save_suv:
+            write_volume(volume, output / "suv" / f"{scan_id}.nii.gz")
         return _write_mips(volume, scan_id, warnings + volume.warnings, output, key, options), []
     except Refused as error:
         return [], [error_row(study.folder, error)]
@@ -290,4 +300,6 @@ def read_key(path: str | None, output: Path) -> bytes:
 
 def hash_id(value: str, key: bytes | None) -> str:
     """Keyed BLAKE2b (RFC 7693) of an identifier, 24 hexadecimal digits; the identifier itself where key is None."""
-    return value if key is None else hashlib.blake2b(value.encode(), digest_size=12, key=key).hexdigest()
+    if key is None:
+        return re.sub(r"[/\\]", "_", value)  # it becomes a file's name
+    return hashlib.blake2b(value.encode(), digest_size=12, key=key).hexdigest()

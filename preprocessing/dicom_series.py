@@ -16,6 +16,7 @@ from common.workers import Run, run_here
 from preprocessing.archives import archive_errors, archive_members, is_archive, open_archive, sha256
 from preprocessing.dicom_reader import SERIES_UID, is_dicomdir, is_pet, read_header, series_of
 from preprocessing.dicom_values import NotDicom, Refused, unexpected
+from preprocessing.volumes import is_volume, suv_volumes
 
 Refusals = list[tuple[str, Refused]]  # path relative to the searched folder, and why
 
@@ -29,7 +30,7 @@ class FoundFile:
     path : str
         Of the file, or archive.zip/member.
     kind : str
-        "pet", "other" (a DICOM file), "none", or "archive" (`fault`: why it was not searched).
+        "pet", "volume", "other" (a DICOM file), "none", or "archive" (`fault`: why it was not searched).
     study, series : str
         StudyInstanceUID and SeriesInstanceUID of a DICOM file.
     fault : Refused or None
@@ -57,12 +58,15 @@ class Study:
         Why the study cannot be converted.
     wanted : str or None
         SeriesInstanceUID that the user chose.
+    patient : str
+        Of a volume: the first folder of its path.
     """
 
     series: dict[str, list[str]] = field(default_factory=dict)
     folder: str = ""
     refused: Refused | None = None
     wanted: str | None = None
+    patient: str = ""
 
 
 def find_studies(folder: Path, paths: Sequence[str], sums: dict[str, str] | None = None, run: Run = run_here
@@ -170,6 +174,8 @@ def _peek_archive(path: str) -> list[FoundFile]:
 def _peek_file(path: str, file: IO[bytes] | None = None) -> FoundFile:
     if is_dicomdir(path):
         return FoundFile(path, "none")
+    if is_volume(path):
+        return FoundFile(path, "none" if file else "volume")
     try:
         header = read_header(path, SERIES_UID, file)
         kind, (study, series) = "pet" if is_pet(header) else "other", series_of(header)
@@ -191,7 +197,7 @@ def _peek_file(path: str, file: IO[bytes] | None = None) -> FoundFile:
 
 def group_series(found: Sequence[FoundFile], folder: Path) -> tuple[dict[str, Study], Refusals]:
     """Files by study and series: `find_studies` after its search."""
-    studies: dict[str, Study] = {}
+    studies = _volume_studies([one.path for one in found if one.kind == "volume"], folder)
     others: set[str] = set()
     of_series: dict[str, set[str]] = {}
     for one in found:
@@ -201,6 +207,8 @@ def group_series(found: Sequence[FoundFile], folder: Path) -> tuple[dict[str, St
         elif one.kind == "other":
             others.add(one.series)
     for study in studies.values():
+        if study.folder:  # a volume
+            continue
         where = os.path.commonpath([os.path.dirname(path) for paths in study.series.values() for path in paths])
         study.folder = os.path.relpath(where, folder)
         if others & set(study.series):
@@ -210,6 +218,15 @@ def group_series(found: Sequence[FoundFile], folder: Path) -> tuple[dict[str, St
             study.refused = Refused("StudyInstanceUID", "", "files of one series name several studies",
                                     "copy the series again from its source")
     return studies, _assign_faults(found, studies, folder)
+
+
+def _volume_studies(paths: Sequence[str], folder: Path) -> dict[str, Study]:
+    """Volumes as studies of their own, by their path in `folder`: PATIENT/STUDY of PATIENT/STUDY/SUV.nii.gz."""
+    of_folder: dict[str, list[str]] = {}
+    for path in paths:
+        of_folder.setdefault(os.path.dirname(path), []).append(os.path.relpath(path, folder))
+    return {name: Study({name: [str(folder / path)]}, path, patient=patient)
+            for several in of_folder.values() for path, name, patient in suv_volumes(several)}
 
 
 def _assign_faults(found: Sequence[FoundFile], studies: dict[str, Study], folder: Path) -> Refusals:

@@ -10,6 +10,7 @@ from preprocessing.dicom_reader import frames
 from preprocessing.dicom_series import Refusals, Study
 from preprocessing.dicom_values import Header, Refused, corrections, numbers, text, unexpected
 from preprocessing.dose import tracer_of
+from preprocessing.volumes import is_volume
 
 SAME_EXTENT = 10  # mm: reconstructions of one scan differ by about a slice in extent
 COLUMNS = ("StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "slices", "extent_mm", "Units",
@@ -70,6 +71,8 @@ class Series:
 
 def describe_series(uid: str, paths: Sequence[str]) -> Series:
     """Read the headers of a series. Raises Refused where one cannot be read."""
+    if is_volume(paths[0]):
+        return Series(uid, None, "", "", set(), 0, 0, "SUV", True)
     headers = [frame for header in read_headers(paths) for frame in frames(header)]
     first = headers[0]
     places = [numbers(header, "ImagePositionPatient", 3) for header in headers]

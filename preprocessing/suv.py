@@ -146,11 +146,16 @@ def _convert(headers: list[Header], allow_uncorrected: bool) -> SuvVolume:
     return SuvVolume(array, spacing, origin, warnings, text(first, "Units"), uptake, scanner, *names)
 
 
-def _check_body(array: np.ndarray, first: Header) -> None:
-    """Rule 4: the mean SUV of an FDG-injected body is about 1 by construction. Raises Refused where it cannot be."""
+def body_mean(array: np.ndarray) -> float:
+    """The mean of what is above 5 % of a volume's 99th percentile: the body's, at any scale. NaN where all is 0."""
     step = max(1, round((array.size / 2e5) ** (1 / 3)))  # a sample says as much, in milliseconds
     sample = array[::step, ::step, ::step]
-    mean = float(sample[sample > 0.05 * np.percentile(sample, 99)].mean()) if sample.any() else math.nan
+    return float(sample[sample > 0.05 * np.percentile(sample, 99)].mean()) if (sample > 0).any() else math.nan
+
+
+def _check_body(array: np.ndarray, first: Header) -> None:
+    """Rule 4: the mean SUV of an FDG-injected body is about 1 by construction. Raises Refused where it cannot be."""
+    mean = body_mean(array)
     if not 0.2 <= mean <= 15:
         dose, weight = text(radiopharmaceutical(first), "RadionuclideTotalDose"), text(first, "PatientWeight")
         raise Refused("RadionuclideTotalDose", f"{dose} Bq, PatientWeight {weight} kg",

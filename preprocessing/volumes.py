@@ -1,0 +1,139 @@
+"""NIfTI and NRRD volumes that hold SUV: alone, in autoPET's tree (PATIENT/STUDY/SUV.nii.gz) or nnU-Net's folders."""
+import gzip
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from common.files import replace_file
+from preprocessing.dicom_values import Refused
+from preprocessing.geometry import patient_axes
+from preprocessing.suv import SuvVolume, body_mean
+
+SUFFIXES = (".nii", ".nii.gz", ".nrrd")
+NOT_PET = re.compile(r"(.*[_\W])?(ct|ctres|seg|segmentation|masks?|labels?)([_\W].*)?", re.IGNORECASE)  # a name's words
+NNUNET = re.compile(r"images(Tr|Ts)")  # its folders: CASE_0000 is CT, CASE_0001 SUV (autoPET III)
+LPS = {"left-posterior-superior": (1, 1, 1), "lps": (1, 1, 1), "right-anterior-superior": (-1, -1, 1),
+       "ras": (-1, -1, 1), "left-anterior-superior": (1, -1, 1), "las": (1, -1, 1)}  # NRRD's spaces, to LPS
+
+
+def is_volume(path: str) -> bool:
+    """Whether a file's name is that of a NIfTI or NRRD volume."""
+    return path.lower().endswith(SUFFIXES)
+
+
+def stem(path: str) -> str:
+    """The file's name without the suffix of a volume: a/SUV.nii.gz -> SUV."""
+    return re.sub(r"\.(nii|nii\.gz|nrrd)$", "", Path(path).name, flags=re.IGNORECASE)
+
+
+def suv_volumes(paths: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Of the volumes of one folder, those that are SUV by their names.
+
+    Parameters
+    ----------
+    paths : list of str
+        Relative to the searched folder, all of one folder.
+
+    Returns
+    -------
+    list of (str, str, str)
+        Path, name of the study and of the patient (empty where the path does not say).
+    """
+    parent = Path(paths[0]).parent
+    if NNUNET.fullmatch(parent.name):
+        cases = [(path, stem(path)[:-5]) for path in paths if stem(path).endswith("_0001")]
+        return [(path, case, "_".join(case.split("_")[:2])) for path, case in cases]  # fdg_PATIENT_STUDY_0001
+    patient = parent.parts[0] if parent.name else ""
+    named = [path for path in paths if stem(path).lower() == "suv"]
+    if named and parent.name:
+        return [(path, parent.as_posix(), patient) for path in named[:1]]
+    if NOT_PET.fullmatch(re.sub("T[rs]$", "", parent.name)):
+        return []
+    return [(path, (parent / stem(path)).as_posix(), patient) for path in paths if not NOT_PET.fullmatch(stem(path))]
+
+
+def read_volume(path: str, patient_id: str = "") -> SuvVolume:
+    """Read one volume, in any orientation.
+
+    Parameters
+    ----------
+    path : str
+        .nii, .nii.gz or .nrrd; values in SUV (body weight, g/ml), coordinates in mm.
+    patient_id : str
+        Of the SuvVolume; the file does not say.
+
+    Raises
+    ------
+    Refused
+        Unreadable, not three-dimensional, sheared, or values that are no SUV.
+    """
+    name = Path(path).name
+    try:
+        array, matrix = _read_nrrd(path) if path.lower().endswith(".nrrd") else _read_nifti(path)
+    except Refused:
+        raise
+    except Exception as error:  # whatever a damaged file provokes in these libraries
+        raise Refused("file", name, f"cannot be read: {' '.join(str(error).split())[:200]}", "copy it again from its "
+                      "source") from error
+    steps, origin = matrix[:3, :3].T, matrix[:3, 3]  # a row an array axis, mm along x, y, z (LPS)
+    spacing = np.linalg.norm(steps, axis=1).round(4)
+    if array.ndim != 3 or min(array.shape) < 2:
+        raise Refused("file", name, f"has the shape {' x '.join(map(str, array.shape))}", "give one volume of SUV")
+    if not ((spacing >= 0.1) & (spacing <= 30)).all():
+        raise Refused("file", name, f"has voxels of {' x '.join(f'{s:g}' for s in spacing)} mm", "correct its affine")
+    axes = steps / np.linalg.norm(steps, axis=1, keepdims=True)
+    if np.abs(axes @ axes.T - np.eye(3)).max() > 1e-3:
+        raise Refused("file", name, "has axes that are not perpendicular", "resample it")
+    if not np.isfinite(array).all():
+        raise Refused("file", name, "holds NaN or infinity", "export it again")
+    lowest, mean = float(array.min()), body_mean(array)
+    if lowest < -1 or not 0.2 <= mean <= 15:
+        raise Refused("file", name, f"has a minimum of {lowest:.3g} and a mean of {mean:.3g} in the body: not SUV",
+                      "give the volume in SUV, not in Bq/ml, and not the CT")
+    if np.isin(array, (0, 1)).all():
+        raise Refused("file", name, "holds 0 and 1 only: a mask", "give the volume in SUV")
+    warnings = ["whole numbers only: a mask, or rounded SUV"] if np.array_equal(array, np.round(array)) else []
+    array, spacing, origin = patient_axes(array, tuple(spacing), axes, origin, warnings.append)
+    return SuvVolume(array, spacing, origin, warnings, "SUV", None, "", patient_id, "", "", "")
+
+
+def write_volume(volume: SuvVolume, path: Path) -> None:
+    """Write a volume as .nii.gz, float32 SUV, whole or not at all."""
+    import nibabel
+
+    (sz, sy, sx), (oz, oy, ox) = volume.spacing, volume.origin
+    affine = np.array([[-sx, 0, 0, -ox], [0, -sy, 0, -oy], [0, 0, sz, oz], [0, 0, 0, 1]])  # NIfTI is RAS
+    image = nibabel.Nifti1Image(volume.array.transpose(2, 1, 0), affine)
+    with replace_file(path, "wb") as file, gzip.GzipFile("", "wb", 1, file, 0) as packed:
+        image.to_stream(packed)
+
+
+def _read_nifti(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """The array and its matrix: index -> mm in LPS."""
+    import nibabel
+
+    image = cast(nibabel.Nifti1Image, nibabel.load(path))
+    header = image.header
+    if not (header["sform_code"] or header["qform_code"]):
+        raise Refused("file", Path(path).name, "has no affine (sform_code and qform_code 0): its right side is unknown",
+                      "write it with its affine")
+    mm = {"meter": 1000, "micron": 0.001}.get(header.get_xyzt_units()[0], 1)
+    array = image.get_fdata(dtype=np.float32, caching="unchanged")
+    return (array[..., 0] if array.shape[3:] == (1,) else array), np.diag([-mm, -mm, mm, 1]) @ image.affine
+
+
+def _read_nrrd(path: str) -> tuple[np.ndarray, np.ndarray]:
+    import nrrd
+
+    array, header = nrrd.read(path)
+    space = str(header.get("space", "")).lower()
+    if space not in LPS or "space directions" not in header:
+        raise Refused("file", Path(path).name, f"space {space!r} does not say where the patient is", "export it with "
+                      "space left-posterior-superior")
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.array(header["space directions"], float).T
+    matrix[:3, 3] = header.get("space origin", (0, 0, 0))
+    return array.astype(np.float32), np.diag([*LPS[space], 1]) @ matrix

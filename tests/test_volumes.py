@@ -1,0 +1,166 @@
+"""NIfTI and NRRD volumes of SUV: the same patient in any orientation, autoPET's tree, what is refused."""
+import itertools
+
+import nibabel
+import nrrd
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import call
+from pet import drawn_suv, write_series
+
+import prepro_script
+from preprocessing.dicom_values import Refused
+from preprocessing.volumes import read_volume, suv_volumes
+
+SPACING = np.array([4.0, 5.0, 8.0])  # x, y, z, mm
+
+
+def drawn():
+    """(x, y, z) float32 SUV in LPS, and the coordinates of its first voxel."""
+    grid = [np.arange(n) * s - (n - 1) * s / 2 for n, s in zip((40, 24, 20), SPACING, strict=True)]
+    points = np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1)
+    return drawn_suv(points).astype("float32") + np.float32(0.01), np.array([g[0] for g in grid])
+
+
+def affine_of(array, order, flips, origin):
+    """The array with its axes in another order and direction, and its RAS affine."""
+    steps = np.diag(SPACING)[:, list(order)]
+    corner = origin.copy()
+    turned = array.transpose(order)
+    for k, flip in enumerate(flips):
+        if flip:
+            corner += steps[:, k] * (turned.shape[k] - 1)
+            steps[:, k] *= -1
+            turned = np.flip(turned, k)
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = steps, corner
+    return turned, np.diag([-1, -1, 1, 1]) @ matrix
+
+
+def save(array, affine, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(array), affine), path)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_every_orientation_gives_the_same_patient(order, tmp_path):
+    array, origin = drawn()
+    for flips in itertools.product((False, True), repeat=3):
+        save(*affine_of(array, order, flips, origin), tmp_path / "a.nii.gz")
+        volume = read_volume(str(tmp_path / "a.nii.gz"))
+        assert np.array_equal(volume.array, array.transpose(2, 1, 0)) and volume.spacing == (8, 5, 4)
+        assert volume.origin == pytest.approx(tuple(origin[::-1])) and volume.warnings == []
+
+
+def test_whole_numbers_are_warned_of(tmp_path):
+    array, _ = drawn()
+    save(np.round(array), np.diag([*SPACING, 1]), tmp_path / "a.nii.gz")
+    assert read_volume(str(tmp_path / "a.nii.gz")).warnings == ["whole numbers only: a mask, or rounded SUV"]
+
+
+def test_units_and_a_missing_affine(tmp_path):
+    array, origin = drawn()
+    path = tmp_path / "a.nii.gz"
+    image = nibabel.Nifti1Image(array, np.diag([*SPACING / 1000, 1]))
+    image.header.set_xyzt_units("meter")
+    nibabel.save(image, path)
+    assert read_volume(str(path)).spacing == (8, 5, 4)
+    image.set_sform(None, 0)
+    image.set_qform(None, 0)
+    nibabel.save(image, path)
+    with pytest.raises(Refused, match="right side is unknown"):
+        read_volume(str(path))
+
+
+@pytest.mark.parametrize(("space", "signs"), [("left-posterior-superior", (1, 1, 1)), ("RAS", (-1, -1, 1))])
+def test_nrrd(space, signs, tmp_path):
+    array, origin = drawn()
+    nrrd.write(str(tmp_path / "a.nrrd"), array, {"space": space, "space directions": np.diag(SPACING * signs),
+                                                 "space origin": origin * signs})
+    volume = read_volume(str(tmp_path / "a.nrrd"))
+    assert np.array_equal(volume.array, array.transpose(2, 1, 0))
+    assert volume.origin == pytest.approx(tuple(origin[::-1]))
+    nrrd.write(str(tmp_path / "b.nrrd"), array)
+    with pytest.raises(Refused, match="does not say where the patient is"):
+        read_volume(str(tmp_path / "b.nrrd"))
+
+
+def test_an_oblique_volume_keeps_its_patient(tmp_path):
+    array, origin = drawn()
+    turn, angle = np.eye(4), np.radians(20)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    save(array, turn @ affine_of(array, (0, 1, 2), (False,) * 3, origin)[1], tmp_path / "a.nii")
+    volume = read_volume(str(tmp_path / "a.nii"))
+    assert volume.warnings == ["an oblique series was resampled along the body"]
+    whole = array.sum(dtype=float) * SPACING.prod()
+    assert volume.array.sum(dtype=float) * np.prod(volume.spacing) == pytest.approx(whole, rel=0.02)
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda a: a * 5000, "not SUV"), (lambda a: a * 400 - 1000, "not SUV"), (lambda a: a * 0, "not SUV"),
+    (lambda a: a > 3, "a mask"),
+    (lambda a: np.where(a > 3, np.nan, a), "holds NaN"),
+    (lambda a: np.stack([a, a], -1), "has the shape 40 x 24 x 20 x 2"),
+    (lambda a: a[0], "has the shape")])
+def test_what_is_no_suv_volume_is_refused(change, said, tmp_path):
+    array, _ = drawn()
+    save(change(array).astype("float32"), np.diag([*SPACING, 1]), tmp_path / "a.nii.gz")
+    with pytest.raises(Refused, match=said):
+        read_volume(str(tmp_path / "a.nii.gz"))
+
+
+def test_sheared_and_broken_volumes_are_refused(tmp_path):
+    array, _ = drawn()
+    sheared = np.diag([*SPACING, 1])
+    sheared[0, 1] = 2
+    save(array, sheared, tmp_path / "a.nii.gz")
+    with pytest.raises(Refused, match="not perpendicular"):
+        read_volume(str(tmp_path / "a.nii.gz"))
+    (tmp_path / "b.nii.gz").write_bytes((tmp_path / "a.nii.gz").read_bytes()[:500])
+    with pytest.raises(Refused, match="cannot be read"):
+        read_volume(str(tmp_path / "b.nii.gz"))
+
+
+@pytest.mark.parametrize(("paths", "studies"), [
+    (["P/S/CT.nii.gz", "P/S/CTres.nii.gz", "P/S/PET.nii.gz", "P/S/SEG.nii.gz", "P/S/SUV.nii.gz"], ["P/S of P"]),
+    (["001.nii", "001_seg.nii", "001-CT.nrrd", "sector.nii"], ["001 of ", "sector of "]),
+    (["suv.nii"], ["suv of "]),
+    (["P/a_pet.nii", "P/b.nii.gz"], ["P/a_pet of P", "P/b of P"]),
+    (["x/imagesTr/fdg_1a_03-23-2003_0000.nii.gz", "x/imagesTr/fdg_1a_03-23-2003_0001.nii.gz"],
+     ["fdg_1a_03-23-2003 of fdg_1a"]),
+    (["x/labelsTr/fdg_1a_03-23-2003.nii.gz"], []), (["P/masks/a.nii.gz"], [])])
+def test_suv_study_and_patient_are_told_by_the_path(paths, studies):
+    assert [f"{study} of {patient}" for _, study, patient in suv_volumes(paths)] == studies
+
+
+def test_autopet_s_tree_becomes_a_manifest(tmp_path):
+    """Two studies of one patient and one of another, one of them in Bq/ml: in data.csv or errors.csv, with labels."""
+    array, origin = drawn()
+    turned = affine_of(array, (0, 1, 2), (False,) * 3, origin)
+    for study, factor in (("P1/2001", 1), ("P1/2002", 1), ("P2/2001", 5000)):
+        save(turned[0] * np.float32(factor), turned[1], tmp_path / "in" / study / "SUV.nii.gz")
+        save(turned[0], turned[1], tmp_path / "in" / study / "SEG.nii.gz")
+    (tmp_path / "labels.csv").write_text("StudyInstanceUID,deauville\nP1/2001,5\nP1/2002,2\nP2/2001,4\n")
+    options = ("--input", tmp_path / "in", "--labels", tmp_path / "labels.csv", "--workers", 1)
+    assert call(prepro_script, *options, "--output", tmp_path / "out") == 1
+    table = pd.read_csv(tmp_path / "out" / "data.csv")
+    assert len(table) == 4 and table["patient_id"].nunique() == 1 and sorted(table["target"]) == [0, 0, 1, 1]
+    assert not (table == "P1").any(axis=None) and (table["units"] == "SUV").all()
+    errors = pd.read_csv(tmp_path / "out" / "errors.csv")
+    assert errors["study"].tolist() == ["P2/2001/SUV.nii.gz"] and "not SUV" in errors["reason"][0]
+    assert call(prepro_script, *options, "--output", tmp_path / "plain", "--keep_ids") == 1
+    assert set(pd.read_csv(tmp_path / "plain" / "data.csv")["scan_id"]) == {"P1_2001", "P1_2002"}
+
+
+def test_dicom_and_its_own_nifti_give_the_same_mips(tmp_path):
+    write_series(tmp_path / "dicom" / "A", spacing=(20.0, 5.0, 4.0))
+    options = ("--keep_ids", "--workers", 1)
+    assert call(prepro_script, "--input", tmp_path / "dicom", "--output", tmp_path / "one",
+                "--save_suv", *options) is None
+    assert call(prepro_script, "--input", tmp_path / "one" / "suv", "--output", tmp_path / "two", *options) is None
+    one, two = (pd.read_csv(tmp_path / name / "data.csv") for name in ("one", "two"))
+    assert one[["view", "matrix_size_1", "matrix_size_2"]].equals(two[["view", "matrix_size_1", "matrix_size_2"]])
+    for first, second in zip(one["filename"], two["filename"], strict=True):
+        a, b = np.fromfile(tmp_path / "one" / first, "<f4"), np.fromfile(tmp_path / "two" / second, "<f4")
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
