@@ -13,6 +13,7 @@ import pandas as pd
 from common.files import InputError
 from common.manifest import read_manifest
 from common.sites import NO_LESION
+from common.text import some
 
 LISTED = 20  # rows named in a warning
 
@@ -66,12 +67,10 @@ def read_loca_manifest(path: str | Path, splits: Sequence[int], sites: dict, mul
             left |= wrong
     if strict and lines:
         raise InputError(f"{path}: {'; '.join(lines)}; correct them, or leave out --site_strict")
-    warnings = [f"{path}: {line}; their site is left out" for line in lines]
-    empty = negative & ~known
     if (unknown := positive & ~known).any():
-        warnings.append(f"{path}: {unknown.sum()} rows are positive without target_loc: {_rows(table[unknown])}; their "
-                        "site is left out")
-    if empty.any():
+        lines.append(f"{unknown.sum()} rows are positive without target_loc: {_rows(table[unknown])}")
+    warnings = [f"{path}: {line}; their site is left out" for line in lines]
+    if (empty := negative & ~known).any():
         warnings.append(f"{path}: {empty.sum()} rows are negative without target_loc: taken as {NO_LESION}, no lesion")
     place = {code: k for k, code in enumerate(sites)}
     table["true_loc"] = ["" if gone else str(place[NO_LESION]) if bare else ";".join(str(place[code]) for code in each)
@@ -97,5 +96,4 @@ def _codes(path, row, sites, multi):
 
 def _rows(table):
     """"rows 4, 5, 9 and 12 more"."""
-    shown = ", ".join(map(str, table["row"].iloc[:LISTED]))
-    return f"row{'s' * (len(table) > 1)} {shown}" + f" and {len(table) - LISTED} more" * (len(table) > LISTED)
+    return f"row{'s' * (len(table) > 1)} {some(table['row'], LISTED)}"

@@ -39,42 +39,28 @@ def main(args):
     table = read_sorted(args.data)
     if "patient_id" not in table:
         print(f"{args.data} has no column patient_id: every scan_id counts as a patient of its own")
-    existing = [name for name in table.columns if re.fullmatch(r"split\d+", name)]
+    columns = [name for name in table.columns if re.fullmatch(r"split\d+", name)]
+    if args.check and not columns:
+        raise InputError(f"{args.data}: no column split0, split1, ... to check; make them without --check")
+    if columns and not (args.check or args.overwrite):
+        raise InputError(f"{args.data}: has {columns[0]} already; give --overwrite to replace all its {len(columns)} "
+                         "split columns")
+    if not args.check:
+        splits = partition(table, args.n_splits, args.test, args.val, args.test_from, args.seed)
+        table, columns = table.drop(columns=columns).join(splits), list(splits)
+    check_splits(table, columns)
+    print_sets(table, columns)
     if args.check:
-        if not existing:
-            raise InputError(f"{args.data}: no column split0, split1, ... to check; make them without --check")
-        check_splits(table, existing)
-        print_sets(table, existing)
-        print(f"{args.data}: in each of its {len(existing)} splits every {patient_column(table)} is in one set and "
+        print(f"{args.data}: in each of its {len(columns)} splits every {patient_column(table)} is in one set and "
               "every set holds both classes; nothing was written")
         return
-    if existing and not args.overwrite:
-        raise InputError(f"{args.data}: has {existing[0]} already; give --overwrite to replace all its "
-                         f"{len(existing)} split columns")
-    check_shares(args.test, args.val, args.test_from)
-    splits = partition(table, args.n_splits, args.test, args.val, args.test_from, args.seed)
-    table = table.drop(columns=existing).join(splits)
-    check_splits(table, list(splits.columns))
-    print_sets(table, list(splits.columns))
-    path = output_path(args.output, args.data)
+    path = args.output or args.data.with_name("data_resplit.csv")
+    if path.suffix.lower() != ".csv":
+        path /= "data_resplit.csv"
     write_csv(table, path)
-    print(f"{len(splits.columns)} splits of {len(table)} rows, seed {args.seed}: {path}")
+    print(f"{len(columns)} splits of {len(table)} rows, seed {args.seed}: {path}")
     if path.parent.resolve() != args.data.parent.resolve():
         print(f"filename in it is relative to --images, as before: give --images {args.data.parent} with it")
-
-
-def check_shares(test, val, test_from):
-    for name, share in (("test", test), ("val", val)):
-        if not 0 < share < 1:
-            raise InputError(f"--{name} {share}; it is a share, between 0 and 1")
-    if test_from is None and test + val >= 1:
-        raise InputError(f"--test {test} and --val {val} leave nothing to train on; lower one of them")
-
-
-def output_path(output, data):
-    if output is None:
-        return data.with_name("data_resplit.csv")
-    return output if output.suffix.lower() == ".csv" else output / "data_resplit.csv"
 
 
 if __name__ == "__main__":

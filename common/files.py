@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import re
-import tempfile
+import secrets
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -48,17 +48,15 @@ def replace_file(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     encoding, newline = (None, None) if "b" in mode else ("utf-8", "")
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with os.fdopen(handle, mode, encoding=encoding, newline=newline) as file:
+        with open(temporary, mode.replace("w", "x"), encoding=encoding, newline=newline) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -76,6 +74,8 @@ def read_csv(path: str | Path, needed: Iterable[str] = (),
         Columns that must be there.
     usecols : callable, optional
         Whether to read the column of this name.
+    **options
+        For `pandas.read_csv`.
 
     Raises
     ------
@@ -171,9 +171,3 @@ def progress(items: Iterable[Any] | None, description: str, unit: str, total: in
     """A tqdm bar over `items`, for use in a `with`: shown from the second second on, taken away at the end."""
     silent = os.environ.get("RANK", "0") != "0"  # of torchrun's processes one shows it
     return tqdm(items, desc=description, unit=unit, total=total, delay=1, leave=False, disable=silent)
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -170,25 +170,25 @@ def open_archive(path: str) -> zipfile.ZipFile | _Unpacked:
 
 def archive_members(archive: zipfile.ZipFile | _Unpacked, path: str) -> list[zipfile.ZipInfo]:
     """The files of an archive. Raises Refused where a name is unsafe, or unpacking would be."""
+    def refuse(reason: str, remedy: str = "unpack it and give the folder") -> None:
+        raise Refused("archive", Path(path).name, reason, remedy)
+
     members = [info for info in archive.infolist() if not info.is_dir()]
+    if_right = "if that is right, unpack it and give the folder"
     for info in members:
         if re.match(r"[/\\]|[A-Za-z]:", info.filename) or ".." in re.split(r"[/\\]", info.filename):
-            raise Refused("archive", Path(path).name, f"holds the unsafe name {info.filename[:80]!r}",
-                          "do not unpack it; ask its source for another")
+            refuse(f"holds the unsafe name {info.filename[:80]!r}", "do not unpack it; ask its source for another")
         if info.flag_bits & 1:
-            raise Refused("archive", Path(path).name, "is encrypted", "unpack it and give the folder")
+            refuse("is encrypted")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # zipfile inflates others unbounded
-            raise Refused("archive", Path(path).name, "is packed by another method than deflate",
-                          "unpack it and give the folder")
+            refuse("is packed by another method than deflate")
         if info.file_size > MAX_MEMBER:
-            raise Refused("archive", Path(path).name, f"{info.filename[:80]!r} would unpack to "
-                          f"{info.file_size >> 20} MiB", "if that is right, unpack it and give the folder")
+            refuse(f"{info.filename[:80]!r} would unpack to {info.file_size >> 20} MiB", if_right)
     unpacked, packed = sum(info.file_size for info in members), max(1, os.path.getsize(path))
     if unpacked > MAX_RATIO * packed:
-        raise Refused("archive", Path(path).name, f"would unpack to {unpacked / packed:.0f} times its size",
-                      "if that is right, unpack it and give the folder")
+        refuse(f"would unpack to {unpacked / packed:.0f} times its size", if_right)
     if len({info.filename for info in members}) < len(members):
-        raise Refused("archive", Path(path).name, "holds one name twice", "unpack it and give the folder")
+        refuse("holds one name twice")
     return members
 
 

@@ -9,9 +9,8 @@ import os
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from common.files import InputError, progress, replace_file, write_json
 from common.workers import Run
@@ -32,8 +31,7 @@ CODE = sorted(path for path in Path(__file__).parent.glob("*.py") if path.name n
 Row = dict[str, Any]  # of data.csv or errors.csv
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """What decides, beside its files, on the result of a study.
 
     Attributes
@@ -121,7 +119,7 @@ def convert_studies(studies: dict[str, Study], folder: Path, output: Path, key: 
 
 def _digest(study: Study, folder: Path, key: bytes | None, options: Options) -> str:
     """What the result of a study depends on: its files by name, size and time, options, code; "" if it is refused."""
-    parts: list[Any] = [_code_version(), MAX_ROWS, astuple(options), key is None, study.wanted]
+    parts: list[Any] = [_code_version(), MAX_ROWS, options, key is None, study.wanted]
     try:
         for uid, paths in sorted(study.series.items()):
             for path in sorted(paths):
@@ -192,13 +190,9 @@ def convert_study(job: tuple[str, Study], output: Path, key: bytes | None, optio
         if options.save_suv:
             write_volume(volume, output / "suv" / f"{scan_id}.nii.gz")
         return _write_mips(volume, scan_id, warnings + volume.warnings, output, key, options), []
-    except Refused as error:
-        return [], [error_row(study.folder, error)]
-    except OSError as error:
-        if error.filename and str(error.filename).startswith(str(output)):
-            raise InputError(f"--output {output}: {error.strerror}; give a folder that can be written") from error
-        return [], [error_row(study.folder, unexpected(error))]
     except Exception as error:  # whatever a damaged file provokes is that study's refusal, not the run's end
+        if isinstance(error, OSError) and str(error.filename or "").startswith(str(output)):
+            raise InputError(f"--output {output}: {error.strerror}; give a folder that can be written") from error
         return [], [error_row(study.folder, unexpected(error))]
 
 

@@ -11,23 +11,21 @@ import os
 import struct
 import warnings
 import zlib
-from pathlib import Path
 from typing import IO, Any
 
-from preprocessing.dicom_values import Header, NotDicom, Refused, number, text
+from preprocessing.dicom_values import Header, NotDicom, Refused, damaged, number, text
 
 # Tag and keyword (PS3.6). From a table, as importing pydicom for them takes longer than reading a series' headers.
 TAGS = """
-00080008 ImageType 00080016 SOPClassUID 00080018 SOPInstanceUID 00080020 StudyDate 00080021 SeriesDate
-00080022 AcquisitionDate 00080023 ContentDate 0008002A AcquisitionDateTime 00080031 SeriesTime
-00080032 AcquisitionTime 00080060 Modality 00080070 Manufacturer 00080100 CodeValue 00080201 TimezoneOffsetFromUTC
-0008103E SeriesDescription 00081090 ManufacturerModelName 00100020 PatientID 00100040 PatientSex 00101020 PatientSize
-00101030 PatientWeight 00180031 Radiopharmaceutical 00181072 RadiopharmaceuticalStartTime
-00181074 RadionuclideTotalDose 00181075 RadionuclideHalfLife 00181078 RadiopharmaceuticalStartDateTime
-00181242 ActualFrameDuration 00189074 FrameAcquisitionDateTime 00189151 FrameReferenceDateTime
-00189220 FrameAcquisitionDuration 00189701 DecayCorrectionDateTime 00189758 DecayCorrected
-00189759 AttenuationCorrected 0020000D StudyInstanceUID 0020000E SeriesInstanceUID 00200011 SeriesNumber
-00200032 ImagePositionPatient 00200037 ImageOrientationPatient 00200052 FrameOfReferenceUID
+00020010 TransferSyntaxUID 00080008 ImageType 00080016 SOPClassUID 00080018 SOPInstanceUID 00080020 StudyDate
+00080021 SeriesDate 00080022 AcquisitionDate 0008002A AcquisitionDateTime 00080031 SeriesTime 00080032 AcquisitionTime
+00080060 Modality 00080070 Manufacturer 00080100 CodeValue 00080201 TimezoneOffsetFromUTC 0008103E SeriesDescription
+00081090 ManufacturerModelName 00100020 PatientID 00100040 PatientSex 00101020 PatientSize 00101030 PatientWeight
+00180031 Radiopharmaceutical 00181072 RadiopharmaceuticalStartTime 00181074 RadionuclideTotalDose
+00181075 RadionuclideHalfLife 00181078 RadiopharmaceuticalStartDateTime 00181242 ActualFrameDuration
+00189074 FrameAcquisitionDateTime 00189220 FrameAcquisitionDuration 00189701 DecayCorrectionDateTime
+00189758 DecayCorrected 00189759 AttenuationCorrected 0020000D StudyInstanceUID 0020000E SeriesInstanceUID
+00200011 SeriesNumber 00200032 ImagePositionPatient 00200037 ImageOrientationPatient 00200052 FrameOfReferenceUID
 00209111 FrameContentSequence 00209113 PlanePositionSequence 00209116 PlaneOrientationSequence
 00209170 UnassignedSharedConvertedAttributesSequence 00209171 UnassignedPerFrameConvertedAttributesSequence
 00280002 SamplesPerPixel 00280008 NumberOfFrames 00280010 Rows 00280011 Columns 00280030 PixelSpacing
@@ -37,8 +35,7 @@ TAGS = """
 00409224 RealWorldValueIntercept 00409225 RealWorldValueSlope 00540016 RadiopharmaceuticalInformationSequence
 00540081 NumberOfSlices 00540300 RadionuclideCodeSequence 00541000 SeriesType 00541001 Units 00541006 SUVType
 00541102 DecayCorrection 00541300 FrameReferenceTime 00541322 DoseCalibrationFactor
-52009229 SharedFunctionalGroupsSequence 52009230 PerFrameFunctionalGroupsSequence 7FE00008 FloatPixelData
-7FE00009 DoubleFloatPixelData 7FE00010 PixelData
+52009229 SharedFunctionalGroupsSequence 52009230 PerFrameFunctionalGroupsSequence 7FE00010 PixelData
 """.split()
 WANTED = {int(tag, 16): keyword for tag, keyword in zip(TAGS[::2], TAGS[1::2], strict=True)}
 SEQUENCES = {tag for tag, keyword in WANTED.items() if keyword.endswith("Sequence")}
@@ -47,17 +44,14 @@ SHORT_VR = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI 
 LONG_VR = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 UNDEFINED, PIXEL_DATA, SERIES_UID = 0xFFFFFFFF, 0x7FE00010, 0x0020000E
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-IMPLICIT, BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
-UNCOMPRESSED = (IMPLICIT, "1.2.840.10008.1.2.1", BIG_ENDIAN)
+UNCOMPRESSED = IMPLICIT, EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
+DEFLATED = "1.2.840.10008.1.2.1.99"
 # JPEG, extended JPEG, JPEG-LS near-lossless
 LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81")
 CHUNK, SMALL_CHUNK = 1 << 16, 1 << 13  # bytes read at first: for a whole header, for its identifiers
 PET, LEGACY_PET, ENHANCED_PET = "1.2.840.10008.5.1.4.1.1.128", "1.2.840.10008.5.1.4.1.1.128.1", \
     "1.2.840.10008.5.1.4.1.1.130"
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-FUNCTIONAL_GROUPS = ("PixelMeasuresSequence", "PlanePositionSequence", "PlaneOrientationSequence",
-                     "PixelValueTransformationSequence", "FrameContentSequence", "RealWorldValueMappingSequence",
-                     "UnassignedSharedConvertedAttributesSequence", "UnassignedPerFrameConvertedAttributesSequence")
 UCUM = {"Bq/ml": ("BQML", ""), "g/ml{SUVbw}": ("GML", "BW"), "g/ml{SUVlbm}": ("GML", "LBM"),
         "g/ml{SUVlbm(James128)}": ("GML", "LBMJAMES128"), "g/ml{SUVlbm(Janma)}": ("GML", "LBMJANMA"),
         "g/ml{SUVibw}": ("GML", "IBW"), "cm2/ml{SUVbsa}": ("CM2ML", "BSA"), "{counts}": ("CNTS", ""),
@@ -65,7 +59,7 @@ UCUM = {"Bq/ml": ("BQML", ""), "g/ml{SUVbw}": ("GML", "BW"), "g/ml{SUVlbm}": ("G
 
 
 class _Truncated(Exception):
-    pass
+    """The file ends before an element does."""
 
 
 class _Declined(Exception):
@@ -112,12 +106,12 @@ def read_header(path: str | os.PathLike[str], last: int = PIXEL_DATA, file: IO[b
             except _Declined as declined:
                 return _read_irregular(content + opened.read(), path, str(declined))
     except (_Truncated, struct.error, zlib.error) as error:
-        raise Refused("file", Path(path).name, "breaks off in its header", "copy it again from its source") from error
+        raise damaged(path, "breaks off in its header") from error
     except (ValueError, RecursionError, UnicodeError) as error:
-        raise Refused("file", Path(path).name, f"is damaged: {error}", "copy it again from its source") from error
+        raise damaged(path, f"is damaged: {error}") from error
     except OSError as error:
-        raise Refused("file", Path(path).name, f"cannot be read: {error.strerror}", "check the disk and the "
-                      "permissions") from error
+        reason, remedy = f"cannot be read: {error.strerror}", "check the disk and the permissions"
+        raise Refused("file", os.path.basename(path), reason, remedy) from error
 
 
 def _read_irregular(content: bytes, path: str | os.PathLike[str], why: str) -> Header:
@@ -130,7 +124,7 @@ def _read_irregular(content: bytes, path: str | os.PathLike[str], why: str) -> H
         return header | {"path": str(path), "irregular": why}
     if content[128:132] != b"DICM":
         raise NotDicom(path, _was_dicom(str(path), content))
-    raise Refused("file", Path(path).name, f"is damaged: {why}", "copy it again from its source")
+    raise damaged(path, f"is damaged: {why}")
 
 
 def read_with_pydicom(content: bytes) -> Header:
@@ -142,7 +136,6 @@ def read_with_pydicom(content: bytes) -> Header:
         Whatever pydicom raises on damaged data.
     """
     from pydicom import dcmread  # importing it takes longer than reading a series' headers
-    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -152,9 +145,9 @@ def read_with_pydicom(content: bytes) -> Header:
     if pixels is not None:
         found["PixelData"] = pixels.value_tell, pixels.length
     implicit, little = dataset.original_encoding
-    syntax = dataset.file_meta.get("TransferSyntaxUID") or (
-        ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian)
-    return found | {"syntax": str(syntax), "order": "<" if little else ">"}
+    syntax = IMPLICIT if implicit else EXPLICIT if little else BIG_ENDIAN
+    syntax = str(dataset.file_meta.get("TransferSyntaxUID") or syntax)
+    return found | {"syntax": syntax, "order": "<" if little else ">"}
 
 
 def _wanted_of(dataset: Any) -> Header:
@@ -178,23 +171,12 @@ def _parse_file(buffer: bytes, path: str | os.PathLike[str], last: int) -> Heade
         if buffer[:2] in (b"\x02\0", b"\x08\0"):  # the groups that a data set begins with
             raise _Declined("no preamble")
         raise NotDicom(path, _was_dicom(str(path), buffer))
-    meta, at = {}, 132
-    while buffer[at:at + 2] == b"\x02\x00":
-        element, vr, length = struct.unpack_from("<H2sH", buffer, at + 2)
-        at += 8
-        if vr in LONG_VR:
-            length, at = struct.unpack_from("<I", buffer, at)[0], at + 4
-        elif vr not in SHORT_VR:
-            raise ValueError(f"element (0002,{element:04X}) has the value representation {vr!r}")
-        meta[element] = buffer[at:at + length]
-        at += length
-    syntax = meta.get(0x0010, b"").strip(b"\0 ").decode("ascii")
+    meta, at = _parse(buffer, 132, len(buffer), True, "<", 0x0002FFFF)
+    syntax = meta.get("TransferSyntaxUID", b"").strip(b"\0 ").decode("ascii")
     if not syntax:
         raise _Declined("no TransferSyntaxUID")
     if syntax == DEFLATED:
         buffer, at = zlib.decompressobj(-15).decompress(buffer[at:]), 0
-    if at > len(buffer):
-        raise _Truncated
     if syntax == IMPLICIT and buffer[at + 4:at + 6] in SHORT_VR:  # as a length, these two letters would be absurd
         raise _Declined("explicit value representations under the implicit transfer syntax")
     order = ">" if syntax == BIG_ENDIAN else "<"
@@ -209,10 +191,11 @@ def _parse(buffer: bytes, at: int, end: int, explicit: bool, order: str, last: i
     found: dict[Any, Any] = {}
     while at < end:
         group, element, length = head(buffer, at)
-        tag, vr, at = group << 16 | element, None, at + 8
-        if tag == ITEM_END and nested:
-            break
+        tag, vr = group << 16 | element, None
         if tag > last:
+            break
+        at += 8
+        if tag == ITEM_END and nested:
             break
         if tag == previous:
             raise ValueError(f"element ({group:04X},{element:04X}) is there twice")
@@ -280,8 +263,7 @@ def series_of(header: Header) -> tuple[str, str]:
     """
     uids = text(header, "StudyInstanceUID"), text(header, "SeriesInstanceUID")
     if not all(uids):
-        raise Refused("file", os.path.basename(header["path"]), "breaks off before its StudyInstanceUID or "
-                      "SeriesInstanceUID", "copy it again from its source")
+        raise damaged(header["path"], "breaks off before its StudyInstanceUID or SeriesInstanceUID")
     return uids
 
 
@@ -358,12 +340,10 @@ def _double(header: Header, keyword: str) -> bytes:
 
 
 def _flatten(groups: Header) -> Header:
+    """The attributes in the first item of every functional group."""
     flat: Header = {}
-    for name in FUNCTIONAL_GROUPS:
-        items = groups.get(name, [])
-        if name == "RealWorldValueMappingSequence":  # of several units, one that SUV can be computed from
-            order = [unit for unit in UCUM if not unit.startswith("{")]
-            items = sorted(items, key=lambda item: (order.index(u) if (u := _unit(item)) in order else len(order)))
-        for item in items[:1]:
-            flat.update(item)
+    order = [unit for unit in UCUM if not unit.startswith("{")]  # of several units, one that SUV can be computed from
+    for items in groups.values():
+        if isinstance(items, list) and items:
+            flat = flat | min(items, key=lambda item: order.index(u) if (u := _unit(item)) in order else len(order))
     return flat

@@ -6,6 +6,7 @@ files, warnings = choose_series(studies[uid])            # series_choice.py
 import os
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from common.files import InputError, progress
 from common.workers import Run, run_here
 from preprocessing.archives import archive_errors, archive_members, is_archive, open_archive, sha256
 from preprocessing.dicom_reader import SERIES_UID, is_dicomdir, is_pet, read_header, series_of
-from preprocessing.dicom_values import NotDicom, Refused, unexpected
+from preprocessing.dicom_values import NotDicom, Refused, damaged, unexpected
 from preprocessing.volumes import is_volume, suv_volumes
 
 Refusals = list[tuple[str, Refused]]  # path relative to the searched folder, and why
@@ -90,15 +91,13 @@ def find_studies(folder: Path, paths: Sequence[str], sums: dict[str, str] | None
         Archives, and damaged files in folders without any PET image (alike ones of a folder together).
     """
     items = [(path, None if sums is None else sums.get(os.path.abspath(path), "")) for path in paths]
-    archives = [item for item in items if is_archive(item[0])]
-    files = [item for item in items if not is_archive(item[0])]
     found = []
-    for these, chunk in ((files, 256), (archives, 1)):
+    for packed, chunk in ((False, 256), (True, 1)):
+        these = [item for item in items if is_archive(item[0]) == packed]
         with progress(run(peek, these, chunk), "finding PET series", "file", len(these)) as bar:
             found += [one for several in bar for one in several]
-    for path in sums or ():
-        if not os.path.isfile(path):
-            found.append(FoundFile(path, "none", fault=_not_as_listed(path, "is missing")))
+    found += [FoundFile(path, "none", fault=damaged(path, "is missing: --checksums"))
+              for path in sums or () if not os.path.isfile(path)]
     return group_series(found, folder)
 
 
@@ -133,7 +132,7 @@ def peek(item: tuple[str, str | None]) -> list[FoundFile]:
     try:
         fault = None
         if expected and sha256(path) != expected:
-            fault = _not_as_listed(path, "has another SHA-256 than is listed")
+            fault = damaged(path, "has another SHA-256 than is listed: --checksums")
         if not is_archive(path):
             found = [_peek_file(path)]
         elif fault:
@@ -141,15 +140,11 @@ def peek(item: tuple[str, str | None]) -> list[FoundFile]:
         else:
             found = _peek_archive(path)
     except (Refused, OSError) as error:
-        fault = error if isinstance(error, Refused) else unexpected(error, os.path.basename(path))
-        return [FoundFile(path, "archive" if is_archive(path) else "none", fault=fault)]
+        kind = "archive" if is_archive(path) else "none"
+        return [FoundFile(path, kind, fault=unexpected(error, os.path.basename(path)))]
     if expected == "" and any(one.kind == "pet" for one in found):
-        fault = _not_as_listed(path, "is not listed")
+        fault = damaged(path, "is not listed: --checksums")
     return [replace(one, fault=fault) for one in found] if fault else found
-
-
-def _not_as_listed(path: str, reason: str) -> Refused:
-    return Refused("file", os.path.basename(path), f"{reason}: --checksums", "copy it again from its source")
 
 
 def _peek_archive(path: str) -> list[FoundFile]:
@@ -183,14 +178,11 @@ def _peek_file(path: str, file: IO[bytes] | None = None) -> FoundFile:
                  if kind == "pet" and not re.fullmatch(r"[0-9.]{1,64}", uid)]
         fault = Refused(wrong[0], "", "is not a UID", "export the series again") if wrong else None
         return FoundFile(path, kind, study, series, fault)
-    except NotDicom as error:
-        return FoundFile(path, "none", fault=error if error.suspect else None)
-    except Refused as error:
-        return FoundFile(path, "none", fault=error)
     except zipfile.BadZipFile:
         raise
     except Exception as error:  # a damaged file may break anything; it must not end the run
-        return FoundFile(path, "none", fault=unexpected(error, os.path.basename(path)))
+        harmless = isinstance(error, NotDicom) and not error.suspect
+        return FoundFile(path, "none", fault=None if harmless else unexpected(error, os.path.basename(path)))
 
 
 # All files
@@ -198,14 +190,11 @@ def _peek_file(path: str, file: IO[bytes] | None = None) -> FoundFile:
 def group_series(found: Sequence[FoundFile], folder: Path) -> tuple[dict[str, Study], Refusals]:
     """Files by study and series: `find_studies` after its search."""
     studies = _volume_studies([one.path for one in found if one.kind == "volume"], folder)
-    others: set[str] = set()
-    of_series: dict[str, set[str]] = {}
     for one in found:
         if one.kind == "pet":
             studies.setdefault(one.study, Study()).series.setdefault(one.series, []).append(one.path)
-            of_series.setdefault(one.series, set()).add(one.study)
-        elif one.kind == "other":
-            others.add(one.series)
+    others = {one.series for one in found if one.kind == "other"}
+    n_studies = Counter(series for study in studies.values() for series in study.series)
     for study in studies.values():
         if study.folder:  # a volume
             continue
@@ -214,7 +203,7 @@ def group_series(found: Sequence[FoundFile], folder: Path) -> tuple[dict[str, St
         if others & set(study.series):
             study.refused = Refused("Modality", "", "some files of the PET series are no PET images",
                                     "remove them, or copy the series again from its source")
-        if any(len(of_series[series]) > 1 for series in study.series):
+        if any(n_studies[series] > 1 for series in study.series):
             study.refused = Refused("StudyInstanceUID", "", "files of one series name several studies",
                                     "copy the series again from its source")
     return studies, _assign_faults(found, studies, folder)

@@ -51,8 +51,15 @@ class NotDicom(Refused):
         return NotDicom, (self.value, self.suspect)
 
 
+def damaged(path: str | os.PathLike[str], reason: str) -> Refused:
+    """The refusal for a file that another copy would mend."""
+    return Refused("file", os.path.basename(path), reason, "copy it again from its source")
+
+
 def unexpected(error: Exception, name: str = "") -> Refused:
-    """The refusal for an exception that nothing foresaw."""
+    """The refusal for an exception that nothing foresaw; a Refused itself."""
+    if isinstance(error, Refused):
+        return error
     return Refused("file", name, f"cannot be converted ({type(error).__name__}: {' '.join(str(error).split())[:200]})",
                    "check that the series is complete and undamaged")
 
@@ -99,9 +106,12 @@ def required_numbers(header: Header, keyword: str, count: int) -> list[float]:
     return value
 
 
-def required_number(header: Header, keyword: str) -> float:
-    """As `number`, but Refused where the attribute is missing or empty."""
-    return required_numbers(header, keyword, 1)[0]
+def positive(header: Header, keyword: str, remedy: str) -> float:
+    """As `number`, but Refused where it is missing, empty, 0 or less."""
+    value = number(header, keyword) or 0
+    if value <= 0:
+        raise Refused(keyword, text(header, keyword), "missing or not positive", remedy)
+    return value
 
 
 def integer(header: Header, keyword: str) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from preprocessing import dicom_values as values
 from preprocessing.dicom_reader import ENHANCED_PET
-from preprocessing.dicom_values import DAY, MINUTE, Header, Refused, number, text, time_of_day
+from preprocessing.dicom_values import DAY, MINUTE, Header, Refused, number, positive, text, time_of_day
 
 Warn = Callable[[str], None]  # takes note of an assumption
 GE = 0x0009, "GEMS_PETD_01"
@@ -73,10 +73,7 @@ def reference_mass(kind: str, weight: float, height: float, sex: str, warn: Warn
 
 def body_weight(header: Header, warn: Warn) -> float:
     """PatientWeight in kg (rule 4). Raises Refused where it is missing or not positive."""
-    weight = number(header, "PatientWeight") or 0
-    if weight <= 0:
-        raise Refused("PatientWeight", text(header, "PatientWeight"), "missing or not positive",
-                      "add the weight in kg to the files")
+    weight = positive(header, "PatientWeight", "add the weight in kg to the files")
     if weight > 1000:
         weight /= 1000
         warn(f"PatientWeight read as grams: {weight:g} kg")
@@ -91,10 +88,7 @@ def body_weight(header: Header, warn: Warn) -> float:
 
 def body_height(header: Header, warn: Warn) -> float:
     """PatientSize in cm (rule 4). Raises Refused where it is missing or not positive."""
-    height = number(header, "PatientSize") or 0
-    if height <= 0:
-        raise Refused("PatientSize", text(header, "PatientSize"), "missing or not positive",
-                      "add the height in m to the files")
+    height = positive(header, "PatientSize", "add the height in m to the files")
     if height > 3:
         warn(f"PatientSize read as centimetres: {height:g} cm")
     else:
@@ -118,10 +112,7 @@ def injected_dose(radio: Header, warn: Warn) -> float:
 
     Raises Refused where it is missing, not positive, or of F-18 and impossible: the unit that would fit is named.
     """
-    stored = dose = number(radio, "RadionuclideTotalDose") or 0
-    if dose <= 0:
-        raise Refused("RadionuclideTotalDose", text(radio, "RadionuclideTotalDose"), "missing or not positive",
-                      "add the injected dose in Bq to the files")
+    stored = dose = positive(radio, "RadionuclideTotalDose", "add the injected dose in Bq to the files")
     if dose < 1e4:
         dose *= 1e6
         warn(f"RadionuclideTotalDose read as MBq: {dose / 1e6:g} MBq")
@@ -217,8 +208,7 @@ def decay_factor(headers: Sequence[Header], radio: Header, warn: Warn) -> tuple[
         reference = _start_time(headers, rate, warn)
     else:
         reference = _required_times(headers)
-        exposure = rate * np.array([_duration(header) for header in headers])
-        factor = exposure / -np.expm1(-exposure)
+        factor = _exposure_factor(headers, rate)
     times = acquisition_times(headers, lambda text: None)
     acquired = np.min(reference) if times is None else max(times.min(), np.min(reference))
     injection = _injection_time(first, radio, acquired, half_life, warn)
@@ -239,9 +229,9 @@ def decay_factor(headers: Sequence[Header], radio: Header, warn: Warn) -> tuple[
 def _start_time(headers: Sequence[Header], rate: float, warn: Warn) -> float | np.ndarray:
     """The time that START refers to, float or (n,) for each slice."""
     first = headers[0]
-    candidates: dict[str, float | np.ndarray] = {}
     if text(first, "SOPClassUID") == ENHANCED_PET:
         return values.date_time(first, "DecayCorrectionDateTime")
+    candidates: dict[str, float | np.ndarray] = {}
     acquired = acquisition_times(headers, warn)
     tag, series = values.private(first, *GE, 0x0D), values.date_and_time(first, "SeriesDate", "SeriesTime")
     if tag and text(first, tag):
@@ -253,8 +243,7 @@ def _start_time(headers: Sequence[Header], rate: float, warn: Warn) -> float | n
     if acquired is not None:
         shift = [number(header, "FrameReferenceTime") or 0 for header in headers]
         if all(shift) and all(number(header, "ActualFrameDuration") for header in headers):
-            x = rate * np.array([_duration(header) for header in headers])
-            average = np.log(x / -np.expm1(-x)) / rate
+            average = np.log(_exposure_factor(headers, rate)) / rate
             candidates["FrameReferenceTime"] = acquired + average - np.array(shift) / 1000
         candidates["earliest AcquisitionTime"] = acquired.min()
     if not candidates:
@@ -286,13 +275,13 @@ def _real_day(time: float, acquired: np.ndarray | None, attribute: str, warn: Wa
 def _injection_time(header: Header, radio: Header, reference: float, half_life: float, warn: Warn) -> float:
     """Rule 6: the injection's date and time, given the (earliest) reference time."""
     start, day = text(radio, "RadiopharmaceuticalStartTime"), math.floor(reference / DAY) * DAY
-    if len(text(radio, "RadiopharmaceuticalStartDateTime")) > 8:  # a date alone is no time
+    stamp = text(radio, "RadiopharmaceuticalStartDateTime")
+    if len(stamp) > 8:  # a date alone is no time
         injection = values.date_time(radio, "RadiopharmaceuticalStartDateTime", header)
         if start and injection % DAY == 0 and (of_day := time_of_day(radio, "RadiopharmaceuticalStartTime")):
             warn("RadiopharmaceuticalStartDateTime has no time of day: RadiopharmaceuticalStartTime was used")
             injection += of_day
-        if re.search("[+-]", text(radio, "RadiopharmaceuticalStartDateTime")) and not text(
-                header, "TimezoneOffsetFromUTC"):
+        if re.search("[+-]", stamp) and not text(header, "TimezoneOffsetFromUTC"):
             warn("the injection's offset from UTC was ignored: TimezoneOffsetFromUTC is missing")
         if start and MINUTE < (injection - time_of_day(radio, "RadiopharmaceuticalStartTime")) % DAY < DAY - MINUTE:
             warn("RadiopharmaceuticalStartTime differs from RadiopharmaceuticalStartDateTime, which was used")
@@ -305,13 +294,10 @@ def _injection_time(header: Header, radio: Header, reference: float, half_life: 
         return injection
     if start:
         injection = day + time_of_day(radio, "RadiopharmaceuticalStartTime")
-        if injection > reference:
-            warn("injection has no date: the day before the scan was assumed")
-            return injection - DAY
-        warn("injection has no date: the day of the scan was assumed")
-        return injection
-    tag = values.private(header, *GE, 0x3B)
-    if tag and text(header, tag):
+        before = injection > reference
+        warn(f"injection has no date: the day {'before' if before else 'of'} the scan was assumed")
+        return injection - DAY * before
+    if (tag := values.private(header, *GE, 0x3B)) and text(header, tag):
         warn("injection time from GE (0009,103B)")
         return values.date_time(header, tag)
     raise Refused("RadiopharmaceuticalStartTime", "", "the injection time is missing",
@@ -321,8 +307,7 @@ def _injection_time(header: Header, radio: Header, reference: float, half_life: 
 def uptake_if_known(headers: Sequence[Header], radio: Header) -> float | None:
     """Minutes from injection to the first acquisition, or None: for the record, where the SUV does not need it."""
     try:
-        acquired = _required_times(headers).min()
-        half_life = half_life_of(radio)[1]
+        acquired, half_life = _required_times(headers).min(), half_life_of(radio)[1]
         uptake = (acquired - _injection_time(headers[0], radio, acquired, half_life, lambda text: None)) / MINUTE
         return uptake if 0 <= uptake <= 6 * half_life / MINUTE else None
     except Refused:
@@ -366,8 +351,7 @@ def _required_times(headers: Sequence[Header]) -> np.ndarray:
     return times
 
 
-def _duration(header: Header) -> float:
-    duration = values.required_number(header, "ActualFrameDuration") / 1000
-    if duration <= 0:
-        raise Refused("ActualFrameDuration", f"{duration:g} s", "must be positive", "correct the attribute")
-    return duration
+def _exposure_factor(headers: Sequence[Header], rate: float) -> np.ndarray:
+    """(n,) The activity when a frame begins, by its mean during the frame."""
+    x = rate * np.array([positive(h, "ActualFrameDuration", "correct the attribute") / 1000 for h in headers])
+    return x / -np.expm1(-x)

@@ -39,21 +39,19 @@ def _check_positions(positions, in_plane):
     if len(positions) < 2:
         raise Refused(keyword, "one slice", "no volume, and no slice spacing", "give all slices of the series")
     gaps = np.diff(positions)
-    if gaps.min() < 0.01:
-        at = positions[gaps.argmin()]
-        raise Refused(keyword, f"{at:.2f} mm", f"{(gaps < 0.01).sum()} slices lie where another does",
+    widest, narrowest, median = gaps.argmax(), gaps.argmin(), np.median(gaps)
+    if gaps[narrowest] < 0.01:
+        raise Refused(keyword, f"{positions[narrowest]:.2f} mm", f"{(gaps < 0.01).sum()} slices lie where another does",
                       "remove duplicates; give one time frame of a dynamic series")
-    if gaps.max() > 1.5 * np.median(gaps):
-        at = gaps.argmax()
-        raise Refused(keyword, f"{positions[at]:.2f} to {positions[at + 1]:.2f} mm",
-                      f"slices are missing: the median spacing is {np.median(gaps):.3g} mm", "give all slices")
-    if gaps.min() < 0.5 * np.median(gaps):
-        at = gaps.argmin()
-        raise Refused(keyword, f"{positions[at]:.2f} to {positions[at + 1]:.2f} mm",
-                      f"slices overlap: the median spacing is {np.median(gaps):.3g} mm", "give one reconstruction")
-    if np.ptp(in_plane, axis=0).max() > 1:
-        raise Refused(keyword, f"{np.ptp(in_plane, axis=0).max():.1f} mm", "the slices are shifted sideways against "
-                      "each other", "give a series without gantry tilt")
+    for wrong, at, reason, remedy in (
+            (gaps[widest] > 1.5 * median, widest, "slices are missing", "give all slices"),
+            (gaps[narrowest] < 0.5 * median, narrowest, "slices overlap", "give one reconstruction")):
+        if wrong:
+            raise Refused(keyword, f"{positions[at]:.2f} to {positions[at + 1]:.2f} mm",
+                          f"{reason}: the median spacing is {median:.3g} mm", remedy)
+    if (shift := np.ptp(in_plane, axis=0).max()) > 1:
+        raise Refused(keyword, f"{shift:.1f} mm", "the slices are shifted sideways against each other",
+                      "give a series without gantry tilt")
 
 
 def regular_slices(array, positions, spacing, warn):

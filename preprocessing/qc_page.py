@@ -65,9 +65,8 @@ def write_qc(manifest_table: Any, folder: str | Path, path: str | Path, run: Run
         shown = list(bar)
     write_page(path, "qc.html", studies=shown, warned=sum(bool(study["warnings"]) for study in shown),
                columns=[(name, number) for name, _, _, number in columns], n_refused=len(refused),
-               refusals=refusals(refused), refusal_columns=("Lines", "Attribute", "Reason", "Remedy"),
-               turned=not set(manifest_table["view"]) <= set(VIEW_NAMES), white=f"{SUV_WHITE:g}",
-               black=f"{SUV_BLACK:g}")
+               refusals=refusals(refused), turned=not set(manifest_table["view"]) <= set(VIEW_NAMES),
+               white=f"{SUV_WHITE:g}", black=f"{SUV_BLACK:g}")
 
 
 def study_of(study: tuple[str, list], folder: Path, columns: list, side: int) -> dict[str, Any]:

@@ -196,8 +196,6 @@ def list_series(item: tuple[str, Study]) -> tuple[list[tuple[str, Series]], Refu
     uid, study = item
     try:
         ranked = rank_series(study)
-    except Refused as error:
-        return [], [(study.folder, study.refused or error)]
     except Exception as error:  # as in peek
         return [], [(study.folder, study.refused or unexpected(error))]
     for series in ranked if study.refused else ():
@@ -205,25 +203,19 @@ def list_series(item: tuple[str, Study]) -> tuple[list[tuple[str, Series]], Refu
     return [(uid, series) for series in ranked], [(study.folder, study.refused)] if study.refused else []
 
 
-def format_table(rows: Sequence[tuple[str, Series]]) -> str:
-    """Rows of `list_series` as aligned text under a header line."""
-    shown = [list(COLUMNS)]
-    for study, s in rows:
-        values = (study, s.uid, s.name(), s.description, s.slices, f"{s.extent:.0f}", s.units,
-                  "yes" if s.corrected else "no", "yes" if s.taken else "no", s.why)
-        cells = (" ".join(str(value).split()) or "-" for value in values)
-        shown.append(["".join(c if c.isprintable() else "?" for c in cell) for cell in cells])
-    return aligned(shown)
-
-
 def print_list(studies: dict[str, Study], refused: Refusals, run: Run) -> bool:
     """Print the series of every study, the one to use first, and what was refused. Returns whether anything was."""
-    rows, errors = [], list(refused)
+    rows, errors, shown = [], list(refused), [list(COLUMNS)]
     with progress(run(list_series, sorted(studies.items()), 1), "reading headers", "study", len(studies)) as bar:
         for found, error in bar:
             rows += found
             errors += error
-    print(format_table(rows))
+    for uid, s in rows:
+        values = (uid, s.uid, s.name(), s.description, s.slices, f"{s.extent:.0f}", s.units,
+                  "yes" if s.corrected else "no", "yes" if s.taken else "no", s.why)
+        cells = (" ".join(str(value).split()) or "-" for value in values)
+        shown.append(["".join(c if c.isprintable() else "?" for c in cell) for cell in cells])
+    print(aligned(shown))
     print(f"{len(studies)} studies, {len(rows)} PET series; nothing was written")
     for where, error in sorted(errors, key=lambda one: one[0]):
         print(f"refused: {where}: {error}")

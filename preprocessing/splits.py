@@ -18,8 +18,7 @@ def read_sorted(path: Path) -> pd.DataFrame:
     """
     table = read_manifest(path, need_images=False)
     patient = patient_column(table)
-    empty = table[table[patient] == ""]
-    if len(empty):
+    if len(empty := table[table[patient] == ""]):
         raise InputError(f"{path} row {empty['row'].iloc[0]}: {patient} is empty; fill it in or remove the column")
     own = table.columns.intersection(read_csv(path).columns)
     return table[own].sort_values([patient, "scan_id", "filename"], ignore_index=True)
@@ -51,17 +50,19 @@ def partition(table: pd.DataFrame, n_splits: int, test: float, val: float, test_
     Raises
     ------
     InputError
-        `test_from` is no column, splits a patient or holds another value.
+        A share that is none; `test_from` is no column, splits a patient or holds another value.
     """
+    for name, share in (("test", test), ("val", val)):
+        if not 0 < share < 1:
+            raise InputError(f"--{name} {share}; it is a share, between 0 and 1")
+    if test_from is None and test + val >= 1:
+        raise InputError(f"--test {test} and --val {val} leave nothing to train on; lower one of them")
     rng = np.random.default_rng(seed)
     patient = table[patient_column(table)]
     targets = table.drop_duplicates("scan_id").groupby(patient)["target"]
     patients = pd.DataFrame({"n_positive": targets.sum(), "n_scans": targets.size()})
     n_patients = (patients["n_positive"] > 0).value_counts()
-    if test_from:
-        tested = given_test_set(table, test_from)
-    else:
-        tested = draw(patients, test, n_patients, rng)
+    tested = given_test_set(table, test_from) if test_from else draw(patients, test, n_patients, rng)
     rest = patients.drop(index=tested)
     drawn = {}
     for split in range(n_splits):
@@ -69,8 +70,7 @@ def partition(table: pd.DataFrame, n_splits: int, test: float, val: float, test_
         sets |= dict.fromkeys(draw(rest, val, n_patients, rng), "val")
         drawn[f"split{split}"] = patient.map(sets)
     splits = pd.DataFrame(drawn)
-    repeats = len(splits.columns) - len(splits.T.drop_duplicates())
-    if repeats:
+    if repeats := n_splits - len(splits.T.drop_duplicates()):
         print(f"warning: {repeats} of the {n_splits} splits repeat an earlier one; there are too few patients "
               "for so many")
     return splits
@@ -104,14 +104,12 @@ def given_test_set(table: pd.DataFrame, column: str) -> list[str]:
     if column not in table:
         raise InputError(f"--test_from {column}: there is no such column; the columns are {', '.join(table.columns)}")
     value = table[column].astype(str).str.strip().str.lower()
-    unknown = value[~value.isin(IN_TEST | NOT_IN_TEST)]
-    if len(unknown):
+    if len(unknown := value[~value.isin(IN_TEST | NOT_IN_TEST)]):
         first = table.loc[unknown.index[0]]
         raise InputError(f"--test_from {column}: value {first[column]!r} of scan {first['scan_id']}; it must be test, "
                          "1, true, or train, val, 0, false or empty")
     patient, test = table[patient_column(table)], value.isin(IN_TEST)
-    partly = sorted(set(patient[test]) & set(patient[~test]))
-    if partly:
+    if partly := sorted(set(patient[test]) & set(patient[~test])):
         raise InputError(f"--test_from {column}: {patient_column(table)} {partly[0]} has rows inside and outside the "
                          "test set; put all of them on one side")
     return sorted(set(patient[test]))
@@ -120,8 +118,7 @@ def given_test_set(table: pd.DataFrame, column: str) -> list[str]:
 def check_splits(table: pd.DataFrame, split_columns: Sequence[str]) -> None:
     """Refuse (InputError) other values than train, val and test, a patient in two sets, or a set with one class."""
     for column in split_columns:
-        unknown = table[~table[column].isin(SETS)]
-        if len(unknown):
+        if len(unknown := table[~table[column].isin(SETS)]):
             raise InputError(f"{column} of scan {unknown['scan_id'].iloc[0]} is {unknown[column].iloc[0]!r}; it must "
                              f"be {', '.join(SETS)}")
     check_patients(table, split_columns)
@@ -129,8 +126,7 @@ def check_splits(table: pd.DataFrame, split_columns: Sequence[str]) -> None:
     for column in split_columns:
         for name in SETS:
             target = scans.loc[scans[column] == name, "target"]
-            missing = [str(value) for value in (0, 1) if value not in set(target)]
-            if missing:
+            if missing := [str(value) for value in (0, 1) if value not in set(target)]:
                 raise InputError(f"{column}: its {name} set of {len(target)} scans holds none with target "
                                  f"{' and '.join(missing)}; change --test or --val, or add patients")
 

@@ -16,31 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from preprocessing import dose
 from preprocessing.dicom_pixels import read_pixels
 from preprocessing.dicom_reader import LOSSY, frames, is_dicomdir, is_pet, read_header, series_of
-from preprocessing.dicom_values import (
-    Header,
-    NotDicom,
-    Refused,
-    corrections,
-    integer,
-    number,
-    private,
-    required_number,
-    text,
-)
-from preprocessing.dose import (
-    GE,
-    Warn,
-    body_height,
-    body_weight,
-    decay_factor,
-    injected_dose,
-    radiopharmaceutical,
-    reference_mass,
-    tracer_of,
-    uptake_if_known,
-)
+from preprocessing.dicom_values import Header, NotDicom, Refused, corrections, integer, number, positive, private, text
+from preprocessing.dose import GE, Warn, body_height, body_weight, reference_mass
 from preprocessing.geometry import patient_axes, regular_slices, slice_geometry
 
 __all__ = ["Refused", "SuvVolume", "suv_volume"]
@@ -51,8 +31,8 @@ SAME = ("StudyInstanceUID", "PatientID", "SeriesInstanceUID", "FrameOfReferenceU
         "SeriesTime", "RadiopharmaceuticalInformationSequence", "TimezoneOffsetFromUTC")
 SAME_INTEGER = ("Rows", "Columns", "PixelRepresentation")
 PHILIPS = 0x7053, "Philips PET Private Group"
-
-
+PRIVATE = (*GE, 0x0D), (*GE, 0x3B), (*PHILIPS, 0x00), (*PHILIPS, 0x09)
+Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 @dataclass
 class SuvVolume:
@@ -72,7 +52,7 @@ class SuvVolume:
         Units as stored.
     uptake_min : float or None
         Minutes from injection to the time that the values are decay-corrected to.
-    scanner, patient_id, study_uid, series_uid, description : str
+    scanner, patient_id, study_uid, series_uid : str
         As stored; all but the first may identify.
     """
 
@@ -86,11 +66,9 @@ class SuvVolume:
     patient_id: str = field(repr=False)
     study_uid: str = field(repr=False)
     series_uid: str = field(repr=False)
-    description: str = field(repr=False)
 
 
-def suv_volume(folder_or_files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-               allow_uncorrected: bool = False) -> SuvVolume:
+def suv_volume(folder_or_files: Files, allow_uncorrected: bool = False) -> SuvVolume:
     """Read one PET series and convert it to SUV.
 
     Parameters
@@ -131,7 +109,7 @@ def _convert(headers: list[Header], allow_uncorrected: bool) -> SuvVolume:
     if irregular := [h["irregular"] for h in headers if "irregular" in h]:
         warnings.append(f"{len(irregular)} irregular DICOM files were read by pydicom: {irregular[0]}")
     headers, positions, spacing, axes, origin = slice_geometry(headers)
-    nuclide, tracer = tracer_of(radiopharmaceutical(first))
+    nuclide, tracer = dose.tracer_of(dose.radiopharmaceutical(first))
     if nuclide not in ("F-18", "") or tracer not in ("FDG", ""):
         warnings.append(f"not FDG: {tracer if nuclide in tracer else f'{nuclide} {tracer}'.strip()}")
     scale, uptake, by_dose = _suv_scale(headers, math.prod(spacing) / 1000, warnings.append)
@@ -142,8 +120,8 @@ def _convert(headers: list[Header], allow_uncorrected: bool) -> SuvVolume:
     if not 1 <= (highest := float(array.max())) <= 1000:
         warnings.append(f"SUV maximum {highest:.3g} is unusual")
     scanner = " ".join(filter(None, (text(first, k) for k in ("Manufacturer", "ManufacturerModelName"))))
-    names = [text(first, k) for k in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesDescription")]
-    return SuvVolume(array, spacing, origin, warnings, text(first, "Units"), uptake, scanner, *names)
+    ids = [text(first, k) for k in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")]
+    return SuvVolume(array, spacing, origin, warnings, text(first, "Units"), uptake, scanner, *ids)
 
 
 def body_mean(array: np.ndarray) -> float:
@@ -157,8 +135,8 @@ def _check_body(array: np.ndarray, first: Header) -> None:
     """Rule 4: the mean SUV of an FDG-injected body is about 1 by construction. Raises Refused where it cannot be."""
     mean = body_mean(array)
     if not 0.2 <= mean <= 15:
-        dose, weight = text(radiopharmaceutical(first), "RadionuclideTotalDose"), text(first, "PatientWeight")
-        raise Refused("RadionuclideTotalDose", f"{dose} Bq, PatientWeight {weight} kg",
+        injected = text(dose.radiopharmaceutical(first), "RadionuclideTotalDose")
+        raise Refused("RadionuclideTotalDose", f"{injected} Bq, PatientWeight {text(first, 'PatientWeight')} kg",
                       f"give the body a mean SUV of {mean:.2g}, not near 1", "correct dose and weight: their units?")
 
 
@@ -209,24 +187,16 @@ def _search(folder: Path) -> list[Header]:
 
 def _check_same(headers: Sequence[Header]) -> None:
     first = headers[0]
-    for keyword in SAME_INTEGER + SAME + tuple(_private_tags(first)):
+    private_tags = [tag for place in PRIVATE if (tag := private(first, *place))]
+    for keyword in SAME_INTEGER + SAME + tuple(private_tags):
         for header in headers:
             if header.get(keyword) == first.get(keyword):
                 continue
-            differs: tuple[Any, ...] | None
-            if keyword in SAME_INTEGER:
-                differs = keyword, integer(first, keyword), integer(header, keyword)
-            else:
-                differs = _difference(keyword, first.get(keyword), header.get(keyword))
+            differs = (keyword, integer(first, keyword), integer(header, keyword)) if keyword in SAME_INTEGER else \
+                _difference(keyword, first.get(keyword), header.get(keyword))
             if differs:
                 raise Refused(differs[0], f"{differs[1]} and {differs[2]}", "differs between the slices of the series",
                               "remove the slices of another patient or series, or correct the attribute")
-
-
-def _private_tags(header: Header) -> list[int]:
-    found = (private(header, *GE, 0x0D), private(header, *GE, 0x3B), private(header, *PHILIPS, 0x00),
-             private(header, *PHILIPS, 0x09))
-    return [tag for tag in found if tag]
 
 
 def _difference(keyword: str | int, one: Any, other: Any) -> tuple[Any, ...] | None:
@@ -277,13 +247,13 @@ def _suv_scale(headers: Sequence[Header], voxel_ml: float, warn: Warn) -> tuple[
     first, units = headers[0], text(headers[0], "Units")
     slope = np.array([_slope(header) for header in headers])
     to_activity, to_suv = _unit_factors(headers, units, voxel_ml, warn)
-    radio = radiopharmaceutical(first)
+    radio = dose.radiopharmaceutical(first)
     if to_activity is None:
-        scale, uptake = slope * to_suv, uptake_if_known(headers, radio)
+        scale, uptake = slope * to_suv, dose.uptake_if_known(headers, radio)
     else:
-        weight, dose = body_weight(first, warn), injected_dose(radio, warn)
-        decay, uptake = decay_factor(headers, radio, warn)
-        scale = slope * to_activity * weight * 1000 / dose * decay
+        weight, activity = body_weight(first, warn), dose.injected_dose(radio, warn)
+        decay, uptake = dose.decay_factor(headers, radio, warn)
+        scale = slope * to_activity * weight * 1000 / activity * decay
     if not (np.isfinite(scale) & (scale > 0) & (scale < 1e30)).all():
         raise Refused("RescaleSlope", f"{slope.min():g}", "gives an SUV that is no number", "correct the attribute")
     return scale, uptake, to_activity is not None
@@ -293,10 +263,7 @@ def _slope(header: Header) -> float:
     if number(header, "RescaleIntercept"):
         raise Refused("RescaleIntercept", text(header, "RescaleIntercept"), "must be 0 in PET (PS3.3 C.8.9.4)",
                       "export the series again")
-    slope = required_number(header, "RescaleSlope")
-    if slope <= 0:
-        raise Refused("RescaleSlope", f"{slope:g}", "must be positive", "export the series again")
-    return slope
+    return positive(header, "RescaleSlope", "export the series again")
 
 
 def _unit_factors(headers: Sequence[Header], units: str, voxel_ml: float, warn: Warn

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from common.files import InputError, read_csv, write_csv
+from common.text import some
 from common.workers import Run
 from preprocessing.conversion import ERROR_COLUMNS, Row
 from preprocessing.dicom_series import Study
@@ -79,23 +80,26 @@ def read_labels(path: str, keep_ids: bool) -> Labels:
             raise InputError(f"{where}: StudyInstanceUID is {fault}; give each study one row")
         labels.lines[uid] = line
         labels.rows[uid] = {"target": _target(row, where), **{name: row[name] for name in carried}}
-        if row.get("target_loc"):
-            labels.rows[uid]["target_loc"] = _whole(row, "target_loc", range(1000), where)
+        if (site := _whole(row, "target_loc", range(1000), where)) is not None:
+            labels.rows[uid]["target_loc"] = site
     return labels
 
 
-def _target(row: dict[Any, Any], where: str) -> int:
-    target = _whole(row, "target", (0, 1), where) if row.get("target") else None
-    score = _whole(row, "deauville", range(1, 6), where) if row.get("deauville") else None
+def _target(row: dict[Any, Any], where: str) -> int | None:
+    target, score = _whole(row, "target", (0, 1), where), _whole(row, "deauville", range(1, 6), where)
     if target is None and score is None:
         raise InputError(f"{where}: no target and no deauville; fill in one, or remove the row")
-    if target is not None and score is not None and target != (score >= 4):
+    scored = target if score is None else int(score >= 4)
+    if target not in (None, scored):
         raise InputError(f"{where}: target {target} contradicts deauville {score} (1 to 3 is 0, 4 and 5 are 1); "
                          "correct one of them")
-    return target if target is not None else int(score is not None and score >= 4)
+    return scored
 
 
-def _whole(row: dict[Any, Any], column: str, allowed: Sequence[int], where: str) -> int:
+def _whole(row: dict[Any, Any], column: str, allowed: Sequence[int], where: str) -> int | None:
+    """The number in a column; None where it is empty or there is no such column."""
+    if not row.get(column):
+        return None
     value = row[column].strip()
     if not re.fullmatch(r"\d+(\.0+)?", value) or int(float(value)) not in allowed:
         raise InputError(f"{where}: {column} {value!r} is not {allowed[0]} to {allowed[-1]}; correct it")
@@ -137,8 +141,7 @@ def print_results(rows: Sequence[Row], errors: Sequence[Row], labels: Labels | N
         print(f"{warned} studies have warnings: column `warnings` of data.csv")
     missing = sorted(line for uid, line in labels.lines.items() if uid not in studies) if labels else []
     if labels and missing:
-        shown = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
-        print(f"{len(missing)} rows of {labels.path} have no study under {source}: line {shown}")
+        print(f"{len(missing)} rows of {labels.path} have no study under {source}: line {some(missing, 10)}")
     print(f"MIPs and warnings to look at: {output / 'qc.html'}")
     for row in errors[:5]:
         print(f"refused: {row['study']}: {row['attribute']} {row['value']!r}: {row['reason']}; {row['remedy']}")
