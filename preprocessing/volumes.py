@@ -93,9 +93,10 @@ def read_volume(path: str, patient_id: str = "") -> SuvVolume:
     if lowest < -1 or not 0.2 <= mean <= 15:
         raise Refused("file", name, f"has a minimum of {lowest:.3g} and a mean of {mean:.3g} in the body: not SUV",
                       "give the volume in SUV, not in Bq/ml, and not the CT")
-    if np.isin(array, (0, 1)).all():
+    whole = all(np.array_equal(part, np.round(part)) for part in (array[::9, ::9, ::9], array))
+    if whole and array.max() <= 1:
         raise Refused("file", name, "holds 0 and 1 only: a mask", "give the volume in SUV")
-    warnings = ["whole numbers only: a mask, or rounded SUV"] if np.array_equal(array, np.round(array)) else []
+    warnings = ["whole numbers only: a mask, or rounded SUV"] if whole else []
     array, spacing, origin = patient_axes(array, tuple(spacing), axes, origin, warnings.append)
     return SuvVolume(array, spacing, origin, warnings, "SUV", None, "", patient_id, "", "")
 
