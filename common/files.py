@@ -114,8 +114,7 @@ def read_csv(path: str | Path, needed: Iterable[str] = (),
         for name in table.columns.difference(NAMES):
             if table[name].str.fullmatch(r"-?\d+(,\d+)?|").all():
                 table[name] = table[name].str.replace(",", ".")
-    missing = [name for name in needed if name not in table]
-    if missing:
+    if missing := [name for name in needed if name not in table]:
         raise InputError(f"{path}: no column {', '.join(missing)}; it has {', '.join(table.columns[:9])}")
     return table
 

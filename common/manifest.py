@@ -3,7 +3,6 @@
 Columns: scan_id, filename, target, matrix_size_1 (rows), matrix_size_2 (columns), split0, split1, ... (train/val/test),
 and optionally patient_id, view, spacing_mm and anything else, which is carried through.
 """
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -43,8 +42,7 @@ def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: boo
     """
     sizes = ["matrix_size_1", "matrix_size_2"] * need_images
     table = read_csv(path, ["scan_id", "filename"] + ["target"] * need_target + sizes)
-    missing = [f"split{s}" for s in splits if f"split{s}" not in table]
-    if missing:
+    if missing := [f"split{s}" for s in splits if f"split{s}" not in table]:
         raise InputError(f"{path}: no column {', '.join(missing)}; make_splits.py adds split columns")
     if table.empty:
         raise InputError(f"{path}: no rows")
@@ -77,7 +75,8 @@ def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: boo
                f"differs from the first row's {spacing.iloc[0]}: make all MIPs with one --spacing")
         table["spacing_mm"] = spacing
     if "view" not in table:
-        table["view"] = [_view_of(name) for name in table["filename"]]
+        names = table["filename"].map(lambda name: Path(name).name.lower())
+        table["view"] = names.str.findall(r"(?<![a-z])(cor|sag|rot\d{3}(?!\d))").str[-1].fillna("")
     refuse(table["view"] == "", "view", "and the file name holds no cor, sag or rot030: fill in the column view")
     refuse(table.duplicated(["scan_id", "view"]), "view", "is there twice for this scan: keep one")
     for column in [c for c in ("target", "patient_id", *[f"split{s}" for s in splits]) if c in table]:
@@ -114,11 +113,6 @@ def views_of(table: pd.DataFrame) -> tuple[str, ...]:
     """The views in a table, coronal and sagittal first."""
     found = set(table["view"])
     return tuple(view for view in VIEWS if view in found) + tuple(sorted(found - set(VIEWS)))
-
-
-def _view_of(filename):
-    found = re.findall(r"(?<![a-z])(cor|sag|rot\d{3}(?!\d))", Path(filename).name.lower())
-    return found[-1] if found else ""
 
 
 def patient_column(table: pd.DataFrame) -> str:

@@ -240,10 +240,10 @@ def local_files(paths: Sequence[str]) -> Iterator[Sequence[str]]:
         def copy(path: str, file: IO[bytes] | None) -> str:
             if file is None:
                 return path
-            handle, name = tempfile.mkstemp("-" + re.split(r"[/\\]", path)[-1][-100:], "", folder)
-            with os.fdopen(handle, "wb") as target:
+            name = re.split(r"[/\\]", path)[-1][-100:]
+            with tempfile.NamedTemporaryFile(suffix=f"-{name}", dir=folder, delete=False) as target:
                 shutil.copyfileobj(file, target, 1 << 20)
-            return name
+            return target.name
 
         yield _for_each(paths, copy)
 

@@ -203,12 +203,8 @@ def decay_factor(headers: Sequence[Header], radio: Header, warn: Warn) -> tuple[
         return 1.0, uptake_if_known(headers, radio)
     name, half_life = half_life_of(radio)
     rate = math.log(2) / half_life
-    factor: float | np.ndarray = 1.0
-    if kind == "START":
-        reference = _start_time(headers, rate, warn)
-    else:
-        reference = _required_times(headers)
-        factor = _exposure_factor(headers, rate)
+    reference = _start_time(headers, rate, warn) if kind == "START" else _required_times(headers)
+    factor = 1.0 if kind == "START" else _exposure_factor(headers, rate)
     times = acquisition_times(headers, lambda text: None)
     acquired = np.min(reference) if times is None else max(times.min(), np.min(reference))
     injection = _injection_time(first, radio, acquired, half_life, warn)
@@ -326,10 +322,9 @@ def acquisition_times(headers: Sequence[Header], warn: Warn) -> np.ndarray | Non
     undated = not any(text(header, key) for header in headers for key in ("AcquisitionDate", "AcquisitionDateTime"))
     if undated and np.ptp(found) > DAY / 2:
         warn("AcquisitionDate is missing: the beds after midnight were taken for a day later")
-        late, series = found % DAY < found.max() % DAY - DAY / 2, values.date_and_time(headers[0], "SeriesDate",
-                                                                                       "SeriesTime")
-        begun_late = series is not None and series % DAY < found.max() % DAY - DAY / 2  # its date is that of the late
-        found += DAY * (late - np.float64(begun_late))
+        split, series = found.max() % DAY - DAY / 2, values.date_and_time(headers[0], "SeriesDate", "SeriesTime")
+        begun_late = series is not None and series % DAY < split  # its date is that of the late
+        found += DAY * ((found % DAY < split) - np.float64(begun_late))
     return found
 
 

@@ -79,8 +79,8 @@ def patient_axes(array, spacing, axes, origin, warn):
         backwards = [axes[i, main[i]] < 0 for i in range(3)]
         origin = origin + sum(steps[i] * (array.shape[i] - 1) for i in range(3) if backwards[i])
         flips = tuple(slice(None, None, -1 if backwards[i] else 1) for i in order)
-        return np.ascontiguousarray(array.transpose(order)[flips]), tuple(spacing[i] for i in order), _floats(
-            origin[::-1])
+        array = np.ascontiguousarray(array.transpose(order)[flips])
+        return array, tuple(spacing[i] for i in order), tuple(origin[::-1].tolist())
     warn("an oblique series was resampled along the body")
     from scipy.ndimage import affine_transform
     step = np.array([spacing[i] for i in np.abs(axes).argmax(axis=0)])[::-1]  # of z, y, x
@@ -89,11 +89,8 @@ def patient_axes(array, spacing, axes, origin, warn):
     low, high = corners.min(axis=1), corners.max(axis=1)
     back = np.linalg.inv(to_patient)
     shape = tuple(np.ceil((high - low) / step).astype(int) + 1)
-    return affine_transform(array, back * step, back @ low, shape, order=1), _floats(step), _floats(origin[::-1] + low)
-
-
-def _floats(values):
-    return tuple(float(value) for value in values)
+    array = affine_transform(array, back * step, back @ low, shape, order=1)
+    return array, tuple(step.tolist()), tuple((origin[::-1] + low).tolist())
 
 
 def project(array, spacing, isotropic, angles=()):
@@ -113,8 +110,7 @@ def project(array, spacing, isotropic, angles=()):
         coronal (z', x'), sagittal (z', y') and one (z', u) for each angle, float32: head at the top; the patient's
         right, and the front, on the left. Maximum over y, over x, and over the depth at that angle.
     """
-    (z0, z1, zw), (y0, y1, yw), (x0, x1, xw) = (_weights(n, s, isotropic) for n, s in zip(
-        array.shape, spacing, strict=True))
+    (z0, z1, zw), (y0, y1, yw), (x0, x1, xw) = map(_weights, array.shape, spacing, [isotropic] * 3)
     yw = yw[:, None]
     planes: dict[int, np.ndarray] = {}
     below_y, above_y = np.empty((2, len(y0), array.shape[2]), np.float32)
@@ -160,8 +156,8 @@ def _rotation(shape, angle):
     sine, cosine = np.sin(np.radians(angle)), np.cos(np.radians(angle))
     turn = np.array([[cosine, sine], [-sine, cosine]])  # y = depth cos + u sin, x = u cos - depth sin
     size = np.maximum(1, np.rint(np.abs(turn) @ shape)).astype(int)
-    return {"matrix": turn, "offset": (np.array(shape) - 1) / 2 - turn @ (size - 1) / 2, "output_shape": tuple(size),
-            "order": 1}
+    offset = (np.array(shape) - 1) / 2 - turn @ (size - 1) / 2
+    return {"matrix": turn, "offset": offset, "output_shape": tuple(size), "order": 1}
 
 
 def first_centre(count, spacing, isotropic):

@@ -1,6 +1,7 @@
 """The one PET series of a study to use, and the table of --list."""
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from common.files import progress
 from common.text import aligned
@@ -160,16 +161,14 @@ def choose_series(study: Study) -> tuple[list[str], list[str]]:
         return next(iter(study.series.values())), []
     best, *others = rank_series(study)
     ties = [series.name() for series in others if series.why.startswith("equal")]
-    torn = [s for s in others if s.places and s.places.isdisjoint(best.places) and (
-        s.number, s.description, s.units, s.corrected, s.frame_of_reference) == (
-        best.number, best.description, best.units, best.corrected, best.frame_of_reference)]
+    alike = attrgetter("number", "description", "units", "corrected", "frame_of_reference")
+    torn = [s for s in others if s.places and s.places.isdisjoint(best.places) and alike(s) == alike(best)]
     if torn and not study.wanted:
         raise Refused("SeriesInstanceUID", "", f"slices of series number {best.name()} have {len(torn) + 1} of them",
                       "copy the series again from its source, or choose one with --series")
     if best.dynamic and not study.wanted:
         raise Refused("SeriesType", "", "every PET series is dynamic or gated", "give the static series of the study")
-    passed = [f"number {s.name()} ({s.why})" for s in others
-              if not study.wanted and not s.why.startswith("equal")]
+    passed = [f"number {s.name()} ({s.why})" for s in others if not (study.wanted or s.why.startswith("equal"))]
     warning = (f"{len(others) + 1} PET series: number {best.name()} ({best.slices} slices, {best.extent:.0f} mm) "
                f"was used" + " by --series" * bool(study.wanted))
     return study.series[best.uid], [warning + f" (equal: number {', '.join(ties)})" * bool(ties)

@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 
 from common.files import replace_file
-from preprocessing.dicom_values import Refused
+from preprocessing.dicom_values import Refused, damaged
 from preprocessing.geometry import patient_axes
 from preprocessing.suv import SuvVolume, body_mean
 
@@ -76,8 +76,7 @@ def read_volume(path: str, patient_id: str = "") -> SuvVolume:
     except Refused:
         raise
     except Exception as error:  # whatever a damaged file provokes in these libraries
-        raise Refused("file", name, f"cannot be read: {' '.join(str(error).split())[:200]}", "copy it again from its "
-                      "source") from error
+        raise damaged(path, f"cannot be read: {' '.join(str(error).split())[:200]}") from error
     steps, origin = matrix[:3, :3].T, matrix[:3, 3]  # a row an array axis, mm along x, y, z (LPS)
     spacing = np.linalg.norm(steps, axis=1).round(4)
     if array.ndim != 3 or min(array.shape) < 2:
