@@ -36,8 +36,7 @@ def get_args_parser():
                             "target_loc; further columns are carried into data.csv, identifying ones are not")
     group.add_argument("--allow_uncorrected", action="store_true", help="take series without attenuation correction")
     group = parser.add_argument_group("output")
-    group.add_argument("--output", metavar="FOLDER",
-                       help="gets images/*.bin, data.csv, errors.csv, qc.html, done.json")
+    group.add_argument("--output", metavar="FOLDER", help="gets images/*.bin, data.csv, errors.csv, qc.html, done.json")
     group.add_argument("--save_suv", action="store_true", help="write each study's SUV volume, too: suv/SCAN.nii.gz")
     group.add_argument("--list", action="store_true", help="print the studies and PET series that are there, and which "
                        "would be used and why; convert and write nothing")

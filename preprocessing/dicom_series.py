@@ -8,9 +8,9 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from common.files import InputError, progress
 from common.workers import Run, run_here
@@ -22,8 +22,7 @@ from preprocessing.volumes import is_volume, suv_volumes
 Refusals = list[tuple[str, Refused]]  # path relative to the searched folder, and why
 
 
-@dataclass(frozen=True)
-class FoundFile:
+class FoundFile(NamedTuple):
     """What one file, or one member of an archive, holds.
 
     Attributes
@@ -144,7 +143,7 @@ def peek(item: tuple[str, str | None]) -> list[FoundFile]:
         return [FoundFile(path, kind, fault=unexpected(error, os.path.basename(path)))]
     if expected == "" and any(one.kind == "pet" for one in found):
         fault = damaged(path, "is not listed: --checksums")
-    return [replace(one, fault=fault) for one in found] if fault else found
+    return [one._replace(fault=fault) for one in found] if fault else found
 
 
 def _peek_archive(path: str) -> list[FoundFile]:

@@ -27,11 +27,10 @@ FULL_SIDE, SMALL_SIDE = 310, 64  # pixels of a thumbnail's longer side, at most 
 FULL_STUDIES = 100  # up to so many have thumbnails of FULL_SIDE; more of them smaller ones, in as many bytes together
 PIXELS_PER_MM = 0.25  # on the page: all patients at one scale
 VIEW_NAMES = {"cor": "coronal", "sag": "sagittal"}  # further views are shown beside them at half the size
-COLUMNS = (  # header, the manifest's column, digits after the point or None for a text, whether it sorts as a number
-    ("Scan", "scan_id", None, False), ("Target", "target", 0, True), ("SUV max (g/ml)", "suv_max", 2, True),
-    ("Uptake (min)", "uptake_min", 0, True), ("Units", "units", None, False), ("Scanner", "scanner", None, False),
-    ("Spacing (mm)", "spacing_mm", 2, True), ("Matrix (rows × columns)", None, None, True),
-    ("Warnings", "warnings", None, False))
+COLUMNS = (  # header, the manifest's column, digits after the point of a number or None for a text
+    ("Scan", "scan_id", None), ("Target", "target", 0), ("SUV max (g/ml)", "suv_max", 2),
+    ("Uptake (min)", "uptake_min", 0), ("Units", "units", None), ("Scanner", "scanner", None),
+    ("Spacing (mm)", "spacing_mm", 2), ("Matrix (rows × columns)", None, 0), ("Warnings", "warnings", None))
 
 
 def write_qc(manifest_table: Any, folder: str | Path, path: str | Path, run: Run = run_here) -> None:
@@ -64,7 +63,7 @@ def write_qc(manifest_table: Any, folder: str | Path, path: str | Path, run: Run
     with progress(run(show, studies, 1), "qc.html", "study", len(studies)) as bar:
         shown = list(bar)
     write_page(path, "qc.html", studies=shown, warned=sum(bool(study["warnings"]) for study in shown),
-               columns=[(name, number) for name, _, _, number in columns], n_refused=len(refused),
+               columns=[(name, digits is not None) for name, _, digits in columns], n_refused=len(refused),
                refusals=refusals(refused), turned=not set(manifest_table["view"]) <= set(VIEW_NAMES),
                white=f"{SUV_WHITE:g}", black=f"{SUV_BLACK:g}")
 
@@ -78,7 +77,7 @@ def study_of(study: tuple[str, list], folder: Path, columns: list, side: int) ->
     views, first = {row["view"]: row for row in rows}, rows[0]
     sizes = [(int(row["matrix_size_1"]), int(row["matrix_size_2"])) for row in rows if row["view"] in VIEW_NAMES]
     cells, warnings = [], _text(first.get("warnings"))
-    for name, column, digits, _ in columns:
+    for name, column, digits in columns:
         text = _text(first.get(column))
         lines, key = [f"{float(text):.{digits}f}" if text and digits is not None else text], text
         if column is None:

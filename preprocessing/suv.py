@@ -34,6 +34,7 @@ PHILIPS = 0x7053, "Philips PET Private Group"
 PRIVATE = (*GE, 0x0D), (*GE, 0x3B), (*PHILIPS, 0x00), (*PHILIPS, 0x09)
 Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
+
 @dataclass
 class SuvVolume:
     """A PET series as SUV.
@@ -142,7 +143,7 @@ def _check_body(array: np.ndarray, first: Header) -> None:
 
 # The series
 
-def _read_series(folder_or_files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Header]:
+def _read_series(folder_or_files: Files) -> list[Header]:
     """The headers of every frame of one PET series."""
     if not isinstance(folder_or_files, str | os.PathLike):
         headers = [read_header(path) for path in folder_or_files]
@@ -189,9 +190,7 @@ def _check_same(headers: Sequence[Header]) -> None:
     first = headers[0]
     private_tags = [tag for place in PRIVATE if (tag := private(first, *place))]
     for keyword in SAME_INTEGER + SAME + tuple(private_tags):
-        for header in headers:
-            if header.get(keyword) == first.get(keyword):
-                continue
+        for header in [h for h in headers if h.get(keyword) != first.get(keyword)]:
             differs = (keyword, integer(first, keyword), integer(header, keyword)) if keyword in SAME_INTEGER else \
                 _difference(keyword, first.get(keyword), header.get(keyword))
             if differs:

@@ -1,9 +1,8 @@
 """The tables: --labels, the target of each study; data.csv, errors.csv and qc.html; what the script says of them."""
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -22,8 +21,7 @@ IDENTIFYING = re.compile(r"patient|study|name|birth|dob|date|time|accession|mrn|
                          r"file|comment|note|description|ssn|(^|_|\b)(id|ids|nr|number)($|_|\b)", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Labels:
+class Labels(NamedTuple):
     """What --labels says.
 
     Attributes
