@@ -14,50 +14,38 @@ it; the ceiling in --amp's precision against the other one; and an epoch with fr
 predict: ten models in one go against ten plain loops; memory; with --chptfolder, bfloat16 against float32.
 recipes: train.py under several recipes, as validation AUC against seconds of training.
 """
-import argparse
 import tempfile
 from pathlib import Path
 
 from common import arguments
-from common.arguments import Parser, pick, positive_int, run_script
+from common.arguments import Parser, at_least, pick, positive_int, run_script
 from common.files import InputError
 
 
 def get_args_parser():
     parser = Parser(__doc__)
     parser.add_argument("stage", choices=("prepro", "train", "predict", "recipes"), help="what to measure")
-    group = parser.add_argument_group("prepro")
-    group.add_argument("--size", type=positive_int, nargs=3, default=[600, 400, 400],
-                       metavar=("SLICES", "ROWS", "COLUMNS"), help="of each int16 series, voxels")
-    group.add_argument("--studies", type=positive_int, default=8, help="for the throughput of two workers")
-    group = parser.add_argument_group("train and predict")
-    group.add_argument("--batch_sizes", type=positive_int, nargs="+", default=[16, 50], metavar="N",
-                       help="of training, images a step (default: 16 50)")
-    group.add_argument("--n_images", type=at_least(8), default=100, metavar="N", help="per round")
-    group.add_argument("--frozen_images", type=at_least(8), default=1000, metavar="N",
-                       help="of an epoch with frozen layers")
-    group.add_argument("--scans", type=at_least(2), default=3000, metavar="N",
-                       help="of which the memory of predicting is measured")
-    group.add_argument("--chptfolder", metavar="DIR", help="trained models whose bfloat16 predictions are compared")
-    group = parser.add_argument_group("recipes")
-    group.add_argument("--split_index", nargs="+", type=arguments.number_range, action=arguments.Numbers, metavar="S",
-                       help="data splits to train, numbers and ranges (default: 0)")
-    group.add_argument("--only", metavar="TEXT", help="the recipes whose names hold this")
-    group.add_argument("--output", type=Path, default="results_recipes", metavar="DIR", help="for tables and models")
-    group = parser.add_argument_group("running")
-    group.add_argument("--folder", metavar="FOLDER", help="where the temporary files go (default: the system's)")
-    group.add_argument("--repeats", type=positive_int, default=3, help="the fastest counts")
+    add = parser.add_argument_group("prepro").add_argument
+    add("--size", type=positive_int, nargs=3, default=[600, 400, 400], metavar=("SLICES", "ROWS", "COLUMNS"),
+        help="of each int16 series, voxels")
+    add("--studies", type=positive_int, default=8, help="for the throughput of two workers")
+    add = parser.add_argument_group("train and predict").add_argument
+    add("--batch_sizes", type=positive_int, nargs="+", default=[16, 50], metavar="N",
+        help="of training, images a step (default: 16 50)")
+    add("--n_images", type=at_least(8), default=100, metavar="N", help="per round")
+    add("--frozen_images", type=at_least(8), default=1000, metavar="N", help="of an epoch with frozen layers")
+    add("--scans", type=at_least(2), default=3000, metavar="N", help="of which the memory of predicting is measured")
+    add("--chptfolder", metavar="DIR", help="trained models whose bfloat16 predictions are compared")
+    add = parser.add_argument_group("recipes").add_argument
+    add("--split_index", **arguments.NUMBERS, metavar="S", help="data splits to train (default: 0)")
+    add("--only", metavar="TEXT", help="the recipes whose names hold this")
+    add("--output", type=Path, default="results_recipes", metavar="DIR", help="for tables and models")
+    add = parser.add_argument_group("running").add_argument
+    add("--folder", metavar="FOLDER", help="where the temporary files go (default: the system's)")
+    add("--repeats", type=positive_int, default=3, help="the fastest counts")
     arguments.add_data_arguments(parser)
     arguments.add_device_arguments(parser)
     return parser
-
-
-def at_least(least):
-    def number(text):
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
-        return int(text)
-    return number
 
 
 def main(args):
@@ -73,8 +61,8 @@ def main(args):
         common = pick(args, "n_images", "repeats", "device", "amp", "threads")
         if args.stage == "train":
             return network.train(Path(folder), **pick(args, "batch_sizes", "frozen_images"), **common)
-        return network.predict(Path(folder), args.scans, args.chptfolder, args.data, arguments.images_folder(args),
-                               **common)
+        args.images = arguments.images_folder(args)
+        return network.predict(Path(folder), **pick(args, "scans", "chptfolder", "data", "images"), **common)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,7 @@ def main(args):
     best, missing = prediction.best_runs(args.chptfolder, args.splits)
     starts = {row["split"]: trials.from_checkpoint(args, row["split"], row) for row in best}
     code = worker.search(args, space.FINETUNING, starts, "finetuning")
-    for line in missing:
-        print(line)
-    return arguments.EXIT_SOME_FAILED if missing else code
+    return prediction.say_missing(missing) or code
 
 
 if __name__ == "__main__":

@@ -11,33 +11,29 @@ How patients, bodies, lesions and files come about: synthetic/cohort.py, body.py
 import os
 from pathlib import Path
 
-from common.arguments import Parser, run_script
-from common.files import InputError, write_csv
+from common.arguments import Parser, natural_int, positive_int, run_script
+from common.files import write_csv
 
 
 def get_args_parser():
     parser = Parser(__doc__)
-    group = parser.add_argument_group("output")
-    group.add_argument("--output", required=True, metavar="DIR", help="folder of the cohort; its studies are replaced")
-    group = parser.add_argument_group("cohort")
-    group.add_argument("--patients", type=int, default=250, metavar="N", help="patients; each has one to three scans")
-    group.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
-    group.add_argument("--arms", choices=("mixed", "up", "down"), default="mixed", help="position of the arms")
-    group.add_argument("--vendor", choices=("mixed", "siemens", "ge", "philips"), default="mixed",
-                       help="whose files: mixed is BQML with any of the names; siemens has bed positions of several "
-                            "acquisition times, ge its private scan datetime, philips counts (CNTS) with private "
-                            "factors; the same patients and SUV from each")
-    group.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="W",
-                       help="processes; they do not change the result (default: one per CPU core)")
+    add = parser.add_argument_group("output").add_argument
+    add("--output", required=True, metavar="DIR", help="folder of the cohort; its studies are replaced")
+    add = parser.add_argument_group("cohort").add_argument
+    add("--patients", type=positive_int, default=250, metavar="N", help="with one to three scans each")
+    add("--seed", type=natural_int, default=0, help="the same seed gives the same bytes")
+    add("--arms", choices=("mixed", "up", "down"), default="mixed", help="position of the arms")
+    add("--vendor", choices=("mixed", "siemens", "ge", "philips"), default="mixed",
+        help="whose files: mixed is BQML with any of the names; siemens has bed positions of several times, ge its "
+             "private scan datetime, philips counts (CNTS) with private factors; the same patients and SUV from each")
+    add("--workers", type=positive_int, default=os.cpu_count() or 1, metavar="W",
+        help="processes; they do not change the result (default: one per CPU core)")
     return parser
 
 
 def main(args):
     from synthetic import cohort
 
-    for name, lowest in (("patients", 1), ("seed", 0), ("workers", 1)):
-        if getattr(args, name) < lowest:
-            raise InputError(f"--{name} {getattr(args, name)}: give {lowest} or more")
     output = Path(args.output)
     patients = [cohort.plan_patient(args.seed, index, args.arms) for index in range(args.patients)]
     cohort.check_output(output, [patient["patient"] for patient in patients])

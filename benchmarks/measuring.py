@@ -7,7 +7,6 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[1]
-MEGABYTE = 1e6
 
 
 def in_new_process(function: Callable, *args: object) -> object:
@@ -20,5 +19,5 @@ def peak_memory() -> float:
     """The process's largest resident size so far, MB."""
     status = Path("/proc/self/status")
     if status.exists():  # of this program alone; ru_maxrss may hold its parent's
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024 / MEGABYTE
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / MEGABYTE
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6

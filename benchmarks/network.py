@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 import torchvision
 from torch import nn
+from torch.utils.data import DataLoader
 
 import utils
 from benchmarks.measuring import in_new_process, peak_memory
@@ -20,7 +21,7 @@ from dataset import Bodies, NetworkInput, read_bodies
 from evaluation.metrics import delong
 from inference import prediction
 from training.batches import RunBatches, batch_indices
-from training.device import autocast, choose_amp, choose_device, set_threads
+from training.device import autocast, open_device
 from training.engine import evaluate, train_one_epoch
 from training.images import SplitImages
 from training.objectives import Binary
@@ -60,12 +61,12 @@ def train(folder: Path, batch_sizes: Sequence[int], n_images: int, frozen_images
         images = folder / str(batch_size)
         table = write_images(images, n)
         bodies, loop = read_bodies(table, images), PlainLoop(images, table, batch_size, device)
-        paths, others = {}, {"plain loop": loop.train, "evaluation of the training set": loop.evaluate}
+        paths = {"plain loop": loop.train, "evaluation of the training set": loop.evaluate}
         for name, frame in FRAMES.items():
             own = training_paths(table, bodies, n, frame, device, amp, batch_size)
             paths |= {(name, kind): own[kind] for kind in ("real path", "its ceiling")}
-            others[name, other] = training_paths(table, bodies, n, frame, device, other, batch_size)["its ceiling"]
-        taken = _in_turn(paths | others, repeats, device)
+            paths[name, other] = training_paths(table, bodies, n, frame, device, other, batch_size)["its ceiling"]
+        taken = _in_turn(paths, repeats, device)
         plain = taken["plain loop"]
         lars = plain + taken["evaluation of the training set"]
         print(f"training, batch {batch_size}, {n} images: {machine}, fastest of {repeats}")
@@ -127,9 +128,7 @@ def predict(folder: Path, scans: int, chptfolder: str | None, data: str, images:
 
 def _start(device, amp, threads):
     """-> (device, amp, a line that says what is measured on)."""
-    set_threads(threads)
-    device = choose_device(device)
-    amp = choose_amp(amp, device)
+    device, amp = open_device(device, amp, threads)
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.cpu.get_capabilities()["architecture"]
     return device, amp, f"{device} ({kind}), {_precision(amp)}, {torch.get_num_threads()} threads"
 
@@ -141,22 +140,18 @@ def _precision(amp):
 def _in_turn(paths, repeats, device):
     """Time the functions of a dict, each `repeats` times, in turn, so that a busy moment meets all -> fastest, s."""
     taken = {name: [] for name in paths}
+    synchronize = torch.cpu.synchronize if device.type == "cpu" else torch.accelerator.synchronize
     for path in paths.values():
         path()  # the first time is another one: caches, threads, worker processes
     with progress(range(repeats), "measuring", "round") as bar:
         for _ in bar:
             for name, path in paths.items():
-                _synchronize(device)
+                synchronize(device)
                 begin = time.perf_counter()
                 path()
-                _synchronize(device)
+                synchronize(device)
                 taken[name].append(time.perf_counter() - begin)
     return {name: min(times) for name, times in taken.items()}
-
-
-def _synchronize(device):
-    if device.type != "cpu":
-        torch.accelerator._synchronize(device)
 
 
 # ---------------------------------------------------------------- training
@@ -174,7 +169,7 @@ def training_paths(table: pd.DataFrame, bodies: Bodies, n: int, frame: tuple[int
         The first n are trained, the others validate.
     frame : (rows, columns)
     device, amp
-        From `choose_device` and `choose_amp`.
+        From `open_device`.
     batch_size, cached_placements, transfer_learning, finetune
         Arguments of train.py.
 
@@ -222,17 +217,11 @@ def _frozen(n, device, amp, machine):
     bodies = Bodies(pixels, torch.tensor([BODY] * len(pixels)), [str(i) for i in range(len(pixels))])
     table = pd.DataFrame({"scan_id": bodies.names, "target": np.arange(len(pixels)) % 2})
     for option in ("transfer_learning", "finetune"):
-        taken = {}
-        for cached in (0, 1):
-            paths = training_paths(table, bodies, n, FRAMES["auto"], device, amp, BATCH, cached, **{option: True})
-            for _ in range(1 + cached):  # the first one fills the cache
-                begin = time.perf_counter()
-                paths["epoch"]()
-                _synchronize(device)
-                taken[cached] = time.perf_counter() - begin
+        epochs = {cached: training_paths(table, bodies, n, FRAMES["auto"], device, amp, BATCH, cached,
+                                         **{option: True})["epoch"] for cached in (0, 1)}
+        taken = _in_turn(epochs, 1, device)  # before what it times, it fills the cache
         print(f"--{option}, {n} training and {n_val} validation images, auto, batch {BATCH}: an epoch "
-              f"{taken[0]:.2f} s uncached, {taken[1]:.3f} s cached: {taken[0] / taken[1]:.1f} times; {machine}",
-              flush=True)
+              f"{taken[0]:.2f} s uncached, {taken[1]:.3f} s cached: {taken[0] / taken[1]:.1f} times; {machine}")
 
 
 # ---------------------------------------------------------------- prediction
@@ -286,9 +275,11 @@ class PlainLoop:
     """As such scripts are written: a file read per image and epoch in worker processes, float32, 310 x 310."""
 
     def __init__(self, folder: Path, table: pd.DataFrame, batch_size: int, device: torch.device) -> None:
-        self.device, dataset = device, PlainDataset(folder, table)
-        self.loader = torch.utils.data.DataLoader(dataset, batch_size, shuffle=True, num_workers=LOADERS,
-                                                  persistent_workers=True, pin_memory=device.type == "cuda")
+        self.device = device
+        rows = [(folder / row.filename, (row.matrix_size_1, row.matrix_size_2), row.target)
+                for row in table.itertuples()]
+        self.loader = DataLoader(rows, batch_size, shuffle=True, num_workers=LOADERS, collate_fn=plain_batch,
+                                 persistent_workers=True, pin_memory=device.type == "cuda")
         self.model = torchvision.models.resnet34(weights=None, num_classes=2)
         self.model.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
         self.model.to(device)
@@ -312,25 +303,17 @@ class PlainLoop:
             return torch.cat([self.model(x.to(self.device)).softmax(1)[:, 1].cpu() for x, _ in self.loader])
 
 
-class PlainDataset(torch.utils.data.Dataset):
-    """File -> crop to the body, into the middle of the frame, normalized."""
-
-    def __init__(self, folder: Path, table: pd.DataFrame) -> None:
-        self.rows = [(Path(folder) / row.filename, (row.matrix_size_1, row.matrix_size_2), row.target)
-                     for row in table.itertuples()]
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitem__(self, i: int):
-        path, shape, target = self.rows[i]
+def plain_batch(rows: Sequence[tuple[Path, tuple[int, int], int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Files, their shapes and targets -> images, each cropped to the body in the middle of the frame, and targets."""
+    frames = np.zeros((len(rows), 1, SQUARE, SQUARE), "float32")
+    for frame, (path, shape, _) in zip(frames, rows, strict=True):
         image = np.fromfile(path, "<f4").reshape(shape)
-        rows, columns = (np.flatnonzero((image > 0.3).any(axis)) for axis in (1, 0))
-        body = image[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
-        frame = np.zeros((1, SQUARE, SQUARE), "float32")
+        ys, xs = (np.flatnonzero((image > 0.3).any(axis)) for axis in (1, 0))
+        body = image[ys[0]:ys[-1] + 1, xs[0]:xs[-1] + 1]
         top, left = (SQUARE - body.shape[0]) // 2, (SQUARE - body.shape[1]) // 2
         frame[0, top:top + body.shape[0], left:left + body.shape[1]] = body
-        return torch.from_numpy((frame.clip(0, 30) - NORM[0]) / np.float32(NORM[1])), target
+    images = (frames.clip(0, 30) - NORM[0]) / np.float32(NORM[1])
+    return torch.from_numpy(images), torch.tensor([target for *_, target in rows])
 
 
 def write_images(folder: Path, n: int, n_test: int = 0) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pydicom
 
-from benchmarks.measuring import MEGABYTE, SCRIPTS, in_new_process, peak_memory
+from benchmarks.measuring import SCRIPTS, in_new_process, peak_memory
 from common.files import InputError, progress
 from preprocessing.geometry import project
 from preprocessing.suv import suv_volume
@@ -60,32 +60,32 @@ def compare(size: Sequence[int], studies: int, repeats: int, folder: Path) -> No
 
 def _report_steps(folder, size, repeats):
     """Measure each way, each time in a new process, and print the table."""
-    packed = nifti_of(folder).with_suffix(".nii.gz")
-    write_volume(suv_volume(folder), packed)
-    nibabel.load(packed).to_filename(nifti_of(folder))  # without its decompression
-    ways = {RAW: read_raw, OWN: ours, NIFTI: ours_nifti} | ({PLAIN: plain} if sitk else {})
-    best, cpu, memory, mips = ({} for _ in range(4))
+    nifti = folder.parents[1] / "volume.nii"  # where prepro_script.py does not find it
+    write_volume(suv_volume(folder), nifti.with_suffix(".nii.gz"))
+    nibabel.load(nifti.with_suffix(".nii.gz")).to_filename(nifti)  # without its decompression
+    ways = {RAW: (read_raw, folder), OWN: (ours, folder), NIFTI: (ours_nifti, nifti)}
+    ways |= {PLAIN: (plain, folder)} if sitk else {}
+    measured = {name: [] for name in ways}
     with progress(range(repeats), "measuring", "round") as bar:
         for _ in bar:
-            for name, convert in ways.items():  # in turn, so that a busy moment meets all of them
-                wall, processor, peak, mips[name] = in_new_process(measure, convert, folder)
-                best[name], cpu[name] = min(wall, best.get(name, wall)), min(processor, cpu.get(name, processor))
-                memory[name] = max(peak, memory.get(name, 0))
-    megabytes = sum(path.stat().st_size for path in folder.iterdir()) / MEGABYTE
+            for name, way in ways.items():  # in turn, so that a busy moment meets all of them
+                measured[name].append(in_new_process(measure, *way))
+    best, cpu = ({name: min(each[n] for each in rounds) for name, rounds in measured.items()} for n in (0, 1))
+    megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     print(f"{' x '.join(map(str, size))} int16, {size[0]} files, {megabytes:.1f} MB, in the page cache; one core, "
           f"fastest of {repeats}; memory above the interpreter with its imports")
     print(f"{'':22}{'s/study':>9}{'CPU s':>9}{'MB/s':>9}{'peak MB':>9}{'x raw':>8}")
     for name, taken in best.items():
-        print(f"{name:22}{taken:9.3f}{cpu[name]:9.3f}{megabytes / taken:9.0f}{memory[name]:9.0f}"
-              f"{taken / best[RAW]:8.1f}")
+        memory = max(each[2] for each in measured[name])
+        print(f"{name:22}{taken:9.3f}{cpu[name]:9.3f}{megabytes / taken:9.0f}{memory:9.0f}{taken / best[RAW]:8.1f}")
     if any(best[name] > 1.2 * cpu[name] + 0.05 for name in best):
         print("warning: the processes waited (s/study well above CPU s): repeat this on a quiet machine")
     print(f"a study takes {best[NIFTI] / best[OWN]:.2f} times as long from .nii as from DICOM")
     if not sitk:
         print("SimpleITK is not installed, so there is no comparison: pip install -r requirements-benchmark.txt")
         return
-    if any(a.shape != b.shape or abs(a - b).max() > 1e-4 * b.max()
-           for a, b in zip(mips[OWN], mips[PLAIN], strict=True)):
+    mips = zip(measured[OWN][0][3], measured[PLAIN][0][3], strict=True)
+    if any(a.shape != b.shape or abs(a - b).max() > 1e-4 * b.max() for a, b in mips):
         raise InputError("the two ways give different MIPs, so their times cannot be compared: report this as a fault")
     ratio, ratio_cpu = (taken[PLAIN] / taken[OWN] for taken in (best, cpu))
     print(f"{ratio:.2f} times as fast as pydicom + SimpleITK ({ratio_cpu:.2f} by CPU time); the MIPs agree to 1e-4 of "
@@ -132,14 +132,9 @@ def ours(folder: Path) -> Sequence[np.ndarray]:
     return project(volume.array, volume.spacing, NEW_VOXEL)
 
 
-def nifti_of(folder: Path) -> Path:
-    """Where the NIfTI volume of a series lies: beside the folder of all series, so that the search does not find it."""
-    return folder.parent.with_name(f"{folder.name}.nii")
-
-
-def ours_nifti(folder: Path) -> Sequence[np.ndarray]:
+def ours_nifti(path: Path) -> Sequence[np.ndarray]:
     """The same study from an uncompressed NIfTI volume of its SUV."""
-    volume = read_volume(str(nifti_of(folder)))
+    volume = read_volume(str(path))
     return project(volume.array, volume.spacing, NEW_VOXEL)
 
 
@@ -151,9 +146,9 @@ def plain(folder: Path) -> Sequence[np.ndarray]:
     activity = np.stack([ds.pixel_array * float(ds.RescaleSlope) + float(ds.RescaleIntercept) for ds in slices])
     first = slices[0]
     injection = first.RadiopharmaceuticalInformationSequence[0]
-    start, scan = (pydicom.valuerep.DT(text) for text in (injection.RadiopharmaceuticalStartDateTime,
-                                                          first.SeriesDate + first.SeriesTime))
-    decay = 2 ** (-(scan - start).total_seconds() / float(injection.RadionuclideHalfLife))
+    start = pydicom.valuerep.DT(injection.RadiopharmaceuticalStartDateTime)
+    waited = pydicom.valuerep.DT(first.SeriesDate + first.SeriesTime) - start
+    decay = 2 ** (-waited.total_seconds() / float(injection.RadionuclideHalfLife))
     suv = activity * (float(first.PatientWeight) * 1000 / (float(injection.RadionuclideTotalDose) * decay))
     rows, columns = map(float, first.PixelSpacing)
     image = sitk.GetImageFromArray(suv)

@@ -84,10 +84,10 @@ def _draw(table, path):
     colours = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#999999")
     figure = Figure((9, 4.2), layout="constrained")
     axes = figure.subplots()
-    for (number, name), marker in zip(enumerate(table["recipe"].unique()), "osD^vP*X", strict=False):
+    for name, marker, colour in zip(table["recipe"].unique(), "osD^vP*X", colours, strict=False):
         for split, rows in table[table["recipe"] == name].groupby("split"):
-            axes.plot(rows["seconds"], rows["auc"].cummax(), marker=marker, color=colours[number % len(colours)], ms=5,
-                      label=name if split == table["split"].min() else None)
+            label = name if split == table["split"].min() else None
+            axes.plot(rows["seconds"], rows["auc"].cummax(), marker=marker, color=colour, ms=5, label=label)
     axes.set(xlim=(0, None), xlabel="Seconds of training", ylabel="Validation AUC, best epoch so far", ylim=(None, 1))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

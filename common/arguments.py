@@ -8,6 +8,7 @@ import signal
 import sys
 from argparse import Namespace, _ArgumentGroup
 from collections.abc import Callable
+from typing import Any
 
 from common import __version__
 from common.files import InputError
@@ -39,11 +40,8 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         words = current_words(sys.argv[1:] if args is None else args)
         parsed, rest = super().parse_known_args(words, namespace)
-        defaults = {name: self.get_default(name) for name in vars(parsed)}
-        self.set_defaults(**dict.fromkeys(defaults))
-        without_defaults, _ = super().parse_known_args(words)
-        self.set_defaults(**defaults)
-        parsed.given = {name: value for name, value in vars(without_defaults).items() if value is not None}
+        given, _ = super().parse_known_args(words, Namespace(**dict.fromkeys(vars(parsed))))  # None keeps defaults out
+        parsed.given = {name: value for name, value in vars(given).items() if value is not None}
         return parsed, rest
 
     def error(self, message):
@@ -67,35 +65,28 @@ def run_script(get_args_parser: Callable[[], Parser], main: Callable[[Namespace]
     for stream in (sys.stdout, sys.stderr):  # cp1252, ascii: what they lack is written as \u2265, no error
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    received = []
-
     def interrupt(signum, frame):
-        received.append(signum)
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(signum)
 
-    args = get_args_parser().parse_args()
+    args, prints = get_args_parser().parse_args(), os.environ.get("RANK", "0") == "0"  # torchrun's first process
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, interrupt)
     try:
         splits = getattr(args, "splits", None) or getattr(args, "split_index", None)
-        if splits and _is_main():
+        if splits and prints:
             print(f"splits: {ranges(sorted(splits))}", flush=True)
         sys.exit(main(args) or EXIT_DONE)
     except InputError as error:
-        if _is_main():
+        if prints:
             print("error: " + " ".join(str(error).split()), file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted by {signal.Signals((received or [signal.SIGINT])[0]).name}", file=sys.stderr)
-        sys.exit(128 + (received or [signal.SIGINT])[0])
+    except KeyboardInterrupt as interruption:
+        signum = signal.Signals(interruption.args[0] if interruption.args else signal.SIGINT)
+        print(f"\ninterrupted by {signum.name}", file=sys.stderr)
+        sys.exit(128 + signum)
     except BrokenPipeError:  # the reader of our output went away, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_SOME_FAILED)
-
-
-def _is_main() -> bool:
-    """Whether this is the process that prints, of those that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 # ---------------------------------------------------------------- types of arguments
@@ -113,8 +104,12 @@ def _number(kind: type, allowed: Callable[[float], bool], otherwise: str) -> Cal
     return convert
 
 
-natural_int = _number(int, lambda value: value >= 0, "is negative")
-positive_int = _number(int, lambda value: value >= 1, "is not 1 or more")
+def at_least(least: int) -> Callable[[str], int | float]:
+    """An argparse type: whole numbers from `least` on."""
+    return _number(int, lambda value: value >= least, f"is not {least} or more")
+
+
+natural_int, positive_int = at_least(0), at_least(1)
 positive_float = _number(float, lambda value: 0 < value < math.inf, "is not above 0")
 not_negative_float = _number(float, lambda value: 0 <= value < math.inf, "is not 0 or more")
 fraction = _number(float, lambda value: 0 <= value < 1, "is not in 0..1 (1 excluded)")
@@ -141,6 +136,9 @@ class Numbers(argparse.Action):
 
     def __call__(self, parser, namespace, values, option_string=None):
         setattr(namespace, self.dest, list(dict.fromkeys(number for numbers in values for number in numbers)))
+
+
+NUMBERS: dict[str, Any] = {"nargs": "+", "type": number_range, "action": Numbers}  # of add_argument
 
 
 class SplitRange(argparse.Action):
@@ -195,16 +193,15 @@ def add_run_arguments(parser: Parser, output: str = "results") -> _ArgumentGroup
     """Which splits and runs to train, and what to do with those that are there; `output` is --output's default."""
     group = parser.add_argument_group("run")
     add = group.add_argument
-    add("--split_index", nargs="+", type=number_range, action=Numbers, default=[0], metavar="S",
+    add("--split_index", **NUMBERS, default=[0], metavar="S",
         help="data splits to train, numbers and ranges: 0 19 is two splits, 0-19 is twenty (default: 0)")
-    add("--run", nargs="+", type=number_range, action=Numbers, default=[1], metavar="R",
+    add("--run", **NUMBERS, default=[1], metavar="R",
         help="runs of each split, numbers and ranges; each run has its own random seed (default: 1)")
     add("--output", default=output, metavar="DIR", help="folder for the files of the runs")
     add("--tensorboard", metavar="DIR", help="also write TensorBoard event files to this folder")
     add("--resume", action="store_true", help="continue from last_splitS_runR.pth where it exists")
     add("--force_resume", action="store_true",
-        help="as --resume, but accept other arguments, data, device, precision or number of threads: the weights then "
-             "differ from those of an uninterrupted run")
+        help="as --resume, also with other arguments, data, device, precision or threads; the weights differ then")
     add("--overwrite", action="store_true", help="train again the runs that --output already holds")
     add("--checkpoint_minutes", type=positive_float, default=10, metavar="MINUTES",
         help="how often to save the state within an epoch; it is always saved after an epoch")
@@ -215,8 +212,7 @@ def add_data_arguments(parser: Parser) -> None:
     """The manifest and the folder of its images."""
     add = parser.add_argument_group("data").add_argument
     add("--data", default="data.csv", metavar="CSV", help="manifest, one row per view")
-    add("--images", metavar="DIR",
-        help="folder that the manifest's filenames are relative to (default: the manifest's folder)")
+    add("--images", metavar="DIR", help="folder of the manifest's relative filenames (default: the manifest's folder)")
 
 
 def add_device_arguments(parser: Parser, compile: bool = False) -> None:
@@ -257,12 +253,11 @@ def add_model_arguments(parser: Parser, note: str = "") -> None:
     add("--hidden", type=positive_int, default=256, metavar="UNITS", help="hidden units of the complex head")
     add("--dropout", type=fraction, default=0.5, metavar="P", help="dropout of the complex head, 0..1")
     add("--weights", default="imagenet", metavar="imagenet|none|PATH",
-        help="initial weights of the ResNet34: torchvision's ImageNet weights, random ones, or a file with the "
-             "state_dict of a torchvision ResNet34")
+        help="initial weights: torchvision's of ImageNet, random ones, or a state_dict of torchvision's ResNet34")
     add("--checkpoint", metavar="FILE", help="start from the weights of this checkpoint instead")
-    exclusive = group.add_mutually_exclusive_group()
-    exclusive.add_argument("--transfer_learning", action="store_true", help="train the head only")
-    exclusive.add_argument("--finetune", action="store_true", help="train layer4 and the head only")
+    either = group.add_mutually_exclusive_group().add_argument
+    either("--transfer_learning", action="store_true", help="train the head only")
+    either("--finetune", action="store_true", help="train layer4 and the head only")
     add_cache_argument(group)
 
 
@@ -295,9 +290,8 @@ def add_training_arguments(parser: Parser, nepochs: int = 40, note: str = "") ->
     add("--momentum", type=fraction, default=0.9, help="momentum of sgd")
     add("--wd", type=not_negative_float, default=0.0001, help="weight decay")
     add("--lr_schedule", default="step", choices=("step", "plateau", "cosine", "onecycle", "none"),
-        help="step: divide by 10 every --lr_anneal epochs; plateau (or --lr_scheduler): divide by 10 when the "
-             "validation AUC does not improve (patience 1, cooldown 1, minimum 1e-5); cosine: decrease to 0 at the "
-             "last epoch; onecycle: increase to --lr, then decrease to 0")
+        help="step: divide by 10 every --lr_anneal epochs; plateau (or --lr_scheduler): where validation AUC does not "
+             "improve (patience 1, cooldown 1, minimum 1e-5); cosine: to 0 at the end; onecycle: up to --lr, down to 0")
     add("--lr_anneal", type=positive_int, default=15, metavar="EPOCHS", help="interval of --lr_schedule step")
     add("--warmup_epochs", type=natural_int, default=0, metavar="N",
         help="epochs in which the learning rate first increases (with onecycle, 0 means 30 %% of all)")
@@ -330,11 +324,10 @@ def add_site_arguments(parser: Parser) -> None:
     add("--site_balance", action="store_true", help="weight the sites by their inverse training frequencies")
     add("--site_smoothing", type=fraction, default=0.0, metavar="S", help="label smoothing of the sites")
     add("--site_multi", action="store_true",
-        help="several sites per scan: target_loc holds codes separated by semicolons, and the site head predicts a "
-             "probability of each (sigmoid)")
+        help="several sites per scan: target_loc holds codes separated by semicolons, each predicted by a sigmoid")
     add("--select", default="auc", choices=("auc", "loc", "sum"),
-        help="what early stopping and the choice of the best epoch follow: the validation AUC, the balanced accuracy "
-             "of the site (with --site_multi its mean average precision), or the sum")
+        help="what chooses the best epoch and stops early: validation AUC, balanced accuracy of the site (with "
+             "--site_multi mean average precision), or their sum")
     add_code_arguments(group)
 
 
@@ -366,11 +359,9 @@ def add_model_range_arguments(parser: Parser, output: str = "results") -> _Argum
     add = models.add_argument
     add("--chptfolder", default=output, metavar="DIR", help="folder of checkpoints and best_run.csv")
     add_splits_argument(models)
-    add("--run", nargs="+", type=number_range, action=Numbers, metavar="R",
-        help="runs of each split, numbers and ranges (default: the best run, from best_run.csv)")
+    add("--run", **NUMBERS, metavar="R", help="runs of each split, numbers and ranges (default: that of best_run.csv)")
     add("--set", nargs="+", default=["test"], choices=("train", "val", "test", "all"),
-        help="rows to predict, as the split's column names them; all: every row, also of a manifest without splits "
-             "(default: test)")
+        help="rows to predict, by the split's column; all: all rows, also of a manifest without splits (default: test)")
     add("--batch_size", type=positive_int, default=50, metavar="N", help="images per batch")
     add = parser.add_argument_group("network input (only for checkpoints that store none, such as LARS's)").add_argument
     add("--image_size", nargs="+", type=side_or_auto, metavar="PIXELS", help="frame: one side, or rows and columns")
@@ -388,8 +379,7 @@ def training_parser(doc: str | None, output: str = "results") -> Parser:
     parser = Parser(doc)
     add_run_arguments(parser, output).add_argument(
         "--params", metavar="FILE",
-        help="best_params_summary.csv of optun.py or optuna_finetuning.py: the row of each split replaces the "
-             "defaults below; arguments of the command line take precedence")
+        help="best_params_summary.csv of a search, whose row of the split replaces defaults, but no given arguments")
     add_data_arguments(parser)
     add_input_arguments(parser)
     add_model_arguments(parser)
@@ -420,8 +410,7 @@ def search_parser(doc: str | None, study: str, trials: int, nepochs: int, finetu
              '"optimizer": "adam", "dropout": null}: a range, choices, a fixed value, the default below')
     add("--sampler", default="tpe", choices=("tpe", "random", "cmaes"),
         help="how parameters are proposed; cmaes draws categorical ones at random")
-    add("--pruner", default="median", choices=("median", "hyperband", "none"),
-        help="how unpromising trials are ended early")
+    add("--pruner", default="median", choices=("median", "hyperband", "none"), help="how weak trials are ended early")
     add("--storage", metavar="URL",
         help="database: postgresql://user@host/name for several machines (default: SQLite, optuna.db in --output)")
     add("--study", default=study, metavar="NAME", help="prefix of the studies' names, NAME_splitS")
@@ -429,6 +418,8 @@ def search_parser(doc: str | None, study: str, trials: int, nepochs: int, finetu
         help="how often workers report that they are alive; after three missed reports a worker's trial is repeated")
     add("--output", default="results", metavar="DIR", help="folder for tables and report")
     add_data_arguments(parser)
+    fixed = " (arguments that are given here are fixed in all trials, not searched)"
+    add_input_arguments(parser, " (default: that of the checkpoint)" if finetuning else "")
     if finetuning:
         group = parser.add_argument_group("start")
         add = group.add_argument
@@ -436,9 +427,7 @@ def search_parser(doc: str | None, study: str, trials: int, nepochs: int, finetu
             help="folder of checkpoints and best_run.csv: each split starts from its own best run")
         add("--mode", choices=MODES, help="train the head, layer4 and the head, or all layers (default: searched)")
         add_cache_argument(group)
-    fixed = " (arguments that are given here are fixed in all trials, not searched)"
-    add_input_arguments(parser, " (default: that of the checkpoint)" if finetuning else "")
-    if not finetuning:
+    else:
         add_model_arguments(parser, fixed)
     add_training_arguments(parser, nepochs, fixed)
     add_device_arguments(parser)

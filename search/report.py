@@ -1,4 +1,4 @@
-"""What a hyperparameter search found, on one page that needs no network. Imports no torch.
+"""What a hyperparameter search found: tables, and one page that needs no network. Imports no torch.
 
 A study is an optuna.Study with one objective, trained epochs as its steps. Of a trial's user attributes the page reads
 best_epoch, and reason: why it was pruned or failed.
@@ -9,17 +9,20 @@ from datetime import datetime
 from pathlib import Path
 
 import optuna
+import pandas as pd
 import plotly.graph_objects as go
 from markupsafe import Markup
 from optuna import visualization
 from optuna.trial import FrozenTrial, TrialState
 from plotly.offline import get_plotlyjs
 
-from common.files import progress
+from common.files import progress, write_csv
 from common.html import write_page
+from common.params import as_text
+from common.renamed import current_names
 from common.text import ranges
-from search.tables import best_trials
 
+COLUMNS = ("number", "value", "datetime_start", "datetime_complete", "duration")
 VALUE = "Validation AUC"
 BEST = 10  # trials of a split's table
 ENOUGH, FEW = 5, 50  # complete trials below which there are no importances; below which they are called rough: Optuna
@@ -39,14 +42,79 @@ TEMPLATE = go.layout.Template(layout={
     "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}, "xaxis": _AXIS, "yaxis": _AXIS})
 
 
+# ---------------------------------------------------------------- tables
+
+class Files:
+    """The files of a search.
+
+    Parameters
+    ----------
+    folder : Path
+        --output.
+    label : str
+        "finetuning" or "", part of their names.
+
+    Attributes
+    ----------
+    summary : Path
+        The best trial of each split, for train.py --params.
+    report : Path
+        The page.
+    """
+
+    def __init__(self, folder: Path, label: str = "") -> None:
+        self.folder, self.label, joined = folder, label, f"_{label}" if label else ""
+        self.summary, self.report = folder / f"best_params{joined}_summary.csv", folder / f"optuna{joined}_report.html"
+
+    def results(self, split: int | str) -> Path:
+        """The trials of a split's study."""
+        return self.folder / f"optuna_results{self.label}_split{split}.csv"
+
+
+def write_tables(files: Files, studies: dict[int, optuna.Study]) -> None:
+    """Write the table of each study and, where a trial is complete, the summary; `studies` has them by their split."""
+    for split, study in studies.items():
+        write_results(files.results(split), study)
+    if rows := [_winner(split, study) for split, study in studies.items() if best_trials(study)]:
+        write_csv(pd.DataFrame(rows), files.summary)
+
+
+def write_results(path: str | Path, study: optuna.Study) -> None:
+    """optuna_results_splitS.csv: one row per trial; what a trial does not have is empty.
+
+    As Optuna's trials_dataframe writes it, but for whole numbers that only some trials have: 128, not 128.0.
+    """
+    trials = study.get_trials(deepcopy=False)
+    columns = {name: [getattr(trial, name) for trial in trials] for name in COLUMNS}
+    for kind in ("params", "user_attrs"):
+        for name in sorted({name for trial in trials for name in getattr(trial, kind)}):
+            columns[f"{kind}_{name}"] = pd.Series([getattr(trial, kind).get(name) for trial in trials], dtype=object)
+    write_csv(pd.DataFrame(columns | {"state": [trial.state.name for trial in trials]}), path)
+
+
+def _winner(split, study):
+    """A row of best_params_summary.csv, as common.params.read_values reads it."""
+    best = best_trials(study)[0]
+    drawn = {name: as_text(value) for name, value in best.params.items()}
+    return {"split": split, "number": best.number, "value": best.value} | drawn | current_names(
+        study.user_attrs["settings"]["fixed"])
+
+
+def best_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The complete trials, best first; of equal ones the earlier."""
+    sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return sorted(trials, key=lambda trial: (sign * trial.value, trial.number))
+
+
+# ---------------------------------------------------------------- the page
+
 def snapshot(study: optuna.Study) -> optuna.Study:
     """The study as it is now, in memory: other processes may go on with it, and each plot would ask its database."""
     copy = optuna.create_study(study_name=study.study_name, direction=study.direction)
     copy.add_trials(study.get_trials(deepcopy=False))
     return copy
 
-
-# ---------------------------------------------------------------- the page
 
 def write_report(path: str | Path, title: str, studies: dict[int, optuna.Study]) -> None:
     """Write the page: a table over the splits, then each split's plots and best trials, folded where there are several.
@@ -66,30 +134,25 @@ def write_report(path: str | Path, title: str, studies: dict[int, optuna.Study])
     when = (f" from {date(min(starts))}" if starts else "") + (f" to {date(max(ends))}" if ends else "")
     names = ["Split", f"Best {VALUE[0].lower()}{VALUE[1:]}", "Trial", "Best epoch",
              *(name.capitalize() for name, _ in STATES.values()), "Hours"]
-    rows = [[Markup('<a href="#split{0}">{0}</a>').format(split), *summary(study)] for split, study in studies.items()]
     with warnings.catch_warnings(), progress(studies.items(), Path(path).name, "split") as bar:
         warnings.simplefilter("ignore")  # what Optuna would warn of, the page says
+        parts = [split_part(split, study) for split, study in bar]
         write_page(path, "search.html", title=title, n_trials=count(len(trials), "trial"), value=VALUE, when=when,
-                   n_splits=count(len(studies), "split"), summary=(names, rows), plotly=Markup(get_plotlyjs()),
-                   splits=[split_part(split, study) for split, study in bar])
-
-
-def summary(study: optuna.Study) -> list[str]:
-    """A split's row: best value, its trial and epoch, trials in each state, hours."""
-    trials, ranked = study.get_trials(deepcopy=False), best_trials(study)
-    best = ["none", "", ""]
-    if ranked:
-        best = [f"{ranked[0].value:.4f}", str(ranked[0].number), str(ranked[0].user_attrs.get("best_epoch", ""))]
-    hours = sum(trial.duration.total_seconds() for trial in trials if trial.duration) / 3600
-    return [*best, *(str(sum(trial.state == state for trial in trials)) for state in STATES), f"{hours:.2f}"]
+                   n_splits=count(len(studies), "split"), summary=(names, [part["row"] for part in parts]),
+                   splits=parts, plotly=Markup(get_plotlyjs()))
 
 
 def split_part(split: int, study: optuna.Study) -> dict:
-    """Everything about one split, as the template takes it."""
+    """Everything about one split, as the template takes it; `row` is its row of the table over the splits."""
     trials, ranked = study.get_trials(deepcopy=False), best_trials(study)
+    head, rows = best_table(ranked)
+    number, value, epoch = rows[0][:3] if rows else ("", "none", "")
+    hours = sum(trial.duration.total_seconds() for trial in trials if trial.duration) / 3600
     return {"number": split, "n_trials": count(len(trials), "trial"), "n_complete": len(ranked),
-            "best": f"{ranked[0].value:.4f} in trial {ranked[0].number}" if ranked else "no complete trial",
-            "states": states(trials), "best_table": best_table(ranked), "importances": importances(study, ranked),
+            "row": [Markup('<a href="#split{0}">{0}</a>').format(split), value, number, epoch,
+                    *(str(sum(trial.state == state for trial in trials)) for state in STATES), f"{hours:.2f}"],
+            "best": f"{value} in trial {number}" if ranked else "no complete trial",
+            "states": states(trials), "best_table": (head, rows), "importances": importances(study, ranked),
             "plots": [history(study, trials, ranked), intermediate(study, trials)], "slices": slices(study, ranked)}
 
 
@@ -110,8 +173,7 @@ def best_table(ranked: list[FrozenTrial]) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table of the best trials."""
     names = parameters(ranked)
     rows = [[str(trial.number), f"{trial.value:.4f}", str(trial.user_attrs.get("best_epoch", "")),
-             f"{trial.duration.total_seconds():.0f}",
-             *(number(trial.params[name]) if name in trial.params else "–" for name in names)]
+             f"{trial.duration.total_seconds():.0f}", *(as_shown(trial.params.get(name, "–")) for name in names)]
             for trial in ranked[:BEST]]
     return ["Trial", VALUE, "Best epoch", "Seconds", *names], rows
 
@@ -147,19 +209,17 @@ def intermediate(study: optuna.Study, trials: list[FrozenTrial]) -> dict:
 
 def importances(study: optuna.Study, ranked: list[FrozenTrial]) -> dict:
     """How far the best tenth of the trials differs from all of them in each parameter."""
-    name, drawn = "Importances", parameters(ranked)
-    if len(ranked) < ENOUGH or not drawn:
-        return plot(name, f"They need {ENOUGH} complete trials, and parameters that were drawn; complete: "
-                          f"{len(ranked)}.")
+    name, drawn, n = "Importances", parameters(ranked), len(ranked)
+    if n < ENOUGH or not drawn:
+        return plot(name, f"They need {ENOUGH} complete trials, and parameters that were drawn; complete: {n}.")
     if not any(optuna.importance.get_param_importances(study, normalize=False).values()):
-        return plot(name, f"The {len(ranked)} complete trials do not tell the parameters apart.")
-    rough = (f" Rough: of {len(ranked)} complete trials, a parameter without any effect may come first."
-             if len(ranked) < FEW else "")
+        return plot(name, f"The {n} complete trials do not tell the parameters apart.")
+    rough = f" Rough: of {n} complete trials, a parameter without any effect may come first."
     figure = visualization.plot_param_importances(study, target_name=VALUE)
     figure.update_traces(hovertemplate="%{y}: %{x:.2f}<extra></extra>", marker_color="#0072B2")
     figure.update_layout(xaxis={"title": "Share", "rangemode": "tozero"}, yaxis_title=None, margin_r=50)
     return plot(name, "How much each parameter has to do with being among the best tenth of the trials (PED-ANOVA, "
-                f"Watanabe 2023), as shares of 1.{rough}", figure, 90 + 24 * len(drawn))
+                f"Watanabe 2023), as shares of 1.{rough * (n < FEW)}", figure, 90 + 24 * len(drawn))
 
 
 def slices(study: optuna.Study, ranked: list[FrozenTrial]) -> list[dict]:
@@ -172,8 +232,8 @@ def slices(study: optuna.Study, ranked: list[FrozenTrial]) -> list[dict]:
                              hovertemplate="%{x}: %{y:.4f} (trial %{marker.color})<extra></extra>")
         figure.update_layout(yaxis={"title": None, "range": [min(values) - room, max(values) + room]},
                              margin={"l": 45, "r": 10, "t": 10, "b": 45})
-        asked = [trial.distributions[name] for trial in study.get_trials(deepcopy=False) if name in trial.distributions]
-        horizontal_axis(figure, asked)
+        every = [trial.distributions for trial in study.get_trials(deepcopy=False)]
+        horizontal_axis(figure, [asked[name] for asked in every if name in asked])
         plots.append(plot("", "", figure, SLICE_HEIGHT))
     return plots
 
@@ -213,7 +273,7 @@ def parameters(trials: list[FrozenTrial]) -> list[str]:
     return list(dict.fromkeys(name for trial in trials for name in trial.params))
 
 
-def number(value: object) -> str:
+def as_shown(value: object) -> str:
     """A parameter as text: floats with four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 

@@ -15,21 +15,21 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from common import arguments, params
-from common.arguments import pick
 from common.files import InputError
 from common.manifest import read_manifest
 from common.text import first_line
 from search import report, studies
+from search.report import Files, best_trials, write_results, write_tables
 from search.space import read_space, suggest
-from search.tables import Files, best_trials, write_results, write_tables
 from search.trials import SplitTrials, is_out_of_memory
-from training.device import choose_amp, choose_device, set_threads
+from training.device import open_device
 from training.distributed import say
 from training.images import Cohort
 from training.signals import deferred_signals
 from training.state import NotFinite
 
 POLL_SECONDS = 2
+OUT_OF_MEMORY = "out of memory"  # begins such reasons
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 TAKEN = (*FINISHED, TrialState.RUNNING)
 
@@ -61,17 +61,16 @@ def search(args: Namespace, default_space: dict, starts: dict, label: str = "") 
     starts = {split: params.with_values(own, fixed) for split, own in starts.items()}
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    set_threads(args.threads)
-    device = choose_device(args.device)
-    cohort = Cohort(read_manifest(args.data, list(starts)), args.data, arguments.images_folder(args), list(starts),
-                    device)
+    device, amp = open_device(args.device, args.amp, args.threads)
+    table = read_manifest(args.data, list(starts))
+    cohort = Cohort(table, args.data, arguments.images_folder(args), list(starts), device)
     files = Files(Path(args.output), label)
     url = args.storage or f"sqlite:///{files.folder / 'optuna.db'}"
     if not args.storage:
         files.folder.mkdir(parents=True, exist_ok=True)
     storage = studies.open_storage(url, args.heartbeat)
     try:
-        worker = Worker(args, space, starts, cohort, choose_amp(args.amp, device), storage, files, studies.shown(url))
+        worker = Worker(args, space, starts, cohort, amp, storage, files, studies.shown(url))
         try:
             worker.work()
         finally:
@@ -112,14 +111,15 @@ class Worker:
             sampler=studies.build_sampler(args.sampler, (args.seed, split)),
             pruner=studies.build_pruner(args.pruner, own.nepochs)) for split, own in starts.items()}
         self.begun, self.trials, self.training_seconds, self.seen = time.monotonic(), 0, 0.0, {}
+        self.deadline = self.begun + (args.timeout or math.inf)
         self.ended = None  # the trial whose objective came to its end
 
     def work(self) -> None:
         """Run trials; where none is left to take but others run elsewhere, wait for their end."""
-        while self.unfinished() and not self.timed_out():
+        while self.unfinished() and time.monotonic() <= self.deadline:
             taking = [(split, study) for split, study in self.studies.items() if self.missing(study, TAKEN) > 0]
             for split, study in taking:
-                if not self.timed_out():
+                if time.monotonic() <= self.deadline:
                     self.run_trials(split, study)
             if not taking:
                 self.wait()
@@ -132,14 +132,9 @@ class Worker:
         """How many trials the study lacks, those in `states` counted as there."""
         return self.args.trials - len(study.get_trials(deepcopy=False, states=states))
 
-    def timed_out(self) -> bool:
-        """Whether --timeout is over."""
-        return bool(self.args.timeout) and time.monotonic() - self.begun > self.args.timeout
-
     def run_trials(self, split: int, study: optuna.Study) -> None:
         """Run trials of a study until it has --trials finished or running ones, or the time is over."""
         split_trials = self.split_trials_of(split, study)
-        left = self.args.timeout and max(0.0, self.begun + self.args.timeout - time.monotonic())
 
         def after_trial(study, trial):
             write_results(self.files.results(split), study)
@@ -148,8 +143,8 @@ class Worker:
 
         with deferred_signals() as received:
             try:
-                study.optimize(lambda trial: self.objective(trial, study, split_trials, received), timeout=left,
-                               catch=(Surplus,),
+                study.optimize(lambda trial: self.objective(trial, study, split_trials, received), catch=(Surplus,),
+                               timeout=max(0.0, self.deadline - time.monotonic()),
                                callbacks=[optuna.study.MaxTrialsCallback(self.args.trials, TAKEN), after_trial])
             except (UpdateFinishedTrialError, ValueError):  # of Optuna, when it stores the end of such a trial
                 if self.ended is None:
@@ -164,7 +159,7 @@ class Worker:
         if self.split_trials is None or self.split_trials.images.split != split:
             self.split_trials, own = None, self.starts[split]  # free the memory of the last one first
             images = self.cohort.split_images(split, arguments.image_size(own.image_size),
-                                              **pick(own, "margin", "pool", "crop_bodies", "norm"))
+                                              **arguments.pick(own, "margin", "pool", "crop_bodies", "norm"))
             self.split_trials = SplitTrials(own, self.space, images, self.amp)
             studies.agree(study, self.split_trials.settings(), self.where)
         return self.split_trials
@@ -178,8 +173,7 @@ class Worker:
             if received:
                 raise KeyboardInterrupt
 
-        begun, split, reason, out_of_memory = time.perf_counter(), split_trials.images.split, None, False
-        self.ended = None
+        begun, split, reason, self.ended = time.perf_counter(), split_trials.images.split, "", None
         refuse_surplus(trial, study, self.args.trials)
         values = suggest(trial, split_trials.space, split_trials.args)
         training_begun = time.perf_counter()
@@ -197,23 +191,22 @@ class Worker:
             self.ended = trial.number
             raise
         except Exception as error:
-            out_of_memory = is_out_of_memory(error)
-            reason = f"{'out of memory' if out_of_memory else type(error).__name__}: {first_line(error)}"
-            if not out_of_memory:
+            reason = f"{OUT_OF_MEMORY if is_out_of_memory(error) else type(error).__name__}: {first_line(error)}"
+            if not is_out_of_memory(error):
                 trial.set_user_attr("reason", reason)
                 if isinstance(error, InputError):
                     raise InputError(f"split {split} trial {trial.number} ({params.listed(values)}): {error}") from None
                 raise
-        if out_of_memory:  # not above, where the error still refers to what filled it
+        if reason.startswith(OUT_OF_MEMORY):  # not above, where the error still refers to what filled it
             split_trials.free_memory()
-        self.ended, ended = trial.number, time.perf_counter()
-        outcome = {"reason": reason} if reason else {"best_epoch": state.best["epoch"]}
-        times = {"training_seconds": round(ended - training_begun, 3), "seconds": round(ended - begun, 3)}
-        for name, value in (outcome | times).items():
+        self.ended, self.trials, ended = trial.number, self.trials + 1, time.perf_counter()
+        self.training_seconds += ended - training_begun
+        outcome = {"training_seconds": round(ended - training_begun, 3), "seconds": round(ended - begun, 3)}
+        outcome |= {"reason": reason} if reason else {"best_epoch": state.best["epoch"]}
+        for name, value in outcome.items():
             trial.set_user_attr(name, value)
-        self.trials, self.training_seconds = self.trials + 1, self.training_seconds + ended - training_begun
         said = f"pruned: {reason}" if reason else f"AUC {state.best['value']:.4f} in epoch {state.best['epoch']}"
-        say(f"split {split} trial {trial.number}: {said}; {times['seconds']:.1f} s; {params.listed(values)}")
+        say(f"split {split} trial {trial.number}: {said}; {outcome['seconds']:.1f} s; {params.listed(values)}")
         if reason:
             raise optuna.TrialPruned(reason)
         return state.best["value"]

@@ -79,7 +79,6 @@ def draw(patient: dict, scan: dict, noise: bool = True) -> tuple[np.ndarray, dic
     canvas = Canvas(patient, origin)
     suv = _uptakes(rng, scan["decoys"])
     _draw_outline(canvas, patient, suv, rng)
-    _draw_arms(canvas, patient, suv)
     _draw_chest(canvas, patient, suv, shape)
     _draw_skeleton(canvas, suv)
     _draw_heart(canvas, suv, shape)
@@ -114,7 +113,7 @@ def _add_noise(clean, rng):
 
 
 def _draw_outline(canvas, patient, suv, rng):
-    """Body surface, fat under it, soft tissue inside with a slow texture, legs, breasts."""
+    """Body surface, fat under it, soft tissue inside with a slow texture, legs, breasts, arms."""
     up, y, x = canvas.axes
     depth = -up
     half, front, back = (np.interp(depth, OUTLINE[0], row) for row in OUTLINE[1:])
@@ -132,13 +131,16 @@ def _draw_outline(canvas, patient, suv, rng):
     texture = _slow_field(rng, canvas.volume.shape, 8) * np.float32(0.12) + 1
     canvas.volume[:] = suv["fat"] * np.clip(inside / edge + np.float32(0.5), 0, 1)
     canvas.volume += (suv["muscle"] * texture - suv["fat"]) * np.clip((inside - fat) / edge + np.float32(0.5), 0, 1)
-    leg = 80 * patient["girth"] ** 0.7
+    leg, arm = 80 * patient["girth"] ** 0.7, 36 * patient["girth"] ** 0.5
     for side in (-1, 1):
         points = [(side * 92, 4, 815), (side * 90, 4, 1100)]
         canvas.tube(points, leg, suv["fat"])
         canvas.tube(points, leg - 6 - 0.5 * float(fat.max()), suv["muscle"])
         if patient["sex"] == "F":
             canvas.ellipsoid((side * 72, -102 * patient["girth"], 425), (46, 30, 42), suv["fat"] * 1.4)
+        points = _arm_points(canvas, patient, side)
+        canvas.tube(points, [arm + 4, arm, arm - 4], suv["fat"])
+        canvas.tube(points, [arm - 4, arm - 9, arm - 12], suv["muscle"])
 
 
 def _slow_field(rng, shape, cells):
@@ -150,14 +152,6 @@ def _slow_field(rng, shape, cells):
         weight = (place - low).astype(np.float32).reshape([-1 if i == axis else 1 for i in range(3)])
         field = np.take(field, low, axis) * (1 - weight) + np.take(field, low + 1, axis) * weight
     return field
-
-
-def _draw_arms(canvas, patient, suv):
-    radius = 36 * patient["girth"] ** 0.5
-    for side in (-1, 1):
-        points = _arm_points(canvas, patient, side)
-        canvas.tube(points, [radius + 4, radius, radius - 4], suv["fat"])
-        canvas.tube(points, [radius - 4, radius - 9, radius - 12], suv["muscle"])
 
 
 def _arm_points(canvas, patient, side):

@@ -18,8 +18,10 @@ GRIDS = ((96, 5.3, 4.7), (92, 5.6, 5.0), (100, 5.15, 4.9))  # columns and rows, 
 # Probability of each decoy in negative and positive scans: the difference balances what lesions add to intensity.
 DECOY_RATES = {
     "bowel": (0.40, 0.15), "brown_fat": (0.14, 0.10), "marrow": (0.26, 0.06), "injection": (0.20, 0.15),
-    "bladder": (0.30, 0.25), "heart": (0.40, 0.35), "ureter": (0.25, 0.25), "muscle": (0.20, 0.08),
-}
+    "bladder": (0.30, 0.25), "heart": (0.40, 0.35), "ureter": (0.25, 0.25), "muscle": (0.20, 0.08)}
+LABELS = ("StudyInstanceUID", "patient", "study", "deauville", "target", "target_loc", "n_lesions", "lesions",
+          "liver_suv", "pool_suv", "decoys", "sex", "age", "weight_kg", "height_cm", "arms", "vendor",
+          "decay_correction", "uptake_min", "synthetic")  # columns of labels.csv
 
 
 def plan_patient(seed: int, index: int, arms: str = "mixed") -> dict:
@@ -50,9 +52,8 @@ def plan_patient(seed: int, index: int, arms: str = "mixed") -> dict:
         "long": (820 + 2.4 * (height - 170)) / STANDARD_TRUNK,
         "wide": float(np.clip(math.sqrt(height / 172) * rng.normal(1, 0.02), 0.93, 1.05)),
         "girth": math.sqrt(bmi / 23), "grid": GRIDS[rng.integers(len(GRIDS))],
-        "thigh": float(rng.uniform(70, 110)), "arms": arms, "scans": []}
-    if arms == "mixed":
-        patient["arms"] = "up" if rng.random() < 0.75 else "down"
+        "thigh": float(rng.uniform(70, 110)), "scans": [],
+        "arms": arms if arms != "mixed" else "up" if rng.random() < 0.75 else "down"}
     sites = [int(s) for s in rng.permutation(list(SITES))[:rng.integers(6, 9)]]
     day, seen = int(rng.integers(0, 700)), set()
     for number in range(1, 1 + int(rng.choice([1, 2, 3], p=[0.45, 0.35, 0.2]))):
@@ -147,15 +148,10 @@ def _write_patient(patient, output, vendor):
 
 def _label_row(patient, scan, acquisition, truth):
     """One row of labels.csv. Lesions are `site:x:y:z:diameter:suv`, millimetres in the patient frame (LPS)."""
-    lesions = truth["lesions"]
-    return {
+    lesion = "{site}:{x:.1f}:{y:.1f}:{z:.1f}:{diameter:.1f}:{suv:.3f}"
+    known = patient | scan | acquisition | truth | {
         "StudyInstanceUID": make_uid(patient["seed"], patient["index"], scan["number"], "study"),
-        "patient": patient["patient"], "study": scan["study"], "deauville": truth["deauville"],
-        "target": truth["target"], "target_loc": truth["target_loc"], "n_lesions": len(lesions),
-        "lesions": ";".join("{site}:{x:.1f}:{y:.1f}:{z:.1f}:{diameter:.1f}:{suv:.3f}".format(**lesion)
-                            for lesion in lesions),
-        "liver_suv": round(truth["liver"], 3), "pool_suv": round(truth["pool"], 3),
-        "decoys": ";".join(scan["decoys"]), "sex": patient["sex"], "age": patient["age"],
-        "weight_kg": patient["weight_kg"], "height_cm": patient["height_cm"], "arms": patient["arms"],
-        "vendor": acquisition["vendor"], "decay_correction": acquisition["decay_correction"],
+        "n_lesions": len(truth["lesions"]), "lesions": ";".join(lesion.format(**each) for each in truth["lesions"]),
+        "liver_suv": round(truth["liver"], 3), "pool_suv": round(truth["pool"], 3), "decoys": ";".join(scan["decoys"]),
         "uptake_min": round(uptake_seconds(acquisition) / 60, 2), "synthetic": 1}
+    return {name: known[name] for name in LABELS}

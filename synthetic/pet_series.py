@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, PositronEmissionTomographyImageStorage
+from pydicom import uid
 
 HALF_LIFE = 6586.2  # s, fluorine-18
 # What differs from slice to slice, as text of the width that it may take.
@@ -23,7 +22,7 @@ PLACEHOLDERS = {"InstanceNumber": "1000000001", "AcquisitionTime": "235958.12345
     ("SliceLocation", "FrameReferenceTime", "DecayFactor", "RescaleSlope"), "1000000000000001")
 # What every series says.
 ELEMENTS = {
-    "ImageType": ["ORIGINAL", "PRIMARY"], "SOPClassUID": PositronEmissionTomographyImageStorage, "Modality": "PT",
+    "ImageType": ["ORIGINAL", "PRIMARY"], "SOPClassUID": uid.PositronEmissionTomographyImageStorage, "Modality": "PT",
     "AccessionNumber": "", "ReferringPhysicianName": "", "PatientBirthDate": "", "PositionReferenceIndicator": "",
     "StudyDescription": "SYNTHETIC FDG PET", "SeriesDescription": "SYNTHETIC phantom PET WB AC", "SeriesNumber": "1",
     "ImageComments": "SYNTHETIC: drawn by phantom.py, no patient", "SamplesPerPixel": 1,
@@ -33,11 +32,9 @@ ELEMENTS = {
     "RandomsCorrectionMethod": "DLYD", "ScatterCorrectionMethod": "Model-based", "AttenuationCorrectionMethod": "CT",
     "CollimatorType": "NONE"}
 # Manufacturer, model, reconstruction. What else vendors differ in: _vendor_changes, _add_private.
-VENDORS = {
-    "siemens": ("SIEMENS", "Biograph mCT", "OSEM3D+PSF+TOF"),
-    "ge": ("GE MEDICAL SYSTEMS", "Discovery 710", "VPFX"),
-    "philips": ("Philips Medical Systems", "Gemini TF", "BLOB-OS-TF"),
-}
+VENDORS = {"siemens": ("SIEMENS", "Biograph mCT", "OSEM3D+PSF+TOF"),
+           "ge": ("GE MEDICAL SYSTEMS", "Discovery 710", "VPFX"),
+           "philips": ("Philips Medical Systems", "Gemini TF", "BLOB-OS-TF")}
 
 
 def plan_acquisition(patient: dict, scan: dict, vendor: str = "mixed") -> dict:
@@ -204,14 +201,15 @@ def _series_dataset(patient, scan, acquisition, shape):
     ds.Manufacturer, ds.ManufacturerModelName, ds.ReconstructionMethod = VENDORS[acquisition["vendor"]]
     if acquisition["private"]:
         _add_private(ds, patient, acquisition)
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if acquisition["explicit"] else ImplicitVRLittleEndian
+    ds.file_meta = pydicom.dataset.FileMetaDataset()
+    syntax = "ExplicitVRLittleEndian" if acquisition["explicit"] else "ImplicitVRLittleEndian"
+    ds.file_meta.TransferSyntaxUID = getattr(uid, syntax)
     return ds
 
 
 def _dataset(elements):
     """{keyword: value} -> Dataset."""
-    dataset = Dataset()
+    dataset = pydicom.Dataset()
     for keyword, value in elements.items():
         setattr(dataset, keyword, value)
     return dataset

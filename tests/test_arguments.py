@@ -51,7 +51,7 @@ def test_scripts_say_which_splits_they_mean(tmp_path):
 
 @pytest.mark.parametrize(("option", "value", "said"), [
     ("nepochs", 0, "0 is not 1 or more"), ("nepochs", 1.5, "'1.5' is not a whole number"),
-    ("seed", -1, "-1 is negative"), ("lr", 0, "0 is not above 0"), ("lr", "nan", "nan is not above 0"),
+    ("seed", -1, "-1 is not 0 or more"), ("lr", 0, "0 is not above 0"), ("lr", "nan", "nan is not above 0"),
     ("lr", "fast", "'fast' is not a number"), ("wd", -1e-3, "-0.001 is not 0 or more"),
     ("dropout", 1, "1 is not in 0..1 (1 excluded)")])
 def test_numbers_out_of_range_are_refused(capsys, option, value, said):

@@ -13,7 +13,7 @@ from optuna.trial import TrialState, create_trial
 from page_helpers import Page
 from plotly.offline import get_plotlyjs
 
-from search import report, tables
+from search import report
 
 SPACE = {"lr": FloatDistribution(1e-5, 1e-2, log=True), "batch_size": CategoricalDistribution((16, 32, 64)),
          "cls_arch": CategoricalDistribution(("simple", "complex")), "hidden": IntDistribution(64, 512, step=64),
@@ -75,7 +75,7 @@ def slice_of(text, name):
 # ---------------------------------------------------------------- results
 
 def test_results_have_the_thesis_columns_and_the_drawn_values(tmp_path):
-    tables.write_results(tmp_path / "r.csv", mixed())
+    report.write_results(tmp_path / "r.csv", mixed())
     lines = (tmp_path / "r.csv").read_text().splitlines()
     assert lines[0] == ("number,value,datetime_start,datetime_complete,duration,params_balance,params_batch_size,"
                         "params_cls_arch,params_hidden,params_lr,user_attrs_best_epoch,user_attrs_reason,state")
@@ -88,13 +88,13 @@ def test_results_have_the_thesis_columns_and_the_drawn_values(tmp_path):
 
 def test_results_are_optunas_own_table_where_no_trial_lacks_a_parameter(tmp_path):
     study = study_of(*(trial(number, 0.1 * number, hidden=64, best_epoch=number) for number in range(12)))
-    tables.write_results(tmp_path / "r.csv", study)
-    attributes = (*tables.COLUMNS, "params", "user_attrs", "state")
+    report.write_results(tmp_path / "r.csv", study)
+    attributes = (*report.COLUMNS, "params", "user_attrs", "state")
     assert (tmp_path / "r.csv").read_text() == study.trials_dataframe(attributes).to_csv(index=False)
 
 
 def test_results_of_a_study_without_trials(tmp_path):
-    tables.write_results(tmp_path / "r.csv", study_of())
+    report.write_results(tmp_path / "r.csv", study_of())
     assert (tmp_path / "r.csv").read_text() == "number,value,datetime_start,datetime_complete,duration,state\n"
 
 
@@ -142,7 +142,7 @@ def test_best_trials_are_ranked_and_show_what_was_drawn(tmp_path):
 def test_of_minimized_values_the_lowest_is_best():
     study = optuna.create_study(direction="minimize")
     study.add_trials([trial(0, 0.3), trial(1, 0.2), trial(2, 0.2)])
-    assert [each.number for each in tables.best_trials(study)] == [1, 2, 0]
+    assert [each.number for each in report.best_trials(study)] == [1, 2, 0]
 
 
 @pytest.mark.parametrize(("trials", "plots", "phrases"), [
