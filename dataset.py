@@ -214,6 +214,8 @@ class NetworkInput:
         Whether bodies larger than the frame are cut to it.
     views : tuple of str
         The manifest's views that it was trained on.
+    suv_type : str
+        What the SUV is normalised to, as --suv of prepro_script.py; "bw" where the manifest does not say.
     """
     frame: tuple
     norm: tuple
@@ -221,6 +223,7 @@ class NetworkInput:
     spacing_mm: float | None = None
     crop_bodies: bool = False
     views: tuple = VIEWS
+    suv_type: str = "bw"
 
     def __post_init__(self):  # a checkpoint may give lists
         self.frame, self.norm, self.views = tuple(self.frame), tuple(self.norm), tuple(self.views)

@@ -8,6 +8,7 @@ Studies that give no trustworthy SUV are listed in errors.csv with the reason an
 command again converts what is new or changed, and leaves the rest.
 """
 import os
+import re
 from pathlib import Path
 
 from common.arguments import EXIT_SOME_FAILED, Parser, positive_int, run_script
@@ -15,17 +16,20 @@ from common.files import InputError
 from common.workers import processes
 from preprocessing.archives import list_files, read_checksums
 from preprocessing.conversion import Options, convert_studies, error_row, read_key
-from preprocessing.dicom_series import find_studies, want_series
+from preprocessing.dicom_series import add_overrides, find_studies, want_series
 from preprocessing.dicom_values import Refused
+from preprocessing.dose import SUV_TYPES
+from preprocessing.overrides import read_overrides
 from preprocessing.series_choice import print_list
 
 
 def get_args_parser():
     parser = Parser(__doc__)
     group = parser.add_argument_group("input")
-    group.add_argument("--input", required=True, metavar="FOLDER",
-                       help="searched with its subfolders and archives (.zip, .tar, .tar.gz, .dcm.gz) for PET "
-                            "series; or one archive, or a DICOMDIR (its folder is searched)")
+    group.add_argument("--input", required=True, action="append", metavar="FOLDER",
+                       help="searched with its subfolders and archives (.zip, .tar, .tar.gz, .dcm.gz) for PET series "
+                            "and SUV volumes (.nii, .nii.gz, .nrrd); or one archive or volume, or a DICOMDIR (its "
+                            "folder is searched); may be given several times")
     group.add_argument("--series", action="append", default=[], metavar="UID", help="SeriesInstanceUID to use in its "
                        "study; may be given several times (default, and in other studies: original, static, axial, "
                        "FDG, attenuation corrected, then the longest from head to feet, then the most slices)")
@@ -33,13 +37,23 @@ def get_args_parser():
                        "--input: files that are changed, missing or not listed are refused")
     group.add_argument("--labels", metavar="TABLE",
                        help="CSV or .xlsx of StudyInstanceUID and target (0 or 1) or deauville (1 to 5), optionally "
-                            "target_loc; further columns are carried into data.csv, identifying ones are not")
+                            "target_loc and patient_id (instead of PatientID; hashed); further columns are carried "
+                            "into data.csv, identifying ones are not")
+    group.add_argument("--skip_unlabelled", action="store_true", help="pass over studies without a row in --labels "
+                       "(default: they are refused)")
+    group.add_argument("--overrides", metavar="TABLE", help="CSV or .xlsx of StudyInstanceUID and any of weight_kg, "
+                       "height_m, sex, dose_MBq, injection_time, series_time (the decay correction's; HH:MM:SS, or "
+                       "YYYY-MM-DD HH:MM:SS): used instead of what the files say, and named in `warnings`")
+    group.add_argument("--frames", metavar="WHICH", help="of a dynamic series, where there is no static one or "
+                       "--series names it: last, mean (weighted by duration), or the number of a time frame, from 1")
     group.add_argument("--allow_uncorrected", action="store_true", help="take series without attenuation correction")
     group = parser.add_argument_group("output")
     group.add_argument("--output", metavar="FOLDER", help="gets images/*.bin, data.csv, errors.csv, qc.html, done.json")
     group.add_argument("--save_suv", action="store_true", help="write each study's SUV volume, too: suv/SCAN.nii.gz")
     group.add_argument("--list", action="store_true", help="print the studies and PET series that are there, and which "
                        "would be used and why; convert and write nothing")
+    group.add_argument("--suv", choices=list(SUV_TYPES), default="bw", help="normalise to " + ", ".join(
+                       f"{meaning} ({name})" for name, meaning in SUV_TYPES.items()))
     group.add_argument("--spacing", type=float, default=3.27, help="pixel size of the MIPs, mm")
     group.add_argument("--views", type=positive_int, default=2, metavar="N", help="projections at N angles, in whole "
                        "degrees, evenly over half a turn about the body's axis (the other half are mirror images): "
@@ -58,34 +72,40 @@ def get_args_parser():
 
 def main(args):
     check_arguments(args)
-    folder, paths = list_files(args.input)
+    folder, paths = list_files(*args.input)
     labels = None
     if args.labels and not args.list:
         from preprocessing.tables import read_labels  # it imports pandas
         labels = read_labels(args.labels, args.keep_ids)
+    overrides = read_overrides(args.overrides) if args.overrides else {}
     sums = read_checksums(args.checksums, folder, paths) if args.checksums else None
     with processes(args.workers) as run:
         studies, refused = find_studies(folder, paths, sums, run)
         if not studies and not refused:
-            raise InputError(f"--input {args.input}: no PET image (Modality PT) among {len(paths)} files; give the "
-                             "folder that holds the DICOM studies")
+            raise InputError(f"--input {', '.join(args.input)}: no PET image (Modality PT) among {len(paths)} files; "
+                             "give the folder that holds the DICOM studies")
         want_series(studies, args.series)
+        if overrides:
+            print(add_overrides(studies, overrides, args.overrides))
         if args.list:
             return EXIT_SOME_FAILED if print_list(studies, refused, run) else None
         output = Path(args.output)
         key = None if args.keep_ids else read_key(args.key, output)
         labelled = {uid: study for uid, study in studies.items() if labels is None or uid in labels.rows}
-        options = Options(args.spacing, args.views, args.allow_uncorrected, args.save_suv)
+        passed_over = [(study.folder, uid) for uid, study in studies.items() if uid not in labelled]
+        options = Options(args.spacing, args.views, args.allow_uncorrected, args.save_suv, args.suv, args.frames)
         made, failed = convert_studies(labelled, folder, output, key, options, args.overwrite, run)
-        rows = [row | (labels.rows[uid] if labels else {}) for uid, several in made.items() for row in several]
+        from preprocessing import tables  # after the studies: it imports pandas
+        rows = tables.with_labels(made, labels, key)
         errors = [error_row(where, error) for where, error in refused]
-        errors += [error_row(study.folder, Refused("StudyInstanceUID", uid, f"no row in {args.labels}",
-                                                   "add a row for this study, or remove the study"))
-                   for uid, study in studies.items() if uid not in labelled]
+        if not args.skip_unlabelled:
+            errors += [error_row(where, Refused("StudyInstanceUID", uid, f"no row in {args.labels}",
+                                                "add a row, remove the study, or give --skip_unlabelled"))
+                       for where, uid in passed_over]
+            passed_over = []
         errors = sorted(errors + failed, key=lambda row: row["study"])
-        from preprocessing.tables import print_results, write_results  # after the studies: it imports pandas
-        write_results(rows, errors, labels.carried if labels else [], output, run)
-        print_results(rows, errors, labels, studies, args.input, output)
+        tables.write_results(rows, errors, labels.carried if labels else [], output, run)
+        tables.print_results(rows, errors, labels, studies, passed_over, output)
         return EXIT_SOME_FAILED if errors else None
 
 
@@ -94,6 +114,10 @@ def check_arguments(args):
         raise InputError("--output: missing; give the folder to write to, or --list")
     if not 0.5 <= args.spacing <= 20:
         raise InputError(f"--spacing {args.spacing:g}: must be 0.5 to 20 mm")
+    if args.frames and not re.fullmatch(r"last|mean|[1-9]\d{0,4}", args.frames):
+        raise InputError(f"--frames {args.frames}: must be last, mean or a number from 1")
+    if args.skip_unlabelled and not args.labels:
+        raise InputError("--skip_unlabelled: needs --labels")
     if args.views > 180:
         raise InputError(f"--views {args.views}: must be at most 180, one a degree")
 

@@ -1,7 +1,7 @@
 """`data.csv`, the manifest: one row per view, read and checked. Imports no torch.
 
 Columns: scan_id, filename, target, matrix_size_1 (rows), matrix_size_2 (columns), split0, split1, ... (train/val/test),
-and optionally patient_id, view, spacing_mm and anything else, which is carried through.
+and optionally patient_id, view, spacing_mm, suv_type and anything else, which is carried through.
 """
 from collections.abc import Iterable
 from pathlib import Path
@@ -74,6 +74,9 @@ def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: boo
         refuse((spacing - spacing.iloc[0]).abs() > 1e-3, "spacing_mm",
                f"differs from the first row's {spacing.iloc[0]}: make all MIPs with one --spacing")
         table["spacing_mm"] = spacing
+    if "suv_type" in table:
+        refuse(table["suv_type"] != table["suv_type"].iloc[0], "suv_type",
+               f"differs from the first row's {table['suv_type'].iloc[0]!r}: make all MIPs with one --suv")
     if "view" not in table:
         names = table["filename"].map(lambda name: Path(name).name.lower())
         table["view"] = names.str.findall(r"(?<![a-z])(cor|sag|rot\d{3}(?!\d))").str[-1].fillna("")
@@ -113,6 +116,11 @@ def views_of(table: pd.DataFrame) -> tuple[str, ...]:
     """The views in a table, coronal and sagittal first."""
     found = set(table["view"])
     return tuple(view for view in VIEWS if view in found) + tuple(sorted(found - set(VIEWS)))
+
+
+def suv_type_of(table: pd.DataFrame) -> str:
+    """What the SUV is normalised to (--suv of prepro_script.py): "bw", body weight, where the manifest does not say."""
+    return table["suv_type"].iloc[0] or "bw" if "suv_type" in table else "bw"
 
 
 def patient_column(table: pd.DataFrame) -> str:

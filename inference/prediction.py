@@ -12,7 +12,7 @@ import utils
 from common import arguments
 from common.arguments import EXIT_SOME_FAILED
 from common.files import InputError, write_csv
-from common.manifest import VIEWS, is_synthetic, report_views
+from common.manifest import VIEWS, is_synthetic, report_views, suv_type_of
 from common.run_files import run_file
 from dataset import NORMS, NetworkInput, fit_bodies, read_bodies
 from inference.folding import for_prediction
@@ -193,6 +193,9 @@ def stored_input(path: str | Path, content: dict, table: pd.DataFrame, data: str
     if spacing and stored.spacing_mm and abs(spacing - stored.spacing_mm) > 1e-3:
         raise InputError(f"{path}: trained on pixels of {stored.spacing_mm} mm, but {data} has {spacing} mm; run "
                          f"prepro_script.py with --spacing {stored.spacing_mm}")
+    if (suv_type := suv_type_of(table)) != stored.suv_type:
+        raise InputError(f"{path}: trained on SUV of type {stored.suv_type}, but {data} has {suv_type}; run "
+                         f"prepro_script.py with --suv {stored.suv_type}")
     if stored.spacing_mm and not spacing:
         print(f"warning: {data} has no spacing_mm; taken to be the checkpoint's {stored.spacing_mm} mm")
     return stored

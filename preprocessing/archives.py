@@ -25,18 +25,18 @@ MAX_RATIO, MAX_MEMBER = 100, 1 << 31  # unpacked to packed size of an archive; b
 T = TypeVar("T")
 
 
-def list_files(source: str | os.PathLike[str]) -> tuple[Path, list[str]]:
+def list_files(*sources: str | os.PathLike[str]) -> tuple[Path, list[str]]:
     """What to search.
 
     Parameters
     ----------
-    source : str or path
-        A folder, a DICOMDIR (its folder is taken), an archive or a single file.
+    *sources : str or path
+        Folders, DICOMDIRs (their folder is taken), archives or single files.
 
     Returns
     -------
     folder : Path
-        What names in messages are relative to.
+        What names in messages are relative to: the source, or what several have in common.
     paths : list of str
         The files, sorted. Hidden ones are left out.
 
@@ -45,7 +45,13 @@ def list_files(source: str | os.PathLike[str]) -> tuple[Path, list[str]]:
     InputError
         Nothing there.
     """
-    source = Path(source)
+    if len(sources) == 1:
+        return _list_files(Path(sources[0]))
+    found = [_list_files(Path(os.path.abspath(source))) for source in sources]
+    return Path(os.path.commonpath([folder for folder, _ in found])), sorted({p for _, paths in found for p in paths})
+
+
+def _list_files(source: Path) -> tuple[Path, list[str]]:
     if source.is_file() and not is_dicomdir(source):
         return source.parent, [str(source)]
     folder = source.parent if source.is_file() else source

@@ -44,12 +44,18 @@ class Options(NamedTuple):
         Take series without attenuation correction.
     save_suv : bool
         Write each study's SUV volume, too.
+    suv_type : str
+        Of `dose.SUV_TYPES`.
+    frames : str or None
+        Of dynamic series: "last", "mean", or a number from 1.
     """
 
     spacing: float
     views: int
     allow_uncorrected: bool
     save_suv: bool = False
+    suv_type: str = "bw"
+    frames: str | None = None
 
 
 def rotation_angles(views: int) -> list[int]:
@@ -119,7 +125,7 @@ def convert_studies(studies: dict[str, Study], folder: Path, output: Path, key: 
 
 def _digest(study: Study, folder: Path, key: bytes | None, options: Options) -> str:
     """What the result of a study depends on: its files by name, size and time, options, code; "" if it is refused."""
-    parts: list[Any] = [_code_version(), MAX_ROWS, options, key is None, study.wanted]
+    parts: list[Any] = [_code_version(), MAX_ROWS, options, key is None, study.wanted, study.overrides]
     try:
         for uid, paths in sorted(study.series.items()):
             for path in sorted(paths):
@@ -181,12 +187,16 @@ def convert_study(job: tuple[str, Study], output: Path, key: bytes | None, optio
     try:
         if study.refused:
             raise study.refused
-        paths, warnings = choose_series(study)
+        paths, warnings = choose_series(study, options.frames is not None)
         if is_volume(paths[0]):
+            if study.overrides or options.suv_type != "bw":
+                raise Refused("file", Path(paths[0]).name, "is SUV by body weight, without weight, dose and times: "
+                              "--overrides and --suv cannot change it", "give the study in DICOM")
             volume = read_volume(paths[0], study.patient)
         else:
             with local_files(paths) as files:
-                volume = suv_volume(files, options.allow_uncorrected)
+                volume = suv_volume(files, options.allow_uncorrected, options.suv_type, options.frames,
+                                    study.overrides)
         if options.save_suv:
             write_volume(volume, output / "suv" / f"{scan_id}.nii.gz")
         return _write_mips(volume, scan_id, warnings + volume.warnings, output, key, options), []
@@ -206,7 +216,7 @@ def _write_mips(volume: SuvVolume, scan_id: str, warnings: Sequence[str], output
     if (rows := len(images[0])) > MAX_ROWS:
         warnings.append(f"{rows - MAX_ROWS} rows ({(rows - MAX_ROWS) * spacing:.0f} mm) at the feet end cropped")
     common = {"scan_id": scan_id, "patient_id": volume.patient_id and hash_id(volume.patient_id, key),
-              "spacing_mm": spacing,
+              "spacing_mm": spacing, "suv_type": volume.suv_type,
               "suv_max": round(float(volume.array.max()), 3), "suv_mean": round(float(volume.array.mean()), 4),
               "uptake_min": "" if volume.uptake_min is None else round(volume.uptake_min, 1),
               "units": volume.units, "scanner": volume.scanner,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from common.files import InputError, progress
+from common.text import some
 from common.workers import Run, run_here
 from preprocessing.archives import archive_errors, archive_members, is_archive, open_archive, sha256
 from preprocessing.dicom_reader import SERIES_UID, is_dicomdir, is_pet, read_header, series_of
@@ -60,6 +61,8 @@ class Study:
         SeriesInstanceUID that the user chose.
     patient : str
         Of a volume: the first folder of its path.
+    overrides : dict of str to str
+        Its row of --overrides.
     """
 
     series: dict[str, list[str]] = field(default_factory=dict)
@@ -67,6 +70,7 @@ class Study:
     refused: Refused | None = None
     wanted: str | None = None
     patient: str = ""
+    overrides: dict[str, str] = field(default_factory=dict)
 
 
 def find_studies(folder: Path, paths: Sequence[str], sums: dict[str, str] | None = None, run: Run = run_here
@@ -98,6 +102,15 @@ def find_studies(folder: Path, paths: Sequence[str], sums: dict[str, str] | None
     found += [FoundFile(path, "none", fault=damaged(path, "is missing: --checksums"))
               for path in sums or () if not os.path.isfile(path)]
     return group_series(found, folder)
+
+
+def add_overrides(studies: dict[str, Study], given: dict[str, dict[str, str]], path: str) -> str:
+    """Set each study's `overrides`. Returns a line that says how many have any, and which rows have no study."""
+    for uid in studies.keys() & given.keys():
+        studies[uid].overrides = given[uid]
+    missing = [line for line, uid in enumerate(given, start=2) if uid not in studies]
+    return f"{path}: {len(given) - len(missing)} studies have values that override their files'" + (
+        f"; {len(missing)} rows have no study: line {some(missing, 10)}" if missing else "")
 
 
 def want_series(studies: dict[str, Study], uids: Sequence[str]) -> None:

@@ -162,11 +162,11 @@ def date_time(header: Header, keyword: str | int, zone_header: Header | None = N
 
 
 def time_of_day(header: Header, keyword: str | int, value: str | None = None) -> float:
-    """A TM value, HHMMSS.FFFFFF with at least the hour and minute, in s since midnight. Raises Refused."""
+    """A TM value, HHMMSS.FFFFFF with at least the hour, in s since midnight. Raises Refused."""
     value = text(header, keyword) if value is None else value
     whole, _, fraction = value.replace(":", "").partition(".")
-    if value.isascii() and len(whole) in (4, 6) and whole.isdecimal() and (not fraction or fraction.isdecimal()):
-        hour, minute, second = int(whole[:2]), int(whole[2:4]), int(whole[4:] or 0)
+    if value.isascii() and len(whole) in (2, 4, 6) and whole.isdecimal() and (not fraction or fraction.isdecimal()):
+        hour, minute, second = int(whole[:2]), int(whole[2:4] or 0), int(whole[4:] or 0)
         if hour < 24 and minute < 60 and second < 61:
             return hour * 3600 + minute * 60 + second + float(f"0.{fraction or 0}")
     raise Refused(keyword, text(header, keyword), "is not a time of day", "correct the attribute")

@@ -25,6 +25,8 @@ RADIONUCLIDES = {
     "Y-86": (53064.0, "C-162A3", "10738001"), "Br-76": (58320.0, "C-113A2", "79523006"),
     "Tc-99m": (21624.1, "C-163A8", "72454003"),  # no positron: SPECT that is stored as PT
 }
+SUV_TYPES = {"bw": "body weight", "lbm": "lean body mass by Janmahasatian", "lbm_james": "lean body mass by James",
+             "bsa": "body surface area"}
 DOSE_UNITS = {"mCi": 3.7e7, "µCi": 3.7e4, "GBq": 1e9, "kBq": 1e3}  # in Bq; what RadionuclideTotalDose was mistaken for
 LEAST_DOSE, MOST_DOSE, USUAL_DOSE = 1e7, 2e9, 3e8  # of F-18, Bq
 FDG = re.compile(r"fdg|d[eo]+xy-?gluc|desoxygluc", re.IGNORECASE)
@@ -69,6 +71,33 @@ def reference_mass(kind: str, weight: float, height: float, sex: str, warn: Warn
     if mass <= 0:
         raise Refused("PatientSize", f"{height:g} cm", f"gives a {kind} of {mass:.1f} kg", "correct height and weight")
     return mass
+
+
+def suv_type_factor(suv_type: str, header: Header, warn: Warn) -> float:
+    """What body-weight SUV is multiplied by for another type of SUV.
+
+    Parameters
+    ----------
+    suv_type : str
+        Of `SUV_TYPES`.
+
+    Raises
+    ------
+    Refused
+        The type needs PatientWeight or PatientSize, and it is missing.
+    """
+    if suv_type == "bw":
+        return 1.0
+    weight, height = body_weight(header, lambda text: None), body_height(header, warn)
+    if suv_type == "bsa":
+        return 10 * body_surface(weight, height) / weight
+    kind = "LBMJANMA" if suv_type == "lbm" else "LBMJAMES128"
+    return reference_mass(kind, weight, height, text(header, "PatientSex"), warn) / weight
+
+
+def body_surface(weight: float, height: float) -> float:
+    """Body surface area, m2, by Du Bois; kg, cm."""
+    return 0.007184 * height ** 0.725 * weight ** 0.425
 
 
 def body_weight(header: Header, warn: Warn) -> float:
@@ -214,7 +243,8 @@ def decay_factor(headers: Sequence[Header], radio: Header, warn: Warn) -> tuple[
         raise Refused("RadiopharmaceuticalStartTime", text(radio, "RadiopharmaceuticalStartDateTime") or text(
             radio, "RadiopharmaceuticalStartTime"), f"{uptake:.1f} min before the image, is not within 0 and six "
             f"half-lives ({6 * half_life / MINUTE:.0f} min)", "correct the times of injection and acquisition")
-    if uptake == 0 and np.ptp(reference) == 0 or injection % DAY == 0 == np.min(reference) % DAY:
+    same = uptake == 0 and np.ptp(reference) == 0 and "dynamic" not in first
+    if same or injection % DAY == 0 == np.min(reference) % DAY:
         raise Refused("RadiopharmaceuticalStartTime", text(radio, "RadiopharmaceuticalStartTime"),
                       "injection and acquisition have the same time", "add the true times to the files")
     if name == "F-18" and not 30 <= uptake <= 120:
@@ -225,13 +255,20 @@ def decay_factor(headers: Sequence[Header], radio: Header, warn: Warn) -> tuple[
 def _start_time(headers: Sequence[Header], rate: float, warn: Warn) -> float | np.ndarray:
     """The time that START refers to, float or (n,) for each slice."""
     first = headers[0]
-    if text(first, "SOPClassUID") == ENHANCED_PET:
+    given = first.get("series_time given")
+    if text(first, "SOPClassUID") == ENHANCED_PET and not given:
         return values.date_time(first, "DecayCorrectionDateTime")
     candidates: dict[str, float | np.ndarray] = {}
     acquired = acquisition_times(headers, warn)
     tag, series = values.private(first, *GE, 0x0D), values.date_and_time(first, "SeriesDate", "SeriesTime")
     if tag and text(first, tag):
         candidates["GE (0009,100D)"] = _real_day(values.date_time(first, tag), acquired, "(0009,100D)", warn)
+    if given:
+        if series is None:
+            raise Refused("SeriesDate", "", "is missing, so series_time of --overrides is of no day",
+                          "give it as YYYY-MM-DD HH:MM:SS")
+        days = 0 if acquired is None or given == b"dated" else round((acquired.min() - series) / DAY)
+        return series + DAY * days
     if series is not None:
         series = _real_day(series, acquired, "SeriesDate", warn)
         if acquired is None or series <= acquired.min() + 1:  # written to the second

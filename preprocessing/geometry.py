@@ -42,7 +42,7 @@ def _check_positions(positions, in_plane):
     widest, narrowest, median = gaps.argmax(), gaps.argmin(), np.median(gaps)
     if gaps[narrowest] < 0.01:
         raise Refused(keyword, f"{positions[narrowest]:.2f} mm", f"{(gaps < 0.01).sum()} slices lie where another does",
-                      "remove duplicates; give one time frame of a dynamic series")
+                      "remove duplicates; of a dynamic series, choose time frames with --frames")
     for wrong, at, reason, remedy in (
             (gaps[widest] > 1.5 * median, widest, "slices are missing", "give all slices"),
             (gaps[narrowest] < 0.5 * median, narrowest, "slices overlap", "give one reconstruction")):

@@ -149,8 +149,15 @@ def rank_series(study: Study) -> list[Series]:
     return ranked
 
 
-def choose_series(study: Study) -> tuple[list[str], list[str]]:
+def choose_series(study: Study, dynamic: bool = False) -> tuple[list[str], list[str]]:
     """The files of the one PET series of a study to use, and a warning where there was a choice.
+
+    Parameters
+    ----------
+    study : Study
+        Of `find_studies`.
+    dynamic : bool
+        Where every series is dynamic, take one.
 
     Raises
     ------
@@ -166,8 +173,9 @@ def choose_series(study: Study) -> tuple[list[str], list[str]]:
     if torn and not study.wanted:
         raise Refused("SeriesInstanceUID", "", f"slices of series number {best.name()} have {len(torn) + 1} of them",
                       "copy the series again from its source, or choose one with --series")
-    if best.dynamic and not study.wanted:
-        raise Refused("SeriesType", "", "every PET series is dynamic or gated", "give the static series of the study")
+    if best.dynamic and not study.wanted and not dynamic:
+        raise Refused("SeriesType", "", "every PET series is dynamic or gated",
+                      "give the static series of the study, or choose time frames with --frames")
     passed = [f"number {s.name()} ({s.why})" for s in others if not (study.wanted or s.why.startswith("equal"))]
     warning = (f"{len(others) + 1} PET series: number {best.name()} ({best.slices} slices, {best.extent:.0f} mm) "
                f"was used" + " by --series" * bool(study.wanted))

@@ -9,7 +9,7 @@ manual for SUV computation. What was assumed is in `warnings`; what cannot be kn
 """
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,13 @@ import numpy as np
 
 from preprocessing import dose
 from preprocessing.dicom_pixels import read_pixels
-from preprocessing.dicom_reader import LOSSY, frames, is_dicomdir, is_pet, read_header, series_of
+from preprocessing.dicom_reader import LOSSY, is_dicomdir, is_pet, read_header, series_of
+from preprocessing.dicom_reader import frames as frames_of
 from preprocessing.dicom_values import Header, NotDicom, Refused, corrections, integer, number, positive, private, text
 from preprocessing.dose import GE, Warn, body_height, body_weight, reference_mass
 from preprocessing.geometry import patient_axes, regular_slices, slice_geometry
+from preprocessing.overrides import override
+from preprocessing.time_frames import choose_frames
 
 __all__ = ["Refused", "SuvVolume", "suv_volume"]
 
@@ -55,6 +58,8 @@ class SuvVolume:
         Minutes from injection to the time that the values are decay-corrected to.
     scanner, patient_id, study_uid, series_uid : str
         As stored; all but the first may identify.
+    suv_type : str
+        Of `dose.SUV_TYPES`: what the values are normalised to.
     """
 
     array: np.ndarray
@@ -67,9 +72,11 @@ class SuvVolume:
     patient_id: str = field(repr=False)
     study_uid: str = field(repr=False)
     series_uid: str = field(repr=False)
+    suv_type: str = "bw"
 
 
-def suv_volume(folder_or_files: Files, allow_uncorrected: bool = False) -> SuvVolume:
+def suv_volume(folder_or_files: Files, allow_uncorrected: bool = False, suv_type: str = "bw",
+               frames: str | None = None, overrides: Mapping[str, str] | None = None) -> SuvVolume:
     """Read one PET series and convert it to SUV.
 
     Parameters
@@ -79,6 +86,12 @@ def suv_volume(folder_or_files: Files, allow_uncorrected: bool = False) -> SuvVo
         these files.
     allow_uncorrected : bool
         Take a series that is not attenuation corrected.
+    suv_type : {"bw", "lbm", "lbm_james", "bsa"}
+        Normalised to body weight, lean body mass (Janmahasatian; James) (g/ml), or body surface area (cm2/ml).
+    frames : str or None
+        Of a dynamic series: "last", "mean", or the number of a time frame, from 1.
+    overrides : dict of str to str, optional
+        Column of `overrides.COLUMNS` -> value to use instead of the files'.
 
     Raises
     ------
@@ -86,14 +99,25 @@ def suv_volume(folder_or_files: Files, allow_uncorrected: bool = False) -> SuvVo
         Naming the attribute, its value, the reason and a remedy.
     """
     try:
-        return _convert(_read_series(folder_or_files), allow_uncorrected)
+        headers, warnings = _read_series(folder_or_files)
+        override(headers, overrides or {}, warnings.append)
+        parts, weights = choose_frames(headers, frames, warnings.append)
+        volume = _convert(parts[0], allow_uncorrected, suv_type)
+        if len(parts) > 1:
+            volume.array *= np.float32(weights[0])
+        for part, weight in zip(parts[1:], weights[1:], strict=True):
+            other = _convert(part, allow_uncorrected, suv_type)
+            volume.array += np.multiply(other.array, np.float32(weight), out=other.array)
+            volume.warnings += other.warnings
+        volume.warnings = list(dict.fromkeys(warnings + volume.warnings))
+        return volume
     except Refused as error:
         if isinstance(folder_or_files, str | os.PathLike):
             error.args = (f"{folder_or_files}: {error}",)
         raise
 
 
-def _convert(headers: list[Header], allow_uncorrected: bool) -> SuvVolume:
+def _convert(headers: list[Header], allow_uncorrected: bool, suv_type: str) -> SuvVolume:
     warnings: list[str] = []
     _check_same(headers)
     first = headers[0]
@@ -105,8 +129,6 @@ def _convert(headers: list[Header], allow_uncorrected: bool) -> SuvVolume:
         warnings.append(f"NumberOfSlices says {announced}, {len(headers)} slices are there")
     if any(text(h, "LossyImageCompression") == "01" or h["syntax"] in LOSSY for h in headers):
         warnings.append("the pixels were compressed with loss")
-    if copied := first.get("copied"):
-        warnings.append(f"{copied} files are copies of others (same SOPInstanceUID): each slice was used once")
     if irregular := [h["irregular"] for h in headers if "irregular" in h]:
         warnings.append(f"{len(irregular)} irregular DICOM files were read by pydicom: {irregular[0]}")
     headers, positions, spacing, axes, origin = slice_geometry(headers)
@@ -114,15 +136,17 @@ def _convert(headers: list[Header], allow_uncorrected: bool) -> SuvVolume:
     if nuclide not in ("F-18", "") or tracer not in ("FDG", ""):
         warnings.append(f"not FDG: {tracer if nuclide in tracer else f'{nuclide} {tracer}'.strip()}")
     scale, uptake, by_dose = _suv_scale(headers, math.prod(spacing) / 1000, warnings.append)
-    array = regular_slices(_read_array(headers, scale), positions, spacing[0], warnings.append)
+    factor = dose.suv_type_factor(suv_type, first, warnings.append)
+    array = regular_slices(_read_array(headers, scale * factor), positions, spacing[0], warnings.append)
     if by_dose and nuclide == "F-18" and tracer in ("FDG", ""):
-        _check_body(array, first)
+        _check_body(body_mean(array) / factor, first)
     array, spacing, origin = patient_axes(array, spacing, axes, origin, warnings.append)
-    if not 1 <= (highest := float(array.max())) <= 1000:
+    if not 1 <= (highest := float(array.max()) / factor) <= 1000:
         warnings.append(f"SUV maximum {highest:.3g} is unusual")
     scanner = " ".join(filter(None, (text(first, k) for k in ("Manufacturer", "ManufacturerModelName"))))
-    ids = [text(first, k) for k in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")]
-    return SuvVolume(array, spacing, origin, warnings, text(first, "Units"), uptake, scanner, *ids)
+    patient, study, series = (text(first, k) for k in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
+    return SuvVolume(array, spacing, origin, warnings, text(first, "Units"), uptake, scanner, patient, study,
+                     series, suv_type)
 
 
 def body_mean(array: np.ndarray) -> float:
@@ -132,9 +156,8 @@ def body_mean(array: np.ndarray) -> float:
     return float(sample[sample > 0.05 * np.percentile(sample, 99)].mean()) if (sample > 0).any() else math.nan
 
 
-def _check_body(array: np.ndarray, first: Header) -> None:
+def _check_body(mean: float, first: Header) -> None:
     """Rule 4: the mean SUV of an FDG-injected body is about 1 by construction. Raises Refused where it cannot be."""
-    mean = body_mean(array)
     if not 0.2 <= mean <= 15:
         injected = text(dose.radiopharmaceutical(first), "RadionuclideTotalDose")
         raise Refused("RadionuclideTotalDose", f"{injected} Bq, PatientWeight {text(first, 'PatientWeight')} kg",
@@ -143,8 +166,8 @@ def _check_body(array: np.ndarray, first: Header) -> None:
 
 # The series
 
-def _read_series(folder_or_files: Files) -> list[Header]:
-    """The headers of every frame of one PET series."""
+def _read_series(folder_or_files: Files) -> tuple[list[Header], list[str]]:
+    """The headers of every frame of one PET series, and warnings."""
     if not isinstance(folder_or_files, str | os.PathLike):
         headers = [read_header(path) for path in folder_or_files]
     elif Path(folder_or_files).is_dir():
@@ -158,9 +181,8 @@ def _read_series(folder_or_files: Files) -> list[Header]:
     if len(series) > 1:
         raise Refused("SeriesInstanceUID", "", f"{len(series)} PET series found", "give the files of one of them")
     headers, copied = _without_copies(headers)
-    found = [frame for header in headers for frame in frames(header)]
-    found[0]["copied"] = copied
-    return found
+    return [frame for header in headers for frame in frames_of(header)], [
+        f"{copied} files are copies of others (same SOPInstanceUID): each slice was used once"] * bool(copied)
 
 
 def _without_copies(headers: list[Header]) -> tuple[list[Header], int]:
@@ -278,7 +300,7 @@ def _unit_factors(headers: Sequence[Header], units: str, voxel_ml: float, warn: 
         return None, weight / reference_mass(kind, weight, body_height(first, warn), text(first, "PatientSex"), warn)
     if units == "CM2ML" and kind in ("", "BSA"):
         weight = body_weight(first, warn)
-        return None, weight / (10 * 0.007184 * body_height(first, warn) ** 0.725 * weight ** 0.425)
+        return None, weight / (10 * dose.body_surface(weight, body_height(first, warn)))
     if units in ("GML", "CM2ML"):
         raise Refused("SUVType", kind, f"not a type of SUV in {units}", "export the series in BQML")
     if units == "CNTS":

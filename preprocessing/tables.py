@@ -1,6 +1,6 @@
 """The tables: --labels, the target of each study; data.csv, errors.csv and qc.html; what the script says of them."""
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,13 +9,13 @@ import pandas as pd
 from common.files import InputError, read_csv, write_csv
 from common.text import some
 from common.workers import Run
-from preprocessing.conversion import ERROR_COLUMNS, Row
+from preprocessing.conversion import ERROR_COLUMNS, Row, hash_id
 from preprocessing.dicom_series import Study
 from preprocessing.qc_page import write_qc
 
 # What describes a view's image, and its study, in data.csv
 MANIFEST_COLUMNS = ["scan_id", "filename", "target", "matrix_size_1", "matrix_size_2", "patient_id", "view",
-                    "target_loc", "spacing_mm", "row0_mm", "column0_mm"]
+                    "target_loc", "spacing_mm", "suv_type", "row0_mm", "column0_mm"]
 QUALITY_COLUMNS = ["suv_max", "suv_mean", "uptake_min", "units", "scanner", "warnings"]
 IDENTIFYING = re.compile(r"patient|study|name|birth|dob|date|time|accession|mrn|uid|address|phone|mail|path|folder|"
                          r"file|comment|note|description|ssn|(^|_|\b)(id|ids|nr|number)($|_|\b)", re.IGNORECASE)
@@ -29,7 +29,8 @@ class Labels(NamedTuple):
     path : str
         The file.
     rows : dict of str to dict
-        StudyInstanceUID -> columns for data.csv: target (0 or 1), target_loc (int, optional), carried columns (text).
+        StudyInstanceUID -> columns for data.csv: target (0 or 1), target_loc (int) and patient_id (not hashed) where
+        given, carried columns (text).
     lines : dict of str to int
         StudyInstanceUID -> line in the file.
     carried : list of str
@@ -67,9 +68,9 @@ def read_labels(path: str, keep_ids: bool) -> Labels:
     own = {"StudyInstanceUID", "target", "target_loc", *MANIFEST_COLUMNS, *QUALITY_COLUMNS}
     others = [c for c in names if c not in own and not re.fullmatch(r"split\d+", c)]
     carried = [c for c in others if keep_ids or not IDENTIFYING.search(c)]
-    dropped = [c for c in names if c not in carried + ["StudyInstanceUID", "target", "target_loc"]]
+    dropped = [c for c in names if c not in carried + ["StudyInstanceUID", "target", "target_loc", "patient_id"]]
     print(f"{path}: {len(table)} rows; columns carried into data.csv: {', '.join(carried) or 'none'}; "
-          f"left out: {', '.join(dropped) or 'none'}")
+          f"left out: {', '.join(dropped) or 'none'}" + "; patient_id replaces PatientID" * ("patient_id" in names))
     labels = Labels(path, {}, {}, carried)
     for line, row in enumerate(table.to_dict("records"), start=2):
         uid, where = row["StudyInstanceUID"].strip(), f"--labels {path}: line {line}"
@@ -80,6 +81,8 @@ def read_labels(path: str, keep_ids: bool) -> Labels:
         labels.rows[uid] = {"target": _target(row, where), **{name: row[name] for name in carried}}
         if (site := _whole(row, "target_loc", range(1000), where)) is not None:
             labels.rows[uid]["target_loc"] = site
+        if patient := row.get("patient_id", "").strip():
+            labels.rows[uid]["patient_id"] = patient
     return labels
 
 
@@ -106,6 +109,14 @@ def _whole(row: dict[Any, Any], column: str, allowed: Sequence[int], where: str)
 
 # Results
 
+def with_labels(made: Mapping[str, Sequence[Row]], labels: Labels | None, key: bytes | None) -> list[Row]:
+    """The rows of data.csv with what --labels says of their studies; a patient_id of its own is hashed."""
+    given = labels.rows if labels else {}
+    hashed = {uid: row | ({"patient_id": hash_id(row["patient_id"], key)} if "patient_id" in row else {})
+              for uid, row in given.items()}
+    return [row | hashed.get(uid, {}) for uid, rows in made.items() for row in rows]
+
+
 def write_results(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[str], output: Path, run: Run) -> None:
     """Write data.csv, errors.csv and qc.html.
 
@@ -131,15 +142,22 @@ def write_results(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[
 
 
 def print_results(rows: Sequence[Row], errors: Sequence[Row], labels: Labels | None, studies: dict[str, Study],
-                  source: str, output: Path) -> None:
-    """Say what was made, which labels have no study under `source`, and what was refused."""
+                  passed_over: Sequence[tuple[str, str]], output: Path) -> None:
+    """Say what was made and passed over, which labels have no study, what is odd, and what was refused."""
     scans = {row["scan_id"]: row["warnings"] for row in rows}
     print(f"{len(scans)} studies -> {output / 'data.csv'} and {len(rows)} MIPs in {output / 'images'}")
     if warned := sum(map(bool, scans.values())):
         print(f"{warned} studies have warnings: column `warnings` of data.csv")
+    patients = {row["patient_id"] for row in rows}
+    if len(patients) == 1 < len(scans) and patients != {""}:
+        print(f"warning: all {len(scans)} studies have one PatientID: are they of one patient? If not, no split can "
+              "keep patients apart; give each study its own in the column patient_id of --labels")
+    if passed_over:
+        where = some(sorted(folder for folder, _ in passed_over), 10)
+        print(f"{len(passed_over)} studies without a label were passed over: {where}")
     missing = sorted(line for uid, line in labels.lines.items() if uid not in studies) if labels else []
     if labels and missing:
-        print(f"{len(missing)} rows of {labels.path} have no study under {source}: line {some(missing, 10)}")
+        print(f"{len(missing)} rows of {labels.path} have no study in --input: line {some(missing, 10)}")
     print(f"MIPs and warnings to look at: {output / 'qc.html'}")
     for row in errors[:5]:
         print(f"refused: {row['study']}: {row['attribute']} {row['value']!r}: {row['reason']}; {row['remedy']}")

@@ -46,13 +46,12 @@ def suv_volumes(paths: Sequence[str]) -> list[tuple[str, str, str]]:
     if NNUNET.fullmatch(parent.name):
         cases = [(path, stem(path)[:-5]) for path in paths if stem(path).endswith("_0001")]
         return [(path, case, "_".join(case.split("_")[:2])) for path, case in cases]  # fdg_PATIENT_STUDY_0001
-    patient = parent.parts[0] if parent.name else ""
     named = [path for path in paths if stem(path).lower() == "suv"]
     if named and parent.name:
-        return [(path, parent.as_posix(), patient) for path in named[:1]]
+        return [(path, parent.as_posix(), parent.parts[-2:][0]) for path in named[:1]]
     if NOT_PET.fullmatch(re.sub("T[rs]$", "", parent.name)):
         return []
-    return [(path, (parent / stem(path)).as_posix(), patient) for path in paths if not NOT_PET.fullmatch(stem(path))]
+    return [(path, str(parent / stem(path)), parent.name) for path in paths if not NOT_PET.fullmatch(stem(path))]
 
 
 def read_volume(path: str, patient_id: str = "") -> SuvVolume:
@@ -107,6 +106,7 @@ def write_volume(volume: SuvVolume, path: Path) -> None:
     (sz, sy, sx), (oz, oy, ox) = volume.spacing, volume.origin
     affine = np.array([[-sx, 0, 0, -ox], [0, -sy, 0, -oy], [0, 0, sz, oz], [0, 0, 0, 1]])  # NIfTI is RAS
     image = nibabel.Nifti1Image(volume.array.transpose(2, 1, 0), affine)
+    image.header["descrip"] = f"SUV {volume.suv_type}"
     with replace_file(path, "wb") as file, gzip.GzipFile("", "wb", 1, file, 0) as packed:
         image.to_stream(packed)
 
@@ -120,6 +120,9 @@ def _read_nifti(path: str) -> tuple[np.ndarray, np.ndarray]:
     if not (header["sform_code"] or header["qform_code"]):
         raise Refused("file", Path(path).name, "has no affine (sform_code and qform_code 0): its right side is unknown",
                       "write it with its affine")
+    kind = header["descrip"].item().decode("latin-1")
+    if re.fullmatch(r"SUV \w+", kind) and kind != "SUV bw":
+        raise Refused("descrip", kind, "is not SUV by body weight", "write it with --suv bw")
     mm = {"meter": 1000, "micron": 0.001}.get(header.get_xyzt_units()[0], 1)
     array = image.get_fdata(dtype=np.float32, caching="unchanged")
     return (array[..., 0] if array.shape[3:] == (1,) else array), np.diag([-mm, -mm, mm, 1]) @ image.affine

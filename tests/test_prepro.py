@@ -146,7 +146,7 @@ def test_labels_and_hashes(two_studies, capsys):
     table = pd.read_csv(two_studies / "out" / "data.csv")
     assert list(table.columns) == [
         "scan_id", "filename", "target", "matrix_size_1", "matrix_size_2", "patient_id", "view", "target_loc",
-        "spacing_mm", "row0_mm", "column0_mm", "deauville", "lesions", "liver_suv", "suv_max", "suv_mean",
+        "spacing_mm", "suv_type", "row0_mm", "column0_mm", "deauville", "lesions", "liver_suv", "suv_max", "suv_mean",
         "uptake_min", "units", "scanner", "warnings"]
     by_target = table.set_index("target")
     assert set(by_target.loc[1, "target_loc"]) == {7} and set(by_target.loc[0, "target_loc"]) == {51}
@@ -206,7 +206,7 @@ def test_bad_studies_are_listed_and_the_others_go_on(two_studies):
 
 def test_whatever_goes_wrong_is_one_study_refused(two_studies, monkeypatch):
     real = conversion.suv_volume
-    monkeypatch.setattr(conversion, "suv_volume", lambda paths, _: real(paths) if "/A/" in paths[0] else 1 / 0)
+    monkeypatch.setattr(conversion, "suv_volume", lambda paths, *_: real(paths) if "/A/" in paths[0] else 1 / 0)
     assert prepro(two_studies) == 1
     errors = pd.read_csv(two_studies / "out" / "errors.csv")
     assert errors["study"].tolist() == ["B/1"] and "ZeroDivisionError" in errors["reason"][0]
@@ -347,3 +347,47 @@ def test_every_module_that_conversion_uses_is_in_its_code():
     for path in conversion.CODE:
         used = re.findall(r"^from preprocessing\.(\w+) import", path.read_text(), re.MULTILINE)
         assert set(used) <= code, path
+
+
+def test_unlabelled_studies_are_listed_where_asked(two_studies, capsys):
+    """Every study is in data.csv, in errors.csv or in the list of what was passed over."""
+    (two_studies / "labels.csv").write_text("StudyInstanceUID,deauville\n1.2.3,5\n")
+    labels = ("--labels", two_studies / "labels.csv")
+    assert prepro(two_studies, *labels) == 1
+    errors = pd.read_csv(two_studies / "out" / "errors.csv")
+    assert errors["study"].tolist() == ["B/1"] and "--skip_unlabelled" in errors["remedy"][0]
+    capsys.readouterr()
+    assert prepro(two_studies, *labels, "--skip_unlabelled") is None
+    assert "1 studies without a label were passed over: B/1" in capsys.readouterr().out
+    assert not (two_studies / "out" / "errors.csv").exists()
+    assert pd.read_csv(two_studies / "out" / "data.csv")["scan_id"].nunique() == 1
+    with pytest.raises(InputError, match="--skip_unlabelled: needs --labels"):
+        prepro(two_studies, "--skip_unlabelled")
+
+
+def test_several_inputs(two_studies):
+    dicom = two_studies / "dicom"
+    once = ("--output", two_studies / "one", "--keep_ids", "--workers", 1)
+    inputs = [arg for folder in ("A", "B", "A/1") for arg in ("--input", dicom / folder)]
+    assert call(prepro_script, *inputs, *once) is None
+    assert prepro(two_studies, "--keep_ids") is None
+    one, other = (pd.read_csv(two_studies / name / "data.csv") for name in ("one", "out"))
+    pd.testing.assert_frame_equal(one, other)
+    assert one["warnings"].isna().all()
+    with pytest.raises(InputError, match="no such folder"):
+        call(prepro_script, "--input", dicom, "--input", dicom / "C", *once)
+
+
+def test_one_patient_id_for_all_is_said_and_can_be_mended(two_studies, capsys):
+    for folder, uid in (("A", "1.2.3"), ("B", "1.2.4")):
+        write_series(two_studies / "dicom" / folder / "1", uid=uid, PatientID="ANON", **COARSE)
+    assert prepro(two_studies) is None
+    assert "all 2 studies have one PatientID" in capsys.readouterr().out
+    (two_studies / "labels.csv").write_text("StudyInstanceUID,deauville,patient_id\n1.2.3,5,007\n1.2.4,2,8\n")
+    assert prepro(two_studies, "--labels", two_studies / "labels.csv") is None
+    said = capsys.readouterr().out
+    assert "have one PatientID" not in said and "patient_id replaces PatientID" in said
+    patients = pd.read_csv(two_studies / "out" / "data.csv")["patient_id"]
+    assert patients.nunique() == 2 and patients.str.fullmatch("[0-9a-f]{24}").all()
+    assert prepro(two_studies, "--labels", two_studies / "labels.csv", "--keep_ids", "--overwrite") is None
+    assert set(pd.read_csv(two_studies / "out" / "data.csv", dtype=str)["patient_id"]) == {"007", "8"}

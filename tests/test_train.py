@@ -189,6 +189,21 @@ def test_another_spacing_is_refused(trained):
         call(predict, "--data", trained / "wide.csv", "--output", trained / "wide", "--chptfolder", trained / "results")
 
 
+def test_another_type_of_suv_is_refused(trained, capsys):
+    pd.read_csv(trained / "data.csv").assign(suv_type="lbm").to_csv(trained / "lean.csv", index=False)
+    with pytest.raises(InputError, match="trained on SUV of type bw, but .*lean.csv has lbm; run .* with --suv bw"):
+        call(predict, "--data", trained / "lean.csv", "--output", trained / "lean", "--chptfolder", trained / "results")
+    fit(trained, "--nepochs", 1, "--data", trained / "lean.csv", "--checkpoint",
+        trained / "results" / "checkpoint_split0_run1.pth", output="lean")
+    assert "trained on SUV of type bw, this run has lbm" in capsys.readouterr().out
+    content = utils.read_checkpoint(trained / "lean" / "checkpoint_split0_run1.pth")
+    assert content["input"]["suv_type"] == "lbm"
+    mixed = pd.read_csv(trained / "lean.csv").assign(suv_type=lambda t: ["lbm"] * (len(t) - 1) + ["bw"])
+    mixed.to_csv(trained / "mixed.csv", index=False)
+    with pytest.raises(InputError, match="suv_type = 'bw' differs from the first row's 'lbm'"):
+        fit(trained, "--nepochs", 1, "--data", trained / "mixed.csv", output="mixed")
+
+
 def test_views_that_a_model_was_not_trained_on_are_left_out(trained, capsys):
     """A rotating projection is none of the images that the network knows: it must not change a scan's score."""
     def predicted(name, table):
@@ -329,6 +344,7 @@ def test_run_of_before_the_options_were_renamed_goes_on(cohort, monkeypatch):
         fit(cohort, "--nepochs", 2, "--norm", "none", output="cut")
     last = cohort / "cut" / "last_split0_run1.pth"
     content = utils.read_checkpoint(last)
+    del content["input"]["suv_type"]
     content["args"] = {("resume_anyway" if name == "force_resume" else name): value
                        for name, value in content["args"].items()} | {"norm": "lars", "normalize": False}
     torch.save(content, last)

@@ -124,6 +124,8 @@ def test_sheared_and_broken_volumes_are_refused(tmp_path):
 
 @pytest.mark.parametrize(("paths", "studies"), [
     (["P/S/CT.nii.gz", "P/S/CTres.nii.gz", "P/S/PET.nii.gz", "P/S/SEG.nii.gz", "P/S/SUV.nii.gz"], ["P/S of P"]),
+    (["north/P/S/SUV.nii.gz"], ["north/P/S of P"]), (["P/SUV.nii.gz"], ["P of P"]),
+    (["north/P/a.nii.gz"], ["north/P/a of P"]),
     (["001.nii", "001_seg.nii", "001-CT.nrrd", "sector.nii"], ["001 of ", "sector of "]),
     (["suv.nii"], ["suv of "]),
     (["P/a_pet.nii", "P/b.nii.gz"], ["P/a_pet of P", "P/b of P"]),

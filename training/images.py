@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from common.files import InputError
-from common.manifest import check_classes, report_views, views_of
+from common.manifest import check_classes, report_views, suv_type_of, views_of
 from dataset import NORMS, Bodies, NetworkInput, choose_frame, data_hash, fit_bodies, norm_constants, read_bodies
 from training import distributed
 from training.distributed import say
@@ -84,7 +84,7 @@ class Cohort:
         bodies = fit_bodies(bodies, frame, crop_bodies)
         mean, sd = NORMS.get(norm) or norm_constants(bodies, train)
         spacing = float(table["spacing_mm"].iloc[0]) if "spacing_mm" in table else None
-        network_input = NetworkInput(frame, (mean, sd), pool, spacing, crop_bodies, views_of(table))
+        network_input = NetworkInput(frame, (mean, sd), pool, spacing, crop_bodies, views_of(table), suv_type_of(table))
         say(f"split {split}: {len(train)} training and {len(val)} validation images, frame {frame[0]} x {frame[1]}, "
             f"mean {mean:.4f} and standard deviation {sd:.4f} SUV")
         self.last = asked, SplitImages(split, table, bodies.to(self.device), train, val, network_input,

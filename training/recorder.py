@@ -20,6 +20,7 @@ from common.files import InputError, replace_file, write_csv, write_json
 from common.manifest import is_synthetic
 from common.run_files import run_file
 from common.settings import differences, plain
+from dataset import NetworkInput
 from training import distributed
 from training.images import SplitImages
 from training.signals import Interrupted, deferred_signals
@@ -83,6 +84,8 @@ class Recorder:
             return
         path = self.files["last"]
         stored = read_checkpoint(path)
+        if "input" in stored:
+            stored["input"] = asdict(NetworkInput(**stored["input"]))  # with what a version of before did not say
         now = self.settings | {"input": asdict(self.state.network_input)}
         differing = differences(stored.get("args", {}), now["args"], MAY_CHANGE, "--")
         before, now = ({shown: each.get(name) for name, shown in SHARED.items()} for each in (stored, now))

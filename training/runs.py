@@ -152,7 +152,7 @@ def start_model(model: utils.ResNet34, device: torch.device, network_input: Netw
     if checkpoint:
         trained, taken = utils.load_weights(model, checkpoint)
         say(taken)
-        warn_pixel_size(checkpoint, trained, network_input)
+        warn_other_input(checkpoint, trained, network_input)
     else:
         utils.load_backbone(model, weights)
     utils.freeze(model, transfer_learning, finetune)
@@ -187,10 +187,12 @@ def seed_weights(seed: int, split: int, run: int) -> None:
     torch.manual_seed(step_seed((seed, split), run))
 
 
-def warn_pixel_size(path: str, trained: dict, network_input: NetworkInput) -> None:
-    """Say where a checkpoint's input had pixels of another size than the run's, pooling included; mm."""
+def warn_other_input(path: str, trained: dict, network_input: NetworkInput) -> None:
+    """Say where a checkpoint's input had pixels of another size (pooling included; mm) or SUV type than the run's."""
     if trained.get("spacing_mm") and network_input.spacing_mm:
         before, now = trained["spacing_mm"] * trained["pool"], network_input.spacing_mm * network_input.pool
         if abs(before - now) > 1e-3:
             say(f"warning: {path}: trained on pixels of {before:g} mm, this run has {now:g} mm (spacing_mm x --pool): "
                 "bodies have another size than its weights know")
+    if (suv_type := trained.get("suv_type", "bw")) != network_input.suv_type:
+        say(f"warning: {path}: trained on SUV of type {suv_type}, this run has {network_input.suv_type}")
