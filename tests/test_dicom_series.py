@@ -542,3 +542,21 @@ def test_done_json_names_no_file_and_no_patient(two_studies):
     (two_studies / "out" / "done.json").write_text("{")
     assert "done.json: cannot be read" in error_line(run("prepro_script.py", *args))
     assert call(prepro_script, *args, "--overwrite") is None and call(prepro_script, *args) is None
+
+
+def test_a_folder_without_rights_is_named(tmp_path, monkeypatch):
+    """By os.scandir as it fails there: the tests may run as root, who may read everything."""
+    one_study(tmp_path, {1: {}})
+    closed = tmp_path / "dicom" / "closed"
+    closed.mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path) == str(closed):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert prepro(tmp_path) == 1 and len(table(tmp_path)) == 2
+    errors = table(tmp_path, "errors.csv")
+    assert errors["study"].tolist() == ["closed"], errors
