@@ -75,7 +75,7 @@ def read_volume(path: str, patient_id: str = "") -> SuvVolume:
     except Refused:
         raise
     except Exception as error:  # whatever a damaged file provokes in these libraries
-        raise damaged(path, f"cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise damaged(path, f"cannot be read: {' '.join(str(error).replace(path, name).split())[:200]}") from error
     steps, origin = matrix[:3, :3].T, matrix[:3, 3]  # a row an array axis, mm along x, y, z (LPS)
     spacing = np.linalg.norm(steps, axis=1).round(4)
     if array.ndim != 3 or min(array.shape) < 2:

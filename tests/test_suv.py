@@ -187,6 +187,45 @@ def test_a_date_within_six_half_lives_is_believed(tmp_path_factory, half_life, l
     assert volume.uptake_min == pytest.approx(uptake / 60)
 
 
+YEARS_OFF = st.one_of(st.just(0), st.integers(366, 40000), st.integers(-40000, -366))  # days
+
+
+@settings(max_examples=50)
+@given(st.integers(60, 86400 + 3600), st.integers(31, 119), YEARS_OFF, YEARS_OFF)
+def test_dummy_dates_leave_the_times_of_day(tmp_path_factory, begun, uptake, series_days, injection_days):
+    """Dates that de-identification moved by years, apart from each other, around midnight."""
+    series = datasets(
+        spacing=(28.0, 20.0, 20.0), per_suv=decayed(uptake), RadiopharmaceuticalStartTime=None,
+        AcquisitionDate=stamp(begun + 30)[0], AcquisitionTime=stamp(begun + 30)[1], SeriesTime=stamp(begun)[1],
+        SeriesDate=stamp(begun + 86400 * series_days)[0],
+        RadiopharmaceuticalStartDateTime="".join(stamp(begun - 60 * uptake + 86400 * injection_days)))
+    volume = suv.suv_volume(save(series, tmp_path_factory.mktemp("dummy")))
+    assert value_at(volume, (0, 0, 0)) == pytest.approx(1, rel=1e-3)
+    assert volume.uptake_min == pytest.approx(uptake + 0.5, abs=0.6)
+    said = "; ".join(volume.warnings)
+    assert ("date of SeriesDate is not the acquisition's" in said) == bool(series_days)
+    assert ("injection's date is not the scan's" in said) == bool(injection_days)
+
+
+def offset_of(minutes):
+    return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}{abs(minutes) % 60:02d}"
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 86399), st.integers(31, 119), st.integers(-48, 56), st.integers(-48, 56))
+def test_time_zones(tmp_path_factory, begun, uptake, local, stored):
+    """The injection in another zone (in quarters of an hour from UTC) than the files: the same instant."""
+    injection = begun - 60 * uptake + 900 * (stored - local)
+    series = datasets(
+        spacing=(28.0, 20.0, 20.0), per_suv=decayed(uptake), TimezoneOffsetFromUTC=offset_of(15 * local),
+        AcquisitionDate=stamp(begun)[0], AcquisitionTime=stamp(begun)[1], SeriesDate=stamp(begun)[0],
+        SeriesTime=stamp(begun)[1], RadiopharmaceuticalStartTime=None,
+        RadiopharmaceuticalStartDateTime="".join(stamp(injection)) + offset_of(15 * stored))
+    volume = suv.suv_volume(save(series, tmp_path_factory.mktemp("zone")))
+    assert value_at(volume, (0, 0, 0)) == pytest.approx(1, rel=1e-3)
+    assert volume.uptake_min == pytest.approx(uptake) and volume.warnings == []
+
+
 @pytest.mark.parametrize("offset", [-14, -1, 4, 300])
 def test_a_late_window_of_an_acquisition_that_ran_at_the_injection(offset, tmp_path):
     """SeriesTime, which the decay is corrected to, `offset` s after the injection; the window 50 min later."""
