@@ -38,7 +38,7 @@ def replace_file(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     path : str or Path
         The file to write; its folder is made where it is missing.
     mode : {"w", "wb"}
-        UTF-8 text with newlines as given, or bytes.
+        UTF-8 text with newlines as given (names of files that are not UTF-8 with \\udcXX for a byte), or bytes.
 
     Yields
     ------
@@ -47,10 +47,10 @@ def replace_file(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    encoding, newline = (None, None) if "b" in mode else ("utf-8", "")
+    encoding, newline, errors = (None, None, None) if "b" in mode else ("utf-8", "", "backslashreplace")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, mode.replace("w", "x"), encoding=encoding, newline=newline) as file:
+        with open(temporary, mode.replace("w", "x"), encoding=encoding, newline=newline, errors=errors) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -95,6 +95,9 @@ def convert_studies(studies: dict[str, Study], folder: Path, output: Path, key: 
         Rows of errors.csv.
     """
     ids = {hash_id(uid, key): uid for uid in studies}
+    if alike := set(studies) - set(ids.values()):
+        raise InputError(f"--keep_ids: study {sorted(alike)[0]} and another one would both be scan "
+                         f"{hash_id(sorted(alike)[0], key)}; rename one, or leave out --keep_ids")
     jobs = [(scan_id, studies[uid]) for scan_id, uid in sorted(ids.items())]
     digests = {scan_id: _digest(study, folder, key, options) for scan_id, study in jobs}
     made = {} if overwrite else _read_done(output, digests)
@@ -305,5 +308,5 @@ def read_key(path: str | None, output: Path) -> bytes:
 def hash_id(value: str, key: bytes | None) -> str:
     """Keyed BLAKE2b (RFC 7693) of an identifier, 24 hexadecimal digits; the identifier itself where key is None."""
     if key is None:
-        return re.sub(r"[/\\]", "_", value)  # it becomes a file's name
-    return hashlib.blake2b(value.encode(), digest_size=12, key=key).hexdigest()
+        return re.sub(r"[/\\\ud800-\udfff]", "_", value)  # it becomes a file's name
+    return hashlib.blake2b(value.encode(errors="surrogateescape"), digest_size=12, key=key).hexdigest()

@@ -1,5 +1,6 @@
 """NIfTI and NRRD volumes of SUV: the same patient in any orientation, autoPET's tree, what is refused."""
 import itertools
+import os
 
 import nibabel
 import nrrd
@@ -10,6 +11,7 @@ from conftest import call
 from pet import drawn_suv, write_series
 
 import prepro_script
+from common.files import InputError
 from preprocessing.dicom_values import Refused
 from preprocessing.volumes import read_volume, suv_volumes
 
@@ -166,3 +168,24 @@ def test_dicom_and_its_own_nifti_give_the_same_mips(tmp_path):
     for first, second in zip(one["filename"], two["filename"], strict=True):
         a, b = np.fromfile(tmp_path / "one" / first, "<f4"), np.fromfile(tmp_path / "two" / second, "<f4")
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
+
+
+def test_names_in_any_encoding_and_names_that_become_one(tmp_path):
+    """A Latin-1 name on a UTF-8 system; with --keep_ids, a/b and a_b."""
+    array, origin = drawn()
+    image = affine_of(array, (0, 1, 2), (False,) * 3, origin)
+    latin = os.fsdecode(b"M\xfcller")
+    save(*image, tmp_path / "in" / latin / "1" / "SUV.nii.gz")
+    (tmp_path / "in" / latin / "2").mkdir()
+    (tmp_path / "in" / latin / "2" / "SUV.nii.gz").write_bytes(b"none")
+    options = ("--input", tmp_path / "in", "--workers", 1)
+    assert call(prepro_script, *options, "--output", tmp_path / "hashed") == 1
+    assert len(pd.read_csv(tmp_path / "hashed" / "data.csv")) == 2
+    assert pd.read_csv(tmp_path / "hashed" / "errors.csv")["study"][0] == r"M\udcfcller/2/SUV.nii.gz"
+    assert call(prepro_script, *options, "--output", tmp_path / "kept", "--keep_ids") == 1
+    assert set(pd.read_csv(tmp_path / "kept" / "data.csv")["scan_id"]) == {"M_ller_1"}
+    save(*image, tmp_path / "in" / "M_ller_1" / "SUV.nii.gz")
+    with pytest.raises(InputError, match="would both be scan M_ller_1; rename one"):
+        call(prepro_script, *options, "--output", tmp_path / "kept", "--keep_ids")
+    assert call(prepro_script, *options, "--output", tmp_path / "hashed") == 1
+    assert len(pd.read_csv(tmp_path / "hashed" / "data.csv")) == 4
