@@ -391,3 +391,24 @@ def test_one_patient_id_for_all_is_said_and_can_be_mended(two_studies, capsys):
     assert patients.nunique() == 2 and patients.str.fullmatch("[0-9a-f]{24}").all()
     assert prepro(two_studies, "--labels", two_studies / "labels.csv", "--keep_ids", "--overwrite") is None
     assert set(pd.read_csv(two_studies / "out" / "data.csv", dtype=str)["patient_id"]) == {"007", "8"}
+
+
+def test_every_study_is_somewhere(tmp_path, capsys):
+    """Nine studies in: in data.csv, errors.csv or among those passed over, each once, whatever is odd about it."""
+    odd = [{}, {"PatientWeight": None}, {"CorrectedImage": ["DECY"]}, {"RadionuclideTotalDose": 8.1},
+           {"SeriesType": ["DYNAMIC", "IMAGE"]}, {"RadiopharmaceuticalStartDateTime": "20240310120000"}, {}, {}]
+    for number, changed in enumerate(odd):
+        write_series(tmp_path / "dicom" / f"S{number}", uid=f"1.2.{number}", **COARSE, **changed)
+    (tmp_path / "dicom" / "S7" / "003.dcm").write_bytes(b"none")
+    (tmp_path / "dicom" / "S8").mkdir()
+    (tmp_path / "dicom" / "S8" / "SUV.nii.gz").write_bytes(b"none")
+    names = [f"1.2.{number}" for number in range(8)] + ["S8"]
+    (tmp_path / "labels.csv").write_text("StudyInstanceUID,target\n" + "".join(
+        f"{name},1\n" for name in names if name != "1.2.6"))
+    assert prepro(tmp_path, "--labels", tmp_path / "labels.csv", "--skip_unlabelled", "--keep_ids") == 1
+    made = set(pd.read_csv(tmp_path / "out" / "data.csv")["scan_id"].str.replace("1.2.", "S"))
+    refused = pd.read_csv(tmp_path / "out" / "errors.csv")["study"].str.split("/").str[0]
+    said = re.search("without a label were passed over: (.*)", capsys.readouterr().out)[1]
+    passed_over = set(re.findall(r"S\d", said))
+    assert made == {"S0", "S4"} and passed_over == {"S6"}
+    assert sorted([*made, *refused, *passed_over]) == [f"S{number}" for number in range(9)]
