@@ -10,7 +10,7 @@ Writes for each model to OUTPUT/TARGET_splitS_runR: maps/SCAN_VIEW.npy, the heat
 grid, in units of the score); panels/SCAN.png; sheet001.png, ..., highest probability first; peaks.csv. What is finished
 is left alone, unless its MIP is newer.
 
-Where the manifest has lesions' places (columns lesions, row0_mm, column0_mm, spacing_mm; the phantom's does), the
+Where the manifest has lesions' places (columns lesions, row0_mm, column0_mm, spacing_mm; of masks or the phantom), the
 pointing game follows: the share of positive scans whose map peaks within 3 cm of a lesion, beside the same with random
 weights and beside the brightest pixel of the MIP: pointing.csv, pointing.json. What counts is said in
 inference/pointing_game.py.

@@ -41,6 +41,9 @@ def get_args_parser():
                             "into data.csv, identifying ones are not")
     group.add_argument("--skip_unlabelled", action="store_true", help="pass over studies without a row in --labels "
                        "(default: they are refused)")
+    group.add_argument("--target_from_masks", action="store_true", help="target 1 where the mask of a study holds a "
+                       "lesion, 0 where it is empty, none where there is no mask; not for studies with a target in "
+                       "--labels")
     group.add_argument("--overrides", metavar="TABLE", help="CSV or .xlsx of StudyInstanceUID and any of weight_kg, "
                        "height_m, sex, dose_MBq, injection_time, series_time (the decay correction's; HH:MM:SS, or "
                        "YYYY-MM-DD HH:MM:SS): used instead of what the files say, and named in `warnings`")
@@ -76,7 +79,7 @@ def main(args):
     labels = None
     if args.labels and not args.list:
         from preprocessing.tables import read_labels  # it imports pandas
-        labels = read_labels(args.labels, args.keep_ids)
+        labels = read_labels(args.labels, args.keep_ids, not args.target_from_masks)
     overrides = read_overrides(args.overrides) if args.overrides else {}
     sums = read_checksums(args.checksums, folder, paths) if args.checksums else None
     with processes(args.workers) as run:
@@ -91,12 +94,15 @@ def main(args):
             return EXIT_SOME_FAILED if print_list(studies, refused, run) else None
         output = Path(args.output)
         key = None if args.keep_ids else read_key(args.key, output)
+        if labels and args.target_from_masks:
+            from preprocessing.tables import check_targets
+            check_targets(labels, studies)
         labelled = {uid: study for uid, study in studies.items() if labels is None or uid in labels.rows}
         passed_over = [(study.folder, uid) for uid, study in studies.items() if uid not in labelled]
         options = Options(args.spacing, args.views, args.allow_uncorrected, args.save_suv, args.suv, args.frames)
         made, failed = convert_studies(labelled, folder, output, key, options, args.overwrite, run)
         from preprocessing import tables  # after the studies: it imports pandas
-        rows = tables.with_labels(made, labels, key)
+        rows = tables.with_labels(made, labels, key, args.target_from_masks)
         errors = [error_row(where, error) for where, error in refused]
         if not args.skip_unlabelled:
             errors += [error_row(where, Refused("StudyInstanceUID", uid, f"no row in {args.labels}",

@@ -46,7 +46,7 @@ def read_lesions(path: str | Path, table: pd.DataFrame) -> list[list[tuple]]:
     Returns
     -------
     list of lists
-        Of each row (site, x, y, z): code as text; mm, LPS.
+        Of each row (site, x, y, z): code as text, "" where it is unknown; mm, LPS.
 
     Raises
     ------
@@ -172,7 +172,7 @@ def play(peaks: pd.DataFrame, rows: pd.DataFrame, images: str | Path, draws: int
     patient = every[patient_column(every)]
     every["patient"] = patient.where(patient != "", every["scan_id"])
     tables = [summarize(every).assign(near="any lesion")]
-    if settings["target"] != "binary":
+    if settings["target"] != "binary" and any(lesion[0] for place in places for lesion in rows["known_lesions"][place]):
         of_site = every.assign(distance_mm=every["site_distance_mm"])
         tables.append(summarize(of_site).assign(near="lesion of the site"))
     table = pd.concat(tables, ignore_index=True)

@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from common.files import InputError, progress, replace_file, write_json
 from common.workers import Run
 from preprocessing.archives import local_files, split_member
 from preprocessing.dicom_series import Study
 from preprocessing.dicom_values import Refused, unexpected
 from preprocessing.geometry import first_centre, project
+from preprocessing.masks import lesions_of, study_mask
 from preprocessing.series_choice import choose_series
 from preprocessing.suv import SuvVolume, suv_volume
 from preprocessing.volumes import is_volume, read_volume, write_volume
@@ -118,6 +121,8 @@ def convert_studies(studies: dict[str, Study], folder: Path, output: Path, key: 
                 errors += error
                 if rows:
                     made[rows[0]["scan_id"]] = rows
+                    if error:  # of its mask: the next run names it again
+                        digests[rows[0]["scan_id"]] = ""
     except BaseException:  # Ctrl-C, say: the next run goes on from here
         with contextlib.suppress(OSError):
             save()
@@ -130,7 +135,7 @@ def _digest(study: Study, folder: Path, key: bytes | None, options: Options) -> 
     """What the result of a study depends on: its files by name, size and time, options, code; "" if it is refused."""
     parts: list[Any] = [_code_version(), MAX_ROWS, options, key is None, study.wanted, study.overrides]
     try:
-        for uid, paths in sorted(study.series.items()):
+        for uid, paths in [*sorted(study.series.items()), ("mask", [mask.path for mask in study.masks])]:
             for path in sorted(paths):
                 stat = os.stat(split_member(path)[0])
                 parts.append((uid, path.removeprefix(str(folder)), stat.st_size, stat.st_mtime_ns))
@@ -159,8 +164,9 @@ def _read_done(output: Path, digests: dict[str, str]) -> dict[str, list[Row]]:
 
 
 def _is_whole(output: Path, row: Row) -> bool:
-    image = output / row["filename"]
-    return image.is_file() and image.stat().st_size == 4 * row["matrix_size_1"] * row["matrix_size_2"]
+    size = 4 * row["matrix_size_1"] * row["matrix_size_2"]
+    images = [output / row[column] for column in ("filename", "mask") if column in row]
+    return all(image.is_file() and image.stat().st_size == size for image in images)
 
 
 # One study
@@ -179,7 +185,7 @@ def convert_study(job: tuple[str, Study], output: Path, key: bytes | None, optio
     Returns
     -------
     rows, errors : list of dict
-        Rows of data.csv without labels, one a view, and of errors.csv: one of the two lists is empty.
+        Rows of data.csv without labels, one a view, and of errors.csv: the study's, or its mask's.
 
     Raises
     ------
@@ -202,20 +208,23 @@ def convert_study(job: tuple[str, Study], output: Path, key: bytes | None, optio
                                     study.overrides)
         if options.save_suv:
             write_volume(volume, output / "suv" / f"{scan_id}.nii.gz")
-        return _write_mips(volume, scan_id, warnings + volume.warnings, output, key, options), []
+        mask, said, wrong = study_mask(study.masks, paths, volume)
+        rows = _write_mips(volume, mask, scan_id, warnings + volume.warnings + said, output, key, options)
+        return rows, [error_row(where, error) for where, error in wrong]
     except Exception as error:  # whatever a damaged file provokes is that study's refusal, not the run's end
         if isinstance(error, OSError) and str(error.filename or "").startswith(str(output)):
             raise InputError(f"--output {output}: {error.strerror}; give a folder that can be written") from error
         return [], [error_row(study.folder, unexpected(error))]
 
 
-def _write_mips(volume: SuvVolume, scan_id: str, warnings: Sequence[str], output: Path, key: bytes | None,
-                options: Options) -> list[Row]:
-    """Project a volume, write the images. Returns the rows of data.csv."""
+def _write_mips(volume: SuvVolume, mask: np.ndarray | None, scan_id: str, warnings: Sequence[str], output: Path,
+                key: bytes | None, options: Options) -> list[Row]:
+    """Project a volume and its mask, write the images. Returns the rows of data.csv."""
     spacing, angles, warnings = options.spacing, rotation_angles(options.views), list(warnings)
     if not volume.patient_id:
         warnings.append("PatientID is empty")
     images = project(volume.array, volume.spacing, spacing, angles)
+    masks = [None] * len(images) if mask is None else project(mask, volume.spacing, spacing, angles)
     if (rows := len(images[0])) > MAX_ROWS:
         warnings.append(f"{rows - MAX_ROWS} rows ({(rows - MAX_ROWS) * spacing:.0f} mm) at the feet end cropped")
     common = {"scan_id": scan_id, "patient_id": volume.patient_id and hash_id(volume.patient_id, key),
@@ -224,16 +233,25 @@ def _write_mips(volume: SuvVolume, scan_id: str, warnings: Sequence[str], output
               "uptake_min": "" if volume.uptake_min is None else round(volume.uptake_min, 1),
               "units": volume.units, "scanner": volume.scanner,
               "warnings": "; ".join(text.replace("; ", ", ") for text in warnings)}
+    if mask is not None:
+        common["lesions"] = lesions_of(mask, volume)
     made = []
     views = {"cor": 0, "sag": 90} | {f"rot{angle:03d}": angle for angle in angles}
-    for (view, angle), image in zip(views.items(), images, strict=True):
+    for (view, angle), image, lesions in zip(views.items(), images, masks, strict=True):
         row0, column0 = pixel_origin(volume, spacing, angle, image.shape)
         image, name = image[:MAX_ROWS], f"images/{scan_id}_{view}.bin"
-        with replace_file(output / name, "wb") as file:
-            file.write(image.astype("<f4").tobytes())
+        _write_image(output / name, image)
         made.append(common | {"filename": name, "view": view, "matrix_size_1": image.shape[0], "matrix_size_2":
                               image.shape[1], "row0_mm": round(row0, 2), "column0_mm": round(column0, 2)})
+        if lesions is not None:
+            made[-1]["mask"] = name = f"images/{scan_id}_{view}_mask.bin"
+            _write_image(output / name, lesions[:MAX_ROWS] >= 0.5)
     return made
+
+
+def _write_image(path: Path, image: np.ndarray) -> None:
+    with replace_file(path, "wb") as file:
+        file.write(image.astype("<f4").tobytes())
 
 
 def pixel_origin(volume: SuvVolume, spacing: float, angle: float, shape: tuple[int, ...]) -> tuple[float, float]:

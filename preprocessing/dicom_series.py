@@ -18,7 +18,8 @@ from common.workers import Run, run_here
 from preprocessing.archives import archive_errors, archive_members, is_archive, open_archive, sha256
 from preprocessing.dicom_reader import SERIES_UID, is_dicomdir, is_pet, read_header, series_of
 from preprocessing.dicom_values import NotDicom, Refused, damaged, unexpected
-from preprocessing.volumes import is_volume, suv_volumes
+from preprocessing.masks import MaskFile, mask_names
+from preprocessing.volumes import NNUNET, is_volume, suv_volumes
 
 Refusals = list[tuple[str, Refused]]  # path relative to the searched folder, and why
 
@@ -63,6 +64,8 @@ class Study:
         Of a volume: the first folder of its path.
     overrides : dict of str to str
         Its row of --overrides.
+    masks : list of MaskFile
+        Of its lesions.
     """
 
     series: dict[str, list[str]] = field(default_factory=dict)
@@ -71,6 +74,7 @@ class Study:
     wanted: str | None = None
     patient: str = ""
     overrides: dict[str, str] = field(default_factory=dict)
+    masks: list[MaskFile] = field(default_factory=list)
 
 
 def find_studies(folder: Path, paths: Sequence[str], sums: dict[str, str] | None = None, run: Run = run_here
@@ -226,8 +230,15 @@ def _volume_studies(paths: Sequence[str], folder: Path) -> dict[str, Study]:
     of_folder: dict[str, list[str]] = {}
     for path in paths:
         of_folder.setdefault(os.path.dirname(path), []).append(os.path.relpath(path, folder))
-    return {name: Study({name: [str(folder / path)]}, path, patient=patient)
-            for several in of_folder.values() for path, name, patient in suv_volumes(several)}
+    studies = {}
+    for where, several in of_folder.items():
+        head, tail = os.path.split(where)
+        labels = os.path.join(head, tail.replace("images", "labels"))
+        beside = of_folder.get(labels, []) if NNUNET.fullmatch(tail) else several
+        for path, name, patient in suv_volumes(several):
+            masks = [MaskFile(str(folder / mask), mask) for mask in mask_names(path, beside)]
+            studies[name] = Study({name: [str(folder / path)]}, path, patient=patient, masks=masks)
+    return studies
 
 
 def _assign_faults(found: Sequence[FoundFile], studies: dict[str, Study], folder: Path) -> Refusals:

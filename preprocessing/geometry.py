@@ -1,7 +1,33 @@
 """Where voxels are: slice positions, the patient's axes, isotropic resampling, projections."""
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 from preprocessing.dicom_values import Refused, required_numbers, text
+
+
+class Grid(NamedTuple):
+    """Where the voxels of an array lie.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the array.
+    matrix : ndarray
+        (4, 4): from indices to x, y, z (LPS) of the voxel's centre, mm.
+    """
+
+    shape: tuple[int, ...]
+    matrix: np.ndarray
+
+
+def make_grid(shape: Sequence[int], spacing: Sequence[float], axes: np.ndarray, origin: np.ndarray) -> Grid:
+    """The Grid of an array by its spacing and the directions (3, 3) of its axes, in rows, and its first voxel's place.
+    """
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = (axes * np.array(spacing)[:, None]).T, origin
+    return Grid(tuple(shape), matrix)
 
 
 def slice_geometry(headers):
@@ -100,7 +126,7 @@ def project(array, spacing, isotropic, angles=()):
     beyond the outermost old ones take their value.
 
     Args:
-        array (ndarray): (z, y, x) float32, z from feet to head, y from front to back, x from right to left.
+        array (ndarray): (z, y, x) float32 or bool, z from feet to head, y from front to back, x from right to left.
         spacing (tuple): (z, y, x), mm.
         isotropic (float): new spacing, mm.
         angles (iterable of float): of further projections, degrees about the body's axis; 0 would be the coronal and 90
@@ -126,7 +152,7 @@ def project(array, spacing, isotropic, angles=()):
         if index not in planes:
             old = next((key for key in planes if key < index - 1), None)
             result = np.empty_like(plane) if old is None else planes.pop(old)
-            _between(array[index], y0, y1, yw, 0, below_y, above_y)
+            _between(array[index].astype(np.float32, copy=False), y0, y1, yw, 0, below_y, above_y)
             planes[index] = _between(below_y, x0, x1, xw, 1, result, above_x)
         return planes[index]
 

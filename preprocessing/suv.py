@@ -22,7 +22,7 @@ from preprocessing.dicom_reader import LOSSY, is_dicomdir, is_pet, read_header, 
 from preprocessing.dicom_reader import frames as frames_of
 from preprocessing.dicom_values import Header, NotDicom, Refused, corrections, integer, number, positive, private, text
 from preprocessing.dose import GE, Warn, body_height, body_weight, reference_mass
-from preprocessing.geometry import patient_axes, regular_slices, slice_geometry
+from preprocessing.geometry import Grid, make_grid, patient_axes, regular_slices, slice_geometry
 from preprocessing.overrides import override
 from preprocessing.time_frames import choose_frames
 
@@ -58,6 +58,8 @@ class SuvVolume:
         Minutes from injection to the time that the values are decay-corrected to.
     scanner, patient_id, study_uid, series_uid : str
         As stored; all but the first may identify.
+    stored : Grid
+        The series' own, before it was turned into (z, y, x).
     suv_type : str
         Of `dose.SUV_TYPES`: what the values are normalised to.
     """
@@ -72,6 +74,7 @@ class SuvVolume:
     patient_id: str = field(repr=False)
     study_uid: str = field(repr=False)
     series_uid: str = field(repr=False)
+    stored: Grid = field(repr=False)
     suv_type: str = "bw"
 
 
@@ -140,13 +143,14 @@ def _convert(headers: list[Header], allow_uncorrected: bool, suv_type: str) -> S
     array = regular_slices(_read_array(headers, scale * factor), positions, spacing[0], warnings.append)
     if by_dose and nuclide == "F-18" and tracer in ("FDG", ""):
         _check_body(body_mean(array) / factor, first)
+    stored = make_grid(array.shape, spacing, axes, origin)
     array, spacing, origin = patient_axes(array, spacing, axes, origin, warnings.append)
     if not 1 <= (highest := float(array.max()) / factor) <= 1000:
         warnings.append(f"SUV maximum {highest:.3g} is unusual")
     scanner = " ".join(filter(None, (text(first, k) for k in ("Manufacturer", "ManufacturerModelName"))))
     patient, study, series = (text(first, k) for k in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
     return SuvVolume(array, spacing, origin, warnings, text(first, "Units"), uptake, scanner, patient, study,
-                     series, suv_type)
+                     series, stored, suv_type)
 
 
 def body_mean(array: np.ndarray) -> float:

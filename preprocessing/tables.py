@@ -1,5 +1,6 @@
 """The tables: --labels, the target of each study; data.csv, errors.csv and qc.html; what the script says of them."""
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,8 @@ from preprocessing.qc_page import write_qc
 
 # What describes a view's image, and its study, in data.csv
 MANIFEST_COLUMNS = ["scan_id", "filename", "target", "matrix_size_1", "matrix_size_2", "patient_id", "view",
-                    "target_loc", "spacing_mm", "suv_type", "row0_mm", "column0_mm"]
+                    "target_loc", "spacing_mm", "suv_type", "row0_mm", "column0_mm", "mask", "lesions"]
+OPTIONAL_COLUMNS = ("target", "target_loc", "mask", "lesions")
 QUALITY_COLUMNS = ["suv_max", "suv_mean", "uptake_min", "units", "scanner", "warnings"]
 IDENTIFYING = re.compile(r"patient|study|name|birth|dob|date|time|accession|mrn|uid|address|phone|mail|path|folder|"
                          r"file|comment|note|description|ssn|(^|_|\b)(id|ids|nr|number)($|_|\b)", re.IGNORECASE)
@@ -43,7 +45,7 @@ class Labels(NamedTuple):
     carried: list[str]
 
 
-def read_labels(path: str, keep_ids: bool) -> Labels:
+def read_labels(path: str, keep_ids: bool, need_target: bool = True) -> Labels:
     """Read and check --labels.
 
     Parameters
@@ -52,6 +54,8 @@ def read_labels(path: str, keep_ids: bool) -> Labels:
         CSV with StudyInstanceUID and target (0 or 1) or deauville (1 to 5), optionally target_loc.
     keep_ids : bool
         Carry identifying columns, too.
+    need_target : bool
+        Every row must have a target or deauville.
 
     Raises
     ------
@@ -63,9 +67,9 @@ def read_labels(path: str, keep_ids: bool) -> Labels:
     except InputError as error:
         raise InputError(f"--labels {error}") from error
     names = list(map(str, table.columns))
-    if not {"target", "deauville"} & set(names):
+    if need_target and not {"target", "deauville"} & set(names):
         raise InputError(f"--labels {path}: needs the column target or deauville, has {', '.join(names)}")
-    own = {"StudyInstanceUID", "target", "target_loc", *MANIFEST_COLUMNS, *QUALITY_COLUMNS}
+    own = {"StudyInstanceUID", *MANIFEST_COLUMNS, *QUALITY_COLUMNS} - {"lesions"}
     others = [c for c in names if c not in own and not re.fullmatch(r"split\d+", c)]
     carried = [c for c in others if keep_ids or not IDENTIFYING.search(c)]
     dropped = [c for c in names if c not in carried + ["StudyInstanceUID", "target", "target_loc", "patient_id"]]
@@ -78,7 +82,9 @@ def read_labels(path: str, keep_ids: bool) -> Labels:
             fault = f"on line {labels.lines[uid]} too" if uid else "empty"
             raise InputError(f"{where}: StudyInstanceUID is {fault}; give each study one row")
         labels.lines[uid] = line
-        labels.rows[uid] = {"target": _target(row, where), **{name: row[name] for name in carried}}
+        labels.rows[uid] = {name: row[name] for name in carried}
+        if (target := _target(row, where, need_target)) is not None:
+            labels.rows[uid]["target"] = target
         if (site := _whole(row, "target_loc", range(1000), where)) is not None:
             labels.rows[uid]["target_loc"] = site
         if patient := row.get("patient_id", "").strip():
@@ -86,9 +92,9 @@ def read_labels(path: str, keep_ids: bool) -> Labels:
     return labels
 
 
-def _target(row: dict[Any, Any], where: str) -> int | None:
+def _target(row: dict[Any, Any], where: str, needed: bool) -> int | None:
     target, score = _whole(row, "target", (0, 1), where), _whole(row, "deauville", range(1, 6), where)
-    if target is None and score is None:
+    if needed and target is None and score is None:
         raise InputError(f"{where}: no target and no deauville; fill in one, or remove the row")
     scored = target if score is None else int(score >= 4)
     if target not in (None, scored):
@@ -107,14 +113,36 @@ def _whole(row: dict[Any, Any], column: str, allowed: Sequence[int], where: str)
     return int(float(value))
 
 
+def check_targets(labels: Labels, studies: dict[str, Study]) -> None:
+    """Refuse a target in --labels where the study's mask is to give it (InputError)."""
+    lines = sorted(labels.lines[uid] for uid, row in labels.rows.items()
+                   if "target" in row and uid in studies and studies[uid].masks)
+    if lines:
+        raise InputError(f"--labels {labels.path}: line {some(lines, 10)}: has a target, and its study a mask: leave "
+                         "the one empty, or --target_from_masks out")
+
+
 # Results
 
-def with_labels(made: Mapping[str, Sequence[Row]], labels: Labels | None, key: bytes | None) -> list[Row]:
-    """The rows of data.csv with what --labels says of their studies; a patient_id of its own is hashed."""
-    given = labels.rows if labels else {}
-    hashed = {uid: row | ({"patient_id": hash_id(row["patient_id"], key)} if "patient_id" in row else {})
-              for uid, row in given.items()}
-    return [row | hashed.get(uid, {}) for uid, rows in made.items() for row in rows]
+def with_labels(made: Mapping[str, Sequence[Row]], labels: Labels | None, key: bytes | None, from_masks: bool
+                ) -> list[Row]:
+    """The rows of data.csv with what --labels says of their studies; a patient_id of its own is hashed.
+
+    Empty cells leave what a row has. `from_masks`: target 1 where the mask holds a lesion, 0 where it is empty.
+    """
+    rows = []
+    for uid, several in made.items():
+        given = dict(labels.rows[uid]) if labels else {}
+        if "patient_id" in given:
+            given["patient_id"] = hash_id(given["patient_id"], key)
+        for row in several:
+            target = {"target": int(row["lesions"] != "")} if from_masks and "mask" in row else {}
+            rows.append(row | target | {name: value for name, value in given.items() if value != "" or name not in row})
+    if from_masks:
+        targets = Counter({row["scan_id"]: row["target"] for row in rows if "mask" in row}.values())
+        print(f"target from masks: 1 in {targets[1]} studies, 0 in {targets[0]}; "
+              f"{len(made) - targets.total()} have no mask")
+    return rows
 
 
 def write_results(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[str], output: Path, run: Run) -> None:
@@ -131,8 +159,11 @@ def write_results(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[
     run : Run
         Of `conversion.processes`.
     """
-    columns = [c for c in MANIFEST_COLUMNS if c not in ("target", "target_loc") or any(c in row for row in rows)]
+    columns = [c for c in MANIFEST_COLUMNS if c not in carried and (
+        c not in OPTIONAL_COLUMNS or any(c in row for row in rows))]
     manifest = pd.DataFrame(rows, columns=[*columns, *carried, *QUALITY_COLUMNS])
+    if "target" in manifest:
+        manifest["target"] = manifest["target"].astype("Int64")  # where some have none, too
     write_csv(manifest, output / "data.csv")
     if errors:
         write_csv(pd.DataFrame(errors, columns=ERROR_COLUMNS), output / "errors.csv")

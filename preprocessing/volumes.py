@@ -9,7 +9,7 @@ import numpy as np
 
 from common.files import replace_file
 from preprocessing.dicom_values import Refused, damaged
-from preprocessing.geometry import patient_axes
+from preprocessing.geometry import Grid, patient_axes
 from preprocessing.suv import SuvVolume, body_mean
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd")
@@ -70,12 +70,8 @@ def read_volume(path: str, patient_id: str = "") -> SuvVolume:
         Unreadable, not three-dimensional, sheared, or values that are no SUV.
     """
     name = Path(path).name
-    try:
-        array, matrix = _read_nrrd(path) if path.lower().endswith(".nrrd") else _read_nifti(path)
-    except Refused:
-        raise
-    except Exception as error:  # whatever a damaged file provokes in these libraries
-        raise damaged(path, f"cannot be read: {' '.join(str(error).replace(path, name).split())[:200]}") from error
+    array, matrix = read_array(path, np.float32)
+    stored = Grid(array.shape, matrix)
     steps, origin = matrix[:3, :3].T, matrix[:3, 3]  # a row an array axis, mm along x, y, z (LPS)
     spacing = np.linalg.norm(steps, axis=1).round(4)
     if array.ndim != 3 or min(array.shape) < 2:
@@ -96,7 +92,7 @@ def read_volume(path: str, patient_id: str = "") -> SuvVolume:
         raise Refused("file", name, "holds 0 and 1 only: a mask", "give the volume in SUV")
     warnings = ["whole numbers only: a mask, or rounded SUV"] if whole else []
     array, spacing, origin = patient_axes(array, tuple(spacing), axes, origin, warnings.append)
-    return SuvVolume(array, spacing, origin, warnings, "SUV", None, "", patient_id, "", "")
+    return SuvVolume(array, spacing, origin, warnings, "SUV", None, "", patient_id, "", "", stored)
 
 
 def write_volume(volume: SuvVolume, path: Path) -> None:
@@ -111,8 +107,18 @@ def write_volume(volume: SuvVolume, path: Path) -> None:
         image.to_stream(packed)
 
 
-def _read_nifti(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """The array and its matrix: index -> mm in LPS."""
+def read_array(path: str, dtype: type | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """A file's array and its matrix, index -> mm in LPS. `dtype`: a float's, or None for that of the file."""
+    try:
+        return (_read_nrrd if path.lower().endswith(".nrrd") else _read_nifti)(path, dtype)
+    except Refused:
+        raise
+    except Exception as error:  # whatever a damaged file provokes in these libraries
+        said = str(error).replace(path, Path(path).name)
+        raise damaged(path, f"cannot be read: {' '.join(said.split())[:200]}") from error
+
+
+def _read_nifti(path: str, dtype: type | None) -> tuple[np.ndarray, np.ndarray]:
     import nibabel
 
     image = cast(nibabel.Nifti1Image, nibabel.load(path))
@@ -121,14 +127,14 @@ def _read_nifti(path: str) -> tuple[np.ndarray, np.ndarray]:
         raise Refused("file", Path(path).name, "has no affine (sform_code and qform_code 0): its right side is unknown",
                       "write it with its affine")
     kind = header["descrip"].item().decode("latin-1")
-    if re.fullmatch(r"SUV \w+", kind) and kind != "SUV bw":
+    if dtype and re.fullmatch(r"SUV \w+", kind) and kind != "SUV bw":
         raise Refused("descrip", kind, "is not SUV by body weight", "write it with --suv bw")
     mm = {"meter": 1000, "micron": 0.001}.get(header.get_xyzt_units()[0], 1)
-    array = image.get_fdata(dtype=np.float32, caching="unchanged")
+    array = image.get_fdata(dtype=dtype, caching="unchanged") if dtype else np.asanyarray(image.dataobj)
     return (array[..., 0] if array.shape[3:] == (1,) else array), np.diag([-mm, -mm, mm, 1]) @ image.affine
 
 
-def _read_nrrd(path: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_nrrd(path: str, dtype: type | None) -> tuple[np.ndarray, np.ndarray]:
     import nrrd
 
     array, header = nrrd.read(path)
@@ -139,4 +145,4 @@ def _read_nrrd(path: str) -> tuple[np.ndarray, np.ndarray]:
     matrix = np.eye(4)
     matrix[:3, :3] = np.array(header["space directions"], float).T
     matrix[:3, 3] = header.get("space origin", (0, 0, 0))
-    return array.astype(np.float32), np.diag([*LPS[space], 1]) @ matrix
+    return array.astype(dtype) if dtype else array, np.diag([*LPS[space], 1]) @ matrix

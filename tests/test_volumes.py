@@ -144,7 +144,7 @@ def test_autopet_s_tree_becomes_a_manifest(tmp_path):
     turned = affine_of(array, (0, 1, 2), (False,) * 3, origin)
     for study, factor in (("P1/2001", 1), ("P1/2002", 1), ("P2/2001", 5000)):
         save(turned[0] * np.float32(factor), turned[1], tmp_path / "in" / study / "SUV.nii.gz")
-        save(turned[0], turned[1], tmp_path / "in" / study / "SEG.nii.gz")
+        save((turned[0] > 3).astype("uint8"), turned[1], tmp_path / "in" / study / "SEG.nii.gz")
     (tmp_path / "labels.csv").write_text("StudyInstanceUID,deauville\nP1/2001,5\nP1/2002,2\nP2/2001,4\n")
     options = ("--input", tmp_path / "in", "--labels", tmp_path / "labels.csv", "--workers", 1)
     assert call(prepro_script, *options, "--output", tmp_path / "out") == 1
