@@ -14,18 +14,14 @@ from torch.utils.data import DataLoader
 
 import utils
 from benchmarks.measuring import in_new_process, peak_memory
-from common.files import progress, write_csv
-from common.manifest import VIEWS, read_manifest
-from common.run_files import run_file
+from common import files, manifest, run_files
 from dataset import Bodies, NetworkInput, read_bodies
 from evaluation.metrics import delong
 from inference import prediction
+from training import engine, objectives, runs
 from training.batches import RunBatches, batch_indices
 from training.device import autocast, open_device
-from training.engine import evaluate, train_one_epoch
 from training.images import SplitImages
-from training.objectives import Binary
-from training.runs import start_model
 from training.state import TrainState
 
 BODY = (310, 160)  # pixels, the largest; the smallest is 20 less each way
@@ -106,8 +102,7 @@ def predict(folder: Path, scans: int, chptfolder: str | None, data: str, images:
         paths[name] = lambda models=folder / name: _predict(models, folder / "data.csv", folder, folder / "predictions",
                                                             MODELS, device, amp)
     taken = _in_turn(paths, repeats, device)
-    print(f"prediction, {n_images} images, {MODELS} models, reading and writing included: {machine}, "
-          f"fastest of {repeats}")
+    print(f"prediction, {n_images} images, {MODELS} models, with reading and writing: {machine}, fastest of {repeats}")
     for name in FRAMES:
         print(f"  {name:10} {MODELS * n_images / taken[name]:8.1f} images/s a model   {MODELS} models / {MODELS} plain "
               f"loops {MODELS * taken['plain loop'] / taken[name]:.2f}")
@@ -143,7 +138,7 @@ def _in_turn(paths, repeats, device):
     synchronize = torch.cpu.synchronize if device.type == "cpu" else torch.accelerator.synchronize
     for path in paths.values():
         path()  # the first time is another one: caches, threads, worker processes
-    with progress(range(repeats), "measuring", "round") as bar:
+    with files.progress(range(repeats), "measuring", "round") as bar:
         for _ in bar:
             for name, path in paths.items():
                 synchronize(device)
@@ -157,8 +152,7 @@ def _in_turn(paths, repeats, device):
 # ---------------------------------------------------------------- training
 
 def training_paths(table: pd.DataFrame, bodies: Bodies, n: int, frame: tuple[int, int], device: torch.device,
-                   amp: torch.dtype | None, batch_size: int, cached_placements: int = 1,
-                   **freezing: bool) -> dict[str, Callable[[], object]]:
+                   amp: torch.dtype | None, batch_size: int, cached: int = 1, **freezing: bool) -> dict[str, Callable]:
     """One model, trained by this project, or on tensors of the same shape that lie in memory.
 
     Parameters
@@ -170,8 +164,8 @@ def training_paths(table: pd.DataFrame, bodies: Bodies, n: int, frame: tuple[int
     frame : (rows, columns)
     device, amp
         From `open_device`.
-    batch_size, cached_placements, transfer_learning, finetune
-        Arguments of train.py.
+    batch_size, cached, transfer_learning, finetune
+        Arguments of train.py (cached: --cached_placements).
 
     Returns
     -------
@@ -179,24 +173,22 @@ def training_paths(table: pd.DataFrame, bodies: Bodies, n: int, frame: tuple[int
         "real path": a pass over the training images; "its ceiling": as many steps on the tensors; "epoch": a pass with
         validation.
     """
-    images = SplitImages(0, table, bodies.to(device), np.arange(n), np.arange(n, len(table)),
-                         NetworkInput(frame, NORM), "")
-    model = start_model(utils.ResNet34(), device, images.network_input, **freezing)
-    objective, optimizer = Binary(table, images.train, device), utils.build_optimizer(model.parameters())
-    state = TrainState(model, optimizer, utils.Schedule(optimizer, 1, 40), utils.EarlyStopping(), images.network_input,
-                       amp)
-    batches = RunBatches(images, model, objective.y_true, (0, 0, 1), amp, batch_size,
-                         cached_placements=cached_placements)
+    given = NetworkInput(frame, NORM)
+    images = SplitImages(0, table, bodies.to(device), np.arange(n), np.arange(n, len(table)), given, "")
+    model = runs.start_model(utils.ResNet34(), device, given, **freezing)
+    objective, optimizer = objectives.Binary(table, images.train, device), utils.build_optimizer(model.parameters())
+    state = TrainState(model, optimizer, utils.Schedule(optimizer, 1, 40), utils.EarlyStopping(), given, amp)
+    batches = RunBatches(images, model, objective.y_true, (0, 0, 1), amp, batch_size, cached_placements=cached)
     parts = batch_indices(n, batch_size)
     tensors = [torch.randn(len(part), 1, *frame, device=device).to(memory_format=torch.channels_last) for part in parts]
 
     def real():
-        outputs = train_one_epoch(model, objective, optimizer, batches.training(state.epoch), state)
+        outputs = engine.train_one_epoch(model, objective, optimizer, batches.training(state.epoch), state)
         state.epoch, state.batches, state.outputs = state.epoch + 1, 0, None
         return outputs
 
     def epoch():
-        state.end_epoch(objective, real(), evaluate(model, batches.validation(), amp))
+        state.end_epoch(objective, real(), engine.evaluate(model, batches.validation(), amp))
 
     def ceiling():
         model.train()
@@ -229,10 +221,10 @@ def _frozen(n, device, amp, machine):
 def _predict(chptfolder, data, images, output, splits, device, amp, features=True):
     """As predict.py does, with the models of the first splits."""
     with contextlib.redirect_stdout(io.StringIO()):
-        runs, _ = prediction.find_runs(chptfolder, range(splits))
-        table = read_manifest(data, prediction.splits_of(runs), need_target=False)
-        table = prediction.asked_rows(table, data, ["test"], runs)
-        for model in prediction.open_models(runs, table, chptfolder, data, images, ["test"], device, amp, BATCH):
+        found, _ = prediction.find_runs(chptfolder, range(splits))
+        table = manifest.read_manifest(data, prediction.splits_of(found), need_target=False)
+        table = prediction.asked_rows(table, data, ["test"], found)
+        for model in prediction.open_models(found, table, chptfolder, data, images, ["test"], device, amp, BATCH):
             prediction.write_predictions(model, model.outputs(), ["test"], output, features)
 
 
@@ -247,9 +239,9 @@ def _write_models(folder, frame):
     for split in range(MODELS):
         torch.manual_seed(split)
         state = {"epoch": 1, "state_dict": utils.ResNet34().state_dict(), "auc": np.float64(0.5),
-                 "input": vars(NetworkInput(frame, NORM, views=tuple(VIEWS)))}
-        utils.save_checkpoint(run_file(folder, "checkpoint", split, 1), state)
-    write_csv(pd.DataFrame({"split": range(MODELS), "run": 1, "epoch": 1, "metric": "auc", "value": 0.5,
+                 "input": vars(NetworkInput(frame, NORM, views=tuple(manifest.VIEWS)))}
+        utils.save_checkpoint(run_files.run_file(folder, "checkpoint", split, 1), state)
+    files.write_csv(pd.DataFrame({"split": range(MODELS), "run": 1, "epoch": 1, "metric": "auc", "value": 0.5,
                             "rank": range(1, MODELS + 1)}), folder / "best_run.csv")
 
 
@@ -263,10 +255,9 @@ def _compare_precisions(chptfolder, data, images, folder, device):
             rows.setdefault(path.stem, []).append(pd.read_csv(path))
     print(f"{'probabilities':22}{'views':>7}{'largest difference':>20}{'mean':>9}{'AUC bf16':>10}{'AUC fp32':>10}")
     for name, (bf16, fp32) in rows.items():
-        difference = (bf16["probs"] - fp32["probs"]).abs()
+        apart = (bf16["probs"] - fp32["probs"]).abs()
         aucs = [delong(each["target"].to_numpy(), each["probs"])[0] for each in (bf16, fp32)]
-        print(f"{name:22}{len(difference):7}{difference.max():20.4f}{difference.mean():9.4f}{aucs[0]:10.4f}"
-              f"{aucs[1]:10.4f}")
+        print(f"{name:22}{len(apart):7}{apart.max():20.4f}{apart.mean():9.4f}{aucs[0]:10.4f}{aucs[1]:10.4f}")
 
 
 # ---------------------------------------------------------------- the plain loop
@@ -276,8 +267,7 @@ class PlainLoop:
 
     def __init__(self, folder: Path, table: pd.DataFrame, batch_size: int, device: torch.device) -> None:
         self.device = device
-        rows = [(folder / row.filename, (row.matrix_size_1, row.matrix_size_2), row.target)
-                for row in table.itertuples()]
+        rows = [(folder / row.filename, row.matrix_size_1, row.matrix_size_2, row.target) for row in table.itertuples()]
         self.loader = DataLoader(rows, batch_size, shuffle=True, num_workers=LOADERS, collate_fn=plain_batch,
                                  persistent_workers=True, pin_memory=device.type == "cuda")
         self.model = torchvision.models.resnet34(weights=None, num_classes=2)
@@ -303,10 +293,10 @@ class PlainLoop:
             return torch.cat([self.model(x.to(self.device)).softmax(1)[:, 1].cpu() for x, _ in self.loader])
 
 
-def plain_batch(rows: Sequence[tuple[Path, tuple[int, int], int]]) -> tuple[torch.Tensor, torch.Tensor]:
+def plain_batch(rows: Sequence[tuple[Path, int, int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Files, their shapes and targets -> images, each cropped to the body in the middle of the frame, and targets."""
     frames = np.zeros((len(rows), 1, SQUARE, SQUARE), "float32")
-    for frame, (path, shape, _) in zip(frames, rows, strict=True):
+    for frame, (path, *shape, _) in zip(frames, rows, strict=True):
         image = np.fromfile(path, "<f4").reshape(shape)
         ys, xs = (np.flatnonzero((image > 0.3).any(axis)) for axis in (1, 0))
         body = image[ys[0]:ys[-1] + 1, xs[0]:xs[-1] + 1]
@@ -322,16 +312,16 @@ def write_images(folder: Path, n: int, n_test: int = 0) -> pd.DataFrame:
     (folder / "mips").mkdir(parents=True)
     noise = rng.uniform(0.4, 5, (2 * BODY[0], 2 * BODY[1])).astype("<f4")
     rows = []
-    with progress(range(n), "writing images", "image") as bar:
+    with files.progress(range(n), "writing images", "image") as bar:
         for i in bar:
             size = BODY if i == 0 else [side - int(rng.integers(21)) for side in BODY]
             row, column = (int(rng.integers(side)) for side in BODY)
             image = np.pad(noise[row:row + size[0], column:column + size[1]], 5)
-            name = f"mips/{i // 2:05d}_{VIEWS[i % 2]}.bin"
+            name = f"mips/{i // 2:05d}_{manifest.VIEWS[i % 2]}.bin"
             image.tofile(folder / name)
             rows.append({"scan_id": i // 2, "filename": name, "target": i // 2 % 2, "matrix_size_1": image.shape[0],
                          "matrix_size_2": image.shape[1]} | dict.fromkeys(
                              (f"split{s}" for s in range(MODELS)), "test" if i < n_test else "val"))
     table = pd.DataFrame(rows)
-    write_csv(table, folder / "data.csv")
+    files.write_csv(table, folder / "data.csv")
     return table

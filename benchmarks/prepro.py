@@ -1,4 +1,5 @@
 """`benchmark.py prepro`: PET series to MIPs, against reading the same files and against plain pydicom and SimpleITK."""
+import math
 import os
 import subprocess
 import sys
@@ -12,11 +13,8 @@ import pydicom
 
 from benchmarks.measuring import SCRIPTS, in_new_process, peak_memory
 from common.files import InputError, progress
-from preprocessing.geometry import project
-from preprocessing.suv import suv_volume
-from preprocessing.volumes import read_volume, write_volume
-from synthetic.cohort import plan_patient
-from synthetic.pet_series import plan_acquisition, write_series
+from preprocessing import geometry, suv, volumes
+from synthetic import cohort, pet_series
 
 try:
     import SimpleITK as sitk
@@ -61,7 +59,7 @@ def compare(size: Sequence[int], studies: int, repeats: int, folder: Path) -> No
 def _report_steps(folder, size, repeats):
     """Measure each way, each time in a new process, and print the table."""
     nifti = folder.parents[1] / "volume.nii"  # where prepro_script.py does not find it
-    write_volume(suv_volume(folder), nifti.with_suffix(".nii.gz"))
+    volumes.write_volume(suv.suv_volume(folder), nifti.with_suffix(".nii.gz"))
     nibabel.load(nifti.with_suffix(".nii.gz")).to_filename(nifti)  # without its decompression
     ways = {RAW: (read_raw, folder), OWN: (ours, folder), NIFTI: (ours_nifti, nifti)}
     ways |= {PLAIN: (plain, folder)} if sitk else {}
@@ -94,19 +92,17 @@ def _report_steps(folder, size, repeats):
 
 def _report_workers(folder, studies, repeats):
     """Throughput of prepro_script.py, the whole command, with one and with two workers."""
-    taken = {}
-    for workers in (1, 2):
-        times = []
+    taken = {1: math.inf, 2: math.inf}
+    for workers in taken:
         for repeat in range(repeats):
             start = time.perf_counter()
             done = subprocess.run([sys.executable, SCRIPTS / "prepro_script.py", "--input", folder, "--output",
                                    folder.parent / f"mips_{workers}_{repeat}", "--workers", str(workers)],
                                   capture_output=True, text=True)
-            times.append(time.perf_counter() - start)
+            taken[workers] = min(taken[workers], time.perf_counter() - start)
             if done.returncode:
                 said = (done.stderr or done.stdout)[-300:]
                 raise InputError(f"prepro_script.py ended with {done.returncode}: {said}")
-        taken[workers] = min(times)
     print(f"prepro_script.py, {studies} studies, start and discovery included: {taken[1]:.2f} s with one worker, "
           f"{taken[2]:.2f} s with two: {taken[1] / taken[2]:.2f} times the throughput")
 
@@ -128,14 +124,14 @@ def read_raw(folder: Path) -> None:
 
 def ours(folder: Path) -> Sequence[np.ndarray]:
     """As prepro_script.py does it."""
-    volume = suv_volume(folder)
-    return project(volume.array, volume.spacing, NEW_VOXEL)
+    volume = suv.suv_volume(folder)
+    return geometry.project(volume.array, volume.spacing, NEW_VOXEL)
 
 
 def ours_nifti(path: Path) -> Sequence[np.ndarray]:
     """The same study from an uncompressed NIfTI volume of its SUV."""
-    volume = read_volume(str(path))
-    return project(volume.array, volume.spacing, NEW_VOXEL)
+    volume = volumes.read_volume(str(path))
+    return geometry.project(volume.array, volume.spacing, NEW_VOXEL)
 
 
 def plain(folder: Path) -> Sequence[np.ndarray]:
@@ -149,9 +145,9 @@ def plain(folder: Path) -> Sequence[np.ndarray]:
     start = pydicom.valuerep.DT(injection.RadiopharmaceuticalStartDateTime)
     waited = pydicom.valuerep.DT(first.SeriesDate + first.SeriesTime) - start
     decay = 2 ** (-waited.total_seconds() / float(injection.RadionuclideHalfLife))
-    suv = activity * (float(first.PatientWeight) * 1000 / (float(injection.RadionuclideTotalDose) * decay))
+    factor = float(first.PatientWeight) * 1000 / (float(injection.RadionuclideTotalDose) * decay)
     rows, columns = map(float, first.PixelSpacing)
-    image = sitk.GetImageFromArray(suv)
+    image = sitk.GetImageFromArray(activity * factor)
     image.SetSpacing((columns, rows, slices[1].ImagePositionPatient[2] - first.ImagePositionPatient[2]))
     old = list(zip(image.GetSize(), image.GetSpacing(), strict=True))
     size = [round(n * spacing / NEW_VOXEL) for n, spacing in old]
@@ -181,9 +177,9 @@ def build_series(folder: Path, size: Sequence[int], number: int) -> None:
         row, column = (rng.integers(0, n - 4) for n in size[1:])
         plane[row:row + 4, column:column + 4] = 8
         plane *= 1 + 0.1 * (k % 3)  # a slope of its own for every slice
-    patient = plan_patient(0, number) | {"grid": (size[2], VOXEL, VOXEL)}
+    patient = cohort.plan_patient(0, number) | {"grid": (size[2], VOXEL, VOXEL)}
     scan = patient["scans"][0]
-    acquisition = plan_acquisition(patient, scan) | {
+    acquisition = pet_series.plan_acquisition(patient, scan) | {
         "decay_correction": "START", "dated": True, "series_time_s": 0, "bed_slices": None, "feet_first": False,
         "head_to_feet": False, "explicit": True}
-    write_series(volume, [VOXEL * np.arange(n) for n in size], patient, scan, acquisition, folder)
+    pet_series.write_series(volume, [VOXEL * np.arange(n) for n in size], patient, scan, acquisition, folder)

@@ -20,8 +20,7 @@ RECIPES = {  # name: what train.py is given
     "AdamW 5e-4, batch 16, one cycle; auto, pool 2": f"{ADAMW_16} --nepochs 8 --image_size auto --pool 2",
     "AdamW 1.5e-3, batch 8, one cycle; auto, pool 2": f"{ADAMW_8} --nepochs 6 --image_size auto --pool 2",
     "AdamW 1.5e-3, batch 8, one cycle; 160 x 160, pool 2": f"{ADAMW_8} --nepochs 6 --image_size 160 --pool 2",
-    "SGD 0.01, batch 50, step; 310 x 310": f"{SGD} --nepochs 3 --image_size 310",
-}
+    "SGD 0.01, batch 50, step; 310 x 310": f"{SGD} --nepochs 3 --image_size 310"}
 EPOCH_LINE = re.compile(r"split \d+ run \d+ epoch (\d+): .*validation loss \S+ AUC ([\d.]+)")
 
 

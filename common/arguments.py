@@ -6,13 +6,11 @@ import os
 import re
 import signal
 import sys
-from argparse import Namespace, _ArgumentGroup
 from collections.abc import Callable
 from typing import Any
 
-from common import __version__
+from common import __version__, renamed
 from common.files import InputError
-from common.renamed import current_words
 from common.text import ranges
 
 EXIT_DONE, EXIT_SOME_FAILED, EXIT_BAD_INPUT = 0, 1, 2
@@ -33,14 +31,14 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, doc: str | None, exit_on_error: bool = True):
-        super().__init__(description=doc, formatter_class=_HelpFormatter, allow_abbrev=False,
-                         exit_on_error=exit_on_error)
+        super().__init__(description=doc, formatter_class=_Help, allow_abbrev=False, exit_on_error=exit_on_error)
         self.add_argument("--version", action="version", version=f"%(prog)s {__version__}", help="print the version")
 
     def parse_known_args(self, args=None, namespace=None):
-        words = current_words(sys.argv[1:] if args is None else args)
+        words = renamed.current_words(sys.argv[1:] if args is None else args)
         parsed, rest = super().parse_known_args(words, namespace)
-        given, _ = super().parse_known_args(words, Namespace(**dict.fromkeys(vars(parsed))))  # None keeps defaults out
+        nothing = argparse.Namespace(**dict.fromkeys(vars(parsed)))  # None, which keeps defaults out
+        given, _ = super().parse_known_args(words, nothing)
         parsed.given = {name: value for name, value in vars(given).items() if value is not None}
         return parsed, rest
 
@@ -48,14 +46,14 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_BAD_INPUT, f"error: {message} (see {self.prog} --help)\n")
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action):
         if action.default is None or isinstance(action.default, bool) or "(default" in (action.help or ""):
             return action.help
         return super()._get_help_string(action)
 
 
-def run_script(get_args_parser: Callable[[], Parser], main: Callable[[Namespace], int | None]) -> None:
+def run_script(get_args_parser: Callable[[], Parser], main: Callable[[argparse.Namespace], int | None]) -> None:
     """Parse the command line, run `main(args)`, and end the process.
 
     The exit code is 0 or what `main` returns (1: some items failed and are listed); 2 after bad input, with one line on
@@ -152,6 +150,10 @@ class SplitRange(argparse.Action):
         setattr(namespace, self.dest, splits)
 
 
+SPLITS: dict[str, Any] = {"nargs": "+", "action": SplitRange, "default": list(range(20)), "metavar": "A-B",
+                          "help": "range of data splits, both ends included; 0 19 is read as 0-19 (default: 0-19)"}
+
+
 def image_size(values: list) -> str | tuple[int, int]:
     """The frame that --image_size asks for.
 
@@ -177,19 +179,19 @@ def image_size(values: list) -> str | tuple[int, int]:
     return values[0], values[-1]
 
 
-def pick(args: Namespace, *names: str) -> dict:
+def pick(args: argparse.Namespace, *names: str) -> dict:
     """Some of the arguments, to be handed on by name."""
     return {name: getattr(args, name) for name in names}
 
 
-def images_folder(args: Namespace) -> str:
+def images_folder(args: argparse.Namespace) -> str:
     """The folder that the manifest's file names are relative to."""
     return args.images or os.path.dirname(args.data) or "."
 
 
 # ---------------------------------------------------------------- groups of arguments
 
-def add_run_arguments(parser: Parser, output: str = "results") -> _ArgumentGroup:
+def add_run_arguments(parser: Parser, output: str = "results") -> argparse._ArgumentGroup:
     """Which splits and runs to train, and what to do with those that are there; `output` is --output's default."""
     group = parser.add_argument_group("run")
     add = group.add_argument
@@ -221,8 +223,7 @@ def add_device_arguments(parser: Parser, compile: bool = False) -> None:
     add("--device", default="auto", help="cpu, cuda, cuda:1 or mps; auto: cuda where available, else mps, else cpu")
     add("--threads", type=positive_int, metavar="N", help="CPU threads (default: PyTorch's choice)")
     add("--amp", default="auto", choices=("auto", "bf16", "fp16", "off"),
-        help="autocast to bfloat16 (bf16) or float16 (fp16), or float32 (off); auto: bfloat16 on a GPU or CPU (AMX, "
-             "AMD's AVX-512 BF16) that is faster with it, else float32")
+        help="bfloat16, float16 or float32 (off); auto: bfloat16 on a GPU or CPU (AMX, AVX-512 BF16) that gains by it")
     if compile:
         add("--compile", action="store_true", help="torch.compile the backbone (needs a C++ compiler)")
 
@@ -237,19 +238,22 @@ def add_input_arguments(parser: Parser, note: str = "") -> None:
         help="with --image_size auto: free rows and columns around the largest body, to place it at random in")
     add("--pool", type=positive_int, default=1, metavar="K",
         help="first max-pool each MIP by K x K, to pixels K times as large: 1/K^2 of the computation")
-    add("--crop_bodies", action="store_true",
-        help="crop bodies that are larger than the frame at their centre, instead of refusing them")
+    add("--crop_bodies", action="store_true", help="crop bodies larger than the frame at the centre; else refuse them")
     add("--norm", default="auto", choices=("auto", "lars", "thesis", "none"),
         help="mean and standard deviation of the normalization, SUV. auto: of the body pixels of the training split, "
              "clipped to 0..30; lars: 2.13, 3.39; thesis: 0.6089, 1.8575; none: 0, 1")
+
+
+CACHED: dict[str, Any] = {"type": natural_int, "default": 1, "metavar": "K", "help": "with frozen layers: compute "
+                          "their output once, for K random placements and augmentations of each image, and use these "
+                          "in turn; 0: compute it anew in every epoch"}
 
 
 def add_model_arguments(parser: Parser, note: str = "") -> None:
     """Architecture, initial weights and frozen layers; `note` is part of the group's title."""
     group = parser.add_argument_group(f"model{note}")
     add = group.add_argument
-    add("--cls_arch", default="simple", choices=("simple", "complex"),
-        help="classification head: Linear, or Linear-ReLU-Dropout-Linear")
+    add("--cls_arch", default="simple", choices=("simple", "complex"), help="head: Linear, Linear-ReLU-Dropout-Linear")
     add("--hidden", type=positive_int, default=256, metavar="UNITS", help="hidden units of the complex head")
     add("--dropout", type=fraction, default=0.5, metavar="P", help="dropout of the complex head, 0..1")
     add("--weights", default="imagenet", metavar="imagenet|none|PATH",
@@ -258,14 +262,7 @@ def add_model_arguments(parser: Parser, note: str = "") -> None:
     either = group.add_mutually_exclusive_group().add_argument
     either("--transfer_learning", action="store_true", help="train the head only")
     either("--finetune", action="store_true", help="train layer4 and the head only")
-    add_cache_argument(group)
-
-
-def add_cache_argument(group: _ArgumentGroup) -> None:
-    """--cached_placements."""
-    group.add_argument("--cached_placements", type=natural_int, default=1, metavar="K",
-                       help="with frozen layers: compute their output once, for K random placements and augmentations "
-                            "of each image, and use these in turn; 0: compute it anew in every epoch")
+    add("--cached_placements", **CACHED)
 
 
 def add_training_arguments(parser: Parser, nepochs: int = 40, note: str = "") -> None:
@@ -298,10 +295,9 @@ def add_training_arguments(parser: Parser, nepochs: int = 40, note: str = "") ->
     add("--augm", type=int, default=0, choices=(0, 1, 2, 3, 4, 5, 12, 14, 34, 45), metavar="CODE",
         help="augmentation: 0 none, 1 flip along either axis, 2 rotation by multiples of 90 degrees, 3 left-right "
              "flip, 4 intensity times U(0.85, 1.15), 5 noise of SD 0.1 SUV; 12, 14, 34, 45: both digits")
-    add("--balance", action=argparse.BooleanOptionalAction, default=False,
-        help="weight the loss by the inverse class frequencies of the training split")
-    add("--oversample", action=argparse.BooleanOptionalAction, default=False,
-        help="oversample the rarer class until the classes are balanced")
+    switch: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": False}
+    add("--balance", **switch, help="weight the loss by the inverse class frequencies of the training split")
+    add("--oversample", **switch, help="oversample the rarer class until the classes are balanced")
     add("--label_smoothing", type=fraction, default=0.0, metavar="S", help="targets S/2 and 1 - S/2")
     add("--ema", type=fraction, metavar="DECAY",
         help="validate and save an exponential moving average of the weights, with this decay per step (such as 0.99)")
@@ -316,8 +312,7 @@ def add_site_arguments(parser: Parser) -> None:
     add("--site_head", default="grid", choices=("grid", "linear"),
         help="grid: predicts the site from layer2 and layer3, in each cell of a grid over the body (frozen layers are "
              "then computed in every epoch); linear: from the mean of layer4, as the binary head does")
-    add("--site_lambda", type=not_negative_float, default=1.0, metavar="LAMBDA",
-        help="weight of the site loss; the binary loss has weight 1")
+    add("--site_lambda", type=not_negative_float, default=1.0, help="weight of the site loss; the binary loss has 1")
     add("--site_detach", action="store_true", help="keep the site loss from changing the backbone")
     add("--site_on", default="positive", choices=("positive", "all"),
         help="scans with a site loss: positive ones, without code 51 (no lesion); or all, with 51 as a class")
@@ -325,25 +320,17 @@ def add_site_arguments(parser: Parser) -> None:
     add("--site_smoothing", type=fraction, default=0.0, metavar="S", help="label smoothing of the sites")
     add("--site_multi", action="store_true",
         help="several sites per scan: target_loc holds codes separated by semicolons, each predicted by a sigmoid")
-    add("--select", default="auc", choices=("auc", "loc", "sum"),
-        help="what chooses the best epoch and stops early: validation AUC, balanced accuracy of the site (with "
-             "--site_multi mean average precision), or their sum")
+    add("--select", default="auc", choices=("auc", "loc", "sum"), help="what chooses the best epoch and stops early: "
+        "validation AUC, balanced accuracy of the site (--site_multi: mean average precision), or their sum")
     add_code_arguments(group)
 
 
-def add_code_arguments(group: _ArgumentGroup) -> None:
+def add_code_arguments(group: argparse._ArgumentGroup) -> None:
     """How target_loc is read."""
-    group.add_argument("--site_map", metavar="FILE.json",
-                       help='names of the codes in target_loc: {"1": "cervical", ...}; 51 is always no lesion '
-                            "(default: the 14 sites of the documentation)")
+    group.add_argument("--site_map", metavar="FILE.json", help='names of the codes in target_loc: {"1": "cervical", '
+                       '...}; 51 is always no lesion (default: the 14 sites of the documentation)')
     group.add_argument("--site_strict", action="store_true",
                        help="refuse positive scans with code 51 and negative scans with a site, instead of warning")
-
-
-def add_splits_argument(group: _ArgumentGroup) -> None:
-    """--splits."""
-    group.add_argument("--splits", nargs="+", action=SplitRange, default=list(range(20)), metavar="A-B",
-                       help="range of data splits, both ends included; 0 19 is read as 0-19 (default: 0-19)")
 
 
 def add_prediction_arguments(parser: Parser, output: str = "results") -> None:
@@ -353,20 +340,19 @@ def add_prediction_arguments(parser: Parser, output: str = "results") -> None:
     add("--no_features", action="store_true", help="leave out the columns F1..F512")
 
 
-def add_model_range_arguments(parser: Parser, output: str = "results") -> _ArgumentGroup:
+def add_model_range_arguments(parser: Parser, output: str = "results") -> argparse._ArgumentGroup:
     """Which models, which rows, and the network input of checkpoints without one -> the group "models"."""
     models = parser.add_argument_group("models")
     add = models.add_argument
     add("--chptfolder", default=output, metavar="DIR", help="folder of checkpoints and best_run.csv")
-    add_splits_argument(models)
+    add("--splits", **SPLITS)
     add("--run", **NUMBERS, metavar="R", help="runs of each split, numbers and ranges (default: that of best_run.csv)")
     add("--set", nargs="+", default=["test"], choices=("train", "val", "test", "all"),
         help="rows to predict, by the split's column; all: all rows, also of a manifest without splits (default: test)")
     add("--batch_size", type=positive_int, default=50, metavar="N", help="images per batch")
     add = parser.add_argument_group("network input (only for checkpoints that store none, such as LARS's)").add_argument
     add("--image_size", nargs="+", type=side_or_auto, metavar="PIXELS", help="frame: one side, or rows and columns")
-    add("--norm", choices=("lars", "thesis"),
-        help="mean and standard deviation, SUV. lars: 2.13, 3.39; thesis: 0.6089, 1.8575")
+    add("--norm", choices=("lars", "thesis"), help="mean and SD in SUV. lars: 2.13, 3.39; thesis: 0.6089, 1.8575")
     add("--crop_bodies", action="store_true",
         help="for any checkpoint: crop bodies that are larger than the frame, instead of refusing them")
     return models
@@ -377,8 +363,7 @@ def add_model_range_arguments(parser: Parser, output: str = "results") -> _Argum
 def training_parser(doc: str | None, output: str = "results") -> Parser:
     """A Parser with all of train.py's arguments; `output` is --output's default."""
     parser = Parser(doc)
-    add_run_arguments(parser, output).add_argument(
-        "--params", metavar="FILE",
+    add_run_arguments(parser, output).add_argument("--params", metavar="FILE",
         help="best_params_summary.csv of a search, whose row of the split replaces defaults, but no given arguments")
     add_data_arguments(parser)
     add_input_arguments(parser)
@@ -399,15 +384,14 @@ def search_parser(doc: str | None, study: str, trials: int, nepochs: int, finetu
         Defaults of --trials and --nepochs.
     """
     parser = Parser(doc)
-    group = parser.add_argument_group("search")
-    add = group.add_argument
-    add_splits_argument(group)
+    add = parser.add_argument_group("search").add_argument
+    add("--splits", **SPLITS)
     add("--trials", type=positive_int, default=trials, metavar="N",
         help="finished trials (complete or pruned) per study, with those of earlier searches and other processes")
     add("--timeout", type=positive_float, metavar="SECONDS", help="start no trial after this time")
     add("--space", metavar="FILE.json",
-        help='changes to the search space: {"lr": {"low": 1e-4, "high": 1e-2, "log": true}, "batch_size": [16, 32], '
-             '"optimizer": "adam", "dropout": null}: a range, choices, a fixed value, the default below')
+        help='changes to the search space: {"lr": {"low": 1e-4, "high": 1e-2, "log": true}, "augm": [0, 4], "wd": 0, '
+             '"dropout": null}: a range, choices, a fixed value, the default below')
     add("--sampler", default="tpe", choices=("tpe", "random", "cmaes"),
         help="how parameters are proposed; cmaes draws categorical ones at random")
     add("--pruner", default="median", choices=("median", "hyperband", "none"), help="how weak trials are ended early")
@@ -421,12 +405,10 @@ def search_parser(doc: str | None, study: str, trials: int, nepochs: int, finetu
     fixed = " (arguments that are given here are fixed in all trials, not searched)"
     add_input_arguments(parser, " (default: that of the checkpoint)" if finetuning else "")
     if finetuning:
-        group = parser.add_argument_group("start")
-        add = group.add_argument
-        add("--chptfolder", default="results", metavar="DIR",
-            help="folder of checkpoints and best_run.csv: each split starts from its own best run")
+        add = parser.add_argument_group("start").add_argument
+        add("--chptfolder", default="results", metavar="DIR", help="of checkpoints, best_run.csv: where splits start")
         add("--mode", choices=MODES, help="train the head, layer4 and the head, or all layers (default: searched)")
-        add_cache_argument(group)
+        add("--cached_placements", **CACHED)
     else:
         add_model_arguments(parser, fixed)
     add_training_arguments(parser, nepochs, fixed)

@@ -4,17 +4,15 @@ Its columns are named as train.py's arguments. `mode` is none of them but stands
 or full_retrain for neither.
 """
 import argparse
-from argparse import Namespace
 from collections.abc import Callable
 
-from common import arguments
+from common import arguments, renamed
 from common.files import InputError, read_csv
-from common.renamed import current_names
 
 _OTHER_COLUMNS = ("split", "number", "value")  # of the best trial
 
 
-def for_split(args: Namespace, split: int, say: Callable[[str], object] = print) -> Namespace:
+def for_split(args: argparse.Namespace, split: int, say: Callable[[str], object] = print) -> argparse.Namespace:
     """train.py's arguments for one split: with --params FILE, the split's row replaces the defaults.
 
     Parameters
@@ -35,7 +33,7 @@ def for_split(args: Namespace, split: int, say: Callable[[str], object] = print)
     InputError
         See `read_values`.
     """
-    own = Namespace(**{name: value for name, value in vars(args).items() if name not in ("params", "given")})
+    own = argparse.Namespace(**{name: value for name, value in vars(args).items() if name not in ("params", "given")})
     if not args.params:
         return own
     values, given = read_values(args.params, split), dict(args.given)
@@ -63,7 +61,7 @@ def read_values(path: str, split: int) -> dict:
         held = ", ".join(table["split"]) or "none"
         raise InputError(f"{path}: {'no' if rows.empty else 'more than one'} row of split {split}; it has {held}; "
                          "search that split, or leave it out of --split_index")
-    texts = current_names(rows.iloc[0].to_dict())
+    texts = renamed.current_names(rows.iloc[0].to_dict())
     if unknown := [name for name in texts if name not in (*defaults(), *_OTHER_COLUMNS)]:
         raise InputError(f"{path}: unknown column {', '.join(unknown)}; it may hold split, number, value, mode and "
                          "train.py's arguments on network input, model and training")
@@ -114,12 +112,12 @@ def _parser() -> arguments.Parser:
     return parser
 
 
-def with_values(args: Namespace, values: dict) -> Namespace:
+def with_values(args: argparse.Namespace, values: dict) -> argparse.Namespace:
     """A copy of the arguments with other values of some; `mode` becomes its two arguments."""
     values = dict(values)
     if mode := values.pop("mode", None):
         values |= {"transfer_learning": mode == "transfer_learning", "finetune": mode == "finetune"}
-    return Namespace(**vars(args) | values)
+    return argparse.Namespace(**vars(args) | values)
 
 
 def as_text(value: object) -> str:

@@ -33,9 +33,8 @@ def read_sites(path: str | Path | None = None) -> dict[int, str]:
         if not isinstance(name, str) or not name.strip():
             raise InputError(f"--site_map {path}: the name of code {code}, {name!r}, is not a text")
     names = [name.strip() for name in found.values()]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"--site_map {path}: the name {twice!r} is there twice; give every code its own")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"--site_map {path}: the name {twice[0]!r} is there twice; give every code its own")
     sites = {NO_LESION: SITES[NO_LESION]} | {int(code): name.strip() for code, name in found.items()}
     if len(sites) < 3:
         raise InputError(f"--site_map {path}: give two sites or more beside {NO_LESION} (no lesion)")

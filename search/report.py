@@ -12,14 +12,10 @@ import optuna
 import pandas as pd
 import plotly.graph_objects as go
 from markupsafe import Markup
-from optuna import visualization
 from optuna.trial import FrozenTrial, TrialState
 from plotly.offline import get_plotlyjs
 
-from common.files import progress, write_csv
-from common.html import write_page
-from common.params import as_text
-from common.renamed import current_names
+from common import files, html, params, renamed
 from common.text import ranges
 
 COLUMNS = ("number", "value", "datetime_start", "datetime_complete", "duration")
@@ -32,8 +28,7 @@ STATES = {  # name shown, why trials are in that state where they do not say it 
     TrialState.COMPLETE: ("complete", ""), TrialState.PRUNED: ("pruned", "by the pruner"),
     TrialState.FAIL: ("failed", "not recorded: the process was killed or lost"),
     TrialState.RUNNING: ("running", "or their process died a moment ago"),
-    TrialState.WAITING: ("waiting", "for a process to take them"),
-}
+    TrialState.WAITING: ("waiting", "for a process to take them")}
 _AXIS = {"gridcolor": "#e4e4e4", "linecolor": "#888", "ticks": "outside", "zeroline": False, "automargin": True}
 TEMPLATE = go.layout.Template(layout={
     "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#111"}, "paper_bgcolor": "#fff",
@@ -71,12 +66,12 @@ class Files:
         return self.folder / f"optuna_results{self.label}_split{split}.csv"
 
 
-def write_tables(files: Files, studies: dict[int, optuna.Study]) -> None:
+def write_tables(paths: Files, studies: dict[int, optuna.Study]) -> None:
     """Write the table of each study and, where a trial is complete, the summary; `studies` has them by their split."""
     for split, study in studies.items():
-        write_results(files.results(split), study)
+        write_results(paths.results(split), study)
     if rows := [_winner(split, study) for split, study in studies.items() if best_trials(study)]:
-        write_csv(pd.DataFrame(rows), files.summary)
+        files.write_csv(pd.DataFrame(rows), paths.summary)
 
 
 def write_results(path: str | Path, study: optuna.Study) -> None:
@@ -89,14 +84,14 @@ def write_results(path: str | Path, study: optuna.Study) -> None:
     for kind in ("params", "user_attrs"):
         for name in sorted({name for trial in trials for name in getattr(trial, kind)}):
             columns[f"{kind}_{name}"] = pd.Series([getattr(trial, kind).get(name) for trial in trials], dtype=object)
-    write_csv(pd.DataFrame(columns | {"state": [trial.state.name for trial in trials]}), path)
+    files.write_csv(pd.DataFrame(columns | {"state": [trial.state.name for trial in trials]}), path)
 
 
 def _winner(split, study):
     """A row of best_params_summary.csv, as common.params.read_values reads it."""
     best = best_trials(study)[0]
-    drawn = {name: as_text(value) for name, value in best.params.items()}
-    return {"split": split, "number": best.number, "value": best.value} | drawn | current_names(
+    drawn = {name: params.as_text(value) for name, value in best.params.items()}
+    return {"split": split, "number": best.number, "value": best.value} | drawn | renamed.current_names(
         study.user_attrs["settings"]["fixed"])
 
 
@@ -134,10 +129,10 @@ def write_report(path: str | Path, title: str, studies: dict[int, optuna.Study])
     when = (f" from {date(min(starts))}" if starts else "") + (f" to {date(max(ends))}" if ends else "")
     names = ["Split", f"Best {VALUE[0].lower()}{VALUE[1:]}", "Trial", "Best epoch",
              *(name.capitalize() for name, _ in STATES.values()), "Hours"]
-    with warnings.catch_warnings(), progress(studies.items(), Path(path).name, "split") as bar:
+    with warnings.catch_warnings(), files.progress(studies.items(), Path(path).name, "split") as bar:
         warnings.simplefilter("ignore")  # what Optuna would warn of, the page says
         parts = [split_part(split, study) for split, study in bar]
-        write_page(path, "search.html", title=title, n_trials=count(len(trials), "trial"), value=VALUE, when=when,
+        html.write_page(path, "search.html", title=title, n_trials=count(len(trials), "trial"), value=VALUE, when=when,
                    n_splits=count(len(studies), "split"), summary=(names, [part["row"] for part in parts]),
                    splits=parts, plotly=Markup(get_plotlyjs()))
 
@@ -164,9 +159,8 @@ def states(trials: list[FrozenTrial]) -> list[list[str]]:
         name, reason = STATES[trial.state]
         reason = reason if trial.state == TrialState.COMPLETE else str(trial.user_attrs.get("reason", reason))
         groups.setdefault((name, reason), []).append(trial.number)
-    return [[name, str(len(numbers)), reason, ranges(numbers),
-             ", ".join(f"{n} as {again[n]}" for n in numbers if n in again)]
-            for (name, reason), numbers in groups.items()]
+    return [[name, str(len(which)), reason, ranges(which), ", ".join(f"{n} as {again[n]}" for n in which if n in again)]
+            for (name, reason), which in groups.items()]
 
 
 def best_table(ranked: list[FrozenTrial]) -> tuple[list[str], list[list[str]]]:
@@ -184,11 +178,11 @@ def history(study: optuna.Study, trials: list[FrozenTrial], ranked: list[FrozenT
     """The values of the complete trials."""
     if not ranked:
         return plot("History", "No trial is complete yet.")
-    figure = visualization.plot_optimization_history(study, target_name=VALUE)
+    figure = optuna.visualization.plot_optimization_history(study, target_name=VALUE)
     figure.update_traces(hovertemplate="trial %{x}: %{y:.4f}<extra></extra>")
     figure.update_traces({"name": "best so far", "line_shape": "hv"}, {"name": "Best Value"})
-    return plot("History", f"{VALUE} of each complete trial, and the best so far.",
-                whole_numbers(figure, max(trial.number for trial in trials)))
+    whole_numbers(figure, max(trial.number for trial in trials))
+    return plot("History", f"{VALUE} of each complete trial, and the best so far.", figure)
 
 
 def intermediate(study: optuna.Study, trials: list[FrozenTrial]) -> dict:
@@ -197,14 +191,14 @@ def intermediate(study: optuna.Study, trials: list[FrozenTrial]) -> dict:
               for epoch in trial.intermediate_values]
     if not epochs:
         return plot("Intermediate values", "No trial has reported an epoch yet.")
-    figure = visualization.plot_intermediate_values(study)
+    figure = optuna.visualization.plot_intermediate_values(study)
     pruned = {f"Trial{trial.number}" for trial in trials if trial.state == TrialState.PRUNED}
     figure.for_each_trace(lambda trace: trace.update(
         name=trace.name.replace("Trial", "trial "), marker_size=5, hovertemplate="epoch %{x}: %{y:.4f}",
         line={"width": 1.5, "dash": "dot" if trace.name in pruned else None}))
     figure.update_layout(xaxis_title="Epoch", yaxis_title=VALUE)
-    return plot("Intermediate values", f"{VALUE} after each epoch; dotted: pruned trials.",
-                whole_numbers(figure, max(epochs)))
+    whole_numbers(figure, max(epochs))
+    return plot("Intermediate values", f"{VALUE} after each epoch; dotted: pruned trials.", figure)
 
 
 def importances(study: optuna.Study, ranked: list[FrozenTrial]) -> dict:
@@ -215,7 +209,7 @@ def importances(study: optuna.Study, ranked: list[FrozenTrial]) -> dict:
     if not any(optuna.importance.get_param_importances(study, normalize=False).values()):
         return plot(name, f"The {n} complete trials do not tell the parameters apart.")
     rough = f" Rough: of {n} complete trials, a parameter without any effect may come first."
-    figure = visualization.plot_param_importances(study, target_name=VALUE)
+    figure = optuna.visualization.plot_param_importances(study, target_name=VALUE)
     figure.update_traces(hovertemplate="%{y}: %{x:.2f}<extra></extra>", marker_color="#0072B2")
     figure.update_layout(xaxis={"title": "Share", "rangemode": "tozero"}, yaxis_title=None, margin_r=50)
     return plot(name, "How much each parameter has to do with being among the best tenth of the trials (PED-ANOVA, "
@@ -227,7 +221,7 @@ def slices(study: optuna.Study, ranked: list[FrozenTrial]) -> list[dict]:
     plots, values, latest = [], [trial.value for trial in ranked], max((trial.number for trial in ranked), default=0)
     for name in parameters(ranked):
         room = 0.08 * (max(values) - min(values)) or 0.01
-        figure = visualization.plot_slice(study, [name], target_name=VALUE)
+        figure = optuna.visualization.plot_slice(study, [name], target_name=VALUE)
         figure.update_traces(marker={"showscale": False, "size": 8, "cmin": -0.5 * latest - 1, "cmax": latest},
                              hovertemplate="%{x}: %{y:.4f} (trial %{marker.color})<extra></extra>")
         figure.update_layout(yaxis={"title": None, "range": [min(values) - room, max(values) + room]},
@@ -253,10 +247,9 @@ def horizontal_axis(figure: go.Figure, asked: list) -> None:
     figure.update_xaxes(range=[low - room, high + room], nticks=6)
 
 
-def whole_numbers(figure: go.Figure, largest: int) -> go.Figure:
+def whole_numbers(figure: go.Figure, largest: int) -> None:
     """Ticks of the horizontal axis at whole numbers."""
     figure.update_xaxes(dtick=max(1, math.ceil(largest / 10)), tick0=0)
-    return figure
 
 
 def plot(name: str, text: str, figure: go.Figure | None = None, height: int = HEIGHT) -> dict:

@@ -8,10 +8,8 @@ from typing import Any
 
 from optuna.distributions import FloatDistribution, IntDistribution
 
-from common import arguments
+from common import arguments, params, renamed
 from common.files import InputError, read_json_object
-from common.params import convert, defaults, with_values
-from common.renamed import RENAMED
 
 _CHOICES = {"batch_size": [16, 32, 64, 128], "optimizer": ["sgd", "adam"], "lr_schedule": ["step", "plateau"],
             "balance": [False, True], "oversample": [False, True], "augm": [0, 1, 2, 3, 4, 5, 12, 14, 34, 45]}
@@ -52,11 +50,11 @@ def read_space(args: Namespace, default: dict) -> tuple[dict, dict]:
     """
     path = args.space
     changes = read_json_object(path, "--space", '{"lr": {"low": 1e-4, "high": 1e-2}}') if path else {}
-    known = [name for name in defaults() if name not in _NOT_DRAWN and hasattr(args, name)]
+    known = [name for name in params.defaults() if name not in _NOT_DRAWN and hasattr(args, name)]
     space = {name: drawn for name, drawn in default.items() if name not in args.given}
     fixed = {"mode": args.mode} if "mode" in args.given else {}
     for name, change in changes.items():
-        name = RENAMED.get(name, name)
+        name = renamed.RENAMED.get(name, name)
         if name not in known:
             raise InputError(f"--space {path}: unknown name {name!r}; it may hold {', '.join(known)}")
         if name in args.given:
@@ -77,7 +75,7 @@ def read_space(args: Namespace, default: dict) -> tuple[dict, dict]:
 
 
 def _value(name: str, value: object) -> Any:
-    return convert({name: str(value)})[name]
+    return params.convert({name: str(value)})[name]
 
 
 def _choices(name: str, values: list) -> list:
@@ -121,7 +119,7 @@ def suggest(trial: Any, space: dict, args: Namespace) -> dict:
     """
     drawn: dict = {}
     for name in sorted(space, key=lambda name: (name in (*ONLY_WITH, "augm"), list(space).index(name))):
-        if not _matters(name, with_values(args, drawn)):
+        if not _matters(name, params.with_values(args, drawn)):
             continue
         if isinstance(space[name], list):
             drawn[name] = trial.suggest_categorical(name, space[name])
@@ -150,5 +148,5 @@ def fixed_args(args: Namespace) -> Namespace:
 
 def worth_keeping(args: Namespace) -> dict:
     """Of a search's fixed arguments, what training the winner needs: those that are not train.py's defaults."""
-    return {name: getattr(args, name) for name, default in defaults().items()
+    return {name: getattr(args, name) for name, default in params.defaults().items()
             if name not in (*_LENGTH, "mode") and getattr(args, name) != default}

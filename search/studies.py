@@ -41,9 +41,8 @@ def open_storage(url: str, heartbeat: int) -> optuna.storages.RDBStorage:
     InputError
         It cannot be had.
     """
-    options = {"pool_pre_ping": True}
-    if url.startswith("sqlite"):
-        options = {"connect_args": {"timeout": 60}}  # seconds that it waits for another process's writing
+    # 60 s: how long SQLite waits for another process's writing
+    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     for attempts_left in reversed(range(5)):
         try:
             return optuna.storages.RDBStorage(url, options, heartbeat_interval=heartbeat,
@@ -90,11 +89,8 @@ def build_sampler(name: str, seed: tuple[int, int]) -> optuna.samplers.BaseSampl
 
 def build_pruner(name: str, nepochs: int) -> optuna.pruners.BasePruner:
     """--pruner for trials of nepochs epochs."""
-    if name == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=nepochs // 3)
-    if name == "hyperband":
-        return optuna.pruners.HyperbandPruner(max_resource=nepochs)
-    return optuna.pruners.NopPruner()
+    return {"median": optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=nepochs // 3),
+            "hyperband": optuna.pruners.HyperbandPruner(max_resource=nepochs), "none": optuna.pruners.NopPruner()}[name]
 
 
 def agree(study: optuna.Study, settings: dict, where: str) -> None:
@@ -125,7 +121,6 @@ def agree(study: optuna.Study, settings: dict, where: str) -> None:
 
 def all_studies(name: str, storage: optuna.storages.BaseStorage) -> dict[int, optuna.Study]:
     """{split: study NAME_splitS} of all that have trials, by this search and by earlier ones of other splits."""
-    found = {int(match[1]): optuna.load_study(study_name=match[0], storage=storage)
-             for each in optuna.get_all_study_names(storage)
-             if (match := re.fullmatch(re.escape(name) + r"_split(\d+)", each))}
+    named = map(re.compile(re.escape(name) + r"_split(\d+)").fullmatch, optuna.get_all_study_names(storage))
+    found = {int(match[1]): optuna.load_study(study_name=match[0], storage=storage) for match in named if match}
     return {split: study for split, study in sorted(found.items()) if study.get_trials(deepcopy=False)}

@@ -11,10 +11,9 @@ import torch
 from torch import nn
 
 import utils
-from common import params
+from common import params, run_files
 from common.arguments import pick
 from common.files import InputError
-from common.run_files import run_file
 from dataset import check_augmentation
 from inference import prediction
 from search.space import INPUT, fixed_args, worth_keeping
@@ -56,9 +55,8 @@ class SplitTrials:
 
     def __init__(self, args: Namespace, space: dict, images: SplitImages, amp: torch.dtype | None):
         self.args, self.images, self.amp, self.cache = args, images, amp, {}
-        self.space = space | ({"augm": _possible(space["augm"], images)} if "augm" in space else {})
-        if "augm" not in space:
-            check_augmentation(args.augm, images.network_input.frame)
+        possible = _possible(space.get("augm", [args.augm]), images)
+        self.space = space | ({"augm": possible} if "augm" in space else {})
         seed_weights(args.seed, images.split, RUN)
         self.features, self.random_state = utils.random_features(), torch.get_rng_state()
         if not args.checkpoint:  # here, so that weights which cannot be had cost no trial
@@ -174,7 +172,7 @@ def from_checkpoint(args: Namespace, split: int, best: dict) -> Namespace:
     InputError
         The checkpoint cannot be read, or is not the one that best_run.csv ranks.
     """
-    path = run_file(args.chptfolder, "checkpoint", split, best["run"])
+    path = run_files.run_file(args.chptfolder, "checkpoint", split, best["run"])
     model, content = utils.load_model(path)
     prediction.check_best(path, content, best, args.chptfolder)
     values = {"checkpoint": str(path), "cls_arch": "simple"}

@@ -14,12 +14,9 @@ import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from common import arguments, params
+from common import arguments, manifest, params, text
 from common.files import InputError
-from common.manifest import read_manifest
-from common.text import first_line
 from search import report, studies
-from search.report import Files, best_trials, write_results, write_tables
 from search.space import read_space, suggest
 from search.trials import SplitTrials, is_out_of_memory
 from training.device import open_device
@@ -62,9 +59,9 @@ def search(args: Namespace, default_space: dict, starts: dict, label: str = "") 
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     device, amp = open_device(args.device, args.amp, args.threads)
-    table = read_manifest(args.data, list(starts))
+    table = manifest.read_manifest(args.data, list(starts))
     cohort = Cohort(table, args.data, arguments.images_folder(args), list(starts), device)
-    files = Files(Path(args.output), label)
+    files = report.Files(Path(args.output), label)
     url = args.storage or f"sqlite:///{files.folder / 'optuna.db'}"
     if not args.storage:
         files.folder.mkdir(parents=True, exist_ok=True)
@@ -75,13 +72,13 @@ def search(args: Namespace, default_space: dict, starts: dict, label: str = "") 
             worker.work()
         finally:
             found = studies.all_studies(args.study, storage)
-            write_tables(files, found)
+            report.write_tables(files, found)
             say(f"this worker: {worker.trials} trials in {time.monotonic() - worker.begun:.1f} s, of which "
                 f"{worker.training_seconds:.1f} s were training")
         if found:
             report.write_report(files.report, "Fine-tuning search" if label else "Hyperparameter search", found)
     except StorageInternalError as error:
-        raise InputError(f"--storage {studies.shown(url)}: {first_line(error.__cause__ or error)}") from None
+        raise InputError(f"--storage {studies.shown(url)}: {text.first_line(error.__cause__ or error)}") from None
     return print_summary(args, worker, files)
 
 
@@ -137,7 +134,7 @@ class Worker:
         split_trials = self.split_trials_of(split, study)
 
         def after_trial(study, trial):
-            write_results(self.files.results(split), study)
+            report.write_results(self.files.results(split), study)
             if received:
                 study.stop()
 
@@ -181,7 +178,7 @@ class Worker:
             check()
             state = split_trials.train(params.with_values(split_trials.args, values), trial, check)
         except (optuna.TrialPruned, NotFinite) as pruned:
-            reason = first_line(pruned)
+            reason = text.first_line(pruned)
         except KeyboardInterrupt:
             trial.set_user_attr("reason", "interrupted")
             say(f"split {split} trial {trial.number}: interrupted; queued to be repeated")
@@ -191,7 +188,7 @@ class Worker:
             self.ended = trial.number
             raise
         except Exception as error:
-            reason = f"{OUT_OF_MEMORY if is_out_of_memory(error) else type(error).__name__}: {first_line(error)}"
+            reason = f"{OUT_OF_MEMORY if is_out_of_memory(error) else type(error).__name__}: {text.first_line(error)}"
             if not is_out_of_memory(error):
                 trial.set_user_attr("reason", reason)
                 if isinstance(error, InputError):
@@ -239,20 +236,19 @@ def refuse_surplus(trial: optuna.Trial, study: optuna.Study, trials: int) -> Non
         raise Surplus
 
 
-def print_summary(args: Namespace, worker: Worker, files: Files) -> int | None:
+def print_summary(args: Namespace, worker: Worker, files: report.Files) -> int | None:
     """Print the studies as a table -> the exit code."""
-    without = []
+    best = {split: report.best_trials(study)[:1] for split, study in worker.studies.items()}
     say(f"{'split':>5} {'best AUC':>8} {'trial':>5}  " + " ".join(f"{state.name.lower():>8}" for state in TrialState))
     for split, study in worker.studies.items():
-        best, counts = best_trials(study)[:1], Counter(trial.state for trial in study.get_trials(deepcopy=False))
-        found = f"{best[0].value:8.4f} {best[0].number:5}" if best else f"{'none':>8} {'':5}"
+        counts = Counter(trial.state for trial in study.get_trials(deepcopy=False))
+        found = f"{best[split][0].value:8.4f} {best[split][0].number:5}" if best[split] else f"{'none':>8} {'':5}"
         say(f"{split:5} {found}  " + " ".join(f"{counts[state]:8}" for state in TrialState))
-        without += [] if best else [split]
     if worker.unfinished():
         say(f"--timeout {args.timeout:g} s has passed: the same command continues to {args.trials} trials per split")
-    if without:
+    if without := [split for split in best if not best[split]]:
         say(f"no complete trial of split {', '.join(map(str, without))}: reasons are in {files.report}")
-    if winners := [split for split in worker.studies if split not in without]:
+    if winners := [split for split in best if best[split]]:
         say(f"to train the best trial: python train.py --params {files.summary} --split_index {winners[0]} --data "
             f"{args.data} --output {args.output}")
     say(f"wrote {files.results('S')}, {files.summary.name}, {files.report.name}; storage {worker.where}")

@@ -15,6 +15,7 @@ from synthetic.lesions import draw_lesions, score_truth
 LIVER_VOI, LIVER_VOI_DIAMETER = (-80, 5, 605), 30.0  # clear of the liver lesions' places
 POOL_VOI, POOL_VOI_DIAMETER = (20, 37, 540), 14.0  # lower descending aorta
 FWHM = 6.0  # mm, partial volume
+SIDES = np.array([(-1, 1, 1), (1, 1, 1)])  # right and left: what places on the left are multiplied by
 NOISE = 0.11  # standard deviation at SUV 1
 # Half-width, front and back of the body at depths below the vertex; mm.
 OUTLINE = np.array([
@@ -32,21 +33,20 @@ COLON = ((-98, -32, 752), (-104, -25, 705), (-98, -20, 665), (-55, -62, 672), (0
 
 def _uptakes(rng, decoys):
     """SUV of every tissue in one scan, before blur and noise; g/ml."""
-    liver = float(np.clip(rng.lognormal(math.log(2.25), 0.11), 1.75, 2.9))
+    def spread(middle, sd, low, high):
+        return float(np.clip(rng.lognormal(math.log(middle), sd), low, high))
+
+    liver = spread(2.25, 0.11, 1.75, 2.9)
     blood = liver * rng.uniform(0.58, 0.78)
-    heart = rng.lognormal(math.log(8), 0.3) if "heart" in decoys else rng.lognormal(math.log(2.6), 0.45)
-    bladder = rng.lognormal(math.log(24), 0.55)
-    return {
-        "liver": liver, "blood": blood, "mediastinum": 0.6 * blood, "spleen": liver * rng.uniform(0.7, 0.9),
-        "heart": float(np.clip(heart, 1.3 * blood, 14)), "bladder": float(np.clip(bladder, 8, 70)),
-        "brain": float(np.clip(rng.lognormal(math.log(9.5), 0.25), 6, 15)),
-        "kidney": float(np.clip(rng.lognormal(math.log(3.6), 0.25), 2.3, 7)),
-        "pelvis": float(np.clip(rng.lognormal(math.log(6), 0.3), 3, 12)),
-        "marrow": liver * rng.uniform(1.1, 2.0) if "marrow" in decoys else rng.uniform(0.9, 1.4),
-        "muscle": rng.uniform(0.42, 0.85), "fat": rng.uniform(0.17, 0.33), "lung": rng.uniform(0.3, 0.5),
-        "bowel": rng.uniform(0.8, 1.7), "stomach": rng.uniform(1.2, 2.4), "pancreas": rng.uniform(1.2, 1.8),
-        "tonsil": rng.uniform(2, 4), "salivary": rng.uniform(1.3, 2.4), "oral": rng.uniform(1, 2),
-        "thyroid": rng.uniform(0.9, 1.6), "eye": rng.uniform(1.2, 2.6), "gonad": rng.uniform(1.5, 3)}
+    heart = spread(8, 0.3, 1.3 * blood, 14) if "heart" in decoys else spread(2.6, 0.45, 1.3 * blood, 14)
+    return {"liver": liver, "blood": blood, "mediastinum": 0.6 * blood, "heart": heart,
+            "bladder": spread(24, 0.55, 8, 70), "spleen": liver * rng.uniform(0.7, 0.9),
+            "brain": spread(9.5, 0.25, 6, 15), "kidney": spread(3.6, 0.25, 2.3, 7), "pelvis": spread(6, 0.3, 3, 12),
+            "marrow": liver * rng.uniform(1.1, 2.0) if "marrow" in decoys else rng.uniform(0.9, 1.4),
+            "muscle": rng.uniform(0.42, 0.85), "fat": rng.uniform(0.17, 0.33), "lung": rng.uniform(0.3, 0.5),
+            "bowel": rng.uniform(0.8, 1.7), "stomach": rng.uniform(1.2, 2.4), "pancreas": rng.uniform(1.2, 1.8),
+            "tonsil": rng.uniform(2, 4), "salivary": rng.uniform(1.3, 2.4), "oral": rng.uniform(1, 2),
+            "thyroid": rng.uniform(0.9, 1.6), "eye": rng.uniform(1.2, 2.6), "gonad": rng.uniform(1.5, 3)}
 
 
 def draw(patient: dict, scan: dict, noise: bool = True) -> tuple[np.ndarray, dict]:
@@ -157,11 +157,10 @@ def _slow_field(rng, shape, cells):
 def _arm_points(canvas, patient, side):
     """Shoulder, middle, elbow and further along the arm; the outside stays within 244 mm of the midline."""
     most = 244 / canvas.wide - 36 * patient["girth"] ** 0.5
+    points = [(150, 0, 325), (min(190 * patient["girth"], most), 5, 460), (most, 10, 600), (most, -25, 830)]
     if patient["arms"] == "up":
-        return [(side * 150, 0, 325), (side * min(178, most), -15, 225), (side * min(192, most), -35, 70),
-                (side * 150, -50, -90)]
-    return [(side * 150, 0, 325), (side * min(190 * patient["girth"], most), 5, 460),
-            (side * most, 10, 600), (side * most, -25, 830)]
+        points = [(150, 0, 325), (min(178, most), -15, 225), (min(192, most), -35, 70), (150, -50, -90)]
+    return np.multiply(points, (side, 1, 1))
 
 
 def _draw_chest(canvas, patient, suv, shape):
@@ -183,18 +182,16 @@ def _draw_skeleton(canvas, suv):
         depth += height
     canvas.ellipsoid((0, 66, 762), (38, 18, 34), marrow * 0.9)
     canvas.tube([(0, -64, 330), (0, -84, 400), (0, -92, 470)], 8, marrow * 0.85)
-    for side in (-1, 1):
+    for side in SIDES:
         for rib in range(9):
             top, out = 322 + 23 * rib, 92 + 9 * min(rib, 4)
-            canvas.tube([(side * 22, 68, top), (side * out * 0.8, 72, top + 14), (side * out, 5, top + 42),
-                         (side * out * 0.75, -72, top + 62)], 4.5, marrow * 0.6)
-        canvas.tube([(side * 18, -60, 322), (side * 135, -10, 303)], 6, marrow * 0.6)
-        canvas.tube([(side * 44, 62, 732), (side * 90, 48, 702), (side * 118, 8, 712), (side * 110, -25, 745)], 10,
-                    marrow * 0.85)
-        canvas.tube([(side * 90, 40, 720), (side * 80, 10, 800), (side * 50, 42, 835), (side * 15, -45, 822)], 11,
-                    marrow * 0.7)
-        canvas.tube([(side * 88, 5, 800), (side * 118, 10, 828), (side * 104, 8, 1000)], [15, 13], marrow * 0.55)
-        canvas.ellipsoid((side * 150, 2, 325), (18, 18, 20), marrow * 0.6)
+            points = [(22, 68, top), (out * 0.8, 72, top + 14), (out, 5, top + 42), (out * 0.75, -72, top + 62)]
+            canvas.tube(side * points, 4.5, marrow * 0.6)
+        canvas.tube(side * [(18, -60, 322), (135, -10, 303)], 6, marrow * 0.6)
+        canvas.tube(side * [(44, 62, 732), (90, 48, 702), (118, 8, 712), (110, -25, 745)], 10, marrow * 0.85)
+        canvas.tube(side * [(90, 40, 720), (80, 10, 800), (50, 42, 835), (15, -45, 822)], 11, marrow * 0.7)
+        canvas.tube(side * [(88, 5, 800), (118, 10, 828), (104, 8, 1000)], [15, 13], marrow * 0.55)
+        canvas.ellipsoid(side * (150, 2, 325), (18, 18, 20), marrow * 0.6)
 
 
 def _draw_heart(canvas, suv, shape):
@@ -208,9 +205,8 @@ def _draw_heart(canvas, suv, shape):
                 [14, 13, 12, 12, 9], blood)
     canvas.tube([(-28, -18, 450), (-26, -18, 350), (-45, -5, 270)], [10, 7], blood)
     canvas.tube([(-26, -5, 490), (-20, 12, 600), (-14, 14, 705)], 10, blood)
-    for side in (-1, 1):
-        canvas.tube([(0, 8, 705), (side * 45, 22, 760), (side * 80, -50, 825), (side * 86, -45, 950)], [8, 6, 5],
-                    blood * 0.85)
+    for side in SIDES:
+        canvas.tube(side * [(0, 8, 705), (45, 22, 760), (80, -50, 825), (86, -45, 950)], [8, 6, 5], blood * 0.85)
 
 
 def _draw_abdomen(canvas, suv, shape):
@@ -220,8 +216,8 @@ def _draw_abdomen(canvas, suv, shape):
     canvas.ellipsoid((70, -32, 572 + move), (32, 30, 40), suv["stomach"], -0.4)
     canvas.ellipsoid((100, 36, 576 + move), (22 * size, 40 * size, 48 * size), suv["spleen"], 0.25)
     canvas.tube([(-30, -8, 640), (0, -18, 632), (75, 10, 612)], [13, 11], suv["pancreas"])
-    for side in (-1, 1):
-        canvas.tube([(side * 24, 38, 600), (side * 42, 34, 690), (side * 66, 4, 775)], [14, 17], suv["muscle"] * 1.1)
+    for side in SIDES:
+        canvas.tube(side * [(24, 38, 600), (42, 34, 690), (66, 4, 775)], [14, 17], suv["muscle"] * 1.1)
 
 
 def _draw_bowel(canvas, scan, suv, shape, rng):
@@ -269,13 +265,13 @@ def _draw_urinary(canvas, patient, scan, suv, shape, rng):
 def _draw_head(canvas, suv, shape):
     brain, size = suv["brain"], shape.normal(1, 0.03)
     canvas.ellipsoid((0, -10, 76), (61 * size, 78 * size, 58), brain)
-    for side in (-1, 1):
-        canvas.ellipsoid((side * 24, -10, 70), (15, 46, 22), brain * 0.4)
-        canvas.ellipsoid((side * 30, -82, 118), (10, 10, 8), suv["eye"])
-        canvas.ellipsoid((side * 54, -12, 168), (9, 15, 20), suv["salivary"])
-        canvas.ellipsoid((side * 16, -24, 182), (8, 9, 11), suv["tonsil"])
-        canvas.ellipsoid((side * 27, -42, 206), (10, 12, 9), suv["salivary"])
-        canvas.ellipsoid((side * 15, -30, 276), (7, 8, 16), suv["thyroid"])
+    for side in SIDES:
+        canvas.ellipsoid(side * (24, -10, 70), (15, 46, 22), brain * 0.4)
+        canvas.ellipsoid(side * (30, -82, 118), (10, 10, 8), suv["eye"])
+        canvas.ellipsoid(side * (54, -12, 168), (9, 15, 20), suv["salivary"])
+        canvas.ellipsoid(side * (16, -24, 182), (8, 9, 11), suv["tonsil"])
+        canvas.ellipsoid(side * (27, -42, 206), (10, 12, 9), suv["salivary"])
+        canvas.ellipsoid(side * (15, -30, 276), (7, 8, 16), suv["thyroid"])
     canvas.ellipsoid((0, 36, 116), (46, 28, 22), brain * 0.8)
     canvas.tube([(0, 8, 110), (0, 14, 150), (0, 24, 280)], [10, 5], [brain * 0.5, suv["muscle"] * 2])
     canvas.ellipsoid((0, -76, 146), (20, 22, 18), suv["lung"])
@@ -289,18 +285,17 @@ def _draw_decoys(canvas, patient, scan, suv, rng):
     if "brown_fat" in scan["decoys"]:
         hot = suv["liver"] * rng.uniform(1.2, 3.2)
         spread = rng.uniform(0.7, 1.1, 12)
-        for side in (-1, 1):
-            points = [(side * 32, 6, 252), (side * 46, 6, 275), (side * 66, 6, 290), (side * 88, 10, 298),
-                      (side * 108, 12, 306), (side * 126, 14, 318)]
-            canvas.tube(points, 6 + 2 * spread[:5], hot * spread[:5])
+        points = [(32, 6, 252), (46, 6, 275), (66, 6, 290), (88, 10, 298), (108, 12, 306), (126, 14, 318)]
+        for side in SIDES:
+            canvas.tube(side * points, 6 + 2 * spread[:5], hot * spread[:5])
             for k in range(7):
-                canvas.ellipsoid((side * 25, 60, 335 + 24 * k), (6, 7, 6), 0.6 * hot * spread[5 + k])
+                canvas.ellipsoid(side * (25, 60, 335 + 24 * k), (6, 7, 6), 0.6 * hot * spread[5 + k])
     if "muscle" in scan["decoys"]:
         hot = suv["liver"] * rng.uniform(0.9, 2.0)
         muscle = [[(30, 5, 205), (34, -20, 260), (16, -52, 316)], [(60, 88, 320), (40, 86, 420), (30, 82, 520)],
                   [(30, 36, 610), (46, 32, 700), (70, 0, 785)]][rng.integers(3)]
-        for side in (-1, 1):
-            canvas.tube([(side * x, y, depth) for x, y, depth in muscle], 10, hot * rng.uniform(0.9, 1.1))
+        for side in SIDES:
+            canvas.tube(side * muscle, 10, hot * rng.uniform(0.9, 1.1))
     if "injection" in scan["decoys"]:
         side = int(rng.choice([-1, 1]))
         arm = _arm_points(canvas, patient, side)

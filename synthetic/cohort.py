@@ -9,16 +9,12 @@ import pandas as pd
 
 from common.files import InputError, progress
 from common.workers import processes
-from synthetic.body import draw
-from synthetic.canvas import STANDARD_TRUNK
-from synthetic.lesions import SITES, SOLID_ORGANS
-from synthetic.pet_series import make_uid, plan_acquisition, uptake_seconds, write_series
+from synthetic import body, canvas, lesions, pet_series
 
 GRIDS = ((96, 5.3, 4.7), (92, 5.6, 5.0), (100, 5.15, 4.9))  # columns and rows, pixel, slice distance; mm
 # Probability of each decoy in negative and positive scans: the difference balances what lesions add to intensity.
-DECOY_RATES = {
-    "bowel": (0.40, 0.15), "brown_fat": (0.14, 0.10), "marrow": (0.26, 0.06), "injection": (0.20, 0.15),
-    "bladder": (0.30, 0.25), "heart": (0.40, 0.35), "ureter": (0.25, 0.25), "muscle": (0.20, 0.08)}
+DECOY_RATES = {"bowel": (0.40, 0.15), "brown_fat": (0.14, 0.10), "marrow": (0.26, 0.06), "injection": (0.20, 0.15),
+               "bladder": (0.30, 0.25), "heart": (0.40, 0.35), "ureter": (0.25, 0.25), "muscle": (0.20, 0.08)}
 LABELS = ("StudyInstanceUID", "patient", "study", "deauville", "target", "target_loc", "n_lesions", "lesions",
           "liver_suv", "pool_suv", "decoys", "sex", "age", "weight_kg", "height_cm", "arms", "vendor",
           "decay_correction", "uptake_min", "synthetic")  # columns of labels.csv
@@ -45,16 +41,14 @@ def plan_patient(seed: int, index: int, arms: str = "mixed") -> dict:
     sex = str(rng.choice(["M", "F"]))
     height = float(np.clip(rng.normal(176 if sex == "M" else 163, 7), 150, 192))
     bmi = float(np.clip(rng.lognormal(math.log(25), 0.15), 18.5, 36))
-    patient = {
-        "seed": seed, "index": index, "patient": f"SYN-{seed}-{index:04d}", "sex": sex,
-        "age": int(rng.integers(18, 80)), "height_cm": round(height),
-        "weight_kg": round(bmi * (height / 100) ** 2, 1),
-        "long": (820 + 2.4 * (height - 170)) / STANDARD_TRUNK,
-        "wide": float(np.clip(math.sqrt(height / 172) * rng.normal(1, 0.02), 0.93, 1.05)),
-        "girth": math.sqrt(bmi / 23), "grid": GRIDS[rng.integers(len(GRIDS))],
-        "thigh": float(rng.uniform(70, 110)), "scans": [],
-        "arms": arms if arms != "mixed" else "up" if rng.random() < 0.75 else "down"}
-    sites = [int(s) for s in rng.permutation(list(SITES))[:rng.integers(6, 9)]]
+    patient = {"seed": seed, "index": index, "patient": f"SYN-{seed}-{index:04d}", "sex": sex,
+               "age": int(rng.integers(18, 80)), "height_cm": round(height),
+               "weight_kg": round(bmi * (height / 100) ** 2, 1), "girth": math.sqrt(bmi / 23),
+               "long": (820 + 2.4 * (height - 170)) / canvas.STANDARD_TRUNK,
+               "wide": float(np.clip(math.sqrt(height / 172) * rng.normal(1, 0.02), 0.93, 1.05)),
+               "grid": GRIDS[rng.integers(len(GRIDS))], "thigh": float(rng.uniform(70, 110)), "scans": [],
+               "arms": arms if arms != "mixed" else "up" if rng.random() < 0.75 else "down"}
+    sites = [int(s) for s in rng.permutation(list(lesions.SITES))[:rng.integers(6, 9)]]
     day, seen = int(rng.integers(0, 700)), set()
     for number in range(1, 1 + int(rng.choice([1, 2, 3], p=[0.45, 0.35, 0.2]))):
         score = int(rng.choice([1, 2, 3, 4, 5], p=[0.2, 0.2, 0.15, 0.2, 0.25]))
@@ -77,7 +71,7 @@ def _plan_lesions(rng, score, sites, seen):
     if score == 1:
         return []
     if score in (2, 3):
-        sites = [s for s in sites if s not in SOLID_ORGANS][:rng.integers(1, 3)]
+        sites = [s for s in sites if s not in lesions.SOLID_ORGANS][:rng.integers(1, 3)]
         reference, low, high = ("pool", 0.75, 0.97) if score == 2 else ("liver", 0.84, 0.95)
         return [(site, reference, rng.uniform(low, high)) for site in sites]
     top = rng.uniform(1.8, 1.98) if score == 4 else rng.uniform(2.5, 4.4)
@@ -85,14 +79,14 @@ def _plan_lesions(rng, score, sites, seen):
         sites = [int(s) for s in rng.permutation(sorted(seen))]
     if score == 5 and seen and rng.random() < 0.3:
         top = rng.uniform(1.8, 3)
-        sites = [int(s) for s in rng.permutation(sorted(set(SITES) - seen))][:1] + sites
-    lesions = [(sites[0], "liver", top)]
+        sites = [int(s) for s in rng.permutation(sorted(set(lesions.SITES) - seen))][:1] + sites
+    planned = [(sites[0], "liver", top)]
     for site in list(dict.fromkeys(sites))[1:rng.integers(3, 6) if score == 4 else rng.integers(4, 8)]:
         if rng.random() < 0.93:
-            lesions.append((site, "liver", max(1.6, top * rng.uniform(0.65, 0.85))))
-        elif site not in SOLID_ORGANS:
-            lesions.append((site, "liver", rng.uniform(0.7, 0.95)))
-    return lesions
+            planned.append((site, "liver", max(1.6, top * rng.uniform(0.65, 0.85))))
+        elif site not in lesions.SOLID_ORGANS:
+            planned.append((site, "liver", rng.uniform(0.7, 0.95)))
+    return planned
 
 
 def check_output(output: Path, patients: Collection[str]) -> None:
@@ -139,9 +133,10 @@ def _write_patient(patient, output, vendor):
     """Draw and write every scan of one patient -> their rows of labels.csv."""
     rows = []
     for scan in patient["scans"]:
-        volume, truth = draw(patient, scan)
-        acquisition = plan_acquisition(patient, scan, vendor)
-        write_series(volume, truth["axes"], patient, scan, acquisition, output / patient["patient"] / scan["study"])
+        volume, truth = body.draw(patient, scan)
+        acquisition = pet_series.plan_acquisition(patient, scan, vendor)
+        folder = output / patient["patient"] / scan["study"]
+        pet_series.write_series(volume, truth["axes"], patient, scan, acquisition, folder)
         rows.append(_label_row(patient, scan, acquisition, truth))
     return rows
 
@@ -150,8 +145,8 @@ def _label_row(patient, scan, acquisition, truth):
     """One row of labels.csv. Lesions are `site:x:y:z:diameter:suv`, millimetres in the patient frame (LPS)."""
     lesion = "{site}:{x:.1f}:{y:.1f}:{z:.1f}:{diameter:.1f}:{suv:.3f}"
     known = patient | scan | acquisition | truth | {
-        "StudyInstanceUID": make_uid(patient["seed"], patient["index"], scan["number"], "study"),
+        "StudyInstanceUID": pet_series.make_uid(patient["seed"], patient["index"], scan["number"], "study"),
         "n_lesions": len(truth["lesions"]), "lesions": ";".join(lesion.format(**each) for each in truth["lesions"]),
         "liver_suv": round(truth["liver"], 3), "pool_suv": round(truth["pool"], 3), "decoys": ";".join(scan["decoys"]),
-        "uptake_min": round(uptake_seconds(acquisition) / 60, 2), "synthetic": 1}
+        "uptake_min": round(pet_series.uptake_seconds(acquisition) / 60, 2), "synthetic": 1}
     return {name: known[name] for name in LABELS}

@@ -155,10 +155,9 @@ def _slice_values(acquisition, k):
     acquired = bed * (frame + 3)  # s after the start; the table goes from the feet to the head
     average = math.log(rate * frame / -math.expm1(-rate * frame)) / rate
     decayed = uptake_seconds(acquisition) if acquisition["decay_correction"] == "ADMIN" else 0
-    return {
-        "AcquisitionTime": f"{acquisition['start'] + timedelta(seconds=acquired):%H%M%S}",
-        "FrameReferenceTime": f"{1000 * (acquired + average):.3f}",
-        "DecayFactor": f"{math.exp(rate * (acquired + average + decayed)):.9f}"}
+    return {"AcquisitionTime": f"{acquisition['start'] + timedelta(seconds=acquired):%H%M%S}",
+            "FrameReferenceTime": f"{1000 * (acquired + average):.3f}",
+            "DecayFactor": f"{math.exp(rate * (acquired + average + decayed)):.9f}"}
 
 
 def _serialize(dataset):
@@ -232,12 +231,11 @@ def _add_private(ds, patient, acquisition):
 def _radiopharmaceutical(acquisition):
     injection = acquisition["injection"]
     dated = {"RadiopharmaceuticalStartDateTime": f"{injection:%Y%m%d%H%M%S}"} if acquisition["dated"] else {}
-    return _dataset({
-        "Radiopharmaceutical": "FDG", "RadiopharmaceuticalStartTime": f"{injection:%H%M%S}", **dated,
-        "RadionuclideTotalDose": str(acquisition["dose"]), "RadionuclideHalfLife": str(HALF_LIFE),
-        "RadionuclidePositronFraction": "0.967",
-        "RadionuclideCodeSequence": [_code("C-111A1", "^18^Fluorine")],
-        "RadiopharmaceuticalCodeSequence": [_code("C-B1031", "Fluorodeoxyglucose F^18^")]})
+    return _dataset({"Radiopharmaceutical": "FDG", "RadiopharmaceuticalStartTime": f"{injection:%H%M%S}", **dated,
+                     "RadionuclideTotalDose": str(acquisition["dose"]), "RadionuclideHalfLife": str(HALF_LIFE),
+                     "RadionuclidePositronFraction": "0.967",
+                     "RadionuclideCodeSequence": [_code("C-111A1", "^18^Fluorine")],
+                     "RadiopharmaceuticalCodeSequence": [_code("C-B1031", "Fluorodeoxyglucose F^18^")]})
 
 
 def _code(value, meaning):

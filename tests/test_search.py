@@ -305,7 +305,7 @@ def test_interrupted_trial_is_done_again(cohort, monkeypatch):
 
 
 def test_signal_between_trials_starts_no_further_one(cohort, untrained, monkeypatch):
-    monkeypatch.setattr(worker, "write_results", lambda path, study: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(worker.report, "write_results", lambda path, study: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         find(cohort, "--trials", 3)
     assert [trial.state.name for trial in study_of(cohort).trials] == ["COMPLETE"]
