@@ -242,7 +242,7 @@ def _write_models(folder, frame):
                  "input": vars(NetworkInput(frame, NORM, views=tuple(manifest.VIEWS)))}
         utils.save_checkpoint(run_files.run_file(folder, "checkpoint", split, 1), state)
     files.write_csv(pd.DataFrame({"split": range(MODELS), "run": 1, "epoch": 1, "metric": "auc", "value": 0.5,
-                            "rank": range(1, MODELS + 1)}), folder / "best_run.csv")
+                                  "rank": range(1, MODELS + 1)}), folder / "best_run.csv")
 
 
 def _compare_precisions(chptfolder, data, images, folder, device):

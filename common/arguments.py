@@ -238,7 +238,7 @@ def add_input_arguments(parser: Parser, note: str = "") -> None:
         help="with --image_size auto: free rows and columns around the largest body, to place it at random in")
     add("--pool", type=positive_int, default=1, metavar="K",
         help="first max-pool each MIP by K x K, to pixels K times as large: 1/K^2 of the computation")
-    add("--crop_bodies", action="store_true", help="crop bodies larger than the frame at the centre; else refuse them")
+    add("--crop_bodies", action="store_true", help="crop bodies larger than the frame at their centre (else refused)")
     add("--norm", default="auto", choices=("auto", "lars", "thesis", "none"),
         help="mean and standard deviation of the normalization, SUV. auto: of the body pixels of the training split, "
              "clipped to 0..30; lars: 2.13, 3.39; thesis: 0.6089, 1.8575; none: 0, 1")
@@ -328,7 +328,7 @@ def add_site_arguments(parser: Parser) -> None:
 def add_code_arguments(group: argparse._ArgumentGroup) -> None:
     """How target_loc is read."""
     group.add_argument("--site_map", metavar="FILE.json", help='names of the codes in target_loc: {"1": "cervical", '
-                       '...}; 51 is always no lesion (default: the 14 sites of the documentation)')
+                       "...}; 51 is always no lesion (default: the 14 sites of the documentation)")
     group.add_argument("--site_strict", action="store_true",
                        help="refuse positive scans with code 51 and negative scans with a site, instead of warning")
 
@@ -364,7 +364,7 @@ def training_parser(doc: str | None, output: str = "results") -> Parser:
     """A Parser with all of train.py's arguments; `output` is --output's default."""
     parser = Parser(doc)
     add_run_arguments(parser, output).add_argument("--params", metavar="FILE",
-        help="best_params_summary.csv of a search, whose row of the split replaces defaults, but no given arguments")
+        help="best_params_summary.csv of a search: each split's row replaces the defaults below, not what is given")
     add_data_arguments(parser)
     add_input_arguments(parser)
     add_model_arguments(parser)
@@ -406,7 +406,8 @@ def search_parser(doc: str | None, study: str, trials: int, nepochs: int, finetu
     add_input_arguments(parser, " (default: that of the checkpoint)" if finetuning else "")
     if finetuning:
         add = parser.add_argument_group("start").add_argument
-        add("--chptfolder", default="results", metavar="DIR", help="of checkpoints, best_run.csv: where splits start")
+        add("--chptfolder", default="results", metavar="DIR",
+            help="folder of checkpoints and best_run.csv: each split starts from its own best run")
         add("--mode", choices=MODES, help="train the head, layer4 and the head, or all layers (default: searched)")
         add("--cached_placements", **CACHED)
     else:

@@ -91,8 +91,8 @@ def _winner(split, study):
     """A row of best_params_summary.csv, as common.params.read_values reads it."""
     best = best_trials(study)[0]
     drawn = {name: params.as_text(value) for name, value in best.params.items()}
-    return {"split": split, "number": best.number, "value": best.value} | drawn | renamed.current_names(
-        study.user_attrs["settings"]["fixed"])
+    fixed = renamed.current_names(study.user_attrs["settings"]["fixed"])
+    return {"split": split, "number": best.number, "value": best.value} | drawn | fixed
 
 
 def best_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -133,8 +133,8 @@ def write_report(path: str | Path, title: str, studies: dict[int, optuna.Study])
         warnings.simplefilter("ignore")  # what Optuna would warn of, the page says
         parts = [split_part(split, study) for split, study in bar]
         html.write_page(path, "search.html", title=title, n_trials=count(len(trials), "trial"), value=VALUE, when=when,
-                   n_splits=count(len(studies), "split"), summary=(names, [part["row"] for part in parts]),
-                   splits=parts, plotly=Markup(get_plotlyjs()))
+                        n_splits=count(len(studies), "split"), summary=(names, [part["row"] for part in parts]),
+                        splits=parts, plotly=Markup(get_plotlyjs()))
 
 
 def split_part(split: int, study: optuna.Study) -> dict:
