@@ -18,7 +18,7 @@ from common.workers import Run, run_here
 from preprocessing.archives import archive_errors, archive_members, is_archive, open_archive, sha256
 from preprocessing.dicom_reader import SERIES_UID, is_dicomdir, is_pet, read_header, series_of
 from preprocessing.dicom_values import NotDicom, Refused, damaged, unexpected
-from preprocessing.masks import MaskFile, mask_names
+from preprocessing.masks import MaskFile, describe_mask, is_mask, mask_names
 from preprocessing.volumes import NNUNET, is_volume, suv_volumes
 
 Refusals = list[tuple[str, Refused]]  # path relative to the searched folder, and why
@@ -32,11 +32,13 @@ class FoundFile(NamedTuple):
     path : str
         Of the file, or archive.zip/member.
     kind : str
-        "pet", "volume", "other" (a DICOM file), "none", or "archive" (`fault`: why it was not searched).
+        "pet", "mask", "volume", "other" (a DICOM file), "none", or "archive" (`fault`: why it was not searched).
     study, series : str
         StudyInstanceUID and SeriesInstanceUID of a DICOM file.
     fault : Refused or None
         What is wrong with it.
+    mask : MaskFile or None
+        What a mask refers to.
     """
 
     path: str
@@ -44,6 +46,7 @@ class FoundFile(NamedTuple):
     study: str = ""
     series: str = ""
     fault: Refused | None = None
+    mask: MaskFile | None = None
 
 
 @dataclass
@@ -158,7 +161,7 @@ def peek(item: tuple[str, str | None]) -> list[FoundFile]:
     except (Refused, OSError) as error:
         kind = "archive" if is_archive(path) else "none"
         return [FoundFile(path, kind, fault=unexpected(error, os.path.basename(path)))]
-    if expected == "" and any(one.kind == "pet" for one in found):
+    if expected == "" and any(one.kind in ("pet", "mask") for one in found):
         fault = damaged(path, "is not listed: --checksums")
     return [one._replace(fault=fault) for one in found] if fault else found
 
@@ -187,18 +190,23 @@ def _peek_file(path: str, file: IO[bytes] | None = None) -> FoundFile:
         return FoundFile(path, "none")
     if is_volume(path):
         return FoundFile(path, "none" if file else "volume")
+    kind, mask = "none", None
     try:
         header = read_header(path, SERIES_UID, file)
-        kind, (study, series) = "pet" if is_pet(header) else "other", series_of(header)
+        study, series = series_of(header)
+        kind = "pet" if is_pet(header) else "mask" if is_mask(header) else "other"
+        if kind == "mask":
+            mask = describe_mask(path, file)
         wrong = [keyword for keyword, uid in (("StudyInstanceUID", study), ("SeriesInstanceUID", series))
                  if kind == "pet" and not re.fullmatch(r"[0-9.]{1,64}", uid)]
         fault = Refused(wrong[0], "", "is not a UID", "export the series again") if wrong else None
-        return FoundFile(path, kind, study, series, fault)
+        return FoundFile(path, kind, study, series, fault, mask)
     except zipfile.BadZipFile:
         raise
     except Exception as error:  # a damaged file may break anything; it must not end the run
         harmless = isinstance(error, NotDicom) and not error.suspect
-        return FoundFile(path, "none", fault=None if harmless else unexpected(error, os.path.basename(path)))
+        fault = None if harmless else unexpected(error, os.path.basename(path))
+        return FoundFile(path, "mask" if kind == "mask" else "none", fault=fault)
 
 
 # All files
@@ -222,7 +230,7 @@ def group_series(found: Sequence[FoundFile], folder: Path) -> tuple[dict[str, St
         if any(n_studies[series] > 1 for series in study.series):
             study.refused = Refused("StudyInstanceUID", "", "files of one series name several studies",
                                     "copy the series again from its source")
-    return studies, _assign_faults(found, studies, folder)
+    return studies, _assign_faults(_assign_masks(found, studies, folder), studies, folder)
 
 
 def _volume_studies(paths: Sequence[str], folder: Path) -> dict[str, Study]:
@@ -241,6 +249,24 @@ def _volume_studies(paths: Sequence[str], folder: Path) -> dict[str, Study]:
     return studies
 
 
+def _assign_masks(found: Sequence[FoundFile], studies: dict[str, Study], folder: Path) -> list[FoundFile]:
+    """Give the study that it refers to, or is in, each DICOM mask. Returns all files, masks without study as faults."""
+    of_series = {series: study for study in studies.values() for series in study.series}
+    left = []
+    for one in found:
+        if one.mask and not one.fault:
+            refers = [of_series[series] for series in one.mask.series if series in of_series]
+            if study := refers[0] if refers else studies.get(one.study):
+                place = os.path.relpath(os.path.dirname(one.path), folder)
+                series = tuple(uid for uid in one.mask.series if uid in study.series)
+                study.masks.append(one.mask._replace(place=place, series=series))
+            else:
+                one = one._replace(fault=Refused("ReferencedSeriesSequence", "", "the mask fits no PET series that is "
+                                                 "there", "give the PET series, too, or remove the mask"))
+        left.append(one)
+    return left
+
+
 def _assign_faults(found: Sequence[FoundFile], studies: dict[str, Study], folder: Path) -> Refusals:
     """Refuse the studies beside whose files a damaged one lies. Returns the faults that no study lies beside."""
     of_folder: dict[str, set[str]] = {}
@@ -252,7 +278,7 @@ def _assign_faults(found: Sequence[FoundFile], studies: dict[str, Study], folder
     for one in found:
         if one.fault is None:
             continue
-        beside = of_folder.get(os.path.dirname(one.path), set()) if one.kind != "archive" else set()
+        beside = set() if one.kind in ("archive", "mask") else of_folder.get(os.path.dirname(one.path), set())
         for uid in beside:  # it may have been a slice of any PET series beside it
             faults.setdefault(uid, []).append(one.fault)
         if not beside:

@@ -1,12 +1,17 @@
 """Lesion masks on their PET's voxels, as mask MIPs and as places of lesions."""
 import os
+import shutil
+import zipfile
+from copy import deepcopy
 
+import highdicom
 import nibabel
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import call
-from pet import HOT, RADIUS, drawn_suv
+from pet import AXIAL, ENHANCED, FEET_FIRST, HOT, RADIUS, SAGITTAL, datasets, drawn_suv, save, write_multiframe
+from pydicom.sr.codedict import codes
 
 import prepro_script
 from common.files import InputError
@@ -116,7 +121,7 @@ def test_an_oblique_volume_and_its_mask_are_turned_alike(tmp_path):
     (lambda m: m[0], {}, "has the shape"), (lambda m: np.stack([m, m], -1), {}, "has the shape")])
 def test_what_is_no_mask_of_the_volume_is_refused(change, kwargs, said, tmp_path):
     mask, warnings, refused, _ = read(tmp_path, change(boxed(BOX)), **kwargs)
-    assert mask is None and warnings == ["its mask was refused, errors.csv says why"]
+    assert mask is None and warnings == ["no mask was used, errors.csv says why"]
     assert refused[0][0] == "a_seg.nii.gz" and said in str(refused[0][1])
 
 
@@ -200,7 +205,7 @@ def test_a_broken_mask_is_named_and_its_study_stays(tree, capsys):
     for _ in range(2):
         code, table = prepro(tree)
         assert code == 1 and table["scan_id"].nunique() == 3 and "mask" not in table
-        assert table["warnings"].str.contains("its mask was refused").tolist() == [True] * 4 + [False] * 2
+        assert table["warnings"].str.contains("no mask was used").tolist() == [True] * 4 + [False] * 2
         errors = pd.read_csv(tree / "out" / "errors.csv")
         assert errors["study"].tolist() == ["P1/S1/SEG.nii.gz", "P2/S1/SEG.nii.gz"]
         assert "cannot be read" in errors["reason"][0] and errors["value"][1] == "2 masks"
@@ -218,3 +223,185 @@ def test_labels_beside_masks(tree):
         prepro(tree, "--target_from_masks", "--labels", labels)
     with pytest.raises(InputError, match="line 2: no target"):
         prepro(tree, "--labels", labels)
+
+
+# DICOM
+
+FOR_SEG = {"StudyID": "1", "StudyTime": "100000", "ReferringPhysicianName": "", "PositionReferenceIndicator": "",
+           "SliceThickness": 5}  # what highdicom copies
+BOXED = slice(5, 8), slice(3, 6), slice(4, 9)  # slice, row, column
+
+
+def pet_series(**kwargs):
+    return datasets(**{"spacing": (5.0, 5.0, 4.0), **FOR_SEG, **kwargs})
+
+
+def segment(series, array, kind="BINARY", labels=("lesion",), **kwargs):
+    """A DICOM SEG of datasets by highdicom; `array`: slices x rows x columns, x segments."""
+    described = [highdicom.seg.SegmentDescription(
+        number, label, codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Neoplasm,
+        highdicom.seg.SegmentAlgorithmTypeValues.MANUAL) for number, label in enumerate(labels, start=1)]
+    return deepcopy(highdicom.seg.Segmentation(  # it shares elements with the series
+        series, array, kind, described, "1.2.3.80", 80, "1.2.3.80.1", 1, "ACME", "Pen", "1", "2", **kwargs))
+
+
+def in_series(series, *boxes):
+    mask = np.zeros((len(series), series[0].Rows, series[0].Columns), np.uint8)
+    for box in boxes:
+        mask[box] = 1
+    return mask
+
+
+def study(folder, series, *masks):
+    """A study in FOLDER/in with masks; run prepro: its exit code, data.csv of the coronal views, errors.csv."""
+    shutil.rmtree(folder / "in", ignore_errors=True)
+    save(series, folder / "in" / "A" / "pet")
+    for number, mask in enumerate(masks):
+        (folder / "in" / "A" / f"mask{number}").mkdir()
+        mask.save_as(folder / "in" / "A" / f"mask{number}" / "1.dcm")
+    code, table = prepro(folder)
+    errors = folder / "out" / "errors.csv"
+    return code, table[table["view"] == "cor"].to_dict("records"), pd.read_csv(errors) if errors.exists() else None
+
+
+def place(row):
+    """(x, y, z) of the one lesion of a row of data.csv."""
+    assert row["lesions"].count(":") == 5, row
+    return [float(value) for value in row["lesions"].split(":")[1:4]]
+
+
+def middle(series, box):
+    """(x, y, z) of the middle of a box of voxels, from the DICOM attributes."""
+    k, row, column = ((side.start + side.stop - 1) / 2 for side in box)
+    first, turned = np.array(series[0].ImagePositionPatient, float), np.array(series[0].ImageOrientationPatient, float)
+    along = (np.array(series[1].ImagePositionPatient, float) - first)
+    rows, columns = map(float, series[0].PixelSpacing)
+    return first + k * along + row * rows * turned[3:] + column * columns * turned[:3]
+
+
+@pytest.mark.parametrize("orientation", [AXIAL, FEET_FIRST, SAGITTAL, (0.9848, 0.1736, 0, -0.1736, 0.9848, 0)])
+def test_a_segmentation_lies_where_the_pet_does(orientation, tmp_path):
+    series = pet_series(orientation=orientation)
+    code, rows, _ = study(tmp_path, series, segment(series, in_series(series, BOXED)))
+    oblique = [] if 1 in np.abs(orientation) else ["an oblique series was resampled along the body"]
+    assert code is None and rows[0]["warnings"] == "; ".join(oblique)
+    np.testing.assert_allclose(place(rows[0]), middle(series, BOXED), atol=1.5 if oblique else 0.051)
+    diameter = float(rows[0]["lesions"].split(":")[4])
+    assert np.pi / 6 * diameter ** 3 == pytest.approx(45 * 100, rel=0.15 if oblique else 0.02)  # voxels of 100 mm3
+
+
+def test_frames_that_are_missing_are_empty(tmp_path):
+    """Frames of slices 4, 6 and 20 alone, and with or without their spacing."""
+    series = pet_series()
+    boxes = [(slice(k, k + 1), slice(3, 6), slice(4, 9)) for k in (4, 6, 20)]
+    mask = segment(series, in_series(series, *boxes))
+    assert mask.NumberOfFrames == 3
+    _, rows, _ = study(tmp_path, series, mask)
+    assert rows[0]["lesions"].count(";") == 2 and rows[0]["warnings"] == ""
+    del mask.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices
+    assert study(tmp_path, series, mask)[1][0]["lesions"] == rows[0]["lesions"]
+
+
+def test_a_segmentation_of_the_ct_in_its_frame_of_reference(tmp_path):
+    """Slices of 2.5 mm and pixels of 2 x 2 mm: only the frame of reference is shared."""
+    series = pet_series()
+    fine = pet_series(spacing=(2.5, 2.0, 2.0), SeriesInstanceUID="1.2.3.7", Modality="CT",
+                      SOPClassUID="1.2.840.10008.5.1.4.1.1.2")
+    mask = segment(fine, in_series(fine, (slice(10, 16), slice(7, 15), slice(8, 18))))
+    _, rows, _ = study(tmp_path, series, mask)
+    assert rows[0]["warnings"].startswith("the mask has other voxels than the PET, the nearest were taken: 4.8 ml")
+    np.testing.assert_allclose(place(rows[0]), middle(fine, (slice(10, 16), slice(7, 15), slice(8, 18))), atol=2.5)
+
+
+def test_fractions_count_from_a_half_and_segments_are_united(tmp_path):
+    series = pet_series()
+    fraction = in_series(series, BOXED) * 0.6
+    fraction[20, 3, 4] = 0.4
+    _, rows, _ = study(tmp_path, series, segment(series, fraction, "FRACTIONAL"))
+    assert rows[0]["lesions"].count(":") == 5 and rows[0]["warnings"] == ""
+    several = np.stack([in_series(series, BOXED), in_series(series, (slice(20, 22), *BOXED[1:])),
+                        in_series(series, (slice(12, 14), *BOXED[1:]))], -1)
+    _, rows, _ = study(tmp_path, series, segment(series, several, labels=("Lesion_1", "Doe Jane", "liver 2")))
+    assert rows[0]["lesions"].count(";") == 2
+    assert rows[0]["warnings"] == "the mask holds 3 segments, 1 (lesion), 2, 3 (liver): all were united"
+
+
+def test_an_empty_segmentation_says_that_there_is_no_lesion(tmp_path):
+    series = pet_series()
+    _, rows, _ = study(tmp_path, series, segment(series, in_series(series), omit_empty_frames=False))
+    assert rows[0]["lesions"] == "" and rows[0]["mask"] == "images/1.2.3_cor_mask.bin" and rows[0]["warnings"] == ""
+
+
+def test_masks_that_fit_no_pet_series_are_named(tmp_path):
+    """In another frame of reference; of another study; of another PET series: the study is converted without."""
+    series = pet_series()
+    mask = segment(series, in_series(series, BOXED))
+    mask.FrameOfReferenceUID = "1.2.9"
+    code, rows, errors = study(tmp_path, series, mask)
+    assert code == 1 and "mask" not in rows[0] and rows[0]["warnings"] == "no mask was used, errors.csv says why"
+    assert errors[["study", "attribute"]].values.tolist() == [["A/mask0", "FrameOfReferenceUID"]]
+    other = pet_series(uid="1.2.5")
+    code, rows, errors = study(tmp_path, series, segment(other, in_series(series, BOXED)))
+    assert code == 1 and rows[0]["warnings"] == "" and errors["attribute"].tolist() == ["ReferencedSeriesSequence"]
+    assert errors["study"].tolist() == ["A/mask0/1.dcm"] and "fits no PET series" in errors["reason"][0]
+    short = pet_series(SeriesInstanceUID="1.2.3.9", SeriesNumber=2)[:15]
+    code, rows, errors = study(tmp_path, series + short, segment(short, in_series(short, BOXED)))
+    assert code == 1 and "another PET series" in errors["reason"][0] and len(rows) == 1
+    of_short, of_series = (segment(one, in_series(one, BOXED)) for one in (short, series))
+    of_short.SOPInstanceUID = of_short.file_meta.MediaStorageSOPInstanceUID = "1.2.3.80.2"
+    code, rows, errors = study(tmp_path, series + short, of_short, of_series)
+    assert code is None and rows[0]["warnings"].endswith("; masks of other series of the study were left out: 1")
+
+
+def test_several_masks_of_a_series_are_refused_and_copies_are_not(tmp_path):
+    series = pet_series()
+    one, two = (segment(series, in_series(series, BOXED)) for _ in range(2))
+    assert study(tmp_path, series, one, two)[0] is None
+    two.SOPInstanceUID = two.file_meta.MediaStorageSOPInstanceUID = "1.2.3.80.2"
+    code, rows, errors = study(tmp_path, series, one, two)
+    assert code == 1 and errors["value"].tolist() == ["2 masks"] and "mask" not in rows[0]
+    two.FrameOfReferenceUID = "1.2.9"  # named, and the other used
+    code, rows, errors = study(tmp_path, series, one, two)
+    assert code == 1 and errors["study"].tolist() == ["A/mask1"] and rows[0]["mask"]
+
+
+def test_a_mask_without_references_and_one_of_another_study_uid(tmp_path):
+    series = pet_series()
+    mask = segment(series, in_series(series, BOXED))
+    del mask.ReferencedSeriesSequence, mask.FrameOfReferenceUID  # its images are left
+    assert study(tmp_path, series, mask)[1][0]["mask"]
+    mask = segment(series, in_series(series, BOXED))
+    mask.StudyInstanceUID = "1.2.99"
+    assert study(tmp_path, series, mask)[1][0]["mask"]
+
+
+def test_a_damaged_segmentation_and_one_in_an_archive(tmp_path):
+    series = pet_series()
+    mask = segment(series, in_series(series, BOXED))
+    good = study(tmp_path, series, mask)[1]
+    path = tmp_path / "in" / "A" / "pet" / "mask.dcm"
+    shutil.move(tmp_path / "in" / "A" / "mask0" / "1.dcm", path)
+    with zipfile.ZipFile(tmp_path / "in" / "A" / "all.zip", "w") as archive:
+        for file in (tmp_path / "in" / "A" / "pet").iterdir():
+            archive.write(file, file.name)
+            if file != path:
+                file.unlink()
+    content = path.read_bytes()
+    path.unlink()
+    assert prepro(tmp_path)[0] is None and prepro(tmp_path)[1]["lesions"][0] == good[0]["lesions"]
+    path.write_bytes(content[:-300])
+    os.remove(tmp_path / "in" / "A" / "all.zip")
+    save(series, tmp_path / "in" / "A" / "pet")
+    code, table = prepro(tmp_path)
+    assert code == 1 and len(table) == 2 and "mask" not in table
+    assert pd.read_csv(tmp_path / "out" / "errors.csv")["study"].tolist() == ["A/pet"]
+
+
+def test_a_segmentation_of_an_enhanced_pet(tmp_path):
+    series = pet_series()
+    mask = segment(series, in_series(series, BOXED))
+    write_multiframe(tmp_path / "in" / "A", ENHANCED, spacing=(5.0, 5.0, 4.0))
+    mask.save_as(tmp_path / "in" / "A" / "mask.dcm")
+    code, table = prepro(tmp_path)
+    assert code is None
+    np.testing.assert_allclose(place(table.iloc[0]), middle(series, BOXED), atol=0.051)
