@@ -41,7 +41,7 @@ SPLITS = --n_splits 20
                     make_splits.py common/manifest.py | $(VENV)/installed
 	$(PY) phantom.py --output $*/dicom --patients $(PATIENTS) --seed $(SEED)
 	$(PY) prepro_script.py --input $*/dicom --output $* --labels $*/dicom/labels.csv --keep_ids
-	$(PY) make_splits.py --data $*/data.csv $(SPLITS) --seed 0
+	$(PY) make_splits.py --data $*/data.csv $(SPLITS) --seed 0 --overwrite
 
 # images is a link, so that the repository's data.csv finds its files
 demo-data: $(DEMO)/data_resplit.csv

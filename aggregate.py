@@ -3,6 +3,7 @@
 python aggregate.py --dir results --output results             # every pred_splitS_runR.csv in results
 python aggregate.py --dir results --output results --top 10    # the ten best by best_run.csv
 python aggregate.py --dir results --output results --data data.csv --by view sex --recalibrate platt
+python aggregate.py --dir results --output results --pooled_folds                 # of make_splits.py --cv
 python aggregate.py --dir new --output new --operating_points results/operating_points.json   # new patients
 
 LARS-avg: per model the mean over a scan's views; LARS-max: their maximum; then the mean over the models. Thresholds and
@@ -21,10 +22,12 @@ def get_args_parser():
     parser = Parser(__doc__)
     add = parser.add_argument_group("input").add_argument
     add("--dir", type=Path, default=Path("results"), help="folder of the pred_splitS_runR.csv of predict.py")
-    add("--set", choices=("train", "val", "test", "all"), help="rows to use, by the column `set` of those files "
+    add("--set", choices=("train", "val", "test", "cal", "all"), help="rows to use, by the column `set` of those files "
         "(default: test; all where the files hold nothing but that)")
     add("--best_run", type=Path, metavar="FILE", help="ranking by find_best_model.py (default: --dir's best_run.csv)")
     add("--top", type=positive_int, metavar="K", help="use the K best of that ranking (default: every model in --dir)")
+    add("--pooled_folds", action="store_true", help="the splits are folds of a cross-validation: a scan's score is "
+        "that of the runs of its own fold, and the scans of all folds are measured together")
     add = parser.add_argument_group("scores, thresholds").add_argument
     add("--combine", default="mean", choices=("mean", "median"), help="of the models' scores of a scan")
     add("--recalibrate", choices=("platt", "isotonic"), help="fitted to the validation predictions (default: none)")
@@ -52,6 +55,7 @@ def main(args):
         raise InputError("--operating_points: brings its own thresholds; leave out --threshold_on_test, --recalibrate")
     models, warnings = ensemble.find_models(args.dir, args.best_run, args.top)
     wanted = ensemble.read_models(models, args.set, args.by)
+    ensemble.check_folds(models, args.pooled_folds, args.top)
     scans, more = ensemble.join_scans(models)
     warnings += more + aggregation.set_warnings(wanted, scans)
     sites = site_ensemble.join_sites(args.dir, models, scans, warnings)
@@ -75,7 +79,7 @@ def main(args):
     else:
         warnings.append("no scan has a target: no metrics, no figures, no report")
     print(f"{wanted} set: {len(scans)} scans, {(scans['target'] == 1).sum()} with target 1, "
-          f"{(scans['target'] == 0).sum()} with target 0; {len(models)} models")
+          f"{(scans['target'] == 0).sum()} with target 0; {len(models)} models{ensemble.folds_text(models)}")
     for line in warnings:
         print(f"warning: {line}")
 

@@ -19,7 +19,8 @@ def get_args_parser():
     add("files", nargs="+", type=Path, metavar="CSV",
         help="two or more ensemble_avg.csv, ensemble_max.csv or pred_splitS_runR.csv")
     add("--names", nargs="+", metavar="NAME", help="of the files (default: from their paths)")
-    add("--set", default="test", choices=("train", "val", "test", "all"), help="rows to use of files with column `set`")
+    add("--set", default="test", choices=("train", "val", "test", "cal", "all"),
+        help="rows to use of files with column `set`")
     add = parser.add_argument_group("statistics").add_argument
     add("--threshold", nargs="+", default=["0.5"], metavar="T",
         help="positive at this probability or more; one for all files or one for each; or the name of one that "

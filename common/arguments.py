@@ -347,8 +347,9 @@ def add_model_range_arguments(parser: Parser, output: str = "results") -> argpar
     add("--chptfolder", default=output, metavar="DIR", help="folder of checkpoints and best_run.csv")
     add("--splits", **SPLITS)
     add("--run", **NUMBERS, metavar="R", help="runs of each split, numbers and ranges (default: that of best_run.csv)")
-    add("--set", nargs="+", default=["test"], choices=("train", "val", "test", "all"),
-        help="rows to predict, by the split's column; all: all rows, also of a manifest without splits (default: test)")
+    add("--set", nargs="+", default=["test"], choices=("train", "val", "test", "cal", "all"),
+        help="rows to predict, by the split's column (cal: calibration set); all: all rows, also of a manifest "
+             "without splits (default: test)")
     add("--batch_size", type=positive_int, default=50, metavar="N", help="images per batch")
     add = parser.add_argument_group("network input (only for checkpoints that store none, such as LARS's)").add_argument
     add("--image_size", nargs="+", type=side_or_auto, metavar="PIXELS", help="frame: one side, or rows and columns")

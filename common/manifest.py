@@ -1,7 +1,7 @@
 """`data.csv`, the manifest: one row per view, read and checked. Imports no torch.
 
-Columns: scan_id, filename, target, matrix_size_1 (rows), matrix_size_2 (columns), split0, split1, ... (train/val/test),
-and optionally patient_id, view, spacing_mm, suv_type and anything else, which is carried through.
+Columns: scan_id, filename, target, matrix_size_1 (rows), matrix_size_2 (columns), split0, split1, ... (SETS), and
+optionally patient_id, view, spacing_mm, suv_type and anything else, which is carried through.
 """
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +11,8 @@ import pandas as pd
 
 from common.files import InputError, read_csv
 
-SETS = ("train", "val", "test")
+LEARNED = ("train", "val")  # what training reads
+SETS = (*LEARNED, "test", "cal")  # cal, a calibration set, is the same scans in every split
 SYNTHETIC = "The cohort is SYNTHETIC: these numbers say nothing about patients."
 VIEWS = ("cor", "sag")  # coronal and sagittal; rotating projections are rot030, ...: their angle in degrees
 
@@ -23,7 +24,7 @@ def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: boo
     Parameters
     ----------
     splits : iterable of int
-        Split columns that must be there and hold train, val or test.
+        Split columns that must be there and hold one of SETS.
     need_target : bool
         `target` must be there, 0 or 1 in every row.
     need_images : bool
@@ -67,7 +68,7 @@ def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: boo
         if need_target:
             table["target"] = number.astype("int64")
     for split in splits:
-        refuse(~table[f"split{split}"].isin(SETS), f"split{split}", "is not train, val or test")
+        refuse(~table[f"split{split}"].isin(SETS), f"split{split}", "is not train, val, test or cal")
     if "spacing_mm" in table:
         spacing = pd.to_numeric(table["spacing_mm"], errors="coerce")
         refuse(~(spacing > 0), "spacing_mm", "is not a length in mm")
@@ -86,7 +87,8 @@ def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: boo
         first = table.groupby("scan_id")[column].transform("first")
         refuse(table[column] != first, column, "differs between the rows of this scan: correct the CSV")
     try:
-        check_patients(table, [f"split{s}" for s in splits])
+        for check in (check_patients, check_images):
+            check(table, [f"split{s}" for s in splits])
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return table
@@ -94,7 +96,7 @@ def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: boo
 
 def check_classes(path: str | Path, table: pd.DataFrame, split: int) -> None:
     """Refuse a split whose training or validation set is empty or holds one class only (InputError)."""
-    for name in ("train", "val"):
+    for name in LEARNED:
         classes = sorted(table.loc[table[f"split{split}"] == name, "target"].unique())
         if len(classes) < 2:
             held = f"target {classes[0]} only" if classes else "no rows"
@@ -139,6 +141,21 @@ def check_patients(table: pd.DataFrame, split_columns: Iterable[str]) -> None:
             sets = " and ".join(sorted(set(known.loc[known[patient] == name, column])))
             raise InputError(f"{patient} {name} is in {sets} of {column}; a patient's scans belong in one set: run "
                              "make_splits.py --overwrite")
+
+
+def check_images(table: pd.DataFrame, split_columns: Iterable[str]) -> None:
+    """Refuse one image (image_sha256) under two scans in two sets of one split: InputError naming scans and sets."""
+    if "image_sha256" not in table:
+        return
+    copies = table[table.duplicated("image_sha256", keep=False) & (table["image_sha256"] != "")]
+    for column in split_columns:
+        n_sets = copies.groupby("image_sha256")[column].nunique()
+        for digest in n_sets.index[n_sets > 1]:
+            rows = copies[copies["image_sha256"] == digest].drop_duplicates(column)
+            scans = " and ".join(f"{row['scan_id']} ({row[column]})" for _, row in rows.iterrows())
+            raise InputError(f"scans {scans} of {column} have the same image, {rows['filename'].iloc[0]}; remove one "
+                             "of them or, where both are one patient's, correct patient_id: then run make_splits.py "
+                             "--overwrite")
 
 
 def is_synthetic(rows: pd.DataFrame) -> pd.Series:

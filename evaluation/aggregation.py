@@ -4,8 +4,9 @@ A number is an estimate (see `estimates`). A block is what `metrics.all_metrics`
 metrics of OVERALL, a threshold with tn, fp, fn, tp and the metrics of AT_THRESHOLD, operating_points; of no scan
 {n: 0, n_positive: 0} and SHOWN, none of them with a value. metrics.json holds
 
-    set, synthetic, notice, optimistic       train, val, test or all; bool; what no reader may miss, or null
+    set, synthetic, notice, optimistic       train, val, test, cal or all; bool; what no reader may miss, or null
     n_scans, n_patients, independent_unit    scans with or without target; null without patient_id; scan or patient
+    folds_text                               of `ensemble.folds_text`
     confidence, combine, resamples, seed, recalibrate       of the options; recalibrate: null without it
     validation                               where the thresholds come from: source (or null, with reason), n_scans,
                                              n_positive, n_patients, models_per_scan {models: scans}, ...
@@ -14,6 +15,7 @@ metrics of OVERALL, a threshold with tn, fp, fn, tp and the metrics of AT_THRESH
                                              before_recalibration (a block and its reliability), ensemble_size (of
                                              `disagreement.auc_by_size`), selective {label: of `selective_summary`}
     views                                    {view: block}: the views alone, not recalibrated
+    folds                                    {split: {avg, max: block}} of --pooled_folds, else {}
     models                                   file, split, run, rank, n_scans, avg and max (blocks), not recalibrated
     subgroups                                {column: {value: {avg, max: block}}}
     sites                                    of predict_loca.py's models: see `site_ensemble.measure_sites`
@@ -23,7 +25,17 @@ import pandas as pd
 from common.files import progress
 from common.manifest import SYNTHETIC
 from evaluation import bootstrap, calibration, disagreement
-from evaluation.ensemble import ENSEMBLES, Ensemble, Model, combine, patients, score_models, subgroups
+from evaluation.ensemble import (
+    ENSEMBLES,
+    Ensemble,
+    Model,
+    combine,
+    folds,
+    folds_text,
+    patients,
+    score_models,
+    subgroups,
+)
 from evaluation.estimates import no_estimate
 from evaluation.metrics import THRESHOLD, all_metrics
 from evaluation.operating_points import MEASURED
@@ -55,12 +67,12 @@ def describe(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ense
     if about["source"] == MEASURED and not optimistic:
         optimistic = [THRESHOLDS_ON_TEST.format(" and recalibration" if fit else "")]
     optimistic += [f"OPTIMISTIC: {line}" for line in set_warnings(wanted, scans) if wanted != "all"]
-    lacking = scans.loc[scans["n_models"] < len(models), "n_models"]
+    lacking = scans.loc[scans["n_models"] < scans["n_asked"], "n_models"]
     return {"set": wanted, "synthetic": synthetic, "notice": SYNTHETIC if synthetic else None,
             "optimistic": " ".join(optimistic) or None, "n_scans": len(scans), "n_patients": n_patients,
-            "independent_unit": unit, "confidence": bootstrap.CONFIDENCE, "combine": how, "resamples": resamples,
-            "seed": seed, "recalibrate": fit and fit["method"], "validation": about, "warnings": warnings,
-            "scans_lacking_a_model": lacking.to_dict()}
+            "folds_text": folds_text(models), "independent_unit": unit, "confidence": bootstrap.CONFIDENCE,
+            "combine": how, "resamples": resamples, "seed": seed, "recalibrate": fit and fit["method"],
+            "validation": about, "warnings": warnings, "scans_lacking_a_model": lacking.to_dict()}
 
 
 def set_warnings(wanted: str, scans: pd.DataFrame) -> list[str]:
@@ -75,7 +87,7 @@ def set_warnings(wanted: str, scans: pd.DataFrame) -> list[str]:
 
 def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensemble], by: list[str], how: str,
             resamples: int, seed: int, warnings: list[str]) -> dict:
-    """The part of metrics.json that is measured: avg, max, views, models, subgroups.
+    """The part of metrics.json that is measured: avg, max, views, folds, models, subgroups.
 
     Parameters
     ----------
@@ -94,9 +106,10 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
     y = labelled["target"].to_numpy(dtype=int)
     views = subgroups(models, labelled, "view") if all("view" in model.rows for model in models) else {}
     groups = {column: subgroups(models, labelled, column) for column in by}
+    of_folds = {str(split): (models, labelled[labelled.index.isin(ids)]) for split, ids in folds(models).items()}
     if "patient_id" not in scans:
         warnings.append("the files have no patient_id: the intervals are too narrow where a patient has several scans")
-    of_each = 1 + bool(ensembles["avg"].recalibration) + len(models) + sum(map(len, groups.values()))
+    of_each = 1 + bool(ensembles["avg"].recalibration) + len(models) + len(of_folds) + sum(map(len, groups.values()))
     with progress(None, "bootstrap", "set of scores", len(views) + len(ensembles) * of_each) as bar:
         def block(scores, thresholds=None):
             bar.update()
@@ -119,6 +132,7 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
 
         result: dict = {name: block(each.prob, each.thresholds) for name, each in ensembles.items()}
         result["views"] = {value: block(average(group, "avg")) for value, group in views.items()}
+        result["folds"] = group_blocks(of_folds)
         result["models"] = [model.about() | {"n_scans": int(ensembles["avg"].scores.iloc[:, k].notna().sum())}
                             | {name: block(each.scores.iloc[:, k].dropna()) for name, each in ensembles.items()}
                             for k, model in enumerate(models)]

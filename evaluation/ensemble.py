@@ -3,6 +3,7 @@
 LARS-avg: per model the mean over a scan's views; LARS-max: their maximum; then over the models. LARS's own files
 (scan_id, target, probs; no column `set`: all test) are read too.
 """
+import collections
 import itertools
 import re
 from collections.abc import Iterable
@@ -135,7 +136,7 @@ def read_models(models: list[Model], wanted: str | None, columns: Iterable[str])
     models
         Of `find_models`.
     wanted : str or None
-        train, val, test, all; None: test, or all where the files hold nothing but that.
+        train, val, test, cal, all; None: test, or all where the files hold nothing but that.
     columns : iterable of str
         Further columns that every file must have.
 
@@ -214,8 +215,9 @@ def join_scans(models: list[Model]) -> tuple[pd.DataFrame, list[str]]:
     Returns
     -------
     scans : DataFrame
-        By scan_id, sorted: target (1, 0, NaN), n_models, n_views, synthetic (bool) and, where the files have it,
-        patient_id; a scan without one counts as a patient of its own.
+        By scan_id, sorted: target (1, 0, NaN), n_models, n_asked (models that should have it: all, of folds the runs of
+        its fold), n_views, synthetic (bool) and, where the files have it, patient_id; a scan without one counts as a
+        patient of its own.
     warnings : list of str
 
     Raises
@@ -223,10 +225,12 @@ def join_scans(models: list[Model]) -> tuple[pd.DataFrame, list[str]]:
     InputError
         The targets or patients of a scan conflict.
     """
-    rows = pd.concat([model.rows.assign(file=model.file) for model in models], ignore_index=True)
+    rows = pd.concat([model.rows.assign(file=model.file, split=model.split) for model in models], ignore_index=True)
     refuse_conflicts(rows.dropna(subset="target"), "target")
     views, warnings = rows.groupby(["scan_id", "file"]).size().groupby("scan_id"), []
     scans = rows.groupby("scan_id").agg(target=("target", "first"), n_models=("file", "nunique"))
+    runs = rows["split"].map(collections.Counter(model.split for model in models))
+    scans["n_asked"] = runs.groupby(rows["scan_id"]).first() if folds(models) else len(models)
     scans["n_views"] = views.max()
     scans["synthetic"] = is_synthetic(rows).groupby(rows["scan_id"]).any()
 
@@ -241,7 +245,8 @@ def join_scans(models: list[Model]) -> tuple[pd.DataFrame, list[str]]:
         warn(scans["patient_id"].isna(), "have no patient_id and count as a patient each")
         # two blanks: the name of no patient
         scans["patient_id"] = scans["patient_id"].fillna(pd.Series("  " + scans.index, index=scans.index))
-    warn(scans["n_models"] < len(models), "lack some model's prediction; their mean is over the models that have one")
+    warn(scans["n_models"] < scans["n_asked"], "lack some model's prediction; their mean is over the models that "
+         "have one")
     warn(views.nunique() > 1, "have more views in one model's file than in another's")
     warn(scans["n_views"] == 1, "have one view only")
     if not rows.columns.intersection(["filename", "view"]).size:
@@ -249,6 +254,31 @@ def join_scans(models: list[Model]) -> tuple[pd.DataFrame, list[str]]:
     if scans["target"].notna().any():
         warn(scans["target"].isna(), "have no target and are left out of the metrics")
     return scans, warnings
+
+
+def folds(models: list[Model]) -> dict[int, set[str]]:
+    """{split: its scans} where there are several splits and no scan is in two, as in a cross-validation; else {}."""
+    found = {split: set().union(*(model.rows["scan_id"] for model in models if model.split == split))
+             for split in sorted({model.split for model in models})}
+    return found if len(found) > 1 and sum(map(len, found.values())) == len(set().union(*found.values())) else {}
+
+
+def check_folds(models: list[Model], pooled: bool, top: int | None) -> None:
+    """Raise InputError where the models' scans are folds, unless `pooled`, or are none and `pooled`; `top` of folds."""
+    if folds(models) and not pooled:
+        raise InputError("no scan is in the sets of two splits: for the folds of a cross-validation (make_splits.py "
+                         "--cv) give --pooled_folds; predictions of different cohorts belong in different folders")
+    if pooled and not folds(models):
+        raise InputError("--pooled_folds: there is one split only, or two have scans in common; leave it out")
+    if pooled and top:
+        raise InputError(f"--top {top} with --pooled_folds: leaves out the scans of whole folds; leave out --top")
+
+
+def folds_text(models: list[Model]) -> str:
+    """What a reader must know of folds: ", 2 a scan: 5 folds of a cross-validation, pooled", or ""."""
+    runs = collections.Counter(model.split for model in models).values()
+    sizes = " to ".join(map(str, sorted({min(runs), max(runs)})))
+    return f", {sizes} a scan: {len(runs)} folds of a cross-validation, pooled" if folds(models) else ""
 
 
 def refuse_conflicts(rows: pd.DataFrame, column: str) -> None:

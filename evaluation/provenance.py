@@ -67,7 +67,8 @@ def cohort_flow(models: list[Model], wanted: str, data: str | None = None) -> di
     if data:
         excluded, splits = None, sorted({model.split for model in models})
         table = read_manifest(data, splits, need_target=False, need_images=False)
-        sets = [(table[table[f"split{split}"] == name], f"split {split}", name) for split in splits for name in SETS]
+        sets = [(table[table[f"split{split}"] == name], f"split {split}", name) for split in splits for name in SETS
+                if name != "cal" or "cal" in set(table[f"split{split}"])]
         errors = Path(data).with_name("errors.csv")
         if errors.is_file():
             excluded = dict(collections.Counter(read_csv(errors, ("attribute",))["attribute"]).most_common())

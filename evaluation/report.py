@@ -169,6 +169,7 @@ def figure(path):
 def views_and_models(metrics):
     shown = ("auc", "accuracy", "sensitivity", "specificity", "brier", "calibration_slope")
     blocks = [(f"View {name}", block["n"], block) for name, block in metrics["views"].items()]
+    blocks += [(f"Fold split{split}", each["avg"]["n"], each["avg"]) for split, each in metrics["folds"].items()]
     blocks += [(model_name(model) + (f", rank {model['rank']}" if model["rank"] else ""), model["avg"]["n"],
                 model["avg"]) for model in metrics["models"]]
     return by_block(["", "Scans"], shown, blocks)

@@ -240,18 +240,22 @@ def _write_mips(volume: SuvVolume, mask: np.ndarray | None, scan_id: str, warnin
     for (view, angle), image, lesions in zip(views.items(), images, masks, strict=True):
         row0, column0 = pixel_origin(volume, spacing, angle, image.shape)
         image, name = image[:MAX_ROWS], f"images/{scan_id}_{view}.bin"
-        _write_image(output / name, image)
-        made.append(common | {"filename": name, "view": view, "matrix_size_1": image.shape[0], "matrix_size_2":
-                              image.shape[1], "row0_mm": round(row0, 2), "column0_mm": round(column0, 2)})
+        digest = _write_image(output / name, image)
+        made.append(common | {"filename": name, "view": view, "image_sha256": digest,
+                              "matrix_size_1": image.shape[0], "matrix_size_2": image.shape[1],
+                              "row0_mm": round(row0, 2), "column0_mm": round(column0, 2)})
         if lesions is not None:
             made[-1]["mask"] = name = f"images/{scan_id}_{view}_mask.bin"
             _write_image(output / name, lesions[:MAX_ROWS] >= 0.5)
     return made
 
 
-def _write_image(path: Path, image: np.ndarray) -> None:
+def _write_image(path: Path, image: np.ndarray) -> str:
+    """Write float32, little-endian, row by row; return the file's SHA-256."""
+    content = image.astype("<f4").tobytes()
     with replace_file(path, "wb") as file:
-        file.write(image.astype("<f4").tobytes())
+        file.write(content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def pixel_origin(volume: SuvVolume, spacing: float, angle: float, shape: tuple[int, ...]) -> tuple[float, float]:

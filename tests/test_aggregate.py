@@ -199,6 +199,61 @@ def test_scans_that_some_model_lacks_are_reported_and_averaged_over_the_others(t
     assert metrics["avg"]["n"] == 8
 
 
+def write_folds(folder, k=3, runs=2, n=36):
+    """Predictions of k folds with `runs` runs each: every scan in test once, in val once more."""
+    scans = pd.DataFrame({"scan_id": [f"s{i:02d}" for i in range(n)], "target": [0, 1] * (n // 2)})
+    fold = np.repeat(np.arange(n) % k, 2)
+    for split in range(k):
+        for number in range(1, runs + 1):
+            table = predictions(10 * split + number, scans).assign(set=np.select(
+                [fold == split, fold == (split + 1) % k], ["test", "val"], "train"))
+            table[table["set"] != "train"].to_csv(folder / f"pred_split{split}_run{number}.csv", index=False)
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_folds_are_pooled_over_the_runs_of_each(tmp_path, capsys):
+    write_folds(tmp_path)
+    with pytest.raises(InputError, match="no scan is in the sets of two splits: .*--pooled_folds"):
+        aggregated(tmp_path)
+    avg, _, metrics = aggregated(tmp_path, "--pooled_folds")
+    rows = pd.concat([pd.read_csv(path) for path in sorted(tmp_path.glob("pred_*.csv"))])
+    expected = rows[rows["set"] == "test"].groupby("scan_id")["probs"].mean()  # 2 runs x 2 views
+    np.testing.assert_allclose(avg["ensemble_prob"], expected, rtol=1e-12)
+    assert metrics["avg"]["auc"]["value"] == pytest.approx(roc_auc_score(avg["target"], expected))
+    assert metrics["scans_lacking_a_model"] == {} and list(metrics["folds"]) == ["0", "1", "2"]
+    for split, blocks in metrics["folds"].items():
+        mine = avg[avg["scan_id"].str[1:].astype(int) % 3 == int(split)]
+        assert blocks["avg"]["n"] == 12
+        assert blocks["avg"]["auc"]["value"] == pytest.approx(roc_auc_score(mine["target"], mine["ensemble_prob"]))
+    text = "6 models, 2 a scan: 3 folds of a cross-validation, pooled"
+    assert text in capsys.readouterr().out
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert text in page and "Fold split2" in page
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_a_run_that_lacks_a_scan_of_its_fold_is_reported(tmp_path, capsys):
+    write_folds(tmp_path)
+    path = tmp_path / "pred_split1_run2.csv"
+    pd.read_csv(path).query("scan_id != 's04'").to_csv(path, index=False)
+    _, _, metrics = aggregated(tmp_path, "--pooled_folds")
+    assert metrics["scans_lacking_a_model"] == {"s04": 1} and "warning: 1 of 36 scans lack" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_pooled_folds_are_folds_and_all_of_them(tmp_path):
+    write_folds(tmp_path)
+    write_best(tmp_path / "best_run.csv", [(0, 1), (1, 1), (2, 1)])
+    with pytest.raises(InputError, match="--top 2 with --pooled_folds: leaves out the scans of whole folds"):
+        aggregated(tmp_path, "--pooled_folds", "--top", 2)
+    write(tmp_path / "lars", *splits(3))
+    with pytest.raises(InputError, match="two have scans in common"):
+        aggregated(tmp_path / "lars", "--pooled_folds")
+    write(tmp_path / "one", predictions())
+    with pytest.raises(InputError, match="there is one split only"):
+        aggregated(tmp_path / "one", "--pooled_folds")
+
+
 @pytest.mark.usefixtures("no_figure")
 def test_single_and_differing_views_are_reported(tmp_path):
     write(tmp_path, predictions(0), predictions(1).drop(index=1))

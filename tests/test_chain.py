@@ -1,4 +1,5 @@
 """The whole chain as a user runs it: the commands of README and docs, each a process of its own, on a tiny cohort."""
+import hashlib
 import json
 import shutil
 
@@ -26,7 +27,8 @@ def run_commands(page, folder):
     """Run the commands of a page in `folder` -> {script: what it printed last}; 1 (listed items failed) is success."""
     printed = {}
     for script, words in commands((ROOT / page).read_text().replace("--top 10", "--top 2")):
-        done = run(f"{script}.py", *words, *SMALLER.get(script, "").split(), cwd=folder)
+        smaller = "" if {"--cv", "--group"} & set(words) else SMALLER.get(script, "")
+        done = run(f"{script}.py", *words, *smaller.split(), cwd=folder)
         assert done.returncode in (0, 1), f"{script}.py {' '.join(words)}\n{done.stdout}\n{done.stderr}"
         printed[script] = done.stdout
     return printed
@@ -53,7 +55,9 @@ def test_manifest_matches_labels_and_images(chain):
     assert scans["target"].sum() == labels["target"].sum() == (labels["deauville"] >= 4).sum()
     assert (table["synthetic"] == 1).all() and (table["spacing_mm"] == 3.27).all()
     for row in table.itertuples():
-        assert (chain / "mips" / row.filename).stat().st_size == 4 * row.matrix_size_1 * row.matrix_size_2
+        content = (chain / "mips" / row.filename).read_bytes()
+        assert len(content) == 4 * row.matrix_size_1 * row.matrix_size_2
+        assert hashlib.sha256(content).hexdigest() == row.image_sha256
     errors = chain / "mips" / "errors.csv"
     assert not errors.exists() or pd.read_csv(errors).empty
 
@@ -138,3 +142,22 @@ def test_commands_of_the_guides_run(chain, page):
             content = utils.read_checkpoint(chain / "results" / name)
             torch.save({key: content[key] for key in OF_LARS}, chain / "lars" / name)
     run_commands(f"docs/how_to/{page}.md", chain)
+
+
+@pytest.mark.slow
+def test_commands_of_the_guide_to_splits_run(chain, tmp_path):
+    (tmp_path / "mips").mkdir()
+    (tmp_path / "mips" / "images").symlink_to(chain / "mips" / "images")
+    table = pd.read_csv(chain / "mips" / "data.csv", dtype=str)
+    number = table["patient_id"].rank(method="dense").astype(int)
+    table["target"] = number % 2  # so few patients must be balanced
+    table["scanner_site"] = np.select([number <= 3, number <= 6], ["north", "south"], "east")
+    table.to_csv(tmp_path / "mips" / "data.csv", index=False)
+    run_commands("docs/how_to/splits.md", tmp_path)
+    folds = pd.read_csv(tmp_path / "mips" / "cv.csv").set_index("scan_id")
+    ensemble = pd.read_csv(tmp_path / "results_cv" / "ensemble_avg.csv")
+    assert set(ensemble["scan_id"]) == set(folds.index[(folds[["split0", "split1"]] == "test").any(axis=1)])
+    cal = pd.read_csv(tmp_path / "mips" / "cal.csv").query("split0 == 'cal'")
+    for split in (0, 1):
+        predicted = pd.read_csv(tmp_path / "results_cal" / f"pred_split{split}_run1.csv")
+        assert set(predicted.loc[predicted["set"] == "cal", "scan_id"]) == set(cal["scan_id"])

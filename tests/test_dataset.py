@@ -28,7 +28,7 @@ def test_manifest_is_read_with_its_columns(cohort):
 
 
 @pytest.mark.parametrize(("row", "column", "value", "expected"), [
-    (4, "split0", "validation", "row 6 (scan s002): split0 = 'validation' is not train, val or test"),
+    (4, "split0", "validation", "row 6 (scan s002): split0 = 'validation' is not train, val, test or cal"),
     (4, "split0", "", "row 6 (scan s002): split0 = ''"),
     (6, "target", "2", "row 8 (scan s003): target = '2' is not 0"),
     (6, "target", "", "row 8 (scan s003): target = ''"),

@@ -1,3 +1,6 @@
+import hashlib
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +10,7 @@ from hypothesis import strategies as st
 
 import make_splits
 from common.files import InputError
-from common.manifest import check_patients
+from common.manifest import check_images, check_patients
 from preprocessing import splits
 
 
@@ -23,11 +26,12 @@ def cohort(n_patients=60, seed=0, share=0.4):
 
 
 def run_main(table, tmp_path, *options):
-    path = tmp_path / "data.csv"
-    if table is not None:
-        table.to_csv(path, index=False)
+    """make_splits.py on a table -> what it wrote; what it wrote before is removed."""
+    path, output = tmp_path / "data.csv", tmp_path / "data_resplit.csv"
+    table.to_csv(path, index=False)
+    output.unlink(missing_ok=True)
     call(make_splits, "--data", path, *options)
-    return pd.read_csv(tmp_path / "data_resplit.csv", dtype=str, keep_default_na=False)
+    return pd.read_csv(output, dtype=str, keep_default_na=False) if output.exists() else None
 
 
 def split_columns(table):
@@ -59,7 +63,7 @@ def test_patients_sets_and_shares(tmp_path, capsys):
     in_validation = in_validation[~tests["split0"].groupby(result["patient_id"]).first()]
     assert in_validation.mean() == 5 and in_validation.std() == pytest.approx((20 * 0.25 * 0.75) ** 0.5, abs=0.5)
     printed = capsys.readouterr().out
-    assert printed.count("\n") == 1 + 1 + 40 + 1 and str(tmp_path / "data_resplit.csv") in printed
+    assert printed.count("\n") == 1 + 1 + 1 + 40 + 1 and str(tmp_path / "data_resplit.csv") in printed
 
 
 def test_printed_numbers(tmp_path, capsys):
@@ -143,13 +147,28 @@ def test_existing_splits_are_refused_unless_overwritten(tmp_path):
 
 
 def test_output_is_a_file_or_a_folder(tmp_path, capsys):
-    run_main(cohort(), tmp_path, "--n_splits", 2)
     run_main(cohort(), tmp_path, "--n_splits", 2, "--output", tmp_path / "new" / "mine.csv")
     run_main(cohort(), tmp_path, "--n_splits", 2, "--output", tmp_path / "folder")
+    run_main(cohort(), tmp_path, "--n_splits", 2)
     expected = (tmp_path / "data_resplit.csv").read_bytes()
     assert (tmp_path / "new" / "mine.csv").read_bytes() == expected
     assert (tmp_path / "folder" / "data_resplit.csv").read_bytes() == expected
     assert f"--images {tmp_path}" in capsys.readouterr().out
+
+
+def test_output_that_is_there_is_not_replaced_unasked(tmp_path):
+    """Networks trained on the old splits would be tested on scans that they know."""
+    cohort().to_csv(tmp_path / "data.csv", index=False)
+    asked = ("--data", tmp_path / "data.csv", "--n_splits", 2)
+    call(make_splits, *asked)
+    before = (tmp_path / "data_resplit.csv").read_bytes()
+    call(make_splits, *asked)  # the same again: nothing changes
+    assert (tmp_path / "data_resplit.csv").read_bytes() == before
+    with pytest.raises(InputError, match=r"data_resplit\.csv: is there, with other rows or splits.*--overwrite"):
+        call(make_splits, *asked, "--seed", 1)
+    assert (tmp_path / "data_resplit.csv").read_bytes() == before
+    call(make_splits, *asked, "--seed", 1, "--overwrite")
+    assert (tmp_path / "data_resplit.csv").read_bytes() != before
 
 
 def test_check_patients():
@@ -163,6 +182,7 @@ def test_check_patients():
 
 def test_check_option(tmp_path, capsys):
     good = run_main(cohort(), tmp_path, "--n_splits", 2)
+    (tmp_path / "data_resplit.csv").unlink()
     before = sorted(tmp_path.iterdir())
     run_main(good, tmp_path, "--check")
     assert "nothing was written" in capsys.readouterr().out and sorted(tmp_path.iterdir()) == before
@@ -175,6 +195,8 @@ def test_check_option(tmp_path, capsys):
         run_main(moved, tmp_path, "--check")
     with pytest.raises(InputError, match="'training'"):
         run_main(good.replace({"split0": {"train": "training"}}), tmp_path, "--check")
+    with pytest.raises(InputError, match="cal in some splits only"):
+        run_main(good.assign(split1=good["split1"].replace("val", "cal")), tmp_path, "--check")
     with pytest.raises(InputError, match="no column split0"):
         run_main(cohort(), tmp_path, "--check")
     swapped = good.copy()
@@ -231,3 +253,202 @@ def test_bad_arguments_end_the_process_with_2_and_one_line(tmp_path, options):
     cohort().to_csv(tmp_path / "data.csv", index=False)
     assert options[-1] in error_line(run("make_splits.py", "--data", "data.csv", *options, cwd=tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
+
+
+# ---------------------------------------------------------------- cross-validation, calibration set, held-out groups
+
+def kinds(result, name):
+    """Patients with and without a positive scan in the set `name` of each split: [(with, without), ...]."""
+    ill = result.astype({"target": int}).groupby("patient_id")["target"].max()
+    of_patient = result.groupby("patient_id")[split_columns(result)].first()
+    return [(int(ill[of_patient[column] == name].sum()), int((1 - ill[of_patient[column] == name]).sum()))
+            for column in split_columns(result)]
+
+
+@settings(max_examples=12)
+@given(st.integers(30, 60), st.integers(2, 5), st.sampled_from([0, 0.1, 0.2]), st.integers(0, 2**40))
+def test_folds(tmp_path_factory, n_patients, k, calibration, seed):
+    table = cohort(n_patients, seed % 1000, share=0.6)
+    options = ("--cv", k, "--val", 0.15, "--seed", seed) + ("--calibration", calibration) * bool(calibration)
+    result = run_main(table, tmp_path_factory.mktemp("cv"), *options)
+    columns = split_columns(result)
+    assert columns == [f"split{fold}" for fold in range(k)]
+    assert (result.groupby("patient_id")[columns].nunique() == 1).all(axis=None)
+    cal = (result[columns] == "cal").any(axis=1)
+    assert ((result[columns] == "cal").all(axis=1) == cal).all(), "the same in every split"
+    assert ((result[columns] == "test").sum(axis=1) == (~cal).astype(int)).all(), "each scan once in test"
+    ill = table.groupby("patient_id")["target"].max()
+    for kind in (0, 1):
+        count = (ill == 1 - kind).sum()  # of either kind, sets are as even as whole patients allow
+        tested, held = ([each[kind] for each in kinds(result, name)] for name in ("test", "val"))
+        assert max(tested) - min(tested) <= 1 and set(held) == {max(1, round(0.15 * count))}
+        drawn = max(1, round(calibration * count)) if calibration else 0
+        assert {each[kind] for each in kinds(result, "cal")} == {drawn}
+    sizes = [result.loc[result[column] == "test", "scan_id"].nunique() for column in columns]
+    assert max(sizes) - min(sizes) <= 2 * 2 + 3, "one to three scans a patient, dealt in order of their number"
+
+
+def test_calibration_set_leaves_the_test_set_as_it_is(tmp_path, capsys):
+    table = cohort(100)
+    plain = run_main(table, tmp_path, "--n_splits", 3)
+    result = run_main(table, tmp_path, "--n_splits", 3, "--calibration", 0.1)
+    columns, ill = split_columns(result), table.groupby("patient_id")["target"].max()
+    assert (result[columns] == "test").equals(plain[columns] == "test")
+    assert set(kinds(result, "cal")) == {(round(0.1 * (ill == 1).sum()), round(0.1 * (ill == 0).sum()))}
+    assert (result[columns] == "cal").T.drop_duplicates().shape[0] == 1
+    lines = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert lines.count(["all", "cal"]) == 1 and lines.count(["all", "test"]) == 2
+    again = run_main(result, tmp_path, "--check")
+    assert again is None and run_main(result, tmp_path, "--test_from", "split0", "--overwrite") is not None
+
+
+def with_centres(table, *sizes):
+    """A column centre: so many of the table's patients in A, B, ..."""
+    names = np.repeat([chr(65 + k) for k in range(len(sizes))], sizes)
+    return table.assign(centre=[names[int(patient)] for patient in table["patient_id"]])
+
+
+def centres_of(result, name):
+    return [sorted(set(result.loc[result[column] == name, "centre"])) for column in split_columns(result)]
+
+
+def test_one_centre_is_left_out_at_a_time(tmp_path, capsys):
+    result = run_main(with_centres(cohort(60), 10, 25, 5, 20), tmp_path, "--group", "centre", "--cv", 4)
+    assert centres_of(result, "test") == [["A"], ["B"], ["C"], ["D"]]
+    for test, train, val in zip(*(centres_of(result, name) for name in ("test", "train", "val")), strict=True):
+        assert set(train) | set(val) == set("ABCD") - set(test)
+    printed = capsys.readouterr().out
+    assert "centre: A" in printed and "--pooled_folds" in printed
+
+
+@settings(max_examples=10)
+@given(st.lists(st.integers(4, 20), min_size=4, max_size=7), st.integers(2, 3), st.integers(0, 2**40))
+def test_folds_of_whole_centres(tmp_path_factory, sizes, k, seed):
+    table = with_centres(cohort(sum(sizes), seed % 1000, share=0.8), *sizes)
+    result = run_main(table, tmp_path_factory.mktemp("groups"), "--group", "centre", "--cv", k, "--seed", seed)
+    tested = centres_of(result, "test")
+    assert sorted(sum(tested, [])) == sorted(set(table["centre"])), "each centre in one fold"
+    assert not any(set(a) & set(b) for name in ("train", "val") for a, b in zip(tested, centres_of(result, name),
+                                                                                strict=True))
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(1, 12), min_size=2, max_size=7), st.floats(0.05, 0.9), st.integers(0, 1000))
+def test_drawn_centres_come_nearest_to_the_share(sizes, share, seed):
+    groups = pd.Series(np.repeat([chr(65 + k) for k in range(len(sizes))], sizes))
+    chosen = splits.held_out(groups, [], share, np.random.default_rng(seed))
+    names = set(groups[chosen])
+    assert set(groups.index[groups.isin(names)]) == set(chosen) and 0 < len(chosen) < len(groups)
+    several = (each for count in range(1, len(sizes)) for each in itertools.combinations(sizes, count))
+    assert abs(len(chosen) - share * len(groups)) == pytest.approx(min(abs(sum(each) - share * len(groups))
+                                                                       for each in several))
+
+
+def test_held_out_centres(tmp_path):
+    table = with_centres(cohort(60), 12, 28, 20)
+    result = run_main(table, tmp_path, "--group", "centre", "--n_splits", 3, "--calibration", 0.1)
+    assert centres_of(result, "test") == [["A"]] * 3, "12 of 60 is 0.2"
+    cal = [frozenset(result.loc[result[column] == "cal", "scan_id"]) for column in split_columns(result)]
+    assert len(set(cal)) == 1 and set(centres_of(result, "cal")[0]) <= {"B", "C"}
+    named = run_main(table, tmp_path, "--group", "centre", "C", "A", "--n_splits", 2)
+    assert centres_of(named, "test") == [["A", "C"]] * 2 and centres_of(named, "train") == [["B"]] * 2
+
+
+def test_a_centre_of_one_class_is_warned_of_as_a_fold_and_refused_as_the_test_set(tmp_path, capsys):
+    table = with_centres(cohort(60, share=0.8), 6, 24, 30)
+    table.loc[table["centre"] == "A", "target"] = 0
+    run_main(table, tmp_path, "--group", "centre", "--cv", 3)
+    assert "warning: split0: its test set" in capsys.readouterr().out
+    with pytest.raises(InputError, match="split0: its test set of .* none with target 1"):
+        run_main(table, tmp_path, "--group", "centre", "A")
+
+
+@pytest.mark.parametrize("options", [("--cv", 4), ("--calibration", 0.2), ("--group", "centre"),
+                                     ("--group", "centre", "--cv", 2), ("--cv", 3, "--calibration", 0.1)])
+def test_same_seed_same_sets_whatever_the_row_order(tmp_path, options):
+    table = with_centres(cohort(60, share=0.6), 10, 20, 16, 14)
+    first = run_main(table, tmp_path, *options)
+    second = run_main(table.sample(frac=1, random_state=1), tmp_path, *options)
+    pd.testing.assert_frame_equal(first, second)
+
+
+@pytest.mark.parametrize("options, message", [
+    (("--cv", 5, "--n_splits", 5), "--cv and --n_splits"), (("--cv", 5, "--test", 0.2), "--cv and --test"),
+    (("--cv", 5, "--test_from", "centre"), "--cv and --test_from"), (("--cv", 1), "two folds or more"),
+    (("--group", "centre", "--test_from", "centre"), "--group and --test_from"),
+    (("--group", "centre", "A", "--cv", 3), "names what is tested"),
+    (("--group", "centre", "A", "--test", 0.3), "names what is tested"),
+    (("--group", "centre", "--cv", 3, "--calibration", 0.1), "leave out one of the three"),
+    (("--group", "centre", "--cv", 4), "3 groups, .* enough for 3 folds"),
+    (("--cv", 61), r"60 patients, \d+ patients with and \d+ without"),
+    (("--group", "nowhere"), "no such column"), (("--group", "centre", "Z"), "no group Z; the groups are A, B, C"),
+    (("--group", "centre", "A", "B", "C"), "all groups there are"), (("--group", "note"), "holds 0.10 only"),
+    (("--group", "target"), "patients are in several groups"),
+    (("--calibration", 1.2), "--calibration 1.2; it is a share"), (("--calibration", 0.7), "leave nothing to train on"),
+    (("--cv", 2, "--val", 0.5), "--test 0.5 and --val 0.5 leave nothing"),
+])
+def test_options_that_contradict_each_other_or_the_table(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        run_main(with_centres(cohort(60), 10, 30, 20), tmp_path, *options)
+    assert not (tmp_path / "data_resplit.csv").exists()
+
+
+def test_a_scan_without_centre_is_refused(tmp_path):
+    table = with_centres(cohort(60), 10, 30, 20)
+    table.loc[table["patient_id"] == "007", "centre"] = " "
+    with pytest.raises(InputError, match="--group centre: is empty for scan P007-0"):
+        run_main(table, tmp_path, "--group", "centre")
+
+
+# ---------------------------------------------------------------- image_sha256
+
+def write_images(table, folder, content):
+    for name in table["filename"]:
+        (folder / name).write_bytes(content(name))
+
+
+def test_images_are_hashed_where_their_digest_is_missing(tmp_path, capsys):
+    table = cohort(20)
+    write_images(table, tmp_path, lambda name: b"abc" if name == "P000-0_cor.bin" else name.encode())
+    result = run_main(table, tmp_path, "--n_splits", 2)
+    digests = result.set_index("filename")["image_sha256"]
+    assert digests["P000-0_cor.bin"] == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2
+    assert all(digests[name] == hashlib.sha256(name.encode()).hexdigest() for name in digests.index[1:])
+    assert list(result.columns[-3:]) == ["image_sha256", "split0", "split1"]
+    some = table.assign(image_sha256=["given"] + [""] * (len(table) - 1))
+    assert "warning" not in capsys.readouterr().out
+    (tmp_path / "P000-0_sag.bin").unlink()
+    partly = run_main(some, tmp_path, "--n_splits", 2).set_index("filename")["image_sha256"]
+    assert list(partly.iloc[:2]) == ["given", ""] and partly.iloc[2:].equals(digests.iloc[2:])
+    assert f"warning: 1 of {len(table)} images are not in {tmp_path} (P000-0_sag.bin)" in capsys.readouterr().out
+    (tmp_path / "elsewhere").mkdir()
+    moved = run_main(table, tmp_path, "--n_splits", 2, "--images", tmp_path / "elsewhere")
+    assert (moved["image_sha256"] == "").all() and moved.drop(columns="image_sha256").equals(
+        result.drop(columns="image_sha256")), "a manifest without its images is split all the same"
+    assert f"give --images {tmp_path / 'elsewhere'} with it" in capsys.readouterr().out
+
+
+def test_one_image_under_two_names(tmp_path, capsys):
+    table = cohort(40)
+    good = run_main(table, tmp_path, "--n_splits", 2)
+    first = {name: good.loc[good["split0"] == name, "filename"].iloc[0] for name in ("train", "test")}
+    write_images(table, tmp_path, lambda name: b"one" if name in first.values() else name.encode())
+    with pytest.raises(InputError, match=r"scans P\S+ \(\w+\) and P\S+ \(\w+\) of split0 have the same image, P"):
+        run_main(table, tmp_path, "--n_splits", 2)
+    with pytest.raises(InputError, match="have the same image"):
+        run_main(good, tmp_path, "--check")
+    copies = ("P000-0_cor.bin", "P000-0_sag.bin")
+    write_images(table, tmp_path, lambda name: b"one" if name in copies else name.encode())
+    run_main(table, tmp_path, "--n_splits", 2)
+    assert "warning: 1 images are there under another name, too, in the same set" in capsys.readouterr().out
+
+
+def test_manifest_with_one_image_in_two_sets_is_refused_by_whoever_reads_it():
+    table = pd.DataFrame({"scan_id": list("abc"), "filename": ["a_cor.bin", "b_cor.bin", "c_cor.bin"],
+                          "image_sha256": ["1f", "1f", ""], "split0": ["train", "train", "val"],
+                          "split1": ["train", "cal", "val"]})
+    assert check_images(table, ["split0"]) is None
+    with pytest.raises(InputError, match=r"scans a \(train\) and b \(cal\) of split1 have the same image, a_cor.bin"):
+        check_images(table, ["split0", "split1"])
+    check_images(table.assign(image_sha256=""), ["split1"])
+    check_images(table.drop(columns="image_sha256"), ["split1"])

@@ -474,6 +474,30 @@ def test_eval_train_logs_the_training_set_as_evaluated(cohort):
     assert log["train", "auc"] == objective.metrics(logits, index)["auc"]
 
 
+def test_calibration_scans_are_not_trained_on_and_predicted_apart(cohort, tmp_path_factory):
+    """As if the manifest did not have them: the same bits, and their images need not even be there."""
+    table, without = pd.read_csv(cohort / "data.csv"), tmp_path_factory.mktemp("without")
+    cal = table["scan_id"].isin(["s007", "s008", "s016", "s017"])
+    table.assign(split0=table["split0"].mask(cal, "cal"), split1=table["split1"].mask(cal, "cal")).to_csv(
+        cohort / "data.csv", index=False)
+    table[~cal].to_csv(without / "data.csv", index=False)
+    shutil.copytree(cohort / "images", without / "images")
+    for name in table.loc[cal, "filename"]:
+        (cohort / name).rename(cohort / name.replace("images/", ""))
+    for folder in (cohort, without):
+        fit(folder, "--split_index", 0, 1, "--nepochs", 2, "--augm", 4)
+        best(folder)
+    same_run(cohort / "results", without / "results")
+    same_run(cohort / "results", without / "results", "split1_run1")
+    for name in table.loc[cal, "filename"]:
+        (cohort / name.replace("images/", "")).rename(cohort / name)
+    call(predict, "--data", cohort / "data.csv", "--output", cohort / "cal", "--chptfolder", cohort / "results",
+         "--splits", 0, 1, "--set", "cal", "--no_features")
+    for split in (0, 1):
+        predicted = pd.read_csv(cohort / "cal" / f"pred_split{split}_run1.csv")
+        assert list(predicted["filename"]) == list(table.loc[cal, "filename"]) and (predicted["set"] == "cal").all()
+
+
 def test_sigterm_leaves_a_state_to_go_on_from(cohort):
     process = start_training(cohort, "cut", "--nepochs", 400)
     last = cohort / "cut" / "last_split0_run1.pth"

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from common.files import InputError
-from common.manifest import check_classes, report_views, suv_type_of, views_of
+from common.manifest import LEARNED, check_classes, report_views, suv_type_of, views_of
 from dataset import NORMS, Bodies, NetworkInput, choose_frame, data_hash, fit_bodies, norm_constants, read_bodies
 from training import distributed
 from training.distributed import say
@@ -41,7 +41,7 @@ class SplitImages:
 
 
 class Cohort:
-    """The images of several splits' training and validation sets, each read once; test rows are dropped before.
+    """The images of several splits' training and validation sets, each read once; other rows are dropped before.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Cohort:
     def __init__(self, table: pd.DataFrame, data: str, folder: str | Path, splits: Sequence[int], device: torch.device):
         for split in splits:
             check_classes(data, table, split)
-        used = (table[[f"split{split}" for split in splits]] != "test").any(axis=1)
+        used = table[[f"split{split}" for split in splits]].isin(LEARNED).any(axis=1)
         self.table, self.data, self.folder, self.device = table[used].reset_index(drop=True), data, folder, device
         self.pool, self.bodies, self.last = None, None, (None, None)
         say(report_views(self.table) or f"{self.table['scan_id'].nunique()} scans, {len(self.table)} images")
@@ -74,9 +74,9 @@ class Cohort:
             self.bodies, self.pool, self.last = None, pool, (None, None)  # free the others first
             self.bodies = read_bodies(self.table, self.folder, pool)
         sets = self.table[f"split{split}"]
-        rows = np.flatnonzero(sets != "test")
+        rows = np.flatnonzero(sets.isin(LEARNED))
         table, bodies = self.table.iloc[rows].reset_index(drop=True), self.bodies.subset(rows)
-        train, val = (np.flatnonzero(sets.iloc[rows] == name) for name in ("train", "val"))
+        train, val = (np.flatnonzero(sets.iloc[rows] == name) for name in LEARNED)
         if min(len(train), len(val)) < distributed.world():
             raise InputError(f"{self.data}: split{split} has fewer training or validation images than there are "
                              f"processes ({distributed.world()}); start fewer")
