@@ -101,10 +101,23 @@ def join(models: list[Model], thresholds: list[str]) -> tuple[pd.DataFrame, list
 
 
 def predicted_positive(model: Model, threshold: str, score: pd.Series) -> pd.Series:
-    """Which scans are predicted positive: at a probability, or as the column pred_NAME of aggregate.py says."""
+    """Which scans are predicted positive: at a probability, or as the column pred_NAME of aggregate.py says.
+
+    Raises
+    ------
+    InputError
+        No such column and no probability; a field of the column that is not 0 or 1 (0.0 and 1.0 are).
+    """
     value, column = number(threshold), f"pred_{threshold}"
     if column in model.rows:
-        return model.rows.set_index("scan_id")[column].reindex(score.index) == "1"
+        calls = model.rows[column].map(number)
+        for row in calls.index[~calls.isin((0, 1))][:1]:
+            raise InputError(f"{model.path}, line {row + 2} (scan {model.rows['scan_id'][row]}): {column} "
+                             f"{model.rows[column][row]!r}; it must be 0 or 1; run aggregate.py again")
+        of_scan = calls.groupby(model.rows["scan_id"])
+        for scan in score.index[of_scan.nunique().reindex(score.index) > 1][:1]:
+            raise InputError(f"{model.path}: scan {scan} has {column} 0 and 1; it must be the same in its rows")
+        return of_scan.first().reindex(score.index) == 1
     if value < 0 or value > 1:
         raise InputError(f"--threshold {threshold}: a probability lies in 0..1")
     if value != value:

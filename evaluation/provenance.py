@@ -2,6 +2,8 @@
 import collections
 from pathlib import Path
 
+import pandas as pd
+
 from common.files import InputError, read_csv, read_json_object
 from common.manifest import SETS, read_manifest
 from common.run_files import run_file
@@ -85,6 +87,7 @@ def cohort_flow(models: list[Model], wanted: str, data: str | None = None) -> di
 
 def _counts(table, split, name):
     scans = table.drop_duplicates("scan_id")
+    positive = int((pd.to_numeric(scans["target"], errors="coerce") == 1).sum()) if "target" in scans else None
     return {"split": split, "set": name, "scans": len(scans),
             "patients": int(scans["patient_id"].nunique()) if "patient_id" in scans else None,
-            "positive": int(scans["target"].astype(str).isin(("1", "1.0")).sum()) if "target" in scans else None}
+            "positive": positive}

@@ -85,6 +85,43 @@ def test_thresholds(tmp_path):
     assert counts[2]["only_a_right"] == (right[0] & ~right[1]).sum()
 
 
+@pytest.mark.parametrize("texts", [("0", "1"), ("0.0", "1.0"), (" 0 ", "1.00"), ("0e0", "1e0")])
+def test_calls_are_read_as_numbers(tmp_path, texts):
+    """As text, "1.0" was negative: McNemar's p of 0.250 became one below 0.001."""
+    tables = ensembles(tmp_path, names=("a", "b"))
+    y = tables[0]["target"].to_numpy()
+    wrong = np.isin(np.arange(60), [3, 4, 5])
+    for name, table, calls in (("a", tables[0], y), ("b", tables[1], np.where(wrong, 1 - y, y))):
+        table.assign(pred_youden=np.array(texts)[calls]).to_csv(tmp_path / f"{name}.csv", index=False)
+    pair = compared(tmp_path, "a", "b", options=["--threshold", "youden"])["pairs"][0]
+    assert (pair["mcnemar"]["only_a_right"], pair["mcnemar"]["only_b_right"]) == (3, 0)
+    assert pair["mcnemar"]["p"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("text", ["", " ", "positive", "True", "nan", "2", "0.5", "-1"])
+def test_other_calls_are_refused(tmp_path, text):
+    tables = ensembles(tmp_path, names=("a", "b"))
+    column = tables[1]["pred_youden"].astype(object)
+    column[7] = text
+    tables[1].assign(pred_youden=column).to_csv(tmp_path / "b.csv", index=False)
+    with pytest.raises(InputError, match=rf"b.csv, line 9 \(scan s007\): pred_youden '{text.strip()} ?'; it must be 0"):
+        compared(tmp_path, "a", "b", options=["--threshold", "youden"])
+    assert compared(tmp_path, "a", "b")["n_scans"] == 60, "no call of that column is used"
+
+
+def test_views_of_a_scan_have_the_same_call(tmp_path):
+    table = ensembles(tmp_path, names=("a",))[0]
+    views = pd.concat([table.assign(view=view, probs=table["ensemble_prob"]) for view in ("cor", "sag")])
+    views = views.drop(columns="ensemble_prob").reset_index(drop=True)
+    views.to_csv(tmp_path / "m.csv", index=False)
+    counts = compared(tmp_path, "a", "m", options=["--threshold", "youden"])["pairs"][0]["mcnemar"]
+    assert counts["only_a_right"] == counts["only_b_right"] == 0
+    views.loc[60, "pred_youden"] = 1 - views.loc[60, "pred_youden"]
+    views.to_csv(tmp_path / "m.csv", index=False)
+    with pytest.raises(InputError, match="m.csv: scan s000 has pred_youden 0 and 1"):
+        compared(tmp_path, "a", "m", options=["--threshold", "youden"])
+
+
 def test_notices_are_passed_on(tmp_path, capsys):
     ensembles(tmp_path, notice="OPTIMISTIC: thresholds from the test set", synthetic=1)
     result = compared(tmp_path, "a", "b")
