@@ -16,9 +16,10 @@ from common.files import InputError, progress
 from common.text import some
 from common.workers import Run, run_here
 from preprocessing.archives import archive_errors, archive_members, is_archive, open_archive, sha256
+from preprocessing.dicom_masks import MaskFile, describe_mask, is_mask
 from preprocessing.dicom_reader import SERIES_UID, is_dicomdir, is_pet, read_header, series_of
 from preprocessing.dicom_values import NotDicom, Refused, damaged, unexpected
-from preprocessing.masks import MaskFile, describe_mask, is_mask, mask_names
+from preprocessing.masks import mask_names
 from preprocessing.volumes import NNUNET, is_volume, suv_volumes
 
 Refusals = list[tuple[str, Refused]]  # path relative to the searched folder, and why
@@ -256,7 +257,7 @@ def _assign_masks(found: Sequence[FoundFile], studies: dict[str, Study], folder:
     for one in found:
         if one.mask and not one.fault:
             refers = [of_series[series] for series in one.mask.series if series in of_series]
-            if study := refers[0] if refers else studies.get(one.study):
+            if study := next(iter([*refers, *(studies[uid] for uid in one.mask.studies if uid in studies)]), None):
                 place = os.path.relpath(os.path.dirname(one.path), folder)
                 series = tuple(uid for uid in one.mask.series if uid in study.series)
                 study.masks.append(one.mask._replace(place=place, series=series))

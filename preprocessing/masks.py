@@ -7,46 +7,18 @@ nearest to its centre is.
 import os
 import re
 from collections.abc import Sequence
-from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from common.text import some
-from preprocessing.archives import local_files, read_headers
-from preprocessing.dicom_values import Header, Refused, text, unexpected
+from preprocessing.archives import local_files
+from preprocessing.dicom_masks import MaskFile, choose_masks, read_dicom_mask
+from preprocessing.dicom_values import Refused, unexpected
 from preprocessing.dose import Warn
 from preprocessing.geometry import Grid, make_grid
 from preprocessing.suv import SuvVolume
 from preprocessing.volumes import NNUNET, is_volume, read_array, stem
 
-SEGMENTATION = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # SOP classes: SEG, its label maps
-LABELS = set("""segment segmentation lesion lesions tumor tumors tumour tumours lymphoma lymph node nodes nodal
-extranodal metastasis uptake physiological liver spleen marrow bone brain heart bladder kidney kidneys lung lungs
-mediastinum aorta blood pool gtv ctv ptv roi body left right""".split())  # words that identify nobody
 LITRES = 5.0  # more is hardly lymphoma, and often organs or the body's outline among the segments
-
-
-class MaskFile(NamedTuple):
-    """A mask that the search found.
-
-    Attributes
-    ----------
-    path : str
-        Of the file.
-    place : str
-        What errors.csv calls it, relative to the searched folder.
-    uid : str
-        SOPInstanceUID of a DICOM mask.
-    series, images, frames : tuple of str
-        What it refers to: SeriesInstanceUIDs; where there are none, SOPInstanceUIDs; FrameOfReferenceUIDs.
-    """
-
-    path: str
-    place: str = ""
-    uid: str = ""
-    series: tuple[str, ...] = ()
-    images: tuple[str, ...] = ()
-    frames: tuple[str, ...] = ()
 
 
 def mask_names(path: str, volumes: Sequence[str]) -> list[str]:
@@ -99,15 +71,17 @@ def study_mask(found: Sequence[MaskFile], paths: Sequence[str], volume: SuvVolum
     if not found:
         return None, [], []
     try:
-        chosen, refused = (found, []) if is_volume(found[0].path) else _choose(found, paths, warnings.append)
+        chosen, refused = (found, []) if is_volume(found[0].path) else choose_masks(
+            found, paths, warnings.append)
         if len(chosen) > 1:
             raise Refused("file", f"{len(chosen)} masks", "several masks of one PET series",
                           "keep one of them, or join them")
         if not chosen:
             return None, ["no mask was used, errors.csv says why"] if refused else [], refused
         with local_files([chosen[0].path]) as files:
-            read = _read_volume_mask if is_volume(files[0]) else _read_segmentation
-            return read(files[0], volume, warnings.append), warnings, refused
+            array, matrix = _read_volume_mask(files[0], warnings.append) if is_volume(files[0]) else read_dicom_mask(
+                files[0], chosen[0], volume, warnings.append)
+        return _on_voxels(array, matrix, volume, warnings.append), warnings, refused
     except Exception as error:  # whatever a damaged file provokes: the study goes on without mask
         place = chosen[0].place if chosen else found[0].place
         return None, ["no mask was used, errors.csv says why"], [*refused, (place, unexpected(error))]
@@ -148,131 +122,10 @@ def lesions_of(mask: np.ndarray, volume: SuvVolume) -> str:
                     for i in np.argsort(-hottest, kind="stable"))
 
 
-# DICOM masks
-
-def is_mask(header: Header) -> bool:
-    """True where a header belongs to a DICOM segmentation."""
-    return text(header, "SOPClassUID") in SEGMENTATION
-
-
-def describe_mask(path: str, file: IO[bytes] | None = None) -> MaskFile:
-    """What a DICOM mask refers to. `file`: the open member of an archive."""
-    from pydicom import dcmread  # importing it takes longer than searching a study without masks
-
-    if file:
-        file.seek(0)
-    dataset = dcmread(file or path, stop_before_pixels=True, force=True)
-    series = "ReferencedSeriesSequence", "SeriesInstanceUID"
-    referred = _values(dataset, *series)
-    referred += _values(dataset, "StudiesContainingOtherReferencedInstancesSequence", *series)
-    source = "DerivationImageSequence", "SourceImageSequence", "ReferencedSOPInstanceUID"
-    images = [] if referred else [uid for groups in ("SharedFunctionalGroupsSequence",
-                                                     "PerFrameFunctionalGroupsSequence")
-                                  for uid in _values(dataset, groups, *source)]
-    return MaskFile(path, "", str(dataset.get("SOPInstanceUID", "")), tuple(dict.fromkeys(referred)),
-                    tuple(dict.fromkeys(images)), tuple(_values(dataset, "FrameOfReferenceUID")))
-
-
-def _values(dataset: Any, keyword: str, *deeper: str) -> list[str]:
-    """The values of an attribute, down through sequences; [] where it is missing."""
-    found = dataset.get(keyword)
-    if deeper:
-        return [value for item in found or () for value in _values(item, *deeper)]
-    return [str(found)] if found else []
-
-
-def _choose(found: Sequence[MaskFile], paths: Sequence[str], warn: Warn
-            ) -> tuple[list[MaskFile], list[tuple[str, Refused]]]:
-    """Of a study's DICOM masks those of the PET series that is used, and those that fit no PET series.
-
-    Those that refer to the series go before those that only share its frame of reference. Copies count once.
-    """
-    headers = read_headers(paths)
-    uid, frame = (text(headers[0], keyword) for keyword in ("SeriesInstanceUID", "FrameOfReferenceUID"))
-    names = {text(header, "SOPInstanceUID") for header in headers}
-    own, others, strange = [], [], []
-    for mask in {mask.uid or mask.path: mask for mask in found}.values():
-        refers = uid in mask.series or not names.isdisjoint(mask.images)
-        if mask.series and not refers:
-            others.append(mask)
-        elif frame in mask.frames if frame and mask.frames else refers:
-            own.append((mask, refers))
-        else:
-            strange.append((mask.place, Refused("FrameOfReferenceUID", "", "the mask lies in another frame of "
-                                                "reference than the PET series", "give a mask of this series")))
-    chosen = [mask for mask, refers in own if refers == any(refers for _, refers in own)]
-    if others and not chosen:
-        strange += [(mask.place, Refused("ReferencedSeriesSequence", "", "the mask is of another PET series than the "
-                                         "one used", "choose that one with --series")) for mask in others]
-    elif left := len(others) + len(own) - len(chosen):
-        warn(f"masks of other series of the study were left out: {left}")
-    return chosen, strange
-
-
-def _read_segmentation(path: str, volume: SuvVolume, warn: Warn) -> np.ndarray:
-    """A DICOM SEG (PS3.3 A.51), all its segments; frames that are not there are empty."""
-    from highdicom.seg import Segmentation
-    from pydicom import dcmread
-
-    seg = Segmentation.from_dataset(dcmread(path, force=True), copy=False)
-    if len(seg.SegmentSequence) > 1:
-        segments = _names([(item.SegmentNumber, item.get("SegmentLabel")) for item in seg.SegmentSequence])
-        warn(f"the mask holds {len(seg.SegmentSequence)} segments, {segments}: all were united")
-    shared = (seg.get("SharedFunctionalGroupsSequence") or [{}])[0]
-
-    def of_frames(group: str, keyword: str) -> np.ndarray:
-        """The values of every frame; empty rows where there is none."""
-        found = [(frame.get(group) or shared.get(group) or [{}])[0].get(keyword)
-                 for frame in seg.PerFrameFunctionalGroupsSequence]
-        return np.array([[] if value is None else value for value in found], float).reshape(len(found), -1)
-
-    points, turned = (of_frames(*pair) for pair in (("PlanePositionSequence", "ImagePositionPatient"),
-                                                    ("PlaneOrientationSequence", "ImageOrientationPatient")))
-    spacing, said, thickness = (of_frames("PixelMeasuresSequence", keyword) for keyword in (
-        "PixelSpacing", "SpacingBetweenSlices", "SliceThickness"))
-    if points.shape[1] != 3 or turned.shape[1] != 6 or spacing.shape[1] != 2:
-        raise Refused("PerFrameFunctionalGroupsSequence", "", "a frame has no position, orientation or pixel spacing",
-                      "export the mask again")
-    axes = np.array([np.cross(turned[0, :3], turned[0, 3:]), turned[0, 3:], turned[0, :3]])
-    places = points @ axes.T
-    if max(np.ptp(turned, axis=0).max(), np.ptp(spacing, axis=0).max(), np.ptp(places[:, 1:], axis=0).max()) > 0.01:
-        raise Refused("PlanePositionSequence", "", "the frames are no stack of slices", "export the mask again")
-    along = places[:, 0] - places[:, 0].min()
-    own = float(np.linalg.norm(volume.stored.matrix[:3, 0]))
-    same = (seg.Rows, seg.Columns) == volume.stored.shape[1:]
-    step = _slice_spacing(along, [*np.abs(said[:1].ravel()), *[own] * same], [*thickness[:1].ravel(), own])
-    slices = np.round(along / step).astype(int)
-    mask = np.zeros((slices.max() + 1, seg.Rows, seg.Columns), bool)
-    least = 0.5 * seg.MaximumFractionalValue if seg.SegmentationType == "FRACTIONAL" else 1
-    for number, at in enumerate(slices, start=1):
-        mask[at] |= seg.get_stored_frame(number) >= least
-    grid = make_grid(mask.shape, (step, *spacing[0]), axes, points[along.argmin()])
-    return _on_voxels(mask, grid.matrix, volume, warn)
-
-
-def _slice_spacing(along: np.ndarray, first: Sequence[float], last: Sequence[float]) -> float:
-    """The spacing that slices at these places, mm, have: `first`, the smallest gap or `last`; what fits to a tenth.
-
-    Empty slices may be missing, so that the smallest gap alone does not say it.
-    """
-    gap = np.diff(np.unique(along.round(2))).min(initial=np.inf)
-    for step in (*first, gap, *last):
-        if 0.01 < step < np.inf and np.abs(along / step - np.round(along / step)).max() < 0.1:
-            return float(step)
-    return float(last[-1])
-
-
-def _names(parts: Sequence[tuple[int, Any]]) -> str:
-    """Parts of a mask by their numbers, and by their names where these are of words that identify nobody."""
-    words = [re.findall(r"\w+", re.sub(r"[\d_]", " ", str(name).lower())) for _, name in parts]
-    return some([f"{number}" + f" ({' '.join(found)})" * (0 < len(found) and LABELS >= set(found))
-                 for (number, _), found in zip(parts, words, strict=True)], 10)
-
-
 # Onto the volume's voxels
 
-def _read_volume_mask(path: str, volume: SuvVolume, warn: Warn) -> np.ndarray:
-    """A NIfTI or NRRD mask."""
+def _read_volume_mask(path: str, warn: Warn) -> tuple[np.ndarray, np.ndarray]:
+    """A NIfTI or NRRD mask, and the matrix from its indices to mm."""
     array, matrix = read_array(path)
     name = os.path.basename(path)
     if array.ndim != 3:
@@ -286,7 +139,7 @@ def _read_volume_mask(path: str, volume: SuvVolume, warn: Warn) -> np.ndarray:
         warn("the mask holds probabilities: 0.5 and above counts")
     elif len(values) > 1:
         warn(f"the mask holds {len(values)} labels: all were united")
-    return _on_voxels(mask, matrix, volume, warn)
+    return mask, matrix
 
 
 def _on_voxels(mask: np.ndarray, matrix: np.ndarray, volume: SuvVolume, warn: Warn) -> np.ndarray:
