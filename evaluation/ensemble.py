@@ -6,7 +6,7 @@ LARS-avg: per model the mean over a scan's views; LARS-max: their maximum; then 
 import collections
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ ENSEMBLES = {"avg": "LARS-avg", "max": "LARS-max"}
 OVER_VIEWS = {"avg": "mean", "max": "max"}
 MOST_VALUES = 8  # of a numeric column of --by; with more of them it is cut at its tertiles
 MOST_GROUPS = 30  # of another column
+NO_GROUPS = ("scan_id", "target", "probs", "set", "file")  # for --by, as site scores are not
 
 
 @dataclass
@@ -128,7 +129,7 @@ def find_models(folder: Path, best_run: Path | None = None, top: int | None = No
 
 # ---------------------------------------------------------------- reading
 
-def read_models(models: list[Model], wanted: str | None, columns: Iterable[str]) -> str:
+def read_models(models: list[Model], wanted: str | None, columns: Sequence[str]) -> str:
     """Read the models' rows, check them, and return the name of the set that these are of.
 
     Parameters
@@ -137,14 +138,18 @@ def read_models(models: list[Model], wanted: str | None, columns: Iterable[str])
         Of `find_models`.
     wanted : str or None
         train, val, test, cal, all; None: test, or all where the files hold nothing but that.
-    columns : iterable of str
-        Further columns that every file must have.
+    columns : sequence of str
+        Further columns that every file must have, those of --by.
 
     Raises
     ------
     InputError
-        A file cannot be read, lacks a column or the set, holds a wrong value, or a scan in two sets.
+        A column is of NO_GROUPS; a file cannot be read, lacks a column or the set, holds a wrong value, or a scan in
+        two sets.
     """
+    for column in columns:
+        if column in NO_GROUPS or re.fullmatch(r"L\d+", column):
+            raise InputError(f"--by {column}: is of the predictions, not of the scans; give one such as view or sex")
     needed = ("scan_id", "probs", *columns)
     with progress(models, "reading", "model") as bar:
         for model in bar:

@@ -573,6 +573,9 @@ def test_subgroups_by_hand(tmp_path):
     assert metrics["views"]["cor"]["auc"]["value"] == pytest.approx(expected)
     with pytest.raises(InputError, match="no column scanner"):
         aggregated(tmp_path, "--by", "scanner")
+    for column in ("scan_id", "target", "probs", "set", "file", "L0", "L12"):
+        with pytest.raises(InputError, match=f"--by {column}: is of the predictions, not of the scans"):
+            aggregated(tmp_path, "--by", "sex", column)
     tables[0]["sex"] = "M"
     write(tmp_path, *tables)
     with pytest.raises(InputError, match="has sex .* and sex M in"):
