@@ -4,6 +4,7 @@ python aggregate.py --dir results --output results             # every pred_spli
 python aggregate.py --dir results --output results --top 10    # the ten best by best_run.csv
 python aggregate.py --dir results --output results --data data.csv --by view sex --recalibrate platt
 python aggregate.py --dir results --output results --pooled_folds                 # of make_splits.py --cv
+python aggregate.py --dir results --output results --survival pfs_months pfs_event months     # prognosis
 python aggregate.py --dir new --output new --operating_points results/operating_points.json   # new patients
 
 LARS-avg: per model the mean over a scan's views; LARS-max: their maximum; then the mean over the models. Thresholds and
@@ -40,6 +41,9 @@ def get_args_parser():
         "(view, scanner, sex, ...); numbers are cut at their tertiles")
     add("--resamples", type=positive_int, default=2000, metavar="N", help="of the bootstrap")
     add("--seed", type=natural_int, default=0, help="of the bootstrap and of subsets of models")
+    add("--survival", nargs=3, action="append", default=[], metavar=("TIME", "EVENT", "UNIT"), help="prognosis: "
+        "columns of the prediction files with the time to an event or censoring, and with 0 (censored) or 1 (event); "
+        "days, weeks, months or years; several times for several endpoints")
     add = parser.add_argument_group("report").add_argument
     add("--data", metavar="CSV", help="manifest, for the cohort flow (default: what the prediction files hold)")
     add("--chptfolder", type=Path, metavar="DIR", help="checkpoints, for the settings of every model (default: --dir)")
@@ -49,16 +53,28 @@ def get_args_parser():
 
 
 def main(args):
-    from evaluation import aggregation, ensemble, figures, operating_points, outputs, provenance, report, site_ensemble
+    from evaluation import (
+        aggregation,
+        ensemble,
+        figures,
+        operating_points,
+        outputs,
+        prognosis,
+        provenance,
+        report,
+        site_ensemble,
+        survival_figures,
+    )
 
     if args.operating_points and (args.threshold_on_test or args.recalibrate):
         raise InputError("--operating_points: brings its own thresholds; leave out --threshold_on_test, --recalibrate")
     models, warnings = ensemble.find_models(args.dir, args.best_run, args.top)
-    wanted = ensemble.read_models(models, args.set, args.by)
+    wanted = ensemble.read_models(models, args.set, [*args.by, *prognosis.columns(args.survival)])
     ensemble.check_folds(models, args.pooled_folds, args.top)
     scans, more = ensemble.join_scans(models)
     warnings += more + aggregation.set_warnings(wanted, scans)
     sites = site_ensemble.join_sites(args.dir, models, scans, warnings)
+    endpoints = prognosis.read_endpoints(models, scans, args.survival, warnings)
 
     if args.operating_points:
         rules, about = operating_points.read_rules(args.operating_points, models, args.combine, warnings)
@@ -74,6 +90,8 @@ def main(args):
         metrics |= aggregation.measure(models, scans, ensembles, args.by, args.combine, *statistics)
         if sites:
             metrics["sites"] = site_ensemble.measure_sites(sites, scans, *statistics)
+        if endpoints:
+            metrics["prognosis"] = prognosis.measure(endpoints, scans, ensembles, warnings)
         settings, more = provenance.models_settings(args.chptfolder or args.dir, models)
         warnings += more
     else:
@@ -93,6 +111,7 @@ def main(args):
             written.append("operating_points.json")
         write_json(metrics, args.output / "metrics.json")
         drawn = figures.write_figures(args.output, scans, ensembles, metrics)
+        drawn += survival_figures.write_figures(args.output, endpoints, scans, ensembles, metrics)
         report.write_report(args.output / "report.html", metrics, drawn, tables["disagreement.csv"],
                             provenance.cohort_flow(models, wanted, args.data), settings)
         written += ["metrics.json", "report.html"]

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from evaluation import site_ensemble
+from evaluation import prognosis, site_ensemble
 from evaluation.aggregation import SHOWN
 from evaluation.disagreement import disagreement_list
 from evaluation.ensemble import ENSEMBLES, Ensemble
@@ -46,6 +46,8 @@ def tables(scans: pd.DataFrame, ensembles: dict[str, Ensemble], sites: site_ense
         found["ensemble_sites.csv"] = site_ensemble.scan_table(sites, scans)
     if metrics.get("sites", {}).get("ensemble"):
         found["site_metrics.csv"] = site_ensemble.metrics_table(metrics["sites"])
+    if metrics.get("prognosis"):
+        found["prognosis.csv"] = prognosis.csv_table(metrics["prognosis"])
     if metrics["optimistic"]:
         found = {name: table.assign(notice=metrics["optimistic"]) for name, table in found.items()}
     return found
@@ -53,9 +55,11 @@ def tables(scans: pd.DataFrame, ensembles: dict[str, Ensemble], sites: site_ense
 
 def remove_stale(folder: Path, written: list[Path]) -> None:
     """Remove, and say so, what an earlier call wrote to a folder and this one did not."""
-    names = ["metrics.json", "operating_points.json", "report.html", "ensemble_sites.csv", "site_metrics.csv"]
+    names = ["metrics.json", "operating_points.json", "report.html", "ensemble_sites.csv", "site_metrics.csv",
+             "prognosis.csv"]
     names += [f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")]
-    for path in [folder / name for name in names] + sorted(folder.glob("forest_*.[ps][nv]g")):
+    for path in [folder / name for name in names] + [*folder.glob("forest_*.[ps][nv]g"),
+                                                   *folder.glob("survival_*.[ps][nv]g")]:
         if path not in written and path.exists():
             path.unlink()
             print(f"removed {path}: it belonged to earlier predictions")

@@ -11,7 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from common.html import write_page
-from evaluation import site_ensemble, site_metrics, tripod
+from evaluation import prognosis, site_ensemble, site_metrics, tripod
 from evaluation.comparison import tests_of
 from evaluation.ensemble import ENSEMBLES
 from evaluation.estimates import NO_ECE_INTERVAL, difference_text, long_text, p_text
@@ -41,7 +41,12 @@ FIGURES = {  # file -> (heading, what to read in it)
                        "is the share of the row."),
     "selective": ("Referral to a human", "Accuracy of the scans that are kept when the most doubtful are referred."),
 }
-WIDE = ("confusion", "reliability", "site_confusion")
+BY_COLUMN = {  # beginning of a file's name, before that of a column -> the same
+    "forest_": ("Subgroups by {}", "AUC, sensitivity and specificity at 0.5, 95 % intervals."),
+    "survival_": ("Kaplan–Meier, {}", "Share of patients without event by call, pointwise 95 % intervals; ticks: "
+                  "censored; below: patients at risk."),
+}
+WIDE = ("confusion", "reliability", "site_confusion", *BY_COLUMN)
 METHODS = {
     "AUC": "DeLong 1988 on the logit scale (Pepe 2003); with several scans of a patient, Obuchowski 1997; where its "
            "variance is 0, Newcombe 2006. The bootstrap's interval is in metrics.json, too.",
@@ -87,6 +92,7 @@ def write_report(path: Path, metrics: dict, figures: Iterable[Path], disagreemen
         referral=[[label, *(f"{100 * each['referred']:.0f} %: {each['accuracy']:.3f} of {each['n_kept']}"
                             for each in curve)] for label, curve in metrics["avg"]["selective"].items()],
         cohort=cohort_table(flow["rows"]), author=tripod.AUTHOR,
+        prognosis=prognosis.report_tables(metrics.get("prognosis", {})),
         same=[(row["name"], row["values"][0]) for row in settings if row not in differing],
         differing=(["Model", *(row["name"] for row in differing)],
                    [[name, *(row["values"][k] for row in differing)] for k, name in enumerate(names)]),
@@ -160,10 +166,11 @@ def site_tables(sites):
 
 
 def figure(path):
-    heading, text = FIGURES.get(path.stem, (f"Subgroups by {path.stem.removeprefix('forest_')}",
-                                            "AUC, sensitivity and specificity at 0.5, 95 % intervals."))
+    prefix = next((name for name in BY_COLUMN if path.stem.startswith(name)), "")
+    heading, text = FIGURES.get(path.stem) or BY_COLUMN[prefix]
+    heading = heading.format(path.stem.removeprefix(prefix))
     return {"stem": path.stem, "heading": heading, "text": text, "data": base64.b64encode(path.read_bytes()).decode(),
-            "wide": path.stem in WIDE or path.stem.startswith("forest_")}
+            "wide": path.stem.startswith(WIDE)}
 
 
 def views_and_models(metrics):

@@ -1,0 +1,92 @@
+"""Kaplan-Meier curves by call, with numbers at risk: a figure for each endpoint of `prognosis`."""
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from evaluation import figures, prognosis, survival
+from evaluation.ensemble import ENSEMBLES, Ensemble
+from evaluation.estimates import p_text, short_text
+
+STYLES = dict(zip(prognosis.CALLS, figures.STYLES, strict=False))
+
+
+def write_figures(folder: Path, endpoints: dict[str, prognosis.Endpoint], scans: pd.DataFrame,
+                  ensembles: dict[str, Ensemble], metrics: dict) -> list[Path]:
+    """Draw and write survival_TIME of each endpoint; the paths, a PNG and an SVG each.
+
+    Parameters
+    ----------
+    endpoints
+        Of `prognosis.read_endpoints`.
+    scans, ensembles
+        Of `ensemble.join_scans` and `ensemble.average_models`.
+    metrics : dict
+        What metrics.json holds.
+    """
+    paths = []
+    with matplotlib.rc_context(figures.FIXED):
+        for name, endpoint in endpoints.items():
+            block = metrics["prognosis"][name]
+            title = (f"{metrics['set'].capitalize()} set: {block['n_patients']} patients, {block['n_events']} events "
+                     f"({block['event']})")
+            figure = kaplan_meier(endpoint, scans, ensembles, block, name)
+            paths += figures.write_figure(folder, prognosis.figure_stem(name), figure, title, metrics)
+    return paths
+
+
+def kaplan_meier(endpoint: prognosis.Endpoint, scans: pd.DataFrame, ensembles: dict[str, Ensemble], block: dict,
+                 name: str) -> Figure:
+    """A panel for LARS-avg and one for the reader's label: curves with pointwise 95 % limits, censorings as ticks.
+
+    block: of `prognosis.measure`.
+    """
+    shown = [each for each in prognosis.markers(endpoint, scans, ensembles) if each[0] != "max"]
+    figure, axes = figures.new_figure((3.5 * len(shown), 3.9), (1, len(shown)), sharey=True)
+    time, event = (endpoint.patients[column].to_numpy() for column in ("time", "event"))
+    end = float(time.max()) or 1.0
+    for cell, (marker, _, call) in zip(axes[0], shown, strict=True):
+        ticks = [tick for tick in MaxNLocator(6, integer=True).tick_values(0, end) if 0 <= tick <= end]
+        if block["unit"] == "months":  # halves of a year, years
+            ticks = np.arange(0, end, next((step for step in (6, 12, 24, 60) if end < 8 * step), 120)).tolist()
+        for k, (group, scores) in enumerate(prognosis.CALLS.items()):
+            rows, style = call == (group == "positive"), STYLES[group]
+            _curve(cell, time[rows], event[rows], f"Deauville {scores}", style)
+            y = -0.30 - 0.075 * k
+            below = {"transform": cell.get_xaxis_transform(), "va": "center", "fontsize": 7}
+            for tick in ticks:
+                cell.text(tick, y, str(int((time[rows] >= tick).sum())), ha="center", **below)
+            cell.text(-0.09 * end, y, scores, ha="right", **below)
+        cell.text(-0.09 * end, -0.225, "at risk", ha="right", va="center", fontsize=7,
+                  transform=cell.get_xaxis_transform())
+        cell.set(xlim=(0, end * 1.02), ylim=(0, 1.02), xticks=ticks, xlabel=f"{name} ({block['unit']})")
+        ratio = block["markers"][marker]["hazard_ratio"]
+        label = ENSEMBLES[marker] + " at 0.5" if marker in ENSEMBLES else prognosis.MARKERS[marker]
+        cell.set_title(f"{label}\nhazard ratio {short_text(ratio)}\n"
+                       f"log-rank p {p_text(block['markers'][marker]['log_rank']['p'])}", fontsize=8)
+        cell.legend(loc="lower left", **figures.LEGEND)
+    axes[0, 0].set_ylabel("Share without event")
+    return figure
+
+
+def _curve(axes, time, event, label, style):
+    """One call's curve; nothing of no patient but its place in the legend."""
+    axes.plot([], [], label=f"{label} ({len(time)} patients)", **style)
+    if not len(time):
+        return
+    curve = survival.kaplan_meier(time, event)
+    steps = np.concatenate([[0], curve.time, [time.max()]])
+
+    def step(values, first=1.0):
+        values = np.nan_to_num(values)
+        return np.concatenate([[first], values, values[-1:] if len(values) else [first]])
+
+    axes.step(steps, step(curve.survival), where="post", **style)
+    axes.fill_between(steps, step(curve.low), step(curve.high), step="post", color=style["color"], alpha=0.15,
+                      linewidth=0)
+    censored = np.unique(time[~event])
+    at = np.append(1.0, curve.survival)[np.searchsorted(curve.time, censored, side="right")]
+    axes.plot(censored, at, "|", color=style["color"], markersize=5, markeredgewidth=0.8)
