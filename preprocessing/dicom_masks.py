@@ -289,10 +289,9 @@ def _planes(contours: Sequence[Any], to_index: np.ndarray, height: float) -> lis
     """Contours by the plane that they lie on: its place, in slices from the first, and polygons of (row, column)."""
     polygons = {}
     for contour in contours:
-        value = contour.get("ContourData") or []
-        if isinstance(value, bytes):  # over 64 KiB, more than an explicit DS can hold: UN
-            value = value.decode().strip("\0 ").split("\\")
-        points = np.array(value, float).ravel()
+        stored = contour.get_item("ContourData")  # bytes: pydicom is slow, and leaves those over 64 KiB
+        value = (stored and stored.value or b"").decode().strip("\0 ")
+        points = np.array(value.split("\\") if value else [], float)
         if not points.size or points.size % 3 or not np.isfinite(points).all():
             raise Refused("ContourData", f"{points.size} numbers", "is no list of points", "export the mask again")
         points = points.reshape(-1, 3) + np.array(contour.get("ContourOffsetVector") or (0, 0, 0), float)

@@ -592,6 +592,7 @@ def test_slices_take_the_nearest_contours(planes, refers, levels, said, tmp_path
     ("ContourData", "not parallel", lambda mask, contour: contour.ContourData.__setitem__(2, 0.0)),
     ("ContourData", "no list of points", lambda mask, contour: contour.ContourData.pop()),
     ("ContourData", "no list of points", lambda mask, contour: setattr(contour, "ContourData", None)),
+    ("ContourData", "no list of points", lambda mask, contour: delattr(contour, "ContourData")),
     ("ContourData", "the centre of no voxel", lambda mask, contour: [
         part.ContourData.__setitem__(slice(0, None, 3), [999.0] * 4)
         for part in mask.ROIContourSequence[0].ContourSequence]),
