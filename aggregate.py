@@ -55,6 +55,7 @@ def get_args_parser():
 def main(args):
     from evaluation import (
         aggregation,
+        cohorts,
         ensemble,
         figures,
         operating_points,
@@ -70,7 +71,7 @@ def main(args):
         raise InputError("--operating_points: brings its own thresholds; leave out --threshold_on_test, --recalibrate")
     models, warnings = ensemble.find_models(args.dir, args.best_run, args.top)
     wanted = ensemble.read_models(models, args.set, [*args.by, *prognosis.columns(args.survival)])
-    ensemble.check_folds(models, args.pooled_folds, args.top)
+    warnings += cohorts.check_cohort(models, args.pooled_folds, args.top)
     scans, more = ensemble.join_scans(models)
     warnings += more + aggregation.set_warnings(wanted, scans)
     sites = site_ensemble.join_sites(args.dir, models, scans, warnings)

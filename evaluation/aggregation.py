@@ -5,7 +5,8 @@ metrics of OVERALL, a threshold with tn, fp, fn, tp and the metrics of AT_THRESH
 {n: 0, n_positive: 0} and SHOWN, none of them with a value. metrics.json holds
 
     set, synthetic, notice, optimistic       train, val, test, cal or all; bool; what no reader may miss, or null
-    n_scans, n_patients, independent_unit    scans with or without target; null without patient_id; scan or patient
+    n_scans, n_patients, independent_unit    scans with or without target; patients of those that are measured, null
+                                             without patient_id; scan or patient
     folds_text                               of `ensemble.folds_text`
     confidence, combine, resamples, seed, recalibrate       of the options; recalibrate: null without it
     validation                               where the thresholds come from: source (or null, with reason), n_scans,
@@ -63,7 +64,8 @@ def describe(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ense
     warnings : list of str
     """
     synthetic, fit = bool(scans["synthetic"].any()), ensembles["avg"].recalibration
-    unit, n_patients = ("patient", scans["patient_id"].nunique()) if "patient_id" in scans else ("scan", None)
+    labelled = scans[scans["target"].notna()]
+    unit, n_patients = ("patient", labelled["patient_id"].nunique()) if "patient_id" in scans else ("scan", None)
     optimistic = [about["optimistic"]] if about.get("optimistic") else []  # of an earlier run's thresholds
     if about["source"] == MEASURED and not optimistic:
         optimistic = [THRESHOLDS_ON_TEST.format(" and recalibration" if fit else "")]

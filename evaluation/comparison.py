@@ -15,6 +15,7 @@ from common.manifest import SYNTHETIC, is_synthetic
 from common.text import some
 from evaluation import paired_tests
 from evaluation.bootstrap import CONFIDENCE
+from evaluation.cohorts import check_ids
 from evaluation.ensemble import COLUMNS, Model, check_rows, join_scans, number, patients, score_models
 from evaluation.estimates import difference_text, long_text, p_text
 from evaluation.metrics import auc_estimate
@@ -72,13 +73,14 @@ def join(models: list[Model], thresholds: list[str]) -> tuple[pd.DataFrame, list
     Raises
     ------
     InputError
-        Targets or patients conflict, no scan is common, a threshold is none.
+        Targets or patients conflict, ids as in `cohorts.check_ids`, no scan is common, a threshold is none.
     """
+    warnings = check_ids(models)
     joined, _ = join_scans(models)
     scores = score_models(models, joined, "avg").set_axis([model.file for model in models], axis=1)
     lacking = {model.file: joined.index[scores[model.file].isna()] for model in models}
-    warnings = [f"{name} lacks {len(scans)} of {len(joined)} scans, which are left out: {some(scans)}"
-                for name, scans in lacking.items() if len(scans)]
+    warnings += [f"{name} lacks {len(scans)} of {len(joined)} scans, which are left out: {some(scans)}"
+                 for name, scans in lacking.items() if len(scans)]
     common = joined[scores.notna().all(axis=1)]
     scans = common.loc[common["target"].notna(), ["target"]].astype(int)
     if len(scans) < len(common):

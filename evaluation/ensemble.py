@@ -150,10 +150,10 @@ def read_models(models: list[Model], wanted: str | None, columns: Sequence[str])
     for column in columns:
         if column in NO_GROUPS or re.fullmatch(r"L\d+", column):
             raise InputError(f"--by {column}: is of the predictions, not of the scans; give one such as view or sex")
-    needed = ("scan_id", "probs", *columns)
+    needed, wished = ("scan_id", "probs", *columns), (*COLUMNS, *(f"split{model.split}" for model in models))
     with progress(models, "reading", "model") as bar:
         for model in bar:
-            table = read_csv(model.path, needed, lambda name: name in (*COLUMNS, *needed) or is_site_column(name))
+            table = read_csv(model.path, needed, lambda name: name in (*wished, *needed) or is_site_column(name))
             model.rows = table if "set" in table else table.assign(set="test")
     sets = set().union(*(model.rows["set"] for model in models))
     wanted = wanted or ("all" if sets == {"all"} else "test")
@@ -268,17 +268,6 @@ def folds(models: list[Model]) -> dict[int, set[str]]:
     return found if len(found) > 1 and sum(map(len, found.values())) == len(set().union(*found.values())) else {}
 
 
-def check_folds(models: list[Model], pooled: bool, top: int | None) -> None:
-    """Raise InputError where the models' scans are folds, unless `pooled`, or are none and `pooled`; `top` of folds."""
-    if folds(models) and not pooled:
-        raise InputError("no scan is in the sets of two splits: for the folds of a cross-validation (make_splits.py "
-                         "--cv) give --pooled_folds; predictions of different cohorts belong in different folders")
-    if pooled and not folds(models):
-        raise InputError("--pooled_folds: there is one split only, or two have scans in common; leave it out")
-    if pooled and top:
-        raise InputError(f"--top {top} with --pooled_folds: leaves out the scans of whole folds; leave out --top")
-
-
 def folds_text(models: list[Model]) -> str:
     """What a reader must know of folds: ", 2 a scan: 5 folds of a cross-validation, pooled", or ""."""
     runs = collections.Counter(model.split for model in models).values()
@@ -370,8 +359,8 @@ def validation_scans(models: list[Model], scans: pd.DataFrame) -> tuple[pd.DataF
 def subgroups(models: list[Model], scans: pd.DataFrame, column: str) -> dict[str, tuple[list[Model], pd.DataFrame]]:
     """{value of a column: (the models with its rows only, its scans)}, sorted.
 
-    A column that differs between the rows of a scan, as view does, splits them. A numeric column of more than eight
-    values is cut at the tertiles of the scans. Empty fields: "(missing)".
+    A column that differs between the rows of a scan, as view does, splits them; one that is empty in some of them does
+    not. A numeric column of more than eight values is cut at the tertiles of the scans. Empty fields: "(missing)".
 
     Raises
     ------
@@ -379,8 +368,13 @@ def subgroups(models: list[Model], scans: pd.DataFrame, column: str) -> dict[str
         Two values for one scan, or more than 30 values.
     """
     rows = pd.concat([model.rows[["scan_id", column]].assign(file=model.file) for model in models])
-    if (rows.groupby(["scan_id", "file"])[column].nunique() == 1).all():  # of the scan, not of the view
-        refuse_conflicts(rows, column)
+    known = rows[rows[column] != ""]
+    if column != "view" and (known.groupby(["scan_id", "file"])[column].nunique() == 1).all():  # of the scan
+        refuse_conflicts(known, column)
+        of_scan = known.groupby("scan_id")[column].first()
+        models = [replace(model, rows=model.rows.assign(**{column: model.rows["scan_id"].map(of_scan).fillna("")}))
+                  for model in models]
+        rows = pd.concat([model.rows[["scan_id", column]] for model in models])
     labels = label_values(rows, column)
     groups = {}
     for value in dict.fromkeys(labels.values()):

@@ -66,7 +66,7 @@ def score_figures(scans: pd.DataFrame, ensembles: dict[str, Ensemble], metrics: 
     labelled = scans[scans["target"].notna()]
     y, whole, fit = labelled["target"].to_numpy(dtype=int), metrics["avg"], metrics["recalibrate"]
     title = (f"{metrics['set'].capitalize()} set: {whole['n']} scans, {whole['n_positive']} Deauville 4–5; "
-             f"{len(metrics['models'])} models")
+             f"{len(metrics['models'])} models" + f" of {len(metrics['folds'])} folds" * bool(metrics["folds"]))
     blocks, curves, states = {}, {}, {}
     for name, label in ENSEMBLES.items():
         raw, p = (scores[labelled.index].to_numpy() for scores in (ensembles[name].raw, ensembles[name].prob))

@@ -75,6 +75,8 @@ def print_metrics(metrics: dict) -> None:
                 print(f"{'':<10}{DERIVED[point]}: {block['reason']}")
             else:
                 print(_line("", DERIVED[point], ("", *(short_text(block[metric]) for metric in SHOWN[1:]))))
+    for name, label in ENSEMBLES.items() if metrics["folds"] else ():
+        print(_line(label, "AUC of each fold", (short_text(each[name]["auc"]) for each in metrics["folds"].values())))
     source, unit = metrics["validation"].get("source"), metrics["independent_unit"]
     thresholds = f"thresholds: {source}; " if source else ""
     print(f"intervals: DeLong and Wilson, by {unit}; {thresholds}everything else: report.html\n")

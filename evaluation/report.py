@@ -87,7 +87,8 @@ def write_report(path: Path, metrics: dict, figures: Iterable[Path], disagreemen
         operating_points={label: operating_points(metrics[key]) for key, label in ENSEMBLES.items()},
         calibration=calibration_table(metrics), **site_tables(metrics.get("sites")),
         figures=[figure(image) for image in figures if image.suffix == ".svg"],
-        views_and_models=views_and_models(metrics), subgroups=subgroup_tables(metrics["subgroups"]),
+        folds=fold_table(metrics), views_and_models=views_and_models(metrics),
+        subgroups=subgroup_tables(metrics["subgroups"]),
         disagreement=[disagreement_row(row) for row in disagreement.head(LISTED).itertuples()],
         referral=[[label, *(f"{100 * each['referred']:.0f} %: {each['accuracy']:.3f} of {each['n_kept']}"
                             for each in curve)] for label, curve in metrics["avg"]["selective"].items()],
@@ -176,10 +177,17 @@ def figure(path):
 def views_and_models(metrics):
     shown = ("auc", "accuracy", "sensitivity", "specificity", "brier", "calibration_slope")
     blocks = [(f"View {name}", block["n"], block) for name, block in metrics["views"].items()]
-    blocks += [(f"Fold split{split}", each["avg"]["n"], each["avg"]) for split, each in metrics["folds"].items()]
     blocks += [(model_name(model) + (f", rank {model['rank']}" if model["rank"] else ""), model["avg"]["n"],
                 model["avg"]) for model in metrics["models"]]
     return by_block(["", "Scans"], shown, blocks)
+
+
+def fold_table(metrics):
+    """The AUC of each fold beside that of all scans."""
+    of_folds = [(f"Fold split{split}", blocks) for split, blocks in metrics["folds"].items()]
+    rows = [(label, str(blocks["avg"]["n"]), *(long_text(blocks[key]["auc"]) for key in ENSEMBLES))
+            for label, blocks in [("All folds, pooled", metrics), *of_folds]]
+    return ["", "Scans", *(f"AUC, {label}" for label in ENSEMBLES.values())], rows
 
 
 def model_name(model):

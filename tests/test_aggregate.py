@@ -226,9 +226,21 @@ def test_folds_are_pooled_over_the_runs_of_each(tmp_path, capsys):
         assert blocks["avg"]["n"] == 12
         assert blocks["avg"]["auc"]["value"] == pytest.approx(roc_auc_score(mine["target"], mine["ensemble_prob"]))
     text = "6 models, 2 a scan: 3 folds of a cross-validation, pooled"
-    assert text in capsys.readouterr().out
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert text in page and "Fold split2" in page
+    out, page = capsys.readouterr().out, (tmp_path / "out" / "report.html").read_text()
+    assert text in out and text in page
+    for label, block in [("All folds, pooled", metrics), *((f"Fold split{k}", metrics["folds"][k]) for k in "012")]:
+        row = page[page.index(f">{label}</th>"):].partition("</tr>")[0]
+        for name in ("avg", "max"):
+            assert f"{block[name]['auc']['value']:.3f}" in row
+            assert f"{block[name]['auc']['value']:.3f}" in out
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_folds_of_one_run_have_no_disagreement(tmp_path):
+    write_folds(tmp_path, runs=1)
+    metrics = aggregated(tmp_path, "--pooled_folds", "--combine", "median")[2]
+    assert metrics["avg"]["ensemble_size"] == [] and list(metrics["avg"]["selective"]) == ["probability nearest 0.5"]
+    assert "One model a scan." in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.usefixtures("no_figure")
