@@ -48,6 +48,10 @@ def tables(scans: pd.DataFrame, ensembles: dict[str, Ensemble], sites: site_ense
         found["site_metrics.csv"] = site_ensemble.metrics_table(metrics["sites"])
     if metrics.get("prognosis"):
         found["prognosis.csv"] = prognosis.csv_table(metrics["prognosis"])
+    if metrics["synthetic"]:  # marked as the predictions are, so that compare.py and a reader of one table alone know
+        marks = scans["synthetic"].astype(int)
+        found = {name: table.assign(synthetic=table["scan_id"].map(marks) if "scan_id" in table else 1)
+                 for name, table in found.items()}
     if metrics["optimistic"]:
         found = {name: table.assign(notice=metrics["optimistic"]) for name, table in found.items()}
     return found
