@@ -5,6 +5,7 @@ python aggregate.py --dir results --output results --top 10    # the ten best by
 python aggregate.py --dir results --output results --data data.csv --by view sex --recalibrate platt
 python aggregate.py --dir results --output results --pooled_folds                 # of make_splits.py --cv
 python aggregate.py --dir results --output results --survival pfs_months pfs_event months     # prognosis
+python aggregate.py --dir results --output results --readers readers.csv          # the model against readers
 python aggregate.py --dir new --output new --operating_points results/operating_points.json   # new patients
 
 LARS-avg: per model the mean over a scan's views; LARS-max: their maximum; then the mean over the models. Thresholds and
@@ -44,6 +45,8 @@ def get_args_parser():
     add("--survival", nargs=3, action="append", default=[], metavar=("TIME", "EVENT", "UNIT"), help="prognosis: "
         "columns of the prediction files with the time to an event or censoring, and with 0 (censored) or 1 (event); "
         "days, weeks, months or years; several times for several endpoints")
+    add("--readers", type=Path, metavar="CSV", help="reader study: scan_id and a column for each reader, calls 0 and 1 "
+        "or Deauville scores 1 to 5")
     add = parser.add_argument_group("report").add_argument
     add("--data", metavar="CSV", help="manifest, for the cohort flow (default: what the prediction files hold)")
     add("--chptfolder", type=Path, metavar="DIR", help="checkpoints, for the settings of every model (default: --dir)")
@@ -62,6 +65,7 @@ def main(args):
         outputs,
         prognosis,
         provenance,
+        readers,
         report,
         site_ensemble,
         survival_figures,
@@ -76,6 +80,7 @@ def main(args):
     warnings += more + aggregation.set_warnings(wanted, scans)
     sites = site_ensemble.join_sites(args.dir, models, scans, warnings)
     endpoints = prognosis.read_endpoints(models, scans, args.survival, warnings)
+    calls = readers.read_calls(args.readers, scans, warnings) if args.readers else None
 
     if args.operating_points:
         rules, about = operating_points.read_rules(args.operating_points, models, args.combine, warnings)
@@ -93,6 +98,8 @@ def main(args):
             metrics["sites"] = site_ensemble.measure_sites(sites, scans, *statistics)
         if endpoints:
             metrics["prognosis"] = prognosis.measure(endpoints, scans, ensembles, warnings)
+        if calls:
+            metrics["readers"] = readers.measure(calls, scans, ensembles["avg"], *statistics)
         settings, more = provenance.models_settings(args.chptfolder or args.dir, models)
         warnings += more
     else:

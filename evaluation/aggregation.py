@@ -19,7 +19,7 @@ metrics of OVERALL, a threshold with tn, fp, fn, tp and the metrics of AT_THRESH
     folds                                    {split: {avg, max: block}} of --pooled_folds, else {}
     models                                   file, split, run, rank, n_scans, avg and max (blocks), not recalibrated
     subgroups                                {column: {value: {avg, max: block}}}
-    prognosis                                of --survival: see `prognosis`
+    prognosis, readers                       of --survival, --readers: see `prognosis`, `readers`
     sites                                    of predict_loca.py's models: see `site_ensemble.measure_sites`
 """
 import pandas as pd

@@ -16,7 +16,7 @@ from numpy import ndarray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from common.files import replace_file
-from evaluation import bootstrap, calibration, disagreement
+from evaluation import bootstrap, calibration, disagreement, readers
 from evaluation.ensemble import ENSEMBLES, Ensemble, patients
 from evaluation.estimates import short_text
 from evaluation.metrics import DERIVED, THRESHOLD, wilson_interval
@@ -72,7 +72,8 @@ def score_figures(scans: pd.DataFrame, ensembles: dict[str, Ensemble], metrics: 
         raw, p = (scores[labelled.index].to_numpy() for scores in (ensembles[name].raw, ensembles[name].prob))
         blocks[label], curves[label] = metrics[name], (y, p)
         states[label] = {"before": (y, raw), fit: (y, p)} if fit else {"as predicted": (y, p)}
-    figures = {"roc": roc(curves, blocks, patients(labelled), metrics["seed"]),
+    figures = {"roc": roc(curves, blocks, patients(labelled), metrics["seed"],
+                      readers.points(metrics["readers"]) if "readers" in metrics else {}),
                "precision_recall": precision_recall(curves, blocks), "reliability": reliability(states),
                "decision_curve": decision_curve(curves), "confusion": confusion_matrices(blocks),
                "scores": score_distribution(curves, blocks)}
@@ -106,8 +107,12 @@ def write_figure(folder, name, figure, title, metrics):
 
 # ---------------------------------------------------------------- the figures
 
-def roc(curves: dict[str, tuple], blocks: dict, groups: ndarray | None, seed: int = 0) -> Figure:
-    """ROC curves; a pointwise 95 % band around the first, and a mark at each operating point."""
+def roc(curves: dict[str, tuple], blocks: dict, groups: ndarray | None, seed: int = 0,
+        points: dict[str, tuple] | None = None) -> Figure:
+    """ROC curves; a pointwise 95 % band around the first, and a mark at each operating point.
+
+    points: {reader: (false positive rate, sensitivity)}.
+    """
     figure, axes = new_figure((4.6, 4.9))
     axes.plot((0, 1), (0, 1), label="chance", **FAINT)
     grid = np.linspace(0, 1, 201)
@@ -122,6 +127,9 @@ def roc(curves: dict[str, tuple], blocks: dict, groups: ndarray | None, seed: in
         for point, block in operating_points(blocks[name]).items():
             axes.plot(block["fp"] / (block["fp"] + block["tn"]), block["tp"] / (block["tp"] + block["fn"]),
                       MARKS[point], color=style["color"], zorder=4, clip_on=False, **MARKED)
+    for k, (name, (x, y)) in enumerate((points or {}).items(), 1):
+        mark = "P" if name == readers.CONSENSUS else f"${k}$"
+        axes.plot(x, y, marker=mark, color="black", markersize=6, linewidth=0, zorder=5, clip_on=False, label=name)
     for point in dict.fromkeys(point for block in blocks.values() for point in operating_points(block)):
         axes.plot([], [], MARKS[point], color="white", label=POINTS[point], **MARKED)
     unit_square(axes, "False positive rate (1 − specificity)", "True positive rate (sensitivity)")

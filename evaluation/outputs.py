@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from evaluation import prognosis, site_ensemble
+from evaluation import prognosis, readers, site_ensemble
 from evaluation.aggregation import SHOWN
 from evaluation.disagreement import disagreement_list
 from evaluation.ensemble import ENSEMBLES, Ensemble
@@ -48,10 +48,8 @@ def tables(scans: pd.DataFrame, ensembles: dict[str, Ensemble], sites: site_ense
         found["site_metrics.csv"] = site_ensemble.metrics_table(metrics["sites"])
     if metrics.get("prognosis"):
         found["prognosis.csv"] = prognosis.csv_table(metrics["prognosis"])
-    if metrics["synthetic"]:  # marked as the predictions are, so that compare.py and a reader of one table alone know
-        marks = scans["synthetic"].astype(int)
-        found = {name: table.assign(synthetic=table["scan_id"].map(marks) if "scan_id" in table else 1)
-                 for name, table in found.items()}
+    if metrics.get("readers"):
+        found["readers.csv"] = readers.csv_table(metrics["readers"])
     if metrics["optimistic"]:
         found = {name: table.assign(notice=metrics["optimistic"]) for name, table in found.items()}
     return found
@@ -60,7 +58,7 @@ def tables(scans: pd.DataFrame, ensembles: dict[str, Ensemble], sites: site_ense
 def remove_stale(folder: Path, written: list[Path]) -> None:
     """Remove, and say so, what an earlier call wrote to a folder and this one did not."""
     names = ["metrics.json", "operating_points.json", "report.html", "ensemble_sites.csv", "site_metrics.csv",
-             "prognosis.csv"]
+             "prognosis.csv", "readers.csv"]
     names += [f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")]
     for path in [folder / name for name in names] + [*folder.glob("forest_*.[ps][nv]g"),
                                                    *folder.glob("survival_*.[ps][nv]g")]:
@@ -84,6 +82,8 @@ def print_metrics(metrics: dict) -> None:
     source, unit = metrics["validation"].get("source"), metrics["independent_unit"]
     thresholds = f"thresholds: {source}; " if source else ""
     print(f"intervals: DeLong and Wilson, by {unit}; {thresholds}everything else: report.html\n")
+    if study := metrics.get("readers"):
+        print(f"readers: {', '.join(study['names'])}, read as {study['scale']}; {study['n_scans']} scans\n")
     sites = metrics.get("sites", {})
     if not sites.get("ensemble"):
         return

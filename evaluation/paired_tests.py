@@ -111,14 +111,14 @@ def nri_of_counts(up1: int, down1: int, n1: int, up0: int, down0: int, n0: int) 
 
 def bootstrap_prediction_differences(y_true: ndarray, a: ndarray, b: ndarray, groups: Groups = None,
                                      resamples: int = bootstrap.RESAMPLES, seed: int = 0) -> dict[str, dict]:
-    """a's accuracy less b's, and the net reclassification, with the centred bootstrap's interval and p.
+    """a's accuracy, sensitivity and specificity less b's, and the net reclassification, their sum; centred bootstrap.
 
     By patient it holds where McNemar's test, which takes scans as independent, does not.
 
     Returns
     -------
     dict
-        accuracy and nri: difference, ci_low, ci_high, p[, reason].
+        accuracy, nri, sensitivity, specificity: difference, ci_low, ci_high, p[, reason].
     """
     y, a, b = (np.asarray(values, dtype=bool) for values in (y_true, a, b))
     gain = np.where(y, a * 1.0 - b, b * 1.0 - a)  # 1: a alone is right; -1: b alone
@@ -127,10 +127,11 @@ def bootstrap_prediction_differences(y_true: ndarray, a: ndarray, b: ndarray, gr
     def differences(weights):
         counts, gains = weights @ classes, weights @ (classes * gain[:, None])
         with np.errstate(invalid="ignore"):
-            return np.stack([gains.sum(axis=1) / counts.sum(axis=1), (gains / counts).sum(axis=1)], axis=1)
+            by_class = gains / counts
+            return np.column_stack([gains.sum(axis=1) / counts.sum(axis=1), by_class.sum(axis=1), by_class])
 
     _, results = _tested(differences, groups, len(y), resamples, seed)
-    return dict(zip(("accuracy", "nri"), results, strict=True))
+    return dict(zip(("accuracy", "nri", "sensitivity", "specificity"), results, strict=True))
 
 
 def _tested(differences, groups, n, resamples, seed):

@@ -11,7 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from common.html import write_page
-from evaluation import prognosis, site_ensemble, site_metrics, tripod
+from evaluation import prognosis, readers, site_ensemble, site_metrics, tripod
 from evaluation.comparison import tests_of
 from evaluation.ensemble import ENSEMBLES
 from evaluation.estimates import NO_ECE_INTERVAL, difference_text, long_text, p_text
@@ -94,6 +94,7 @@ def write_report(path: Path, metrics: dict, figures: Iterable[Path], disagreemen
                             for each in curve)] for label, curve in metrics["avg"]["selective"].items()],
         cohort=cohort_table(flow["rows"]), author=tripod.AUTHOR,
         prognosis=prognosis.report_tables(metrics.get("prognosis", {})),
+        **readers.report_tables(metrics.get("readers")),
         same=[(row["name"], row["values"][0]) for row in settings if row not in differing],
         differing=(["Model", *(row["name"] for row in differing)],
                    [[name, *(row["values"][k] for row in differing)] for k, name in enumerate(names)]),

@@ -1,0 +1,228 @@
+"""Reader study: the model's call against those of readers and of their majority, from a CSV of calls.
+
+The CSV has scan_id and a column for each reader: 0 and 1, or Deauville scores 1 to 5 (4 and 5 are positive); empty
+where a reader did not read the scan. The consensus is the majority of two or more readers; a tie has none. The
+reference is the target of the prediction files. metrics.json's `readers` holds
+
+    file, scale, names                       of --readers; a text of SCALES; the readers' columns
+    n_scans, n_not_read, n_unknown           scans measured and read by anyone; measured only; read only
+    ties, n_alone                            scans without majority; scans read by one reader only
+    readers                                  {name or CONSENSUS: n, n_positive, and of the same scans reader and model
+                                             (tn, fp, fn, tp, sensitivity, specificity), differences (model less
+                                             reader, of `paired_tests`, with p_holm); with_model: of `agreement`}
+    pairs, all                               [a, b, and of `agreement`]; that of all readers, from three on
+"""
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy import ndarray
+
+from common.files import InputError, read_csv
+from common.text import some
+from evaluation import agreement, paired_tests
+from evaluation.ensemble import ENSEMBLES, Ensemble, number, patients
+from evaluation.estimates import difference_text, long_text, p_text
+from evaluation.metrics import THRESHOLD, confusion, proportion_estimate
+
+SCALES = {"calls": "calls 0 and 1", "deauville": "Deauville scores 1 to 5, of which 4 and 5 are positive"}
+CONSENSUS = "consensus"
+MODEL = f"{ENSEMBLES['avg']} at {THRESHOLD}"
+CLASSES = ("sensitivity", "specificity")
+
+
+@dataclass
+class Readers:
+    """Calls of readers.
+
+    Attributes
+    ----------
+    calls : DataFrame
+        By scan_id, in the order of the scans that are measured: a column for each reader, 1.0, 0.0 or NaN.
+    about : dict
+        file, scale, names, n_unknown of metrics.json.
+    """
+    calls: pd.DataFrame
+    about: dict
+
+
+def read_calls(path: Path, scans: pd.DataFrame, warnings: list[str]) -> Readers:
+    """Read the readers' calls of the scans that are measured.
+
+    Parameters
+    ----------
+    path : Path
+    scans : DataFrame
+        Of `ensemble.join_scans`.
+    warnings : list of str
+        To which more are added.
+
+    Raises
+    ------
+    InputError
+        No reader, a scan twice, a value that is no call, a scale that cannot be told, no scan in common.
+    """
+    table = read_csv(path, ["scan_id"])
+    names = [name for name in table.columns if name not in ("scan_id", "patient_id")]
+    if not names:
+        raise InputError(f"{path}: has no reader's column; give scan_id, reader1, reader2, ...")
+    if CONSENSUS in names or "target" in names:
+        raise InputError(f"{path}: column {CONSENSUS if CONSENSUS in names else 'target'} is no reader; leave it out "
+                         "(the majority is formed here, the reference is the prediction files' target)")
+    for row in table.index[table["scan_id"].duplicated() | (table["scan_id"] == "")][:1]:
+        raise InputError(f"{path}, line {row + 2}: scan_id {table.loc[row, 'scan_id']!r} is empty or there twice; keep "
+                         "one row a scan")
+    texts = table[names].apply(lambda column: column.str.strip())
+    values = texts.map(number)
+    present = set(values.to_numpy()[(texts != "").to_numpy()].tolist())
+    scale = "deauville" if present & {2, 3, 4, 5} else "calls"
+    allowed = (0, 1) if scale == "calls" else (1, 2, 3, 4, 5)
+    wrong = (texts != "") & ~values.isin(allowed)
+    for row, name in zip(*np.nonzero(wrong.to_numpy()), strict=True):
+        raise InputError(f"{path}, line {row + 2} (scan {table.loc[row, 'scan_id']}): {names[name]} "
+                         f"{texts.iloc[row, name]!r}; the file was read as {SCALES[scale]}: correct it, write one "
+                         "scale for all readers, and leave out columns that are no reader's")
+    if present == {1}:
+        raise InputError(f"{path}: every call is 1, which is Deauville 1 or a positive call; add a scan with another")
+    calls = (values >= 4 if scale == "deauville" else values == 1).astype(float).where(values.notna())
+    calls = calls.set_axis(table["scan_id"])
+    unknown = calls.index.difference(scans.index)
+    if len(unknown) == len(calls):
+        raise InputError(f"{path}: holds none of the scans that are measured (its first: {some(unknown, 2)}; theirs: "
+                         f"{some(scans.index, 2)}); write the same scan_id")
+    if len(unknown):
+        warnings.append(f"{len(unknown)} of {len(calls)} scans of {path.name} are not measured and left out: "
+                        f"{some(unknown)}")
+    calls = calls.reindex(scans.index)
+    never = calls.isna().all(axis=1)
+    if never.any():
+        warnings.append(f"{never.sum()} of {len(scans)} scans have no reader's call in {path.name}: "
+                        f"{some(scans.index[never])}")
+    return Readers(calls, {"file": path.name, "scale": SCALES[scale], "names": names, "n_unknown": len(unknown)})
+
+
+def majority(calls: pd.DataFrame) -> pd.Series:
+    """1.0 or 0.0 where more of two or more readers call it so; NaN of a tie or fewer readers."""
+    share = calls.mean(axis=1)
+    return (share > 0.5).astype(float).where((share != 0.5) & (calls.notna().sum(axis=1) > 1))
+
+
+def measure(readers: Readers, scans: pd.DataFrame, each: Ensemble, resamples: int, seed: int,
+            warnings: list[str]) -> dict:
+    """`readers` of metrics.json.
+
+    Parameters
+    ----------
+    scans : DataFrame
+        Of `ensemble.join_scans`.
+    each : Ensemble
+        Whose call at THRESHOLD is compared.
+    resamples, seed : int
+        Of the bootstrap.
+    warnings : list of str
+        To which more are added.
+    """
+    calls, names = readers.calls, readers.about["names"]
+    count, consensus = calls.notna().sum(axis=1), majority(calls)
+    ties = calls.index[(count > 1) & consensus.isna()].tolist()
+    if ties:
+        warnings.append(f"{len(ties)} scans have as many readers for as against and no consensus: {some(ties)}")
+    call = (each.prob >= THRESHOLD).astype(float)
+    columns = calls if len(names) == 1 else calls.assign(**{CONSENSUS: consensus})
+    found = {name: _against(column, call, scans, resamples, seed) for name, column in columns.items()}
+    for of in CLASSES:
+        adjusted = paired_tests.holm([entry["differences"][of]["p"] for entry in found.values()])
+        for entry, p in zip(found.values(), adjusted, strict=True):
+            entry["differences"][of]["p_holm"] = p
+    pairs = [{"a": a, "b": b} | _agreement(calls[[a, b]], scans, resamples, seed)
+             for a, b in itertools.combinations(names, 2)]
+    everyone = _agreement(calls, scans, resamples, seed, both=False) if len(names) > 2 else None
+    return readers.about | {"n_scans": int((count > 0).sum()), "n_not_read": int((count == 0).sum()),
+                            "ties": ties, "n_alone": int((count == 1).sum()), "readers": found, "pairs": pairs,
+                            "all": everyone}
+
+
+def _agreement(calls, scans, resamples, seed, both=True):
+    """Of `agreement.estimates`: of the scans that all have read, or without `both` that anyone has."""
+    known = calls.dropna(how="any" if both else "all")
+    return agreement.estimates(known.to_numpy(), patients(scans.loc[known.index]), resamples, seed)
+
+
+def _against(reader, call, scans, resamples, seed):
+    """One entry of metrics.json's `readers`: a reader's calls against the model's, on the scans that were read."""
+    known = reader.index[reader.notna() & scans["target"].notna()]
+    y, groups = scans.loc[known, "target"].to_numpy() == 1, patients(scans.loc[known])
+    of_reader, of_model = (calls[known].to_numpy() == 1 for calls in (reader, call))
+    differences = {name: {"difference": None, "ci_low": None, "ci_high": None, "p": None, "reason": "no scan"}
+                   for name in CLASSES}
+    if len(known):
+        tested = paired_tests.bootstrap_prediction_differences(y, of_model, of_reader, groups, resamples, seed)
+        differences = {name: tested[name] for name in CLASSES}
+    both = pd.DataFrame({"model": call, "reader": reader})
+    return {"n": len(known), "n_positive": int(y.sum()), "reader": _shares(y, of_reader, groups),
+            "model": _shares(y, of_model, groups), "differences": differences,
+            "with_model": _agreement(both, scans, resamples, seed)}
+
+
+def _shares(y: ndarray, positive: ndarray, groups: ndarray | None) -> dict:
+    """Counts, sensitivity and specificity of calls."""
+    groups = np.arange(len(y)) if groups is None else groups
+    counts = dict(zip(("tn", "fp", "fn", "tp"), confusion(y, positive.astype(float)), strict=True)) if len(y) else {}
+    return counts | {"sensitivity": proportion_estimate(positive[y], "scan with target 1", groups[y]),
+                     "specificity": proportion_estimate(~positive[~y], "scan with target 0", groups[~y])}
+
+
+# ---------------------------------------------------------------- figure and tables
+
+def points(study: dict) -> dict[str, tuple[float, float]]:
+    """{name: (false positive rate, sensitivity)} of readers and consensus, for the ROC figure."""
+    found = {name: [entry["reader"][of]["value"] for of in CLASSES] for name, entry in study["readers"].items()}
+    return {name: (1 - specificity, sensitivity) for name, (sensitivity, specificity) in found.items()
+            if sensitivity is not None and specificity is not None}
+
+
+def csv_table(study: dict) -> pd.DataFrame:
+    """The table of readers.csv: a row for each number."""
+    rows = []
+
+    def add(who, against, n, statistic, entry):
+        rows.append({"who": who, "against": against, "n": n, "statistic": statistic,
+                     "value": entry.get("difference", entry.get("value"))}
+                    | {key: entry.get(key) for key in ("ci_low", "ci_high", "p", "p_holm", "reason")})
+
+    for name, each in study["readers"].items():
+        for of in CLASSES:
+            add(name, "target", each["n"], of, each["reader"][of])
+            add("model", "target", each["n"], of, each["model"][of])
+            add("model", name, each["n"], f"{of}_difference", each["differences"][of])
+        for index in agreement.TWO:
+            add("model", name, each["with_model"]["n"], index, each["with_model"][index])
+    for pair in study["pairs"]:
+        for index in agreement.TWO:
+            add(pair["a"], pair["b"], pair["n"], index, pair[index])
+    for index in agreement.MANY if study["all"] else ():
+        add("all readers", "", study["all"]["n"], index, study["all"][index])
+    return pd.DataFrame(rows)
+
+
+def report_tables(study: dict | None) -> dict:
+    """Values of the report's template: (headings, rows) of accuracy and agreement; {} without a study."""
+    if not study:
+        return {}
+    accuracy = []
+    for name, each in study["readers"].items():
+        for of in CLASSES:
+            difference = each["differences"][of]
+            accuracy.append([f"{name}: {of}", str(each["n"]), long_text(each["reader"][of]),
+                             long_text(each["model"][of]), difference_text(difference), p_text(difference["p"]),
+                             p_text(difference["p_holm"])])
+    pairs = [[f"model, {name}", each["with_model"]] for name, each in study["readers"].items()]
+    pairs += [[f"{pair['a']}, {pair['b']}", pair] for pair in study["pairs"]]
+    rows = [[name, str(each["n"]), *(long_text(each[index]) for index in agreement.TWO)] for name, each in pairs]
+    head = ["", "Scans", *(agreement.NAMES[index] for index in agreement.TWO)]
+    everyone = study["all"] and ", ".join(f"{agreement.NAMES[index]} {long_text(study['all'][index])}"
+                                          for index in agreement.MANY)
+    return {"reader_accuracy": (["", "Scans", "Reader", MODEL, "Model less reader", "p", "p (Holm)"], accuracy),
+            "reader_agreement": (head, rows), "all_readers": everyone}
