@@ -63,6 +63,7 @@ def main(args):
         figures,
         operating_points,
         outputs,
+        overlap,
         prognosis,
         provenance,
         readers,
@@ -76,8 +77,10 @@ def main(args):
     models, warnings = ensemble.find_models(args.dir, args.best_run, args.top)
     wanted = ensemble.read_models(models, args.set, [*args.by, *prognosis.columns(args.survival)])
     warnings += cohorts.check_cohort(models, args.pooled_folds, args.top)
+    overlap.check_sets(models, wanted, args.data)
+    seen, not_checked = overlap.find_overlap(models, wanted, args.chptfolder or args.dir)
     scans, more = ensemble.join_scans(models)
-    warnings += more + aggregation.set_warnings(wanted, scans)
+    warnings += not_checked + more + aggregation.set_warnings(wanted, scans)
     sites = site_ensemble.join_sites(args.dir, models, scans, warnings)
     endpoints = prognosis.read_endpoints(models, scans, args.survival, warnings)
     calls = readers.read_calls(args.readers, scans, warnings) if args.readers else None
@@ -90,7 +93,7 @@ def main(args):
     ensembles = {name: ensemble.average_models(models, scans, name, args.combine, rule) for name, rule in rules.items()}
 
     statistics = args.resamples, args.seed, warnings
-    metrics = aggregation.describe(models, scans, ensembles, wanted, about, args.combine, *statistics)
+    metrics = aggregation.describe(models, scans, ensembles, wanted, about, seen, args.combine, *statistics)
     measured = scans["target"].notna().any()
     if measured:
         metrics |= aggregation.measure(models, scans, ensembles, args.by, args.combine, *statistics)

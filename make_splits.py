@@ -47,8 +47,8 @@ def get_args_parser():
 
 
 def main(args):
-    from common.manifest import patient_column
-    from preprocessing.splits import add_digests, check_splits, partition, print_sets, read_sorted
+    from common.manifest import add_digests, patient_column
+    from preprocessing.splits import check_splits, partition, print_sets, read_sorted
 
     check_arguments(args)
     table = read_sorted(args.data)

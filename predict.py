@@ -22,11 +22,13 @@ def get_args_parser():
 def main(args):
     from common.manifest import read_manifest
     from inference.prediction import asked_rows, find_runs, open_models, say_missing, splits_of, write_predictions
+    from inference.provenance import refuse_mixing
     from training.device import open_device
 
     device, amp = open_device(args.device, args.amp, args.threads)
     runs, missing = find_runs(args.chptfolder, args.splits, args.run)
     table = read_manifest(args.data, () if "all" in args.set else splits_of(runs), need_target=False)
+    refuse_mixing(args.output, args.chptfolder, runs, table, args.data, args.set)
     table = asked_rows(table, args.data, args.set, runs)
     for model in open_models(runs, table, args.chptfolder, args.data, arguments.images_folder(args), args.set, device,
                              amp, **pick(args, "batch_size", "norm", "image_size", "crop_bodies")):

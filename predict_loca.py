@@ -27,6 +27,7 @@ def main(args):
     from common.files import write_json
     from dataset_loca import read_loca_manifest
     from inference.prediction import asked_rows, find_runs, open_models, say_missing, splits_of, write_predictions
+    from inference.provenance import refuse_mixing
     from inference.sites import common_settings, site_columns
     from training.device import open_device
 
@@ -38,6 +39,7 @@ def main(args):
                                          settings["site_multi"], args.site_strict, need_target=False)
     for line in warnings:
         print(f"warning: {line}")
+    refuse_mixing(args.output, args.chptfolder, runs, table, args.data, args.set)
     table = asked_rows(table, args.data, args.set, runs)
     for model in open_models(runs, table, args.chptfolder, args.data, arguments.images_folder(args), args.set, device,
                              amp, **pick(args, "batch_size", "norm", "image_size", "crop_bodies")):

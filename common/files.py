@@ -1,6 +1,7 @@
 """Errors that bad input raises, files written whole or not at all, progress bars. Imports no torch."""
 import contextlib
 import csv
+import hashlib
 import json
 import os
 import re
@@ -27,6 +28,12 @@ class InputError(Exception):
 
     The text names the file, row or attribute, its value, and what to do about it.
     """
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from common.files import InputError, read_csv
+from common.files import InputError, progress, read_csv, sha256
+from common.text import some
 
 LEARNED = ("train", "val")  # what training reads
 SETS = (*LEARNED, "test", "cal")  # cal, a calibration set, is the same scans in every split
@@ -156,6 +157,23 @@ def check_images(table: pd.DataFrame, split_columns: Iterable[str]) -> None:
             raise InputError(f"scans {scans} of {column} have the same image, {rows['filename'].iloc[0]}; remove one "
                              "of them or, where both are one patient's, correct patient_id: then run make_splits.py "
                              "--overwrite")
+
+
+def add_digests(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
+    """`table` with image_sha256, the SHA-256 of each image's file in `folder`, where it was missing or empty. It stays
+    empty, with a warning, where the file cannot be read."""
+    names, digests = list(table["filename"]), list(table.get("image_sha256", pd.Series("", table.index)))
+    missing = [k for k, digest in enumerate(digests) if not digest]
+    with progress(missing, "SHA-256 of images", "image") as rows:
+        for k in rows:
+            try:
+                digests[k] = sha256(Path(folder, names[k]))
+            except OSError:
+                continue
+    if unread := [name for name, digest in zip(names, digests, strict=True) if not digest]:
+        print(f"warning: {len(unread)} of {len(table)} images are not in {folder} ({some(unread, 2)}): their "
+              "image_sha256 stays empty, and whether an image is there under two names is not checked; give --images")
+    return table.assign(image_sha256=digests)
 
 
 def is_synthetic(rows: pd.DataFrame) -> pd.Series:

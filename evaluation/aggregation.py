@@ -8,6 +8,7 @@ metrics of OVERALL, a threshold with tn, fp, fn, tp and the metrics of AT_THRESH
     n_scans, n_patients, independent_unit    scans with or without target; patients of those that are measured, null
                                              without patient_id; scan or patient
     folds_text                               of `ensemble.folds_text`
+    overlap                                  with the models' training: of `overlap.find_overlap`
     confidence, combine, resamples, seed, recalibrate       of the options; recalibrate: null without it
     validation                               where the thresholds come from: source (or null, with reason), n_scans,
                                              n_positive, n_patients, models_per_scan {models: scans}, ...
@@ -48,7 +49,7 @@ FEW = 10  # scans of a class, below which the intervals are rough
 
 
 def describe(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensemble], wanted: str, about: dict,
-             how: str, resamples: int, seed: int, warnings: list[str]) -> dict:
+             overlap: dict, how: str, resamples: int, seed: int, warnings: list[str]) -> dict:
     """The part of metrics.json that needs no target.
 
     Parameters
@@ -59,6 +60,8 @@ def describe(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ense
         The set that is measured.
     about : dict
         Where the thresholds come from, of `operating_points.derive_rules`.
+    overlap : dict
+        Of `overlap.find_overlap`.
     how, resamples, seed
         As in `measure`.
     warnings : list of str
@@ -70,12 +73,13 @@ def describe(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ense
     if about["source"] == MEASURED and not optimistic:
         optimistic = [THRESHOLDS_ON_TEST.format(" and recalibration" if fit else "")]
     optimistic += [f"OPTIMISTIC: {line}" for line in set_warnings(wanted, scans) if wanted != "all"]
+    optimistic += [f"OPTIMISTIC: {overlap['optimistic']}"] if overlap["optimistic"] else []
     lacking = scans.loc[scans["n_models"] < scans["n_asked"], "n_models"]
     return {"set": wanted, "synthetic": synthetic, "notice": SYNTHETIC if synthetic else None,
             "optimistic": " ".join(optimistic) or None, "n_scans": len(scans), "n_patients": n_patients,
             "folds_text": folds_text(models), "independent_unit": unit, "confidence": bootstrap.CONFIDENCE,
             "combine": how, "resamples": resamples, "seed": seed, "recalibrate": fit and fit["method"],
-            "validation": about, "warnings": warnings, "scans_lacking_a_model": lacking.to_dict()}
+            "validation": about, "overlap": overlap, "warnings": warnings, "scans_lacking_a_model": lacking.to_dict()}
 
 
 def set_warnings(wanted: str, scans: pd.DataFrame) -> list[str]:

@@ -21,7 +21,8 @@ from common.text import some
 from evaluation.calibration import recalibrate
 from evaluation.ranking import read_ranks
 
-COLUMNS = ("scan_id", "target", "probs", "set", "view", "filename", "patient_id", "synthetic", "series_description")
+COLUMNS = ("scan_id", "target", "probs", "set", "view", "filename", "patient_id", "synthetic", "series_description",
+           "image_sha256", "id_key", "overlap", "checkpoint_sha256")
 ENSEMBLES = {"avg": "LARS-avg", "max": "LARS-max"}
 OVER_VIEWS = {"avg": "mean", "max": "max"}
 MOST_VALUES = 8  # of a numeric column of --by; with more of them it is cut at its tertiles

@@ -1,5 +1,4 @@
 """The heat maps of one model: what they speak for, and a file for each MIP."""
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -77,9 +76,7 @@ def claim_folder(folder: Path, settings: dict, model: Model, overwrite: bool) ->
     InputError
         The folder's maps were made with other settings; with `overwrite` they are removed instead.
     """
-    with open(model.path, "rb") as file:
-        now = settings | {"amp": str(model.amp), "checkpoint_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-    path = folder / "settings.json"
+    path, now = folder / "settings.json", settings | {"amp": str(model.amp), "checkpoint_sha256": model.sha256}
     if path.exists() and (differing := differences(json.loads(path.read_text(encoding="utf-8")), now)):
         if not overwrite:
             raise InputError(f"{folder}: holds heat maps with another {', '.join(differing)}; --overwrite makes them "

@@ -11,11 +11,13 @@ import torch
 import utils
 from common import arguments
 from common.arguments import EXIT_SOME_FAILED
-from common.files import InputError, write_csv
-from common.manifest import VIEWS, is_synthetic, report_views, suv_type_of
+from common.digests import overlap
+from common.files import InputError, sha256, write_csv
+from common.manifest import VIEWS, add_digests, is_synthetic, report_views, suv_type_of
 from common.run_files import run_file
 from dataset import NORMS, NetworkInput, fit_bodies, read_bodies
 from inference.folding import for_prediction
+from inference.provenance import overlap_notes
 from training import engine
 from training.batches import ImageBatches, Outputs
 from training.objectives import probabilities
@@ -29,7 +31,7 @@ class Model:
     ----------
     split, run : int
     path : Path
-        Of the checkpoint; `content`: what it holds.
+        Of the checkpoint; `sha256`: the file's; `content`: what it holds.
     network : utils.ResNet34
         In evaluation mode, on the device.
     batches : ImageBatches
@@ -37,12 +39,13 @@ class Model:
     index : (n,) int array
         The rows that it may see.
     rows : DataFrame
-        Of the manifest, those of `index`.
+        Of the manifest, those of `index`; and `overlap`, see `common.digests.overlap`, and checkpoint_sha256.
     amp : torch.dtype or None
     """
     split: int
     run: int
     path: Path
+    sha256: str
     content: dict
     network: torch.nn.Module
     batches: ImageBatches
@@ -82,20 +85,23 @@ def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: st
         network_input = stored_input(path, content, table, data, norm, image_size)
         if (pool := network_input.pool) not in bodies:
             bodies[pool] = read_bodies(table, images, pool).to(device)
+            table = add_digests(table, images)
         wanted, *notes = rows_of_views(table, network_input.views, path)
         if content.get("synthetic") and not is_synthetic(table).all():
             notes.append("warning: trained on a SYNTHETIC cohort: the scores say nothing about patients")
-        for note in notes:
+        if "all" not in sets:
+            wanted &= table[f"split{split}"].isin(sets)
+        index, digest = np.flatnonzero(wanted), sha256(path)
+        rows = table.iloc[index].reset_index(drop=True)
+        rows = rows.assign(overlap=overlap(rows, content.get("trained_on")), checkpoint_sha256=digest)
+        for note in notes + overlap_notes(rows, "all" if "all" in sets else f"split{split}", path, data):
             if note not in said:
                 said.add(note)
                 print(note)
-        if "all" not in sets:
-            wanted &= table[f"split{split}"].isin(sets)
-        index = np.flatnonzero(wanted)
         fitting = fit_bodies(bodies[pool], network_input.frame, crop_bodies or network_input.crop_bodies, index)
         network = for_prediction(network).to(device, memory_format=torch.channels_last)
-        yield Model(split, best["run"], path, content, network, ImageBatches(fitting, network_input, batch_size),
-                    index, table.iloc[index].reset_index(drop=True), amp)
+        yield Model(split, best["run"], path, digest, content, network,
+                    ImageBatches(fitting, network_input, batch_size), index, rows, amp)
 
 
 def write_predictions(model: Model, outputs: Outputs, sets: Sequence[str], output: str, features: bool = True,

@@ -4,7 +4,6 @@ A member of an archive has the path archive.zip/member; archives are read where 
 """
 import contextlib
 import gzip
-import hashlib
 import os
 import re
 import shutil
@@ -258,9 +257,3 @@ def is_archive(path: str) -> bool:
     """Whether a file's name is that of an archive that is searched."""
     name = path.lower()
     return name.endswith((".zip", *TARS, *UNREAD)) or name.endswith(".gz") and not name.endswith(".nii.gz")
-
-
-def sha256(path: str) -> str:
-    """The SHA-256 of a file in lower-case hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from common.files import InputError, progress
+from common.files import InputError, progress, sha256
 from common.text import some
 from common.workers import Run, run_here
-from preprocessing.archives import archive_errors, archive_members, is_archive, open_archive, sha256
+from preprocessing.archives import archive_errors, archive_members, is_archive, open_archive
 from preprocessing.dicom_masks import MaskFile, describe_mask, is_mask
 from preprocessing.dicom_reader import SERIES_UID, is_dicomdir, is_pet, read_header, series_of
 from preprocessing.dicom_values import NotDicom, Refused, damaged, unexpected

@@ -1,5 +1,4 @@
-"""Split columns of a manifest: sets of patients, drawn or given, and their checks; digests of its images."""
-import hashlib
+"""Split columns of a manifest: sets of patients, drawn or given, and their checks."""
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from common.files import InputError, progress, read_csv
+from common.files import InputError, read_csv
 from common.manifest import SETS, check_images, check_patients, patient_column, read_manifest
 from common.text import some
 
@@ -26,24 +25,6 @@ def read_sorted(path: Path) -> pd.DataFrame:
         raise InputError(f"{path} row {empty['row'].iloc[0]}: {patient} is empty; fill it in or remove the column")
     own = table.columns.intersection(read_csv(path).columns)
     return table[own].sort_values([patient, "scan_id", "filename"], ignore_index=True)
-
-
-def add_digests(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """`table` with image_sha256, the SHA-256 of each image's file in `folder`, where it was missing or empty. It stays
-    empty, with a warning, where the file cannot be read."""
-    digests = list(table.get("image_sha256", pd.Series("", table.index)))
-    missing = [k for k, digest in enumerate(digests) if not digest]
-    with progress(missing, "SHA-256 of images", "image") as rows:
-        for k in rows:
-            try:
-                with open(folder / table["filename"][k], "rb") as file:
-                    digests[k] = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError:
-                continue
-    if unread := [name for name, digest in zip(table["filename"], digests, strict=True) if not digest]:
-        print(f"warning: {len(unread)} of {len(table)} images are not in {folder} ({some(unread, 2)}): their "
-              "image_sha256 stays empty, and whether an image is there under two names is not checked; give --images")
-    return table.assign(image_sha256=digests)
 
 
 # ---------------------------------------------------------------- sets of patients

@@ -10,7 +10,7 @@ import pandas as pd
 from common.files import InputError, read_csv, write_csv
 from common.text import some
 from common.workers import Run
-from preprocessing.conversion import ERROR_COLUMNS, Row, hash_id
+from preprocessing.conversion import ERROR_COLUMNS, Row, fingerprint, hash_id
 from preprocessing.dicom_series import Study
 from preprocessing.qc_page import write_qc
 
@@ -18,7 +18,8 @@ from preprocessing.qc_page import write_qc
 MANIFEST_COLUMNS = ["scan_id", "filename", "target", "matrix_size_1", "matrix_size_2", "patient_id", "view",
                     "target_loc", "spacing_mm", "suv_type", "row0_mm", "column0_mm", "mask", "lesions"]
 OPTIONAL_COLUMNS = ("target", "target_loc", "mask", "lesions")
-QUALITY_COLUMNS = ["suv_max", "suv_mean", "uptake_min", "units", "scanner", "warnings", "image_sha256"]
+QUALITY_COLUMNS = ["suv_max", "suv_mean", "uptake_min", "units", "scanner", "warnings", "image_sha256",
+                   "id_key"]
 IDENTIFYING = re.compile(r"patient|study|name|birth|dob|date|time|accession|mrn|uid|address|phone|mail|path|folder|"
                          r"file|comment|note|description|ssn|(^|_|\b)(id|ids|nr|number)($|_|\b)", re.IGNORECASE)
 
@@ -130,12 +131,13 @@ def with_labels(made: Mapping[str, Sequence[Row]], labels: Labels | None, key: b
 
     Empty cells leave what a row has. `from_masks`: target 1 where the mask holds a lesion, 0 where it is empty.
     """
-    rows = []
+    rows, of_key = [], fingerprint(key)
     for uid, several in made.items():
         given = dict(labels.rows[uid]) if labels else {}
         if "patient_id" in given:
             given["patient_id"] = hash_id(given["patient_id"], key)
         for row in several:
+            row = row | {"id_key": of_key}
             target = {"target": int(row["lesions"] != "")} if from_masks and "mask" in row else {}
             rows.append(row | target | {name: value for name, value in given.items() if value != "" or name not in row})
     if from_masks:

@@ -1,7 +1,6 @@
 """What a search's trials train: one network a trial, as train.py --run 1 would with the same arguments."""
 import copy
 import gc
-import hashlib
 import re
 from argparse import Namespace
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from torch import nn
 import utils
 from common import params, run_files
 from common.arguments import pick
-from common.files import InputError
+from common.files import InputError, sha256
 from dataset import check_augmentation
 from inference import prediction
 from search.space import INPUT, fixed_args, worth_keeping
@@ -127,8 +126,7 @@ class SplitTrials:
         args, checkpoint = self.args, None
         if args.checkpoint:
             try:
-                with open(args.checkpoint, "rb") as file:
-                    checkpoint = hashlib.file_digest(file, "sha256").hexdigest()
+                checkpoint = sha256(args.checkpoint)
             except OSError as error:
                 raise InputError(f"--checkpoint {args.checkpoint}: {error.strerror}") from None
         same = {name: value for name, value in vars(args).items() if name not in (*MAY_CHANGE, "checkpoint")}

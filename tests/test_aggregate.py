@@ -164,6 +164,7 @@ def test_files_of_lars_suffice(tmp_path):
     np.testing.assert_allclose(avg["ensemble_prob"], expected)
     assert metrics["set"] == "test" and metrics["synthetic"] is False and metrics["independent_unit"] == "scan"
     assert [line.split(":")[0].split(",")[0] for line in metrics["warnings"]] == [
+        "overlap with the models' training",
         "no threshold but 0.5 is used", "the files have no patient_id", "only 4 scans in one of the classes"]
     write(tmp_path, pd.concat([tables[0], tables[0].iloc[:1]]))
     metrics = aggregated(tmp_path)[2]

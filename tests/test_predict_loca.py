@@ -61,7 +61,7 @@ def predicted(folder, output="loca"):
 def test_columns_of_a_prediction(chain):
     table, binary = predicted(chain)[0], list(pd.read_csv(chain / "data.csv").columns)
     columns = list(table.columns)
-    assert columns[:columns.index("probs")] == [*binary, "view", "set"]
+    assert columns[:columns.index("probs")] == [*binary, "view", "image_sha256", "overlap", "checkpoint_sha256", "set"]
     assert columns[columns.index("probs") + 1:] == [*PROBS, "pred_loc", "pred_loc_name", "true_loc", "true_loc_name",
                                                     *(f"F{k}" for k in range(1, 513))]
     assert set(table["set"]) == {"val", "test"}

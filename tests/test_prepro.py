@@ -147,7 +147,7 @@ def test_labels_and_hashes(two_studies, capsys):
     assert list(table.columns) == [
         "scan_id", "filename", "target", "matrix_size_1", "matrix_size_2", "patient_id", "view", "target_loc",
         "spacing_mm", "suv_type", "row0_mm", "column0_mm", "deauville", "lesions", "liver_suv", "suv_max", "suv_mean",
-        "uptake_min", "units", "scanner", "warnings", "image_sha256"]
+        "uptake_min", "units", "scanner", "warnings", "image_sha256", "id_key"]
     by_target = table.set_index("target")
     assert set(by_target.loc[1, "target_loc"]) == {7} and set(by_target.loc[0, "target_loc"]) == {51}
     assert table["scan_id"].nunique() == table["patient_id"].nunique() == 2

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from common.files import InputError
-from common.manifest import LEARNED, check_classes, report_views, suv_type_of, views_of
+from common.manifest import LEARNED, add_digests, check_classes, report_views, suv_type_of, views_of
 from dataset import NORMS, Bodies, NetworkInput, choose_frame, data_hash, fit_bodies, norm_constants, read_bodies
 from training import distributed
 from training.distributed import say
@@ -73,6 +73,7 @@ class Cohort:
         if self.pool != pool:
             self.bodies, self.pool, self.last = None, pool, (None, None)  # free the others first
             self.bodies = read_bodies(self.table, self.folder, pool)
+            self.table = add_digests(self.table, self.folder)
         sets = self.table[f"split{split}"]
         rows = np.flatnonzero(sets.isin(LEARNED))
         table, bodies = self.table.iloc[rows].reset_index(drop=True), self.bodies.subset(rows)

@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 import common
+from common.digests import training_digests
 from common.files import InputError, replace_file, write_csv, write_json
 from common.manifest import is_synthetic
 from common.run_files import run_file
@@ -230,6 +231,7 @@ def run_settings(options: Namespace, model: dict, images: SplitImages, device: t
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return {"version": common.__version__, "model": model, "args": plain(vars(options)), "commit": commit,
             "data_hash": images.hash, "synthetic": bool(is_synthetic(images.table).any()),
+            "trained_on": training_digests(images.table, images.table[f"split{images.split}"]),
             "device": f"{device.type} ({name})",
             "precision": str(amp or torch.float32).removeprefix("torch."), "threads": torch.get_num_threads(),
             "processes": distributed.world(), "torch": str(torch.__version__),

@@ -1,0 +1,113 @@
+"""Did the models see the scans that they are measured on? By the manifest, and by the digests of their training."""
+from pathlib import Path
+
+import pandas as pd
+
+from common.digests import BY_ID, BY_IMAGE, NONE, NOT_CHECKED, name_scans, overlap
+from common.files import InputError, read_json_object, sha256
+from common.manifest import LEARNED, read_manifest
+from common.run_files import run_file
+from common.text import some
+from evaluation.ensemble import Model
+
+WORST = (*LEARNED, NOT_CHECKED, BY_IMAGE, BY_ID, NONE)  # values of `common.digests.overlap`, the worst first
+SAID = {NONE: "by identifiers and images", BY_ID: "by identifiers alone, for lack of images' digests",
+        BY_IMAGE: "by images alone: the patients could not be compared, their identifiers are of another key",
+        NOT_CHECKED: "not checked"}
+
+
+def check_sets(models: list[Model], wanted: str, data: str | None) -> None:
+    """Compare the prediction files' sets with a manifest's.
+
+    Parameters
+    ----------
+    models
+        Of `ensemble.read_models`.
+    wanted : str
+        The set that is measured.
+    data : str or None
+        The manifest; None: nothing is compared.
+
+    Raises
+    ------
+    InputError
+        A scan is in another set than its file says, or not in the manifest.
+    """
+    if not data:
+        return
+    splits = sorted({model.split for model in models}) if wanted != "all" else []
+    scans = read_manifest(data, splits, need_target=False, need_images=False).drop_duplicates("scan_id")
+    scans = scans.assign(all="all").set_index("scan_id")
+    for model in models:
+        for name, rows in {"val": model.val_rows, wanted: model.rows}.items():
+            column = "all" if name == "all" else f"split{model.split}"
+            if column not in scans or rows.empty:
+                continue
+            given = scans[column].reindex(rows["scan_id"].unique())
+            if len(wrong := given[given != name].fillna("missing")):
+                raise InputError(f"{model.path}: {len(wrong)} scans of its set {name} are {wrong.iloc[0]} in {data} "
+                                 f"({some(wrong.index, 3)}): give the manifest that was predicted, or predict again")
+
+
+def find_overlap(models: list[Model], wanted: str, folder: Path) -> tuple[dict, list[str]]:
+    """Look for scans that a model was trained or validated on.
+
+    Parameters
+    ----------
+    models
+        Of `ensemble.read_models`.
+    wanted : str
+        The set that is measured.
+    folder : Path
+        Of settings_splitS_runR.json, for prediction files that do not say it.
+
+    Returns
+    -------
+    found : dict
+        `overlap` of metrics.json: scans {value of `common.digests.overlap`, the worst of the models: scans}, text, and
+        optimistic, what a reader of set all must know, or None.
+    warnings : list of str
+
+    Raises
+    ------
+    InputError
+        A scan of val, test or cal was trained on, or one of test or cal validated on.
+    """
+    worst: list[pd.Series] = []
+    for model in models:
+        for name, rows in {"val": model.val_rows, wanted: model.rows}.items():
+            if rows.empty:
+                continue
+            known = "overlap" in rows and rows["overlap"].isin(WORST).all() and (rows["overlap"] != NOT_CHECKED).all()
+            value = pd.Series(rows["overlap"].array if known else overlap(rows, stored_digests(model, folder)),
+                              rows["scan_id"])
+            for learned, not_in in (("train", ("val", "test", "cal")), ("val", ("test", "cal"))):
+                if name in not_in and (seen := (value == learned).to_numpy()).any():
+                    raise InputError(f"{model.path}: its model was {'trained' if learned == 'train' else 'validated'} "
+                                     f"on {name_scans(rows, seen)} of set {name}, or on their patients: was "
+                                     "make_splits.py run again since? train again, or predict with the splits of then")
+            if name == wanted:
+                worst.append(value)
+    ranks = pd.concat(worst).map(WORST.index).groupby(level=0).min()
+    counts = {value: int((ranks == WORST.index(value)).sum()) for value in WORST if (ranks == WORST.index(value)).any()}
+    text, n_seen = _text(counts), sum(counts.get(name, 0) for name in LEARNED)
+    warnings = [f"overlap with the models' training: {text}"] if set(counts) - {NONE, *LEARNED} else []
+    optimistic = f"{n_seen} of {len(ranks)} scans, or their patients, were trained or validated on by a model"
+    return {"scans": counts, "text": text, "optimistic": optimistic if wanted == "all" and n_seen else None}, warnings
+
+
+def stored_digests(model: Model, folder: Path) -> dict | None:
+    """`trained_on` of the settings of the model's checkpoint; None where there are none, or where the checkpoint that
+    lies there is another than it was predicted with."""
+    path, checkpoint = (run_file(folder, kind, model.split, model.run) for kind in ("settings", "checkpoint"))
+    made_by = set(model.rows.get("checkpoint_sha256", ()))
+    if not path.is_file() or made_by and checkpoint.is_file() and made_by != {sha256(checkpoint)}:
+        return None
+    return read_json_object(path, "settings", '{"args": {"lr": 0.01}}').get("trained_on")
+
+
+def _text(counts):
+    seen = {name: counts.get(name, 0) for name in LEARNED}
+    parts = [f"{n} scans {SAID[value]}" for value, n in counts.items() if value in SAID]
+    found = "none" if not any(seen.values()) else f"{seen['train']} trained on, {seen['val']} validated on"
+    return f"{found}; compared: {', '.join(parts)}" if set(counts) - {NOT_CHECKED} else "not checked"

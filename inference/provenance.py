@@ -1,0 +1,94 @@
+"""Was a model trained on what it is asked for, and does a folder hold predictions of other scans or other models?"""
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from common.digests import BY_ID, BY_IMAGE, NOT_CHECKED, name_scans
+from common.files import InputError, read_csv, sha256
+from common.manifest import LEARNED
+from common.run_files import find_run_files, run_file
+from common.text import some
+
+# What is said of a model's rows by their column `overlap`
+COULD_NOT = {
+    NOT_CHECKED: "warning: whether the networks were trained on these scans was not checked: the checkpoints hold no "
+                 "digests of their training (LARS's, or an earlier version's), or none that could be compared",
+    BY_IMAGE: "warning: patients could not be compared: other key; the images alone were, which finds a scan only as "
+              "made with the same --spacing by the same version of prepro_script.py",
+    BY_ID: "warning: images could not be compared with those of the training: one of the manifests lacks image_sha256"}
+
+
+def overlap_notes(rows: pd.DataFrame, column: str, path: Path, data: str) -> list[str]:
+    """What a reader must know of the scans that a model is asked for.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Of `Model`.
+    column : str
+        Of their sets, split0, say, or "all".
+    path : Path
+        The checkpoint.
+    data : str
+        Path of the manifest.
+
+    Raises
+    ------
+    InputError
+        Validation, test or calibration rows were trained on, or test or calibration rows validated on.
+    """
+    notes = [text for value, text in COULD_NOT.items() if (rows["overlap"] == value).any()]
+    for learned, does in zip(LEARNED, ("trained", "validated"), strict=True):
+        shared = rows["overlap"] == learned
+        if column == "all":
+            notes += [f"warning: {path.name} was {does} on {name_scans(rows, shared)}: optimistic"] * bool(shared.any())
+            continue
+        for name in ("val", "test", "cal")[LEARNED.index(learned):]:
+            wrong = (shared & (rows[column] == name)).to_numpy()
+            if wrong.any():
+                raise InputError(f"{path}: was {does} on {name_scans(rows, wrong)} of {data}'s {column} {name}, or on "
+                                 "their patients; give --data the manifest of the training, train again, or give "
+                                 "--set all, which marks them" + _kept_names(rows[wrong]))
+    return notes
+
+
+def _kept_names(rows):
+    kept = "id_key" in rows and (rows["id_key"] == "kept").any()
+    return ("; should other patients have the same names, hash them: prepro_script.py without --keep_ids") * bool(kept)
+
+
+def refuse_mixing(output: str, chptfolder: str, runs: Sequence[dict], table: pd.DataFrame, data: str,
+                  sets: Sequence[str]) -> None:
+    """Refuse (InputError) a folder with predictions that could not be averaged with those that are to be written.
+
+    Files of `runs` are replaced. In another one the scans of each of `sets` must be the manifest's, and its checkpoint
+    the one that is there now.
+
+    Parameters
+    ----------
+    output, chptfolder, data : str
+        Folders of predictions and of checkpoints, path of the manifest.
+    runs : list of dict
+        Of `prediction.find_runs`.
+    table : DataFrame
+        All rows of the manifest.
+    sets : list of str
+        --set.
+    """
+    replaced = {(run["split"], run["run"]) for run in runs}
+    for split, run, path in find_run_files(output, "pred"):
+        if (split, run) in replaced:
+            continue
+        rows = read_csv(path, ("scan_id",), lambda name: name in ("scan_id", "set", "checkpoint_sha256"))
+        for name in set(rows.get("set", ())) & set(sets):
+            in_set = table.assign(all="all").get(f"split{split}" if name != "all" else name)
+            of_set = () if in_set is None else table["scan_id"][in_set == name]
+            if others := sorted(set(rows["scan_id"][rows["set"] == name]) - set(of_set)):
+                raise InputError(f"{path}: was predicted with another manifest: {len(others)} scans of set {name} are "
+                                 f"not so in {data} ({some(others, 3)}); give another --output, predict split {split} "
+                                 f"run {run}, too, or remove the file")
+        made_by, checkpoint = rows.get("checkpoint_sha256"), run_file(chptfolder, "checkpoint", split, run)
+        if made_by is not None and checkpoint.exists() and set(made_by) != {sha256(checkpoint)}:
+            raise InputError(f"{path}: was predicted by another checkpoint than {checkpoint} is now: predict split "
+                             f"{split} run {run}, too, give another --output, or remove the file")

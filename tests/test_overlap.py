@@ -1,0 +1,208 @@
+"""Scans that a model was trained on are found, whatever the manifest says of them now: predict.py and aggregate.py."""
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import call, run, write_cohort
+from prediction_helpers import predictions, write
+from training_helpers import SMALL
+
+import aggregate
+import find_best_model
+import predict
+import utils
+from common.digests import BY_IMAGE, NONE, NOT_CHECKED, overlap
+from common.files import InputError
+from evaluation import figures
+
+CPU = ("--device", "cpu", "--amp", "off", "--threads", 1)
+
+
+@pytest.fixture(autouse=True)
+def no_figure(monkeypatch):
+    monkeypatch.setattr(figures, "score_figures", lambda *arguments: {})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A cohort, and one epoch of two splits' networks on it."""
+    folder = tmp_path_factory.mktemp("trained")
+    table = write_cohort(folder, 24)
+    table["patient_id"], table["split1"] = table["scan_id"].str.replace("s", "p"), table["split0"]
+    table.to_csv(folder / "data.csv", index=False)
+    run("train.py", "--output", "results", *SMALL, "--nepochs", 1, "--split_index", 0, 1, "--run", 1, cwd=folder,
+        check=0)
+    call(find_best_model, "--dir", folder / "results")
+    return folder
+
+
+@pytest.fixture
+def study(trained, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(trained, tmp_path / "study")
+
+
+def manifest(folder):
+    return pd.read_csv(folder / "data.csv", dtype=str, keep_default_na=False)
+
+
+def predicted(folder, *arguments, data="data.csv", output="results", splits=(0, 1)):
+    return call(predict, "--data", folder / data, "--images", folder, "--chptfolder", folder / "results", "--output",
+                folder / output, "--splits", *splits, "--no_features", *CPU, *arguments)
+
+
+def aggregated(folder, *arguments, output="results"):
+    call(aggregate, "--dir", folder / output, "--output", folder / output, "--resamples", 50, *arguments)
+    return json.loads((folder / output / "metrics.json").read_text())
+
+
+def test_a_checkpoint_knows_its_scans_and_tells_none_of_them(trained):
+    content = utils.read_checkpoint(trained / "results" / "checkpoint_split0_run1.pth")
+    table = manifest(trained)
+    assert [len(content["trained_on"][name]["scan_id"]) for name in ("train", "val")] == [
+        table["scan_id"][table["split0"] == name].nunique() for name in ("train", "val")]
+    settings = json.loads((trained / "results" / "settings_split0_run1.json").read_text())
+    assert settings["trained_on"] == content["trained_on"]
+    known = overlap(table.assign(image_sha256=""), content["trained_on"])
+    assert ((known == "train") == (table["split0"] == "train")).all()
+    assert ((known == "val") == (table["split0"] == "val")).all()
+
+
+def test_the_splits_of_the_training_are_predicted_and_measured(study, capsys):
+    predicted(study, "--set", "val", "test")
+    table = pd.read_csv(study / "results" / "pred_split0_run1.csv")
+    assert (table["overlap"] == table["set"].map({"val": "val", "test": NONE})).all()
+    assert "could not be compared" not in capsys.readouterr().out
+    metrics = aggregated(study, "--data", study / "data.csv")
+    assert metrics["overlap"] == {"scans": {NONE: metrics["n_scans"]}, "optimistic": None,
+                                  "text": f"none; compared: {metrics['n_scans']} scans by identifiers and images"}
+    assert "validation, or whose patients are: none; compared" in (study / "results" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("disguise", "said"), [
+    ({}, "was trained on"),
+    ({"patient_id": "scan_id"}, "was trained on"),  # the scan alone
+    ({"id_key": "other"}, "was trained on"),  # by the image
+])
+def test_predicting_after_splitting_again_is_refused(study, disguise, said):
+    run("make_splits.py", "--n_splits", 2, "--seed", 5, "--test", 0.4, "--overwrite", cwd=study, check=0)
+    table = pd.read_csv(study / "data_resplit.csv", dtype=str)
+    for column, value in disguise.items():
+        table[column] = table.get(value, value)
+    table.to_csv(study / "data_resplit.csv", index=False)
+    wrong = manifest(study).merge(table[["filename", "split0"]], on="filename")
+    wrong = wrong[(wrong["split0_x"] == "train") & (wrong["split0_y"] == "test")]["scan_id"].nunique()
+    assert wrong > 0
+    with pytest.raises(InputError, match=f"{said} {wrong} scans? .* split0 test, or on their patients"):
+        predicted(study, "--set", "test", data="data_resplit.csv")
+    assert not list((study / "results").glob("pred_*"))
+
+
+def test_all_scans_are_predicted_and_marked(study, capsys):
+    predicted(study, "--set", "all")
+    counts = manifest(study).drop_duplicates("scan_id")["split0"].value_counts()
+    out = capsys.readouterr().out
+    assert f"warning: checkpoint_split0_run1.pth was trained on {counts['train']} scans (" in out
+    assert f"warning: checkpoint_split1_run1.pth was validated on {counts['val']} scans (" in out
+    metrics = aggregated(study)
+    assert metrics["optimistic"] == (f"OPTIMISTIC: {counts['train'] + counts['val']} of {counts.sum()} scans, or their "
+                                     "patients, were trained or validated on by a model")
+    assert (pd.read_csv(study / "results" / "ensemble_avg.csv")["notice"] == metrics["optimistic"]).all()
+
+
+def test_patients_under_another_key_are_not_compared_and_it_says_so(study, capsys):
+    table = manifest(study).assign(id_key="ab12cd34")
+    table["filename"] = table["filename"].str.replace("images/", "images/x")
+    for before, after in zip(manifest(study)["filename"], table["filename"], strict=True):
+        np.fromfile(study / before, "<f4")[::-1].tofile(study / after)  # other images
+    table.to_csv(study / "far.csv", index=False)
+    predicted(study, "--set", "all", data="far.csv", output="far")
+    assert "patients could not be compared: other key" in capsys.readouterr().out
+    metrics = aggregated(study, output="far")
+    assert list(metrics["overlap"]["scans"]) == [BY_IMAGE] and not metrics["optimistic"]
+    assert any("the patients could not be compared, their identifiers are of another key" in line
+               for line in metrics["warnings"])
+
+
+def test_checkpoints_without_digests_are_not_checked_and_it_says_so(study, capsys):
+    for split in (0, 1):
+        path = study / "results" / f"checkpoint_split{split}_run1.pth"
+        content = torch.load(path, weights_only=False)
+        del content["trained_on"]
+        torch.save(content, path)
+        (study / "results" / f"settings_split{split}_run1.json").unlink()
+    predicted(study)
+    assert capsys.readouterr().out.count("was not checked: the checkpoints hold no digests") == 1
+    metrics = aggregated(study)
+    assert metrics["overlap"]["text"] == "not checked" and list(metrics["overlap"]["scans"]) == [NOT_CHECKED]
+    assert "overlap with the models' training: not checked" in metrics["warnings"]
+    assert "or whose patients are: not checked" in (study / "results" / "report.html").read_text()
+
+
+# ---------------------------------------------------------------- aggregate.py alone
+
+def test_sets_are_compared_with_the_manifest(study):
+    predicted(study, "--set", "val", "test")
+    table = manifest(study)
+    table.loc[table["split1"] == "test", "split1"] = "cal"
+    table.to_csv(study / "other.csv", index=False)
+    n = table["scan_id"][table["split1"] == "cal"].nunique()
+    with pytest.raises(InputError, match=f"pred_split1_run1.csv: {n} scans of its set test are cal in .*other.csv"):
+        aggregated(study, "--data", study / "other.csv")
+    table[table["split0"] != "val"].to_csv(study / "other.csv", index=False)
+    with pytest.raises(InputError, match="scans of its set val are missing in"):
+        aggregated(study, "--data", study / "other.csv")
+
+
+def test_files_of_before_are_checked_by_the_settings_beside_the_checkpoints(study):
+    predicted(study, "--set", "val", "test")
+    path = study / "results" / "pred_split0_run1.csv"
+    table = pd.read_csv(path).drop(columns=["overlap", "image_sha256", "checkpoint_sha256"])
+    table.to_csv(path, index=False)
+    assert aggregated(study)["overlap"]["scans"] == {"none by id": table[table["set"] == "test"]["scan_id"].nunique()}
+    first = manifest(study).query("split0 == 'train'")["scan_id"].iloc[0]
+    table.loc[table["set"] == "test", "scan_id"] = table.loc[table["set"] == "test", "scan_id"].replace(
+        table.loc[table["set"] == "test", "scan_id"].iloc[0], first)
+    table.drop(columns="patient_id").to_csv(path, index=False)
+    (study / "results" / "pred_split1_run1.csv").unlink()
+    with pytest.raises(InputError, match=rf"its model was trained on 1 scan \({first}\) of set test"):
+        aggregated(study)
+
+
+def test_the_worst_of_the_models_counts(tmp_path):
+    write(tmp_path, predictions(overlap=NONE), predictions(1, overlap=NOT_CHECKED))
+    metrics = aggregated(tmp_path, output=".")
+    assert metrics["overlap"]["scans"] == {NOT_CHECKED: 8}
+    write(tmp_path, predictions(overlap=NONE), predictions(1, overlap="val"))
+    with pytest.raises(InputError, match="validated on 8 scans"):
+        aggregated(tmp_path, output=".")
+
+
+# ---------------------------------------------------------------- what lies in a folder
+
+def test_predictions_of_another_manifest_are_not_mixed(study):
+    predicted(study, "--set", "test")
+    table = manifest(study)
+    test = table["scan_id"][table["split0"] == "test"].iloc[0]
+    table[table["scan_id"] != test].to_csv(study / "fewer.csv", index=False)
+    with pytest.raises(InputError, match=rf"pred_split1_run1.csv: was predicted with another manifest: 1 scans of set "
+                                         rf"test are not so in .*fewer.csv \({test}\)"):
+        predicted(study, "--set", "test", data="fewer.csv", splits=(0, 0))
+    predicted(study, "--set", "test", data="fewer.csv")  # both are replaced
+    predicted(study, "--set", "test", splits=(0, 0))  # has these scans, and one more
+
+
+def test_predictions_of_a_changed_checkpoint_are_not_mixed(study):
+    predicted(study, "--set", "test")
+    path = study / "results" / "checkpoint_split1_run1.pth"
+    content = torch.load(path, weights_only=False)
+    content["state_dict"]["fc.bias" if "fc.bias" in content["state_dict"] else next(iter(content["state_dict"]))] += 1
+    torch.save(content, path)
+    with pytest.raises(InputError, match="pred_split1_run1.csv: was predicted by another checkpoint than .*: predict "
+                                         "split 1 run 1, too"):
+        predicted(study, "--set", "test", splits=(0, 0))
+    predicted(study, "--set", "test")
+    predicted(study, "--set", "test", splits=(0, 0))
