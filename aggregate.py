@@ -11,8 +11,9 @@ python aggregate.py --dir new --output new --operating_points results/operating_
 LARS-avg: per model the mean over a scan's views; LARS-max: their maximum; then the mean over the models. Thresholds and
 recalibration come from validation predictions (predict.py --set val test), a scan's from the models that did not train
 on it. Writes ensemble_avg.csv, ensemble_max.csv and disagreement.csv, and, where the scans have targets, metrics.json,
-operating_points.json, figures (PNG, SVG) and report.html. LARS's own files (scan_id, target, probs) are read too. Of
-predict_loca.py's files the lesion sites, too: ensemble_sites.csv (mean over views and models) and site_metrics.csv.
+operating_points.json, figures (PNG, SVG), report.html and the checklists of TRIPOD+AI and CLAIM 2024, to be filled in
+(CSV, DOCX). LARS's own files (scan_id, target, probs) are read too. Of predict_loca.py's files the lesion sites, too:
+ensemble_sites.csv (mean over views and models) and site_metrics.csv.
 """
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def get_args_parser():
 def main(args):
     from evaluation import (
         aggregation,
+        checklists,
         cohorts,
         ensemble,
         figures,
@@ -103,8 +105,14 @@ def main(args):
             metrics["prognosis"] = prognosis.measure(endpoints, scans, ensembles, warnings)
         if calls:
             metrics["readers"] = readers.measure(calls, scans, ensembles["avg"], *statistics)
-        settings, more = provenance.models_settings(args.chptfolder or args.dir, models)
+        folder = args.chptfolder or args.dir
+        settings, more = provenance.models_settings(folder, models)
         warnings += more
+        flow = provenance.cohort_flow(models, wanted, args.data)
+        metrics["provenance"] = provenance.this_run([
+            *provenance.model_files(folder, models), args.best_run or args.dir / "best_run.csv",
+            args.dir / "sites.json", args.operating_points, args.data,
+            args.data and Path(args.data).with_name("errors.csv")])
     else:
         warnings.append("no scan has a target: no metrics, no figures, no report")
     print(f"{wanted} set: {len(scans)} scans, {(scans['target'] == 1).sum()} with target 1, "
@@ -123,9 +131,10 @@ def main(args):
         write_json(metrics, args.output / "metrics.json")
         drawn = figures.write_figures(args.output, scans, ensembles, metrics)
         drawn += survival_figures.write_figures(args.output, endpoints, scans, ensembles, metrics)
-        report.write_report(args.output / "report.html", metrics, drawn, tables["disagreement.csv"],
-                            provenance.cohort_flow(models, wanted, args.data), settings)
-        written += ["metrics.json", "report.html"]
+        lists = checklists.write_checklists(args.output, metrics, flow, settings)
+        report.write_report(args.output / "report.html", metrics, drawn, tables["disagreement.csv"], flow, settings,
+                            lists)
+        written += ["metrics.json", "report.html", *(f"{each['file']} (.csv, .docx)" for each in lists)]
         outputs.print_metrics(metrics)
     outputs.remove_stale(args.output, [args.output / name for name in written] + drawn)
     for line in filter(None, (metrics["notice"], metrics["optimistic"])):

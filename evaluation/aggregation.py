@@ -22,6 +22,7 @@ metrics of OVERALL, a threshold with tn, fp, fn, tp and the metrics of AT_THRESH
     subgroups                                {column: {value: {avg, max: block}}}
     prognosis, readers                       of --survival, --readers: see `prognosis`, `readers`
     sites                                    of predict_loca.py's models: see `site_ensemble.measure_sites`
+    provenance                               version, commit, command, versions, inputs: of `provenance.this_run`
 """
 import pandas as pd
 

@@ -1,9 +1,9 @@
 """Ensembles compared on the same scans, pair by pair: what compare.py writes.
 
 compare.json holds ensembles [{name, file, threshold}], n_scans, n_positive, n_patients (null without patient_id),
-independent_unit (scan or patient), confidence, resamples, seed, warnings, notices, auc {name: estimate, see
-`estimates`} and pairs: of each a and b, delong, bootstrap (both of the AUC), mcnemar, accuracy and nri, as
-`paired_tests` gives them, p_holm being p adjusted over the pairs.
+independent_unit (scan or patient), confidence, resamples, seed, warnings, notices, provenance (of
+`provenance.this_run`), auc {name: estimate, see `estimates`} and pairs: of each a and b, delong, bootstrap (both of the
+AUC), mcnemar, accuracy and nri, as `paired_tests` gives them, p_holm being p adjusted over the pairs.
 """
 import itertools
 from pathlib import Path
@@ -19,6 +19,7 @@ from evaluation.cohorts import check_ids
 from evaluation.ensemble import COLUMNS, Model, check_rows, join_scans, number, patients, score_models
 from evaluation.estimates import difference_text, long_text, p_text
 from evaluation.metrics import auc_estimate
+from evaluation.provenance import this_run
 
 TESTS = ("delong", "bootstrap", "mcnemar", "accuracy", "nri")  # each adjusted over the pairs by itself
 
@@ -162,6 +163,7 @@ def compare(models: list[Model], thresholds: list[str], scans: pd.DataFrame, res
             "n_scans": len(scans), "n_positive": int(y.sum()), "n_patients": n_patients, "independent_unit": unit,
             "confidence": CONFIDENCE, "resamples": resamples, "seed": seed, "warnings": warnings,
             "notices": [notice for notice in dict.fromkeys(notices) if notice],
+            "provenance": this_run(model.path for model in models),
             "auc": {model.file: auc_estimate(y, scans[f"score {model.file}"].to_numpy(), groups) for model in models},
             "pairs": pairs}
 

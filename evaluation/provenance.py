@@ -1,19 +1,59 @@
-"""What a report says about where its numbers come from: the models' settings and the flow of the cohort."""
+"""What a report says about where its numbers come from: this run, the models' settings, the flow of the cohort."""
 import collections
+import hashlib
+import platform
+import shlex
+import sys
+from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 
+from common import __version__
 from common.files import InputError, read_csv, read_json_object
 from common.manifest import SETS, read_manifest
 from common.run_files import run_file
-from common.text import some
+from common.settings import commit
+from common.text import ranges, some
 from evaluation.ensemble import Model
 
 VALUES = {"commit": "commit", "data_hash": "data hash", "epoch": "best epoch", "device": "device",
           "precision": "precision", "threads": "threads", "processes": "processes"}  # of the settings -> name shown
 GROUPS = {"versions": "version of ", "input": "input: ", "args": "--"}  # dicts among them -> prefix of their names
+LIBRARIES = ("numpy", "pandas", "scipy", "scikit-learn", "matplotlib")
+IMAGES = {"spacing_mm": "pixels in mm:", "suv_type": "type of SUV:"}  # columns of a manifest -> what they tell
+ACQUISITION = ("scanner", "uptake_min", "units")
 REMEDY = "train.py --resume with the options of a finished run writes its settings without training"
+
+
+def this_run(files: Iterable[str | Path | None]) -> dict:
+    """What made the numbers of this process: `provenance` of metrics.json; no date, so that a run can be repeated.
+
+    Parameters
+    ----------
+    files
+        What it may have read; None and what is not there are left out.
+
+    Returns
+    -------
+    dict
+        version; commit (of `settings.commit`); command; versions {library: version}; inputs {file: SHA-256}.
+    """
+    inputs = {}
+    for path in dict.fromkeys(Path(path) for path in files if path):
+        if path.is_file():
+            with open(path, "rb") as file:
+                inputs[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"version": __version__, "commit": commit(),
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+            "inputs": inputs}
+
+
+def model_files(folder: Path, models: list[Model]) -> list[Path]:
+    """Each model's predictions, and in `folder` its settings, there or not."""
+    return [path for model in models for path in (model.path, run_file(folder, "settings", model.split, model.run))]
 
 
 def models_settings(folder: Path, models: list[Model]) -> tuple[list[dict], list[str]]:
@@ -64,7 +104,8 @@ def cohort_flow(models: list[Model], wanted: str, data: str | None = None) -> di
     Returns
     -------
     dict
-        rows: list of dict (split, set, scans, patients, positive); excluded: {attribute: studies} or None; source.
+        rows: list of dict (split, set, scans, patients, positive); excluded: {attribute: studies} or None; source;
+        manifest: of `manifest_facts`, None without `data`.
     """
     if data:
         excluded, splits = None, sorted({model.split for model in models})
@@ -75,14 +116,32 @@ def cohort_flow(models: list[Model], wanted: str, data: str | None = None) -> di
         if errors.is_file():
             excluded = dict(collections.Counter(read_csv(errors, ("attribute",))["attribute"]).most_common())
         rows = [_counts(*each) for each in [(table, "manifest", "all"), *sets]]
-        return {"rows": rows, "excluded": excluded, "source": Path(data).name}
+        return {"rows": rows, "excluded": excluded, "source": Path(data).name,
+                "manifest": manifest_facts(table, splits)}
     rows = []
     for model in models:
         rows.append(_counts(model.rows, model.file, wanted))
         if len(model.val_rows) and wanted != "val":
             rows.append(_counts(model.val_rows, model.file, "val"))
-    return {"rows": rows, "excluded": None, "source": "the prediction files, which hold no training scans and no "
-            "exclusions; aggregate.py --data CSV counts them"}
+    return {"rows": rows, "excluded": None, "manifest": None, "source": "the prediction files, which hold no training "
+            "scans and no exclusions; aggregate.py --data CSV counts them"}
+
+
+def manifest_facts(table: pd.DataFrame, splits: list[int]) -> dict:
+    """What a checklist can say of a manifest.
+
+    Returns
+    -------
+    dict
+        splits: names of the models' split columns; patients: whether it says whose scans are; images: texts about
+        their making; acquisition: columns that tell how a scan was acquired.
+    """
+    scans = table.drop_duplicates("scan_id")
+    images = [f"{name} {scans[column].iloc[0]}" for column, name in IMAGES.items() if column in scans]
+    if "warnings" in scans:
+        images.append(f"{int((scans['warnings'] != '').sum())} of {len(scans)} scans have warnings (column warnings)")
+    return {"splits": f"split{ranges(splits)}", "patients": "patient_id" in scans,
+            "images": images, "acquisition": [name for name in ACQUISITION if name in scans]}
 
 
 def _counts(table, split, name):

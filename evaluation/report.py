@@ -3,6 +3,7 @@
 The texts of the pages are in common/templates/report.html and compare.html; their tables are filled here.
 """
 import base64
+import datetime
 import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from common.html import write_page
-from evaluation import prognosis, readers, site_ensemble, site_metrics, tripod
+from evaluation import prognosis, readers, site_ensemble, site_metrics
 from evaluation.comparison import tests_of
 from evaluation.ensemble import ENSEMBLES
 from evaluation.estimates import NO_ECE_INTERVAL, difference_text, long_text, p_text
@@ -63,7 +64,7 @@ LISTED = 20  # scans where the models disagree most
 
 
 def write_report(path: Path, metrics: dict, figures: Iterable[Path], disagreement: pd.DataFrame, flow: dict,
-                 settings: list[dict]) -> None:
+                 settings: list[dict], checklists: list[dict]) -> None:
     """Write report.html.
 
     Parameters
@@ -77,6 +78,8 @@ def write_report(path: Path, metrics: dict, figures: Iterable[Path], disagreemen
         What disagreement.csv holds.
     flow, settings
         Of `provenance.cohort_flow` and `provenance.models_settings`.
+    checklists
+        Of `checklists.write_checklists`.
     """
     blocks, names = [metrics[key] for key in ENSEMBLES], [model_name(model) for model in metrics["models"]]
     differing = [row for row in settings if len(set(row["values"])) > 1]
@@ -92,14 +95,13 @@ def write_report(path: Path, metrics: dict, figures: Iterable[Path], disagreemen
         disagreement=[disagreement_row(row) for row in disagreement.head(LISTED).itertuples()],
         referral=[[label, *(f"{100 * each['referred']:.0f} %: {each['accuracy']:.3f} of {each['n_kept']}"
                             for each in curve)] for label, curve in metrics["avg"]["selective"].items()],
-        cohort=cohort_table(flow["rows"]), author=tripod.AUTHOR,
+        cohort=cohort_table(flow["rows"]), checklists=checklists, provenance=provenance_table(metrics["provenance"]),
         prognosis=prognosis.report_tables(metrics.get("prognosis", {})),
         **readers.report_tables(metrics.get("readers")),
         same=[(row["name"], row["values"][0]) for row in settings if row not in differing],
         differing=(["Model", *(row["name"] for row in differing)],
                    [[name, *(row["values"][k] for row in differing)] for k, name in enumerate(names)]),
-        methods=[(name, text.format(unit=metrics["independent_unit"])) for name, text in METHODS.items()],
-        tripod=tripod.answered_items(metrics, flow, settings))
+        methods=[(name, text.format(unit=metrics["independent_unit"])) for name, text in METHODS.items()])
 
 
 def write_comparison(path: Path, result: dict) -> None:
@@ -108,7 +110,8 @@ def write_comparison(path: Path, result: dict) -> None:
                  for each in result["ensembles"]]
     pairs = [(pair["a"], pair["b"], [(row["test"], difference_text(row), p_text(row["p"]), p_text(row["p_holm"]),
                                       row["detail"]) for row in tests_of(pair)]) for pair in result["pairs"]]
-    write_page(path, "compare.html", result=result, ensembles=ensembles, pairs=pairs)
+    write_page(path, "compare.html", result=result, ensembles=ensembles, pairs=pairs,
+               provenance=provenance_table(result["provenance"]))
 
 
 # ---------------------------------------------------------------- tables: headings, then a list of texts for each row
@@ -206,6 +209,15 @@ def disagreement_row(row):
     return [Markup("<code>{}</code>").format(row.scan_id), {"0": "1–3", "1": "4–5"}.get(str(row.target), ""),
             f"{row.ensemble_prob:.3f}", "none" if row.sd != row.sd else f"{row.sd:.3f}",
             f"{100 * row.vote_share:.0f} %", f"{100 * row.consistency:.0f} %", str(row.n_models)]
+
+
+def provenance_table(made):
+    """Of `provenance.this_run`, and today's date, which only pages have."""
+    inputs = (f"{Path(name).name} {digest[:12]}" for name, digest in made["inputs"].items())
+    return [["Date", datetime.date.today().isoformat()], ["Version", made["version"]],
+            ["Commit", made["commit"] or "not known (outside git)"], ["Command", made["command"]],
+            ["Libraries", ", ".join(f"{name} {version}" for name, version in made["versions"].items())],
+            ["Input files, start of their SHA-256", ", ".join(inputs)]]
 
 
 def cohort_table(rows):

@@ -2,7 +2,6 @@
 from."""
 import contextlib
 import signal
-import subprocess
 import sys
 import time
 from argparse import Namespace
@@ -20,7 +19,7 @@ from common.digests import training_digests
 from common.files import InputError, replace_file, write_csv, write_json
 from common.manifest import is_synthetic
 from common.run_files import run_file
-from common.settings import differences, plain
+from common.settings import commit, differences, plain
 from dataset import NetworkInput
 from training import distributed
 from training.images import SplitImages
@@ -211,8 +210,6 @@ def run_settings(options: Namespace, model: dict, images: SplitImages, device: t
                  amp: torch.dtype | None) -> dict:
     """What a checkpoint says about its making, and what a resumed run must share; plain values.
 
-    commit is git's, with "+" where files differ from it; None outside git.
-
     Parameters
     ----------
     options : Namespace
@@ -221,15 +218,8 @@ def run_settings(options: Namespace, model: dict, images: SplitImages, device: t
         What the network is built from.
     amp : torch.dtype or None
     """
-    def git(*words):
-        return subprocess.run(["git", *words], cwd=Path(__file__).parents[1], capture_output=True, text=True,
-                              check=True).stdout.strip()
-
-    commit = None
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        commit = git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain", "--untracked-files=no"))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return {"version": common.__version__, "model": model, "args": plain(vars(options)), "commit": commit,
+    return {"version": common.__version__, "model": model, "args": plain(vars(options)), "commit": commit(),
             "data_hash": images.hash, "synthetic": bool(is_synthetic(images.table).any()),
             "trained_on": training_digests(images.table, images.table[f"split{images.split}"]),
             "device": f"{device.type} ({name})",

@@ -1,0 +1,113 @@
+"""What a run of aggregate.py can say to the items of a reporting checklist: what it read and computed, no more.
+
+An answer has a name, which tripod_ai.csv and claim.csv give to the items that it belongs to. What was not read (a
+manifest without --data, settings without settings_splitS_runR.json, a view without its column) is the author's.
+"""
+
+
+def answers(metrics: dict, flow: dict, settings: list[dict]) -> dict[str, str]:
+    """{name of an answer: what this run says, then what is left to the author}; an answer without a name is theirs.
+
+    Parameters
+    ----------
+    metrics : dict
+        What metrics.json holds.
+    flow, settings
+        Of `provenance.cohort_flow` and `provenance.models_settings`.
+    """
+    found = _of_scans(metrics, flow) | _of_manifest(flow) | _of_analysis(metrics) | _of_models(metrics, settings)
+    return {name: f"{text}." + (f" For the author: {rest}." if rest else "") for name, (text, rest) in found.items()}
+
+
+def _of_scans(metrics, flow):
+    measured, about, views = metrics["avg"], metrics["validation"], list(metrics["views"])
+    patients = "" if metrics["n_patients"] is None else f" of {metrics['n_patients']} patients"
+    counts = f"{measured['n']} scans, {measured['n_positive']} with Deauville 4-5"
+    unlabelled, lacking = metrics["n_scans"] - measured["n"], len(metrics["scans_lacking_a_model"])
+    thresholds = f"{about['source']}, {about['n_scans']} scans" if about["source"] else "none but 0.5"
+    found = {
+        "sources": (f"{metrics['n_scans']} scans{patients}, counted in section Cohort", "origin, whom they represent"),
+        "outcome": ("Target 1 is Deauville 4-5, 0 is 1-3", "who read it, when, how, blinded to what"),
+        "sample_size": (f"{counts}, are measured", "how the size was chosen"),
+        "numbers": (f"Measured: {counts}; thresholds: {thresholds}; sets: section Cohort", "what is missing there"),
+        "missing": (f"{lacking} scans lack a model's prediction and are averaged over the other models; {unlabelled} "
+                    "have no label and are not measured", "why"),
+        "subset": (f"Measured: set {metrics['set']}; {unlabelled} of its scans have no label", "selection before that"),
+        "flow": (f"Section Cohort, from {flow['source']}", "what came before")}
+    if views:
+        found["predictors"] = f"Images, of the views {', '.join(views)}", "acquisition, choice"
+    if about.get("models_per_scan"):
+        found["partition"] = ("Validation scans of each model: section Cohort; no training scans were read (--data)",
+                              "how the sets were drawn")
+    return found
+
+
+def _of_manifest(flow):
+    manifest, excluded = flow["manifest"], flow["excluded"]
+    if not manifest:
+        return {}
+    found: dict[str, tuple[str, str]] = {}
+    facts = list(manifest["images"])
+    if excluded is not None:
+        facts.append(f"errors.csv beside the manifest lists {sum(excluded.values())} refused studies")
+        found["exclusions"] = f"{facts[-1]}, by reason: section Cohort", "eligibility"
+        found["flow"] = f"Section Cohort, from {flow['source']}; {facts[-1]}", "what came before"
+    if facts:
+        found["preparation"] = "; ".join(facts), "how the images were made, differences between groups"
+    if manifest["acquisition"]:
+        found["acquisition"] = f"{flow['source']} holds {', '.join(manifest['acquisition'])} of each scan", "protocol"
+    level = "known patient" if manifest["patients"] else "scan"
+    found["apart"] = (f"In {flow['source']} no {level} is in two sets of a split",
+                      "" if manifest["patients"] else "patients, which it does not name")
+    found["partition"] = f"Columns {manifest['splits']} of {flow['source']}: section Cohort", "how the sets were drawn"
+    return found
+
+
+def _of_analysis(metrics):
+    by, models, made = ", ".join(metrics["subgroups"]), metrics["models"], metrics["provenance"]
+    method, source = metrics["recalibrate"], metrics["validation"]["source"]
+    thresholds = f", and from thresholds derived from {source}: section Operating points" if source else ""
+    found = {
+        "measures": ("Sections Methods and Figures", "why these"),
+        "uncertainty": (f"Intervals of 95 % by {metrics['independent_unit']}: section Methods", ""),
+        "updating": (f"Recalibration: {method or 'none'}", "other updating"),
+        "updated": ("Before and after recalibration: section Calibration" if method else "No recalibration",
+                    "other updating"),
+        "prediction": ("A model's score of a scan is the mean (LARS-avg) or maximum (LARS-max) over its views; then "
+                       f"the {metrics['combine']} over {len(models)} models", "the code that predicts"),
+        "output": (f"Probability of Deauville 4-5; positive from 0.5 on{thresholds}", "why"),
+        "performance": (f"Section Results; subgroups: {by or 'none (--by)'}", ""),
+        "diagnostic": ("Sections Results and Operating points", ""),
+        "failures": ("Counts of wrong results: section Operating points; where the models disagree: disagreement.csv",
+                     "which scans, and why"),
+        "code": (f"Evaluated with version {made['version']}, commit {made['commit'] or 'not known'}", "where it is")}
+    if by:
+        found["clusters"] = f"Performance by {by}: section Subgroups; differences are not tested", "which are clusters"
+    if len(models) > 1:
+        found["robustness"] = "Models alone, by view and by number: section Views and models, Figures", "other analyses"
+    if metrics["warnings"]:
+        found["limitations"] = f"{len(metrics['warnings'])} warnings at the head of the page", "what they mean, others"
+    return found
+
+
+def _of_models(metrics, settings):
+    values = {row["name"]: " / ".join(dict.fromkeys(row["values"])) for row in settings}
+    libraries = ", ".join(f"{name} {version}" for name, version in metrics["provenance"]["versions"].items())
+    found = {"software": (f"Evaluated with {libraries}", "what else was used")}
+    ranks = [model["rank"] for model in metrics["models"]]
+    if all(ranks):
+        found["selection"] = f"Ranks {min(ranks)} to {max(ranks)} of best_run.csv", "how the models were ranked"
+
+    def tell(answer, rest, *names, before="section Models: "):
+        known = ", ".join(f"{name} {values[name]}" for name in names if name in values)
+        if known:
+            found[answer] = f"{before[0].upper()}{before[1:]}{known}", rest
+
+    tell("imbalance", "why", "--balance", "--oversample")
+    tell("network_input", "why", "input: frame", "input: norm", "input: pool")
+    tell("training", "why, what else was tried", "--optimizer", "--lr", "--nepochs", "--early_stopping", "--augm")
+    tell("initialization", "why", "--weights", "--checkpoint")
+    tell("specification", "where the weights can be had", "--cls_arch", "input: frame")
+    tell("software", "what else was used", *(name for name in values if name.startswith("version of ")),
+         before=f"evaluated with {libraries}; models: ")
+    return found

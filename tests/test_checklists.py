@@ -1,0 +1,179 @@
+"""TRIPOD+AI and CLAIM 2024 beside a report: their items, what a run says of itself, what an author filled in."""
+import datetime
+import hashlib
+import json
+import re
+
+import docx
+import pandas as pd
+import pytest
+from conftest import ROOT, call
+from page_helpers import Page
+from prediction_helpers import predictions, splits, write
+
+import aggregate
+from common.files import InputError
+from evaluation import checklist_answers, figures
+
+LISTS = {name: pd.read_csv(ROOT / "evaluation" / f"{name}.csv", keep_default_na=False, dtype=str)
+         for name in ("tripod_ai", "claim")}
+
+
+@pytest.fixture(autouse=True)
+def no_figure(monkeypatch):
+    monkeypatch.setattr(figures, "score_figures", lambda *arguments: {})
+
+
+def run(folder, *options):
+    """What a run says to each item: {list: {item: text}}."""
+    call(aggregate, "--dir", folder, "--output", folder / "out", "--resamples", 20, *options)
+    tables = {name: pd.read_csv(folder / "out" / f"checklist_{name}.csv", keep_default_na=False, dtype=str)
+              for name in LISTS}
+    return {name: dict(zip(table["item"], table["this_run"], strict=True)) for name, table in tables.items()}
+
+
+def write_everything(folder, **columns):
+    """Predictions, their manifest with errors.csv, a ranking and settings: all that a run can read."""
+    tables = splits(2)
+    tables[1]["set"] = tables[0]["set"]
+    write(folder, *(table.assign(**columns) for table in tables))
+    manifest = tables[0][["scan_id", "filename", "target", "patient_id", "view"]].copy()
+    for k, table in enumerate(tables):
+        manifest[f"split{k}"] = table["set"]
+        (folder / f"settings_split{k}_run1.json").write_text(json.dumps({
+            "args": {"lr": 0.01, "balance": True, "weights": "none", "cls_arch": "simple"}, "versions": {"torch": "2"},
+            "input": {"frame": [64, 32]}}))
+    manifest.assign(spacing_mm=3.27, suv_type="bw", warnings="", scanner="A").to_csv(folder / "data.csv", index=False)
+    pd.DataFrame({"attribute": ["Units", "Units"]}).to_csv(folder / "errors.csv", index=False)
+    (folder / "best_run.csv").write_text("split,run,epoch,metric,value,rank\n0,1,1,auc,0.9,1\n1,1,1,auc,0.9,2\n")
+    return "--data", folder / "data.csv", "--by", "view", "--recalibrate", "platt"
+
+
+# ---------------------------------------------------------------- the items
+
+def test_items_of_tripod_ai_are_those_of_the_paper():
+    """Collins 2024, table 1: 27 items, 52 with their parts; D where only development, E where only evaluation asks."""
+    table = LISTS["tripod_ai"]
+    assert len(set(table["item"])) == len(table) == 52
+    parts = "1 2 3abc 4 5ab 6abc 7 8abc 9abc 10 11 12abcdefg 13 14 15 16 17 18abcdef 19 20abc 21 22 23ab 24 25 26 27abc"
+    expected = [number + part for number, letters in re.findall(r"(\d+)([a-g]*)", parts) for part in letters or [""]]
+    assert list(table["item"]) == expected
+    by = table.set_index("item")["applies"]
+    assert set(by[by == "D"].index) == {"9a", "12a", "12b", "12c", "15", "22", "27a", "27b"}
+    assert set(by[by == "E"].index) == {"12f", "12g", "20c", "24"} and set(by) == {"D", "E", "D;E"}
+
+
+def test_items_of_claim_are_those_of_the_paper():
+    """Tejani 2024: 44 items; a few of them by their place."""
+    table = LISTS["claim"].set_index("item")
+    assert list(table.index) == [str(k) for k in range(1, 45)]
+    for item, word in {11: "De-identification", 20: "apart", 27: "Ensembling", 33: "external", 39: "Failure",
+                       44: "Funding"}.items():
+        assert word in table.loc[str(item), "asks_for"]
+    sections = {"Data": 7, "Reference standard": 5, "Data partitions": 2, "Testing data": 1, "Model": 3, "Training": 3,
+                "Evaluation": 7, "Results: data": 2, "Results: performance": 3}
+    assert table["section"].value_counts()[list(sections)].to_dict() == sections
+
+
+def test_every_answer_belongs_to_an_item_and_every_item_names_a_known_answer(tmp_path, monkeypatch):
+    given = {}
+    kept = checklist_answers.answers
+    monkeypatch.setattr("evaluation.checklists.answers", lambda *what: given.update(kept(*what)) or given)
+    options = write_everything(tmp_path)
+    (tmp_path / "settings_split0_run1.json").unlink()  # a warning
+    run(tmp_path, *options)
+    assert set(given) == {name for table in LISTS.values() for name in table["answer"] if name} - {"characteristics"}
+
+
+# ---------------------------------------------------------------- what a run says
+
+def test_what_was_not_read_is_left_to_the_author(tmp_path):
+    write(tmp_path, predictions()[["scan_id", "target", "probs"]])  # LARS's own file
+    said = run(tmp_path)
+    tripod, claim = said["tripod_ai"], said["claim"]
+    for item in ("5b", "6b", "7", "9a", "9b", "9c", "12a", "12b", "12c", "12d", "13", "14", "22", "23b", "27a"):
+        assert tripod[item] == "", item
+    for item in (8, 9, 11, 13, 19, 20, 22, 24, 25, 26, 30):
+        assert claim[str(item)] == "", item
+    text = " ".join((*tripod.values(), *claim.values()))
+    for word in ("prepro", "MIP", "projection", "coronal", "ResNet", "checkpoint", "split", "settings", "errors.csv"):
+        assert word not in text, word
+    assert tripod["10"] == "8 scans, 4 with Deauville 4-5, are measured. For the author: how the size was chosen."
+    assert tripod["12f"] == "Recalibration: none. For the author: other updating."
+
+
+def test_what_was_read_is_said(tmp_path):
+    said = run(tmp_path, *write_everything(tmp_path))
+    tripod, claim = said["tripod_ai"], said["claim"]
+    assert tripod["7"].startswith("pixels in mm: 3.27; type of SUV: bw; 0 of 64 scans have warnings (column warnings); "
+                                  "errors.csv beside the manifest lists 2 refused studies.")
+    assert tripod["9b"].startswith("Images, of the views cor, sag.")
+    assert tripod["12a"].startswith("Columns split0-1 of data.csv")
+    assert tripod["12f"].startswith("Recalibration: platt")
+    assert "--lr 0.01" in tripod["12c"] and "version of torch 2" in claim["23"]
+    assert claim["20"] == "In data.csv no known patient is in two sets of a split."
+    assert claim["26"].startswith("Ranks 1 to 2 of best_run.csv")
+
+
+# ---------------------------------------------------------------- the files
+
+def table_of(path):
+    return [[cell.text for cell in row.cells] for row in docx.Document(str(path)).tables[0].rows]
+
+
+def test_document_holds_what_the_csv_holds_and_what_no_reader_may_miss(tmp_path):
+    write_everything(tmp_path, synthetic="1")
+    run(tmp_path, "--set", "val")
+    for name, table in LISTS.items():
+        rows = table_of(tmp_path / "out" / f"checklist_{name}.docx")
+        written = pd.read_csv(tmp_path / "out" / f"checklist_{name}.csv", keep_default_na=False, dtype=str)
+        assert rows[1:] == written.to_numpy().tolist() and len(rows) == len(table) + 1
+        document = docx.Document(str(tmp_path / "out" / f"checklist_{name}.docx"))
+        text = " ".join(paragraph.text for paragraph in document.paragraphs)
+        assert "SYNTHETIC" in text and "OPTIMISTIC" in text
+        assert "tblHeader" in document.tables[0].rows[0]._tr.xml
+
+
+def test_what_the_author_filled_in_stays(tmp_path):
+    write(tmp_path, predictions())
+    run(tmp_path)
+    path = tmp_path / "out" / "checklist_claim.csv"
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table.loc[10, ["page", "author"]] = ["7", "by DICOM PS3.15, café"]
+    table[["item", "page", "author"]].to_csv(path, index=False, sep=";", encoding="cp1252")  # as Excel saves it
+    document = docx.Document(str(path.with_suffix(".docx")))
+    document.tables[0].rows[11].cells[-1].text = "two\nlines"
+    document.add_paragraph("More.")
+    document.save(str(path.with_suffix(".docx")))
+    run(tmp_path)
+    again = pd.read_csv(path, dtype=str, keep_default_na=False)
+    assert list(again.loc[10, ["page", "author"]]) == ["7", "by DICOM PS3.15, café"] and (again["asks_for"] != "").all()
+    rows = table_of(path.with_suffix(".docx"))
+    assert rows[11][-1] == "two\nlines" and sum(row[-1] != "" for row in rows[1:]) == 1
+
+
+@pytest.mark.parametrize("name", ["checklist_claim.csv", "checklist_tripod_ai.docx"])
+def test_another_file_of_that_name_is_refused(tmp_path, name):
+    write(tmp_path, predictions())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("notes\nfor myself\n")
+    with pytest.raises(InputError, match=f"{name}: .*move"):
+        run(tmp_path)
+    assert (tmp_path / "out" / name).read_text() == "notes\nfor myself\n"
+
+
+# ---------------------------------------------------------------- the evaluation's own provenance
+
+def test_provenance_names_what_was_read_by_its_digest(tmp_path):
+    options = write_everything(tmp_path)
+    run(tmp_path, *options)
+    made = json.loads((tmp_path / "out" / "metrics.json").read_text())["provenance"]
+    names = {"pred_split0_run1.csv", "pred_split1_run1.csv", "settings_split0_run1.json", "settings_split1_run1.json",
+             "best_run.csv", "data.csv", "errors.csv"}
+    assert made["inputs"] == {str(tmp_path / name): hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+                              for name in names}
+    assert made["versions"]["pandas"] == pd.__version__ and re.fullmatch(r"[0-9a-f]{40}\+?|None", str(made["commit"]))
+    today = datetime.date.today().isoformat()
+    page = " ".join(Page((tmp_path / "out" / "report.html").read_text()).words)
+    assert today in page and made["version"] in page and made["inputs"][str(tmp_path / "data.csv")][:12] in page
+    assert today not in (tmp_path / "out" / "metrics.json").read_text()
