@@ -23,7 +23,8 @@ from numpy import ndarray
 from common.files import InputError, read_csv
 from common.text import some
 from evaluation import agreement, paired_tests
-from evaluation.ensemble import ENSEMBLES, Ensemble, number, patients
+from evaluation.cohorts import check_ids
+from evaluation.ensemble import ENSEMBLES, Ensemble, Model, number, patients
 from evaluation.estimates import difference_text, long_text, p_text
 from evaluation.metrics import THRESHOLD, confusion, proportion_estimate
 
@@ -62,7 +63,8 @@ def read_calls(path: Path, scans: pd.DataFrame, warnings: list[str]) -> Readers:
     Raises
     ------
     InputError
-        No reader, a scan twice, a value that is no call, a scale that cannot be told, no scan in common.
+        No reader, a scan twice or written in another way than in the prediction files, a value that is no call, a scale
+        that cannot be told, no scan in common.
     """
     table = read_csv(path, ["scan_id"])
     names = [name for name in table.columns if name not in ("scan_id", "patient_id")]
@@ -88,6 +90,8 @@ def read_calls(path: Path, scans: pd.DataFrame, warnings: list[str]) -> Readers:
         raise InputError(f"{path}: every call is 1, which is Deauville 1 or a positive call; add a scan with another")
     calls = (values >= 4 if scale == "deauville" else values == 1).astype(float).where(values.notna())
     calls = calls.set_axis(table["scan_id"])
+    measured = Model(path, "the prediction files", rows=scans.reset_index()[["scan_id"]])
+    warnings += check_ids([Model(path, path.name, rows=table[["scan_id"]]), measured])
     unknown = calls.index.difference(scans.index)
     if len(unknown) == len(calls):
         raise InputError(f"{path}: holds none of the scans that are measured (its first: {some(unknown, 2)}; theirs: "

@@ -105,9 +105,9 @@ def test_differences_of_sensitivity_and_specificity():
 @pytest.mark.slow
 @pytest.mark.parametrize("most", [1, 3])
 def test_coverage_of_the_reader_study(most):
-    """200 studies: three standard errors of a coverage of 95 % are 4.6 points; 1000 are on the reference page."""
+    """200 studies: of so many intervals, four standard errors of 95 % (6.2 points); 1000 are on the reference page."""
     for name, share in readers_helpers.coverage(200, most).items():
-        assert 0.904 <= share <= 0.996, name
+        assert share >= 0.95 - 0.062, name
 
 
 # ---------------------------------------------------------------- the CSV
@@ -138,7 +138,8 @@ def test_both_scales_are_understood_and_named(tmp_path):
     ("scan_id,r\ns0,0\ns1,-1\n", "line 3 .scan s1.: r '-1'; the file was read as calls"),
     ("scan_id,r,note\ns0,0,unclear\n", "note 'unclear'.*leave out columns that are no reader's"),
     ("scan_id,r\ns0,6\ns1,2\n", "r '6'"), ("scan_id,r\ns0,1\ns1,1\n", "Deauville 1 or a positive call"),
-    ("scan_id,r\nx,1\ny,0\n", "holds none of the scans")])
+    ("scan_id,r\nx,1\ny,0\n", "holds none of the scans"),
+    ("scan_id,r\ns0,1\nS1,0\n", "'S1' in readers.csv and 's1' in the prediction files: one id, written in two ways")])
 def test_what_is_no_call_is_refused(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         read(tmp_path, text)
