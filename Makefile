@@ -43,10 +43,14 @@ SPLITS = --n_splits 20
 	$(PY) prepro_script.py --input $*/dicom --output $* --labels $*/dicom/labels.csv --keep_ids
 	$(PY) make_splits.py --data $*/data.csv $(SPLITS) --seed 0 --overwrite
 
+# Of an image the last bits depend on the processor
+SHA256 = s/[0-9a-f]\{64\}//
+
 # images is a link, so that the repository's data.csv finds its files
 demo-data: $(DEMO)/data_resplit.csv
 	ln -sfn $(DEMO)/images images
-	@cmp -s data.csv $(DEMO)/data_resplit.csv || echo "warning: data.csv differs from $(DEMO)/data_resplit.csv, the manifest of these images"
+	@[ "$$(sed '$(SHA256)' data.csv)" = "$$(sed '$(SHA256)' $(DEMO)/data_resplit.csv)" ] || \
+	    echo "warning: data.csv differs from $(DEMO)/data_resplit.csv, the manifest of these images"
 
 demo: demo-data
 	$(PY) train.py --data $(DEMO)/data_resplit.csv --split_index 0 1 --run 1 --output $(DEMO)/results --overwrite $(DEMO_TRAIN)

@@ -143,7 +143,7 @@ def _write_patient(patient, output, vendor):
 
 def _label_row(patient, scan, acquisition, truth):
     """One row of labels.csv. Lesions are `site:x:y:z:diameter:suv`, millimetres in the patient frame (LPS)."""
-    lesion = "{site}:{x:.1f}:{y:.1f}:{z:.1f}:{diameter:.1f}:{suv:.3f}"
+    lesion = "{site}:{x:.0f}:{y:.0f}:{z:.0f}:{diameter:.0f}:{suv:.3f}"
     known = patient | scan | acquisition | truth | {
         "StudyInstanceUID": pet_series.make_uid(patient["seed"], patient["index"], scan["number"], "study"),
         "n_lesions": len(truth["lesions"]), "lesions": ";".join(lesion.format(**each) for each in truth["lesions"]),
