@@ -82,6 +82,10 @@ def print_metrics(metrics: dict) -> None:
     source, unit = metrics["validation"].get("source"), metrics["independent_unit"]
     thresholds = f"thresholds: {source}; " if source else ""
     print(f"intervals: DeLong and Wilson, by {unit}; {thresholds}everything else: report.html\n")
+    for name, block in metrics.get("prognosis", {}).items():
+        ratio, c = (short_text(block["markers"]["avg"][key]) for key in ("hazard_ratio", "c_index"))
+        print(f"{name}: {block['n_patients']} patients, {block['n_events']} events; {ENSEMBLES['avg']}: hazard ratio "
+              f"of a positive call {ratio}, C-index {c}\n")
     if study := metrics.get("readers"):
         print(f"readers: {', '.join(study['names'])}, read as {study['scale']}; {study['n_scans']} scans\n")
     sites = metrics.get("sites", {})
