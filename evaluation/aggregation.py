@@ -1,8 +1,8 @@
 """What metrics.json says of an ensemble: every number of it, of its models, views and subgroups.
 
-A number is an estimate (see `estimates`). A block is what `metrics.all_metrics` returns: n, n_positive, n_groups, the
-metrics of OVERALL, a threshold with tn, fp, fn, tp and the metrics of AT_THRESHOLD, operating_points; of no scan
-{n: 0, n_positive: 0} and SHOWN, none of them with a value. metrics.json holds
+A number is an estimate (see `estimates`). A block is what `metrics.all_metrics` returns: n, n_positive, n_groups,
+n_groups_rarer, the metrics of OVERALL, a threshold with tn, fp, fn, tp and the metrics of AT_THRESHOLD,
+operating_points; of no scan {n: 0, n_positive: 0} and SHOWN, none of them with a value. metrics.json holds
 
     set, synthetic, notice, optimistic       train, val, test, cal or all; bool; what no reader may miss, or null
     n_scans, n_patients, independent_unit    scans with or without target; patients of those that are measured, null
@@ -13,7 +13,7 @@ metrics of OVERALL, a threshold with tn, fp, fn, tp and the metrics of AT_THRESH
     validation                               where the thresholds come from: source (or null, with reason), n_scans,
                                              n_positive, n_patients, models_per_scan {models: scans}, ...
     warnings, scans_lacking_a_model          texts; {scan_id: models that have it}
-    avg, max                                 a block each, and reliability (of `calibration.reliability`),
+    avg, max                                 a block each, and reliability (of `metrics.reliability_bins`),
                                              before_recalibration (a block and its reliability), ensemble_size (of
                                              `disagreement.auc_by_size`), selective {label: of `selective_summary`}
     views                                    {view: block}: the views alone, not recalibrated
@@ -28,7 +28,8 @@ import pandas as pd
 
 from common.files import progress
 from common.manifest import SYNTHETIC
-from evaluation import bootstrap, calibration, disagreement
+from evaluation import bootstrap, disagreement
+from evaluation.cautions import few_patients, rarer_class, swapped_labels
 from evaluation.ensemble import (
     ENSEMBLES,
     Ensemble,
@@ -41,12 +42,11 @@ from evaluation.ensemble import (
     subgroups,
 )
 from evaluation.estimates import no_estimate
-from evaluation.metrics import THRESHOLD, all_metrics
+from evaluation.metrics import THRESHOLD, all_metrics, reliability_bins
 from evaluation.operating_points import MEASURED
 
 THRESHOLDS_ON_TEST = "OPTIMISTIC: thresholds{} were derived from the very scans that they are measured on."
 SHOWN = ("auc", "accuracy", "sensitivity", "specificity")
-FEW = 10  # scans of a class, below which the intervals are rough
 
 
 def describe(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensemble], wanted: str, about: dict,
@@ -111,13 +111,14 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
         To which more are added.
     """
     labelled = scans[scans["target"].notna()]
-    y = labelled["target"].to_numpy(dtype=int)
+    y, groups = labelled["target"].to_numpy(dtype=int), patients(labelled)
     views = subgroups(models, labelled, "view") if all("view" in model.rows for model in models) else {}
-    groups = {column: subgroups(models, labelled, column) for column in by}
+    of_columns = {column: subgroups(models, labelled, column) for column in by}
     of_folds = {str(split): (models, labelled[labelled.index.isin(ids)]) for split, ids in folds(models).items()}
     if "patient_id" not in scans:
         warnings.append("the files have no patient_id: the intervals are too narrow where a patient has several scans")
-    of_each = 1 + bool(ensembles["avg"].recalibration) + len(models) + len(of_folds) + sum(map(len, groups.values()))
+    of_each = 1 + bool(ensembles["avg"].recalibration) + len(models)
+    of_each += len(of_folds) + sum(map(len, of_columns.values()))
     with progress(None, "bootstrap", "set of scores", len(views) + len(ensembles) * of_each) as bar:
         def block(scores, thresholds=None):
             bar.update()
@@ -144,23 +145,32 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
         result["models"] = [model.about() | {"n_scans": int(ensembles["avg"].scores.iloc[:, k].notna().sum())}
                             | {name: block(each.scores.iloc[:, k].dropna()) for name, each in ensembles.items()}
                             for k, model in enumerate(models)]
-        result["subgroups"] = {column: group_blocks(found) for column, found in groups.items()}
+        result["subgroups"] = {column: group_blocks(found) for column, found in of_columns.items()}
         if result["avg"]["auc"]["value"] is None:
             warnings.append(f"no AUC and no figures: {result['avg']['auc']['reason']}")
         for name, each in ensembles.items():
             raw, scores, entry = each.raw[labelled.index], each.scores.loc[labelled.index], result[name]
             p = each.prob[labelled.index].to_numpy()
-            entry["reliability"] = calibration.reliability(y, p)
+            entry["reliability"] = reliability_bins(y, p, groups)
             if each.recalibration:
-                reliability = calibration.reliability(y, raw.to_numpy())
-                entry["before_recalibration"] = block(raw) | {"reliability": reliability}
+                entry["before_recalibration"] = block(raw) | {
+                    "reliability": reliability_bins(y, raw.to_numpy(), groups)}
                 if each.recalibration.get("b", 1) <= 0:
                     warnings.append(f"recalibration reversed the order of the scores of {ENSEMBLES[name]}: on the "
                                     "validation scans a higher probability was the less likely positive")
             entry["ensemble_size"] = disagreement.auc_by_size(scores, y, how, seed)
             entry["selective"] = {label: disagreement.selective_summary((p >= THRESHOLD) == y, doubt)
                                   for label, doubt in disagreement.doubts(scores, p, THRESHOLD).items()}
-    fewest = min((y == 0).sum(), (y == 1).sum())
-    if fewest < FEW:
-        warnings.append(f"only {fewest} scans in one of the classes: the intervals are rough")
+    warnings += doubtful(result, rarer_class(y, groups), "scan" if groups is None else "patient")
     return result
+
+
+def doubtful(result: dict, rarer: int, unit: str) -> list[str]:
+    """`cautions` of what `measure` returns."""
+    parts = {f"fold {split}": blocks["avg"] for split, blocks in result["folds"].items()}
+    parts |= {f"{column} {value}": blocks["avg"] for column, found in result["subgroups"].items()
+              for value, blocks in found.items()}
+    aucs = {label: result[name]["auc"] for name, label in ENSEMBLES.items()}
+    aucs |= {model["file"]: model["avg"]["auc"] for model in result["models"]}
+    return (few_patients(rarer, unit, {name: block.get("n_groups_rarer", 0) for name, block in parts.items()})
+            + swapped_labels(aucs))

@@ -15,6 +15,7 @@ from common.manifest import SYNTHETIC, is_synthetic
 from common.text import some
 from evaluation import paired_tests
 from evaluation.bootstrap import CONFIDENCE
+from evaluation.cautions import few_patients, rarer_class, swapped_labels
 from evaluation.cohorts import check_ids
 from evaluation.ensemble import COLUMNS, Model, check_rows, join_scans, number, patients, score_models
 from evaluation.estimates import difference_text, long_text, p_text
@@ -158,14 +159,14 @@ def compare(models: list[Model], thresholds: list[str], scans: pd.DataFrame, res
     for model in models:
         notices += [SYNTHETIC] * bool(is_synthetic(model.rows).any()) + [*model.rows.get("notice", ())]
     unit, n_patients = ("scan", None) if groups is None else ("patient", len(set(groups)))
+    aucs = {model.file: auc_estimate(y, scans[f"score {model.file}"].to_numpy(), groups) for model in models}
+    warnings += few_patients(rarer_class(y, groups), unit) + swapped_labels(aucs)
     return {"ensembles": [{"name": model.file, "file": str(model.path), "threshold": threshold}
                           for model, threshold in zip(models, thresholds, strict=True)],
             "n_scans": len(scans), "n_positive": int(y.sum()), "n_patients": n_patients, "independent_unit": unit,
             "confidence": CONFIDENCE, "resamples": resamples, "seed": seed, "warnings": warnings,
             "notices": [notice for notice in dict.fromkeys(notices) if notice],
-            "provenance": this_run(model.path for model in models),
-            "auc": {model.file: auc_estimate(y, scans[f"score {model.file}"].to_numpy(), groups) for model in models},
-            "pairs": pairs}
+            "provenance": this_run(model.path for model in models), "auc": aucs, "pairs": pairs}
 
 
 def tests_of(pair: dict) -> list[dict]:

@@ -19,7 +19,7 @@ from common.files import replace_file
 from evaluation import bootstrap, calibration, disagreement, readers
 from evaluation.ensemble import ENSEMBLES, Ensemble, patients
 from evaluation.estimates import short_text
-from evaluation.metrics import DERIVED, THRESHOLD, wilson_interval
+from evaluation.metrics import DERIVED, THRESHOLD, reliability_bins
 
 STYLES = tuple({"color": colour, "linestyle": dashes, "linewidth": 1.8} for colour, dashes in (
     ("#0072B2", "-"), ("#E69F00", (0, (5, 1.5))), ("#009E73", (0, (1.5, 1))), ("#CC79A7", (0, (6, 1, 1, 1)))))
@@ -74,8 +74,8 @@ def score_figures(scans: pd.DataFrame, ensembles: dict[str, Ensemble], metrics: 
         states[label] = {"before": (y, raw), fit: (y, p)} if fit else {"as predicted": (y, p)}
     figures = {"roc": roc(curves, blocks, patients(labelled), metrics["seed"],
                       readers.points(metrics["readers"]) if "readers" in metrics else {}),
-               "precision_recall": precision_recall(curves, blocks), "reliability": reliability(states),
-               "decision_curve": decision_curve(curves), "confusion": confusion_matrices(blocks),
+               "precision_recall": precision_recall(curves, blocks), "decision_curve": decision_curve(curves),
+               "reliability": reliability(states, patients(labelled)), "confusion": confusion_matrices(blocks),
                "scores": score_distribution(curves, blocks)}
     if len(metrics["models"]) > 1 and all(block["ensemble_size"] for block in blocks.values()):
         figures["ensemble_size"] = ensemble_size(blocks)
@@ -150,8 +150,8 @@ def precision_recall(curves: dict, blocks: dict) -> Figure:
     return figure
 
 
-def reliability(states: dict) -> Figure:
-    """Share of Deauville 4-5 against the mean probability, Wilson intervals, and how many scans have which.
+def reliability(states: dict, groups: ndarray | None) -> Figure:
+    """Share of Deauville 4-5 against the mean probability, intervals by patient, and how many scans have which.
 
     states: {ensemble: {state: (y_true, y_score)}}, a column an ensemble, a line a state (before, after recalibration).
     """
@@ -159,11 +159,11 @@ def reliability(states: dict) -> Figure:
     for (name, curves), upper, lower in zip(states.items(), *axes, strict=True):
         upper.plot((0, 1), (0, 1), label="perfect calibration", **FAINT)
         for (state, (y, p)), mark, style in zip(curves.items(), "os", STYLES, strict=False):
-            bins, error = calibration.reliability(y, p), calibration.expected_calibration_error(y, p)
-            x, share = (np.array([each[key] for each in bins]) for key in ("mean_probability", "share_positive"))
-            limits = np.array([wilson_interval(each["n_positive"], each["n"]) for each in bins]).T
-            upper.errorbar(x, share, np.abs(limits - share), marker=mark, markersize=4, elinewidth=0.8, capsize=2,
-                           clip_on=False, label=f"{state}: ECE {error:.3f}", **style)
+            bins, error = reliability_bins(y, p, groups), calibration.expected_calibration_error(y, p)
+            x, share, low, high = (np.array([each[key] for each in bins])
+                                   for key in ("mean_probability", "share_positive", "ci_low", "ci_high"))
+            upper.errorbar(x, share, np.abs((low - share, high - share)), marker=mark, markersize=4, elinewidth=0.8,
+                           capsize=2, clip_on=False, label=f"{state}: ECE {error:.3f}", **style)
             lower.hist(p, bins=np.linspace(0, 1, 21), histtype="step", **style | {"linewidth": 1.3})
         unit_square(upper, "", "Share with Deauville 4–5")
         upper.set_title(name, fontsize=9)

@@ -16,6 +16,7 @@ from sklearn import metrics
 from common.files import InputError
 from evaluation import bootstrap, calibration
 from evaluation.bootstrap import Groups
+from evaluation.cautions import rarer_class
 from evaluation.estimates import NO_ECE_INTERVAL, bootstrap_estimate, estimate, no_estimate
 
 Z = norm.ppf((1 + bootstrap.CONFIDENCE) / 2)
@@ -221,6 +222,18 @@ def proportion_estimate(hits: ndarray, of: str, groups: Groups = None, interval:
     return estimate(share, *wilson_interval(share * trials, trials), method, interval)
 
 
+def reliability_bins(y_true: ndarray, y_score: ndarray, groups: Groups = None) -> list[dict]:
+    """The bins of `calibration.reliability`, each with the interval of its share_positive: ci_low, ci_high, ci_method.
+
+    As `proportion_estimate`: several scans of a patient in a bin count for as much as they are worth.
+    """
+    y_true, y_score = check_scores(y_true, y_score)
+    index, groups = calibration.bin_of(y_score), np.arange(len(y_true)) if groups is None else np.asarray(groups)
+    entries = [proportion_estimate(y_true[index == k], "scan", groups[index == k]) for k in np.unique(index)]
+    return [each | {key: entry[key] for key in ("ci_low", "ci_high", "ci_method")}
+            for each, entry in zip(calibration.reliability(y_true, y_score), entries, strict=True)]
+
+
 def all_metrics(y_true: ndarray, y_score: ndarray, threshold: float = THRESHOLD, points: dict | None = None,
                 groups: Groups = None, resamples: int = bootstrap.RESAMPLES, seed: int = 0) -> dict:
     """Every metric of one set of probabilities, ready for JSON.
@@ -237,8 +250,9 @@ def all_metrics(y_true: ndarray, y_score: ndarray, threshold: float = THRESHOLD,
     Returns
     -------
     dict
-        n, n_positive, n_groups; OVERALL; threshold, tn, fp, fn, tp and AT_THRESHOLD at `threshold`; operating_points:
-        the same at each of `points`. Each metric is an estimate (see `estimates`).
+        n, n_positive, n_groups, n_groups_rarer (of `cautions.rarer_class`); OVERALL; threshold, tn, fp, fn, tp and
+        AT_THRESHOLD at `threshold`; operating_points: the same at each of `points`. Each metric is an estimate (see
+        `estimates`).
     """
     y_true, y_score = check_scores(y_true, y_score)
     for value in y_score[(y_score < 0) | (y_score > 1)]:
@@ -249,7 +263,7 @@ def all_metrics(y_true: ndarray, y_score: ndarray, threshold: float = THRESHOLD,
     at[None] = {"threshold": None, "reason": "not reached on these predictions"}
     single = one_class(y_true, "it")
     found = {"n": len(y_true), "n_positive": int(y_true.sum()),
-             "n_groups": bootstrap.group_index(groups, len(y_true))[1],
+             "n_groups": bootstrap.group_index(groups, len(y_true))[1], "n_groups_rarer": rarer_class(y_true, groups),
              "auc": auc_estimate(y_true, y_score, groups, bootstrap.bca_interval(drawn, "auc"))}
     for name, function in FUNCTIONS.items():
         value = np.nan if single and name not in ("brier", "log_loss") else function(y_true, y_score)

@@ -30,8 +30,8 @@ FIGURES = {  # file -> (heading, what to read in it)
     "roc": ("ROC", "Sensitivity against false positive rate. Shaded: pointwise 95 % bootstrap band of LARS-avg."),
     "precision_recall": ("Precision and recall", "The dotted line is what chance gives: the share of Deauville 4–5."),
     "reliability": ("Reliability", "Observed share of Deauville 4–5 in ten bins of predicted probability, with Wilson "
-                    "intervals; where it is below the diagonal, the probabilities are too high. Bottom: how many scans "
-                    "have which probability."),
+                    "intervals that allow for several scans of a patient; where it is below the diagonal, the "
+                    "probabilities are too high. Bottom: how many scans have which probability."),
     "decision_curve": ("Decision curve", "Net benefit of acting on the score at each threshold probability, against "
                        "acting on all scans or on none."),
     "confusion": ("Confusion matrices", "Counts, and the share of the row, at each operating point."),

@@ -1,6 +1,9 @@
-"""Prediction files as predict.py writes them, of made-up scores."""
+"""Prediction files as predict.py writes them, of made-up scores; simulated studies."""
+import math
+
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 SCANS = pd.DataFrame({"scan_id": [f"s{k}" for k in range(8)], "target": [0, 0, 0, 0, 1, 1, 1, 1]})
 
@@ -35,3 +38,21 @@ def splits(n_models=4, n_val=40, n_test=24, seed=0):
         table["set"] = np.where(np.repeat(np.arange(n) >= n_val, 2), "test", np.where(held, "val", "train"))
         tables.append(table)
     return tables
+
+
+def binormal(rng, clustered, patients=80):
+    """y, two equally good scores, patients: with clusters of 1 to 3 scans that share much of their error."""
+    sizes = rng.integers(1, 4, patients) if clustered else np.ones(2 * patients, dtype=int)
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    y = (rng.random(len(groups)) < np.where(rng.random(len(sizes)) < 0.45, 0.8, 0.2)[groups]).astype(int)
+    rho = 0.6 if clustered else 0
+
+    def noise():
+        return math.sqrt(rho) * rng.normal(size=len(sizes))[groups] + math.sqrt(1 - rho) * rng.normal(size=len(groups))
+
+    base = y * norm.ppf(0.85) * math.sqrt(2) + math.sqrt(0.7) * noise()
+    return y, base + math.sqrt(0.3) * noise(), base + math.sqrt(0.3) * noise(), groups
+
+
+def share_inside(limits, truth):
+    return np.mean([low <= truth <= high for low, high in limits])

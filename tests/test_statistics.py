@@ -6,6 +6,7 @@ import pytest
 import sklearn.metrics as sk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prediction_helpers import binormal, share_inside
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import bootstrap as scipy_bootstrap
@@ -445,24 +446,6 @@ def test_holm_by_hand():
 
 
 # ---------------------------------------------------------------- coverage
-
-def binormal(rng, clustered, patients=80):
-    """y, two equally good scores, patients: with clusters of 1 to 3 scans that share much of their error."""
-    sizes = rng.integers(1, 4, patients) if clustered else np.ones(2 * patients, dtype=int)
-    groups = np.repeat(np.arange(len(sizes)), sizes)
-    y = (rng.random(len(groups)) < np.where(rng.random(len(sizes)) < 0.45, 0.8, 0.2)[groups]).astype(int)
-    rho = 0.6 if clustered else 0
-
-    def noise():
-        return math.sqrt(rho) * rng.normal(size=len(sizes))[groups] + math.sqrt(1 - rho) * rng.normal(size=len(groups))
-
-    base = y * norm.ppf(0.85) * math.sqrt(2) + math.sqrt(0.7) * noise()
-    return y, base + math.sqrt(0.3) * noise(), base + math.sqrt(0.3) * noise(), groups
-
-
-def share_inside(limits, truth):
-    return np.mean([low <= truth <= high for low, high in limits])
-
 
 @pytest.mark.parametrize("clustered", [False, True])
 def test_coverage_of_the_intervals_of_auc_and_sensitivity(clustered):
