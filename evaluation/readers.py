@@ -7,9 +7,10 @@ reference is the target of the prediction files. metrics.json's `readers` holds
     file, scale, names                       of --readers; a text of SCALES; the readers' columns
     n_scans, n_not_read, n_unknown           scans measured and read by anyone; measured only; read only
     ties, n_alone                            scans without majority; scans read by one reader only
-    readers                                  {name or CONSENSUS: n, n_positive, and of the same scans reader and model
-                                             (tn, fp, fn, tp, sensitivity, specificity), differences (model less
-                                             reader, of `paired_tests`, with p_holm); with_model: of `agreement`}
+    readers                                  {name or CONSENSUS: n, n_positive, n_groups_rarer (patients of the
+                                             rarer class), and of the same scans reader and model (tn, fp, fn, tp,
+                                             sensitivity, specificity), differences (model less reader, of
+                                             `paired_tests`, with p_holm); with_model: of `agreement`}
     pairs, all                               [a, b, and of `agreement`]; that of all readers, from three on
 """
 import itertools
@@ -23,6 +24,7 @@ from numpy import ndarray
 from common.files import InputError, read_csv
 from common.text import some
 from evaluation import agreement, paired_tests
+from evaluation.cautions import FEW, rarer_class
 from evaluation.cohorts import check_ids
 from evaluation.ensemble import ENSEMBLES, Ensemble, Model, number, patients
 from evaluation.estimates import difference_text, long_text, p_text
@@ -136,6 +138,10 @@ def measure(readers: Readers, scans: pd.DataFrame, each: Ensemble, resamples: in
     call = (each.prob >= THRESHOLD).astype(float)
     columns = calls if len(names) == 1 else calls.assign(**{CONSENSUS: consensus})
     found = {name: _against(column, call, scans, resamples, seed) for name, column in columns.items()}
+    few = [name for name, entry in found.items() if entry["n_groups_rarer"] < FEW]
+    if few:
+        unit = "patients" if "patient_id" in scans else "scans"
+        warnings.append(f"{some(few)}: fewer than {FEW} {unit} of a class were read; these intervals are rough")
     for of in CLASSES:
         adjusted = paired_tests.holm([entry["differences"][of]["p"] for entry in found.values()])
         for entry, p in zip(found.values(), adjusted, strict=True):
@@ -165,7 +171,8 @@ def _against(reader, call, scans, resamples, seed):
         tested = paired_tests.bootstrap_prediction_differences(y, of_model, of_reader, groups, resamples, seed)
         differences = {name: tested[name] for name in CLASSES}
     both = pd.DataFrame({"model": call, "reader": reader})
-    return {"n": len(known), "n_positive": int(y.sum()), "reader": _shares(y, of_reader, groups),
+    return {"n": len(known), "n_positive": int(y.sum()), "n_groups_rarer": rarer_class(y, groups),
+            "reader": _shares(y, of_reader, groups),
             "model": _shares(y, of_model, groups), "differences": differences,
             "with_model": _agreement(both, scans, resamples, seed)}
 

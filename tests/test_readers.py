@@ -186,6 +186,9 @@ def test_the_numbers_of_a_study(done):
     assert found["ties"] == study.loc[first != second, "scan_id"].tolist() and found["all"] is None
     assert found["readers"][readers.CONSENSUS]["n"] == (first == second).sum()
     assert any("no consensus" in line for line in metrics["warnings"])
+    rarer = min(scans.loc[y == value, "patient_id"].nunique() for value in (True, False))
+    assert entry["n_groups_rarer"] == rarer
+    assert any("20 patients of a class were read" in line for line in metrics["warnings"])  # at least by the consensus
     table = pd.read_csv(folder / "readers.csv")
     row = table[(table["against"] == "reader1") & (table["statistic"] == "kappa")]
     assert row["value"].item() == pytest.approx(entry["with_model"]["kappa"]["value"])
