@@ -42,6 +42,7 @@ SEQUENCES = {tag for tag, keyword in WANTED.items() if keyword.endswith("Sequenc
 PRIVATE_GROUPS = (0x0009, 0x7053)  # GE times, Philips factors: kept under their tag, an int
 SHORT_VR = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 LONG_VR = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+HEAD = {order: struct.Struct(order + "HHI") for order in "<>"}  # group, element, length
 UNDEFINED, PIXEL_DATA, SERIES_UID = 0xFFFFFFFF, 0x7FE00010, 0x0020000E
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 UNCOMPRESSED = IMPLICIT, EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
@@ -187,7 +188,7 @@ def _parse_file(buffer: bytes, path: str | os.PathLike[str], last: int) -> Heade
 def _parse(buffer: bytes, at: int, end: int, explicit: bool, order: str, last: int, nested: bool = False
            ) -> tuple[Header, int]:
     """Data elements up to `end`, an item's end, or the first tag beyond `last`. Returns the dict and the place."""
-    head, size, previous = struct.Struct(order + "HHI").unpack_from, order + "I", -1
+    head, size, previous = HEAD[order].unpack_from, order + "I", -1
     found: dict[Any, Any] = {}
     while at < end:
         group, element, length = head(buffer, at)
@@ -197,9 +198,9 @@ def _parse(buffer: bytes, at: int, end: int, explicit: bool, order: str, last: i
         at += 8
         if tag == ITEM_END and nested:
             break
-        if tag == previous:
-            raise ValueError(f"element ({group:04X},{element:04X}) is there twice")
-        if tag < previous:
+        if tag <= previous:
+            if tag == previous:
+                raise ValueError(f"element ({group:04X},{element:04X}) is there twice")
             raise _Declined(f"element ({group:04X},{element:04X}) is out of order")
         previous = tag
         if explicit:
@@ -210,7 +211,7 @@ def _parse(buffer: bytes, at: int, end: int, explicit: bool, order: str, last: i
                 length, at = struct.unpack_from(size, buffer, at)[0], at + 4
             else:
                 raise _Declined(f"element ({group:04X},{element:04X}) has the value representation {vr!r}")
-            if vr == b"UN" and length != UNDEFINED and tag in SEQUENCES:
+            if vr == b"UN" and tag in SEQUENCES and length != UNDEFINED:
                 raise _Declined(f"sequence ({group:04X},{element:04X}) is of unknown value representation")
         keyword = WANTED.get(tag) or (tag if group in PRIVATE_GROUPS else None)
         if tag == PIXEL_DATA and not nested:
@@ -235,7 +236,7 @@ def _parse_items(buffer: bytes, at: int, end: int, explicit: bool, order: str, d
                  ) -> tuple[list[Header], int]:
     items = []
     while at < end:
-        group, element, length = struct.unpack_from(order + "HHI", buffer, at)
+        group, element, length = HEAD[order].unpack_from(buffer, at)
         tag, at = group << 16 | element, at + 8
         if tag == SEQUENCE_END:
             break
