@@ -4,6 +4,7 @@ python benchmark.py prepro                                              # 600 x 
 python benchmark.py prepro --size 60 100 100 --studies 2 --repeats 1    # a quick look
 python benchmark.py train                                               # minutes; quiet, or the ratios mean little
 python benchmark.py predict --chptfolder demo/results --data demo/data_resplit.csv      # 2 GB of temporary files
+python benchmark.py aggregate --scans 100000                            # 300 MB of temporary files
 python benchmark.py recipes --data demo/data_resplit.csv --split_index 0 1 --output results_recipes     # an hour
 
 prepro: PET series to SUV to both MIPs, files in the page cache, against reading the same files raw and against the same
@@ -12,6 +13,8 @@ train: images/s against the same model on tensors in memory (the ceiling), again
 and epoch, worker processes, float32, 310 x 310) and against that loop with LARS's evaluation of the training set after
 it; the ceiling in --amp's precision against the other one; and an epoch with frozen layers, cached and not.
 predict: ten models in one go against ten plain loops; memory; with --chptfolder, bfloat16 against float32.
+aggregate: aggregate.py and compare.py on the predictions of ten models; the jackknife of BCa intervals in closed form
+against leaving each scan out.
 recipes: train.py under several recipes, as validation AUC against seconds of training.
 """
 import tempfile
@@ -24,17 +27,18 @@ from common.files import InputError
 
 def get_args_parser():
     parser = Parser(__doc__)
-    parser.add_argument("stage", choices=("prepro", "train", "predict", "recipes"), help="what to measure")
+    parser.add_argument("stage", choices=("prepro", "train", "predict", "aggregate", "recipes"), help="what to measure")
     add = parser.add_argument_group("prepro").add_argument
     add("--size", type=positive_int, nargs=3, default=[600, 400, 400], metavar=("SLICES", "ROWS", "COLUMNS"),
         help="of each int16 series, voxels")
     add("--studies", type=positive_int, default=8, help="for the throughput of two workers")
-    add = parser.add_argument_group("train and predict").add_argument
+    add = parser.add_argument_group("train, predict, aggregate").add_argument
     add("--batch_sizes", type=positive_int, nargs="+", default=[16, 50], metavar="N",
         help="of training, images a step (default: 16 50)")
     add("--n_images", type=at_least(8), default=100, metavar="N", help="per round")
     add("--frozen_images", type=at_least(8), default=1000, metavar="N", help="of an epoch with frozen layers")
-    add("--scans", type=at_least(2), default=3000, metavar="N", help="of which the memory of predicting is measured")
+    add("--scans", type=at_least(2), default=3000, metavar="N", help="of which aggregate.py and the memory of "
+        "predicting are measured")
     add("--chptfolder", metavar="DIR", help="trained models whose bfloat16 predictions are compared")
     add = parser.add_argument_group("recipes").add_argument
     add("--split_index", **arguments.NUMBERS, metavar="S", help="data splits to train (default: 0)")
@@ -49,7 +53,7 @@ def get_args_parser():
 
 
 def main(args):
-    from benchmarks import network, prepro, recipes
+    from benchmarks import evaluating, network, prepro, recipes
 
     if args.folder and not Path(args.folder).is_dir():
         raise InputError(f"--folder {args.folder}: no such folder; make it, or leave it out")
@@ -58,6 +62,8 @@ def main(args):
     with tempfile.TemporaryDirectory(prefix="benchmark_", dir=args.folder) as folder:
         if args.stage == "prepro":
             return prepro.compare(args.size, args.studies, args.repeats, Path(folder))
+        if args.stage == "aggregate":
+            return evaluating.compare(Path(folder), args.scans)
         common = pick(args, "n_images", "repeats", "device", "amp", "threads")
         if args.stage == "train":
             return network.train(Path(folder), **pick(args, "batch_sizes", "frozen_images"), **common)

@@ -178,7 +178,7 @@ def add_digests(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
 
 def is_synthetic(rows: pd.DataFrame) -> pd.Series:
     """Rows of a manifest or of predictions -> (n,) bool Series: drawn by phantom.py, or marked as such."""
-    marked = rows["scan_id"].map(lambda _: False)
+    marked = pd.Series(False, rows.index)
     if "synthetic" in rows:
         marked |= rows["synthetic"].fillna("").astype(str).str.strip().str.lower().isin(("1", "1.0", "true", "yes"))
     if "series_description" in rows:

@@ -111,6 +111,8 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
         To which more are added.
     """
     labelled = scans[scans["target"].notna()]
+    if "patient_id" in labelled:  # numbers are sorted sooner than names
+        labelled = labelled.assign(patient_id=bootstrap.group_index(patients(labelled), len(labelled))[0])
     y, groups = labelled["target"].to_numpy(dtype=int), patients(labelled)
     views = subgroups(models, labelled, "view") if all("view" in model.rows for model in models) else {}
     of_columns = {column: subgroups(models, labelled, column) for column in by}

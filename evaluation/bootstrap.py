@@ -1,22 +1,27 @@
 """The bootstrap: whole patients drawn with replacement, every metric of all resamples at once. NumPy and SciPy only.
 
-A resample is a weight per scan: how often its patient was drawn. Ranks are sorted once, so that 2000 resamples of 5000
-scans take seconds. Efron B, Tibshirani RJ. An Introduction to the Bootstrap, 1993; by patient: Davison AC, Hinkley DV.
-Bootstrap Methods and their Application, 1997, 3.8.
+A resample is a weight per scan: how often its patient was drawn. Efron B, Tibshirani RJ. An Introduction to the
+Bootstrap, 1993; by patient: Davison AC, Hinkley DV. Bootstrap Methods and their Application, 1997, 3.8.
 """
+import functools
+import os
 from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy import ndarray
 from scipy.stats import norm
+from threadpoolctl import threadpool_limits
 
-from evaluation import calibration
+from evaluation import jackknife
+from evaluation.weighted import Weighted
 
 Groups = ndarray | None  # (n,) patient ids; None: each row is its own
 CONFIDENCE = 0.95  # of every interval
 TAILS = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
 RESAMPLES = 2000
-BLOCK = 500_000  # weights in memory at a time
+BLOCK = 4_000_000  # weights in memory at a time
+THREADS = min(4, os.cpu_count() or 1)
 MOST_UNDEFINED = 0.05  # of the resamples; with more of them there is no interval
 
 
@@ -26,62 +31,34 @@ def group_index(groups: Groups, n: int) -> tuple[ndarray, int]:
     return index, len(names)
 
 
+@functools.lru_cache(maxsize=2)  # a patient is drawn as often for every set of scores: 200 MB of 100,000 patients
+def draws(count: int, resamples: int, seed: int) -> ndarray:
+    """(resamples, count) uint8: how often each group is drawn; a 256th time has a probability below 1e-500."""
+    rng, drawn = np.random.default_rng(seed), np.empty((resamples, count), dtype=np.uint8)
+    for times in drawn:
+        times[:] = np.bincount(rng.integers(count, size=count), minlength=count)
+    return drawn
+
+
 def resample_weights(groups: Groups, n: int, resamples: int, seed: int) -> Iterator[ndarray]:
-    """Yield blocks (b, n) float64 of how often each row is drawn; the same for the same groups, n and seed."""
-    rng, (index, count) = np.random.default_rng(seed), group_index(groups, n)
+    """Yield blocks (b, n) uint8 of how often each row is drawn; the same for the same groups, n and seed."""
+    index, count = group_index(groups, n)
+    for block in in_blocks(draws(count, resamples, seed), n):
+        yield np.take(block, index, axis=1)
+
+
+def in_blocks(drawn: ndarray, n: int) -> list[ndarray]:
+    """The rows of `draws` in parts small enough for BLOCK when they become weights of n scans."""
     size = max(1, BLOCK // n)
-    for start in range(0, resamples, size):
-        rows = min(size, resamples - start)
-        drawn = rng.integers(count, size=(rows, count)) + np.arange(rows)[:, None] * count
-        times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
-        yield times[:, index].astype(np.float64)
+    return [drawn[start:start + size] for start in range(0, len(drawn), size)]
 
 
 def jackknife_weights(groups: Groups, n: int) -> Iterator[ndarray]:
-    """Yield blocks (b, n) of weights 0 and 1 that leave out one group each."""
+    """Yield blocks (b, n) uint8 of weights 0 and 1 that leave out one group each."""
     index, count = group_index(groups, n)
     size = max(1, BLOCK // n)
     for start in range(0, count, size):
-        yield (np.arange(start, min(start + size, count))[:, None] != index).astype(np.float64)
-
-
-class Ranked:
-    """y_true and y_score sorted by score, with the ends of the ties: what weighted ROC statistics need."""
-
-    def __init__(self, y_true: ndarray, y_score: ndarray):
-        self.order = np.argsort(y_score, kind="stable")
-        self.y, self.score = np.asarray(y_true, dtype=float)[self.order], np.asarray(y_score)[self.order]
-        self.ends = np.append(np.flatnonzero(np.diff(self.score)), len(self.score) - 1)
-
-    def below(self, weights: ndarray) -> tuple[ndarray, ndarray]:
-        """Weight of positives and of negatives at or below each distinct score, 0 first: two (b, ties + 1) arrays.
-
-        `weights` is (b, n), in the order of `self.order`. Sums of whole numbers: exact.
-        """
-        positive = np.cumsum(weights * self.y, axis=1)[:, self.ends]
-        everything = np.cumsum(weights, axis=1)[:, self.ends]
-        zero = np.zeros((len(weights), 1))
-        return np.hstack([zero, positive]), np.hstack([zero, everything - positive])
-
-
-def ratio(numerator: ndarray, denominator: ndarray) -> ndarray:
-    """Their quotient, float64; NaN where the denominator is not above 0."""
-    return np.divide(numerator, denominator, out=np.full(np.shape(denominator), np.nan), where=denominator > 0)
-
-
-def weighted_auc(positive: ndarray, negative: ndarray) -> ndarray:
-    """(b,) AUC of each resample from `Ranked.below`, ties counting half; NaN where a class was not drawn."""
-    pairs = (np.diff(positive, axis=1) * (negative[:, 1:] + negative[:, :-1])).sum(axis=1) / 2
-    return ratio(pairs, positive[:, -1] * negative[:, -1])
-
-
-def weighted_average_precision(positive: ndarray, negative: ndarray) -> ndarray:
-    """(b,) sum of precision times the step in recall, as sklearn.metrics.average_precision_score, from `Ranked.below`;
-    NaN without positives."""
-    above, both = positive[:, -1:] - positive[:, :-1], positive + negative
-    predicted = both[:, -1:] - both[:, :-1]
-    precision = np.divide(above, predicted, out=np.zeros_like(above), where=predicted > 0)
-    return ratio((np.diff(positive, axis=1) * precision).sum(axis=1), positive[:, -1])
+        yield (np.arange(start, min(start + size, count))[:, None] != index).astype(np.uint8)
 
 
 def resample(y_true: ndarray, y_score: ndarray, thresholds: list, groups: Groups, resamples: int, seed: int) -> dict:
@@ -101,37 +78,25 @@ def resample(y_true: ndarray, y_score: ndarray, thresholds: list, groups: Groups
         (resamples,) float64}, and {(metric, k): the same at thresholds[k]}. NaN where the number cannot be had (a class
         not drawn, nothing predicted positive, no finite fit).
     """
-    ranked = Ranked(y_true, y_score)
-    y, p, x = ranked.y, ranked.score, calibration.clipped_logit(ranked.score)
-    whole = np.ones((1, len(y)))
-    start, offset = calibration.fit_logistic(x, y, whole), calibration.fit_intercept(x, y, whole)
-    predicted = (p[:, None] >= np.array(thresholds)).astype(float)
-    losses = {"brier": (p - y) ** 2, "log_loss": calibration.row_log_loss(y, p)}
+    scores = Weighted(y_true, y_score, thresholds)
 
-    def values_of(weights):
-        weights = weights[:, ranked.order]
-        total, below = weights.sum(axis=1), ranked.below(weights)
-        values: dict = {"auc": weighted_auc(*below), "average_precision": weighted_average_precision(*below)}
-        values |= {name: ratio(np.einsum("bn,n->b", weights, loss), total) for name, loss in losses.items()}
-        both = (below[0][:, -1] > 0) & (below[1][:, -1] > 0)
-        values["calibration_slope"] = np.where(both, calibration.fit_logistic(x, y, weights, start)[1], np.nan)
-        values["calibration_intercept"] = np.where(both, calibration.fit_intercept(x, y, weights, offset), np.nan)
-        positives, hits, above = weights @ y, (weights * y) @ predicted, weights @ predicted  # whole numbers: exact
-        for k in range(len(thresholds)):
-            counted = from_counts(total, positives, hits[:, k], above[:, k])
-            values |= {(name, k): value for name, value in counted.items()}
-        return values
+    def without_each(index, count):
+        return jackknife.without_each(scores, index[scores.ranked.order], count)
 
-    return distribution(values_of, groups, len(y), resamples, seed)
+    return distribution(scores.measure, groups, len(scores.y), resamples, seed, without_each)
 
 
-def distribution(values_of: Callable[[ndarray], dict], groups: Groups, n: int, resamples: int, seed: int) -> dict:
+def distribution(values_of: Callable[[ndarray], dict], groups: Groups, n: int, resamples: int, seed: int,
+                 without_each: Callable[[ndarray, int], dict] | None = None) -> dict:
     """What `values_of` gives in the sample, without each group in turn, and in each resample.
 
     Parameters
     ----------
     values_of : callable
-        (b, n) weights -> {metric: (b,) float64}.
+        (b, n) uint8 weights -> {metric: (b,) float64}.
+    without_each : callable
+        (n,) index of each scan's group, and how many groups -> what `values_of` gives without each in turn; None: by
+        `jackknife_weights`, whose time grows with n squared.
 
     Returns
     -------
@@ -139,24 +104,17 @@ def distribution(values_of: Callable[[ndarray], dict], groups: Groups, n: int, r
         As of `resample`.
     """
     def gather(blocks):
-        blocks = [values_of(weights) for weights in blocks]
+        blocks = list(blocks)
         return {name: np.concatenate([values[name] for values in blocks]) for name in blocks[0]}
 
-    unit = None if group_index(groups, n)[1] < 2 else "scan" if groups is None else "patient"
-    return {"unit": unit, "observed": gather([np.ones((1, n))]), "jackknife": gather(jackknife_weights(groups, n)),
-            "resamples": gather(resample_weights(groups, n, resamples, seed))}
-
-
-def from_counts(total: ndarray, positives: ndarray, tp: ndarray, predicted: ndarray) -> dict[str, ndarray]:
-    """metrics.AT_THRESHOLD from arrays of counts: of scans, of positive ones, of true positives, of those predicted
-    positive. NaN for 0 / 0."""
-    fp, fn, negatives = predicted - tp, positives - tp, total - positives
-    tn = negatives - fp
-    sensitivity, specificity = ratio(tp, positives), ratio(tn, negatives)
-    return {"accuracy": ratio(tp + tn, total), "balanced_accuracy": (sensitivity + specificity) / 2,
-            "sensitivity": sensitivity, "specificity": specificity, "ppv": ratio(tp, predicted),
-            "npv": ratio(tn, total - predicted), "f1": ratio(2 * tp, 2 * tp + fp + fn),
-            "mcc": ratio(tp * tn - fp * fn, np.sqrt(positives * negatives * predicted * (total - predicted)))}
+    index, count = group_index(groups, n)
+    unit = None if count < 2 else "scan" if groups is None else "patient"
+    # every thread calls NumPy for itself: BLAS's own would wait for each other
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(THREADS) as pool:
+        left_out = without_each(index, count) if without_each else gather(map(values_of, jackknife_weights(groups, n)))
+        drawn = in_blocks(draws(count, resamples, seed), n)
+        return {"unit": unit, "observed": values_of(np.ones((1, n), dtype=np.uint8)), "jackknife": left_out,
+                "resamples": gather(pool.map(lambda times: values_of(np.take(times, index, axis=1)), drawn))}
 
 
 def bca_interval(drawn: dict, metric: Hashable) -> dict:
@@ -232,9 +190,11 @@ def roc_band(y_true: ndarray, y_score: ndarray, fpr: ndarray, groups: Groups = N
 
     Of 500 resamples; None where none of them has both classes.
     """
-    ranked, curves = Ranked(y_true, y_score), []
-    for weights in resample_weights(groups, len(ranked.y), 500, seed):
-        for positive, negative in zip(*ranked.below(weights[:, ranked.order]), strict=True):
+    order, curves = np.argsort(y_score, kind="stable"), []
+    y, ends = np.asarray(y_true)[order], np.append(np.flatnonzero(np.diff(np.asarray(y_score)[order])), len(order) - 1)
+    for weights in resample_weights(groups, len(y), 500, seed):
+        for times in weights:
+            positive, negative = (np.append(0, np.cumsum(times[order] * (y == of), dtype=float)[ends]) for of in (1, 0))
             if positive[-1] and negative[-1]:
                 curves.append(np.interp(fpr, 1 - negative[::-1] / negative[-1], 1 - positive[::-1] / positive[-1]))
     return np.quantile(curves, TAILS, axis=0) if curves else None

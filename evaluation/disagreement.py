@@ -8,9 +8,8 @@ import math
 import numpy as np
 import pandas as pd
 from numpy import ndarray
-from scipy.stats import rankdata
 
-from evaluation.bootstrap import ratio
+from evaluation.weighted import ratio
 
 SUBSETS = 200  # of each size; all where there are no more
 REFERRED = (0.0, 0.1, 0.2, 0.3, 0.5)  # shares of scans that metrics.json lists
@@ -77,8 +76,9 @@ def auc_by_size(scores: pd.DataFrame, y_true: ndarray, how: str = "mean", seed: 
 
 
 def _auc(y, score):
-    positives = y.sum()
-    return (rankdata(score)[y].sum() - positives * (positives + 1) / 2) / (positives * (len(y) - positives))
+    negative, positive = np.sort(score[~y]), np.sort(score[y])
+    wins = sum(np.searchsorted(negative, positive, side).sum() for side in ("left", "right"))  # ties count half
+    return wins / (2 * len(positive) * len(negative))
 
 
 def doubts(scores: pd.DataFrame, probability: ndarray, threshold: float) -> dict[str, ndarray]:

@@ -156,16 +156,17 @@ def read_models(models: list[Model], wanted: str | None, columns: Sequence[str])
         for model in bar:
             table = read_csv(model.path, needed, lambda name: name in (*wished, *needed) or is_site_column(name))
             model.rows = table if "set" in table else table.assign(set="test")
-    sets = set().union(*(model.rows["set"] for model in models))
+    sets = set().union(*(model.rows["set"].unique() for model in models))
     wanted = wanted or ("all" if sets == {"all"} else "test")
     for model in models:
-        in_sets = model.rows.groupby("scan_id")["set"].unique()
-        if wanted not in set(model.rows["set"]):
+        if wanted not in model.rows["set"].unique():
             raise InputError(f"{model.path}: has no row with set {wanted}; the files hold "
                              f"{some(sorted(sets)) or 'no rows'}: give --set, or run predict.py --set {wanted}")
-        for scan, names in in_sets[in_sets.map(len) > 1].items():
-            raise InputError(f"{model.path}: scan {scan} is in {' and '.join(sorted(names))}; a scan belongs to one "
-                             "set of a model: correct the splits and predict again")
+        in_sets = model.rows[["scan_id", "set"]].drop_duplicates()
+        for scan in in_sets.loc[in_sets.duplicated("scan_id"), "scan_id"].sort_values()[:1]:
+            names = " and ".join(sorted(in_sets.loc[in_sets["scan_id"] == scan, "set"]))
+            raise InputError(f"{model.path}: scan {scan} is in {names}; a scan belongs to one set of a model: correct "
+                             "the splits and predict again")
         model.rows, model.val_rows = (check_rows(model.rows[model.rows["set"] == name], model.path)
                                       for name in (wanted, "val"))
     return wanted
@@ -184,7 +185,7 @@ def check_rows(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
             raise InputError(f"{path}, line {row + 2}{text.format_map(rows.loc[row])}")
 
     rows = rows.assign(target=rows["target"].str.strip() if "target" in rows else "")
-    probs, target = (np.array([number(text) for text in rows[name]], dtype=float) for name in ("probs", "target"))
+    probs, target = numbers(rows["probs"]), numbers(rows["target"])
     refuse(rows["scan_id"] == "", ": scan_id is empty")
     outside, unclear = ~((probs >= 0) & (probs <= 1)), (rows["target"] != "") & ~np.isin(target, (0, 1))
     refuse(outside, " (scan {scan_id}): probs {probs!r}; it must lie in 0..1; run predict.py again")
@@ -206,6 +207,15 @@ def number(text: str) -> float:
         return float(text)
     except ValueError:
         return float("nan")
+
+
+def numbers(texts: pd.Series) -> ndarray:
+    """(n,) float64 of (n,) texts; NaN where one is no number."""
+    values = texts.to_numpy(dtype=object)
+    try:
+        return values.astype(float)
+    except ValueError:
+        return np.array([number(text) for text in values], dtype=float)
 
 
 # ---------------------------------------------------------------- joining
@@ -264,9 +274,13 @@ def join_scans(models: list[Model]) -> tuple[pd.DataFrame, list[str]]:
 
 def folds(models: list[Model]) -> dict[int, set[str]]:
     """{split: its scans} where there are several splits and no scan is in two, as in a cross-validation; else {}."""
-    found = {split: set().union(*(model.rows["scan_id"] for model in models if model.split == split))
-             for split in sorted({model.split for model in models})}
-    return found if len(found) > 1 and sum(map(len, found.values())) == len(set().union(*found.values())) else {}
+    found: dict[int, set[str]] = {}
+    for split in sorted({model.split for model in models}):
+        scans = set().union(*(model.rows["scan_id"].unique() for model in models if model.split == split))
+        if not all(map(scans.isdisjoint, found.values())):
+            return {}
+        found[split] = scans
+    return found if len(found) > 1 else {}
 
 
 def folds_text(models: list[Model]) -> str:
@@ -308,8 +322,8 @@ def score_models(models: list[Model], scans: pd.DataFrame, name: str) -> pd.Data
     DataFrame
         In the order of `scans`, a column probs_K a model.
     """
-    tables = (model.rows.sort_values(["scan_id", "probs"]) for model in models)  # a sum of floats depends on its order
-    scores = (table.groupby("scan_id")["probs"].agg(OVER_VIEWS[name]) for table in tables)
+    tables = (model.rows.sort_values("probs") for model in models)  # a sum of floats depends on its order
+    scores = (table.groupby("scan_id", sort=False)["probs"].agg(OVER_VIEWS[name]) for table in tables)
     return pd.DataFrame({f"probs_{k}": score for k, score in enumerate(scores)}, index=scans.index)
 
 

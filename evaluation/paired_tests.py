@@ -11,6 +11,7 @@ from scipy.stats import binomtest, norm
 from evaluation import bootstrap
 from evaluation.bootstrap import Groups
 from evaluation.metrics import Z, components_variance, delong_components, one_class
+from evaluation.weighted import Ranked
 
 
 def delong_test(y_true: ndarray, a: ndarray, b: ndarray, groups: Groups = None) -> dict:
@@ -54,10 +55,10 @@ def bootstrap_auc_difference(y_true: ndarray, a: ndarray, b: ndarray, groups: Gr
         return result | {"reason": one_class(y_true)}
     if bootstrap.group_index(groups, len(y_true))[1] < 2:
         return result | {"reason": "one patient only: nothing to resample"}
-    ranked = [bootstrap.Ranked(y_true, score) for score in (a, b)]
+    ranked = [Ranked(y_true, score) for score in (a, b)]
 
     def differences(weights):
-        first, second = (bootstrap.weighted_auc(*each.below(weights[:, each.order])) for each in ranked)
+        first, second = (each.measure(weights[:, each.order])[0] for each in ranked)
         return (first - second)[:, None]
 
     values, (result,) = _tested(differences, groups, len(y_true), resamples, seed)
@@ -136,7 +137,7 @@ def bootstrap_prediction_differences(y_true: ndarray, a: ndarray, b: ndarray, gr
 
 def _tested(differences, groups, n, resamples, seed):
     """Of differences((b, n) weights), (b, k): its (resamples, k) values, and each with the centred bootstrap's test."""
-    observed = differences(np.ones((1, n)))[0].tolist()
+    observed = differences(np.ones((1, n), dtype=np.uint8))[0].tolist()
     drawn = np.concatenate([differences(rows) for rows in bootstrap.resample_weights(groups, n, resamples, seed)])
     several = bootstrap.group_index(groups, n)[1] > 1
     return drawn, [_difference(value, values, several) for value, values in zip(observed, drawn.T, strict=True)]

@@ -75,3 +75,10 @@ def test_the_plain_loop_computes_what_prediction_computes(cohort):
     images = ImageBatches(read_bodies(table, cohort), given, 4)
     logits = engine.evaluate(model, images.centred(np.arange(6))).logits
     np.testing.assert_allclose(sorted(loop.evaluate()), sorted(objectives.probabilities(logits)), atol=1e-5)
+
+
+def test_aggregate_prints_time_memory_and_the_jackknifes_ratio():
+    done = run("benchmark.py", "aggregate", "--scans", 60, check=0)
+    for name in ("aggregate.py", "compare.py"):
+        assert re.search(name + r": \S+ s, \S+ s of a processor, 0\.\d\d GB", done.stdout)
+    assert re.search(r"times as fast; they differ by \de-1[5-7] at most", done.stdout)
