@@ -70,6 +70,7 @@ def main(args):
         provenance,
         readers,
         report,
+        selection,
         site_ensemble,
         survival_figures,
     )
@@ -107,7 +108,10 @@ def main(args):
             metrics["readers"] = readers.measure(calls, scans, ensembles["avg"], *statistics)
         folder = args.chptfolder or args.dir
         settings, more = provenance.models_settings(folder, models)
-        warnings += more
+        metrics["selection"] = selection.describe_selection(
+            models, args.top, args.best_run or args.dir / "best_run.csv", folder,
+            f"an earlier run's {about['source']}" if args.operating_points else about["source"])
+        warnings += more + selection.missing_folds(metrics["selection"], metrics["folds"])
         flow = provenance.cohort_flow(models, wanted, args.data)
         metrics["provenance"] = provenance.this_run([
             *provenance.model_files(folder, models), args.best_run or args.dir / "best_run.csv",

@@ -20,6 +20,7 @@ operating_points; of no scan {n: 0, n_positive: 0} and SHOWN, none of them with 
     folds                                    {split: {avg, max: block}} of --pooled_folds, else {}
     models                                   file, split, run, rank, n_scans, avg and max (blocks), not recalibrated
     subgroups                                {column: {value: {avg, max: block}}}
+    selection                                what validation patients chose: of `selection.describe_selection`
     prognosis, readers                       of --survival, --readers: see `prognosis`, `readers`
     sites                                    of predict_loca.py's models: see `site_ensemble.measure_sites`
     provenance                               version, commit, command, versions, inputs: of `provenance.this_run`

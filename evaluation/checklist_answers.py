@@ -94,9 +94,8 @@ def _of_models(metrics, settings):
     values = {row["name"]: " / ".join(dict.fromkeys(row["values"])) for row in settings}
     libraries = ", ".join(f"{name} {version}" for name, version in metrics["provenance"]["versions"].items())
     found = {"software": (f"Evaluated with {libraries}", "what else was used")}
-    ranks = [model["rank"] for model in metrics["models"]]
-    if all(ranks):
-        found["selection"] = f"Ranks {min(ranks)} to {max(ranks)} of best_run.csv", "how the models were ranked"
+    if metrics["selection"]["ranked"]:
+        found["selection"] = f"{metrics['selection']['steps']['Models']}: section Models", "why so"
 
     def tell(answer, rest, *names, before="section Models: "):
         known = ", ".join(f"{name} {values[name]}" for name in names if name in values)

@@ -112,7 +112,7 @@ def test_what_was_read_is_said(tmp_path):
     assert tripod["12f"].startswith("Recalibration: platt")
     assert "--lr 0.01" in tripod["12c"] and "version of torch 2" in claim["23"]
     assert claim["20"] == "In data.csv no known patient is in two sets of a split."
-    assert claim["26"].startswith("Ranks 1 to 2 of best_run.csv")
+    assert claim["26"].startswith("all 2 that have predictions; best_run.csv ranks 2: section Models")
 
 
 # ---------------------------------------------------------------- the files

@@ -1,0 +1,129 @@
+"""What validation patients chose before anything was measured: epoch, run, trial, top K, thresholds.
+
+What was chosen by a score looks better on that score's patients than on others. Nothing is claimed that the files of a
+run do not say: best_run.csv, settings, logs, and the tables of a search.
+"""
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+from common import params
+from common.files import InputError, read_csv, read_json_object
+from common.run_files import find_run_files, run_file
+from common.text import ranges
+from evaluation.ensemble import Model
+from evaluation.ranking import read_ranks
+
+CRITERIA = {"auc": "validation AUC", "loc": "balanced accuracy of the site in validation",
+            "sum": "sum of both"}  # --select of train_loca.py
+SEARCHES = {"best_params_summary.csv": "optuna_results_split{}.csv",
+            "best_params_finetuning_summary.csv": "optuna_resultsfinetuning_split{}.csv"}
+
+
+def describe_selection(models: list[Model], top: int | None, ranking: Path, folder: Path,
+                       thresholds: str | None) -> dict:
+    """How the models that are measured were chosen: `selection` of metrics.json.
+
+    Parameters
+    ----------
+    models
+        Of `ensemble.find_models`.
+    top : int or None
+        --top.
+    ranking : Path
+        best_run.csv, there or not.
+    folder : Path
+        Of the models' settings and logs, and of a search.
+    thresholds : str or None
+        Where they come from: `source` of `operating_points.derive_rules`.
+
+    Returns
+    -------
+    dict
+        models, top, ranked (how many there are in best_run.csv; None without it), splits (whose validation patients
+        chose), missing (splits of best_run.csv without a model here), epochs {file: kept epoch}, criteria (of the
+        epochs), runs, trials {split: of how many the model is the best; None: of an unknown number}, thresholds; and
+        steps and summary of `in_words`.
+    """
+    ranks = read_ranks(ranking) if ranking.is_file() else {}
+    settings = {model.file: _settings(run_file(folder, "settings", model.split, model.run)) for model in models}
+    known = {file: each for file, each in settings.items() if "epoch" in each}
+    trials = {model.split: _trials(folder, model.split, settings[model.file].get("args", {})) for model in models}
+    found = {
+        "models": len(models), "top": top, "ranked": len(ranks) or None,
+        "splits": sorted({split for split, _ in ranks} if top else {model.split for model in models}),
+        "missing": sorted({split for split, _ in ranks} - {model.split for model in models}),
+        "epochs": {file: each["epoch"] for file, each in known.items()},
+        "criteria": sorted({CRITERIA[each.get("args", {}).get("select") or "auc"] for each in known.values()}),
+        "runs": {model.split: _runs((ranking.parent, folder), model.split) for model in models if model.rank},
+        "trials": {split: count for split, count in trials.items() if count != 0}, "thresholds": thresholds}
+    return found | in_words(found, ranking.name)
+
+
+def in_words(found: dict, ranking: str) -> dict:
+    """steps, {what was chosen: how, as far as it is known}, and summary, what they mean together (or None)."""
+    count, top, ranked, epochs, runs, trials = (found[key] for key in ("models", "top", "ranked", "epochs", "runs",
+                                                                       "trials"))
+    steps = {"Epoch": "not known: there are no settings", "Run": f"not known: not in {ranking}",
+             "Trial": "no search is known that gave these settings",
+             "Models": f"all {count} that have predictions" + f"; {ranking} ranks {ranked}" * bool(ranked),
+             "Thresholds": "0.5 alone"}
+    if epochs:
+        steps["Epoch"] = f"the one with the best {' or '.join(found['criteria'])}, in {len(epochs)} of {count} models"
+    if runs:
+        steps["Run"] = f"the best of {_many(runs)} by validation AUC, in splits {ranges(sorted(runs))}"
+    if set(runs.values()) == {1}:
+        steps["Run"] = "the only one of its split"
+    if trials:
+        steps["Trial"] = f"the best of {_many(trials)} of a search by validation AUC, splits {ranges(sorted(trials))}"
+    if top:
+        steps["Models"] = f"{count} of {ranked} by validation AUC, each over the validation set of its own split"
+    if found["thresholds"]:
+        steps["Thresholds"] = f"derived from {found['thresholds']}"
+    by_validation = {"epoch": epochs, "run": any(of != 1 for of in runs.values()), "trial": trials, "models": top,
+                     "thresholds": str(found["thresholds"]).startswith("validation")}
+    chosen = [name for name, known in by_validation.items() if known]
+    of = f"splits {ranges(found['splits'])} (each split its own)" if len(found["splits"]) > 1 else "the split"
+    summary = f"The validation patients of {of} chose {', '.join(chosen[:-1])} and {''.join(chosen[-1:])}: on them the "
+    return {"steps": steps, "summary": f"{summary}models look better than on others." if len(chosen) > 1 else None}
+
+
+def missing_folds(selection: dict, folds: dict) -> list[str]:
+    """A warning where best_run.csv ranks splits without predictions and the others are `folds` (of metrics.json)."""
+    missing = ranges(selection["missing"])
+    return [f"best_run.csv ranks splits that have no predictions here ({missing}): the scans of these folds are not "
+            "measured"] * bool(folds and missing)
+
+
+def _many(counts: dict[int, int | None]) -> str:
+    """{split: 2, another: 3} -> "2 to 3"; "an unknown number" where no number is known."""
+    known = sorted({count for count in counts.values() if count is not None})
+    return " to ".join(map(str, dict.fromkeys((known[0], known[-1])))) if known else "an unknown number"
+
+
+def _settings(path: Path) -> dict:
+    """settings_splitS_runR.json, or {}; `provenance.models_settings` warns where it cannot be read."""
+    try:
+        return read_json_object(path, "settings", "{}") if path.is_file() else {}
+    except InputError:
+        return {}
+
+
+def _runs(folders: Iterable[Path], split: int) -> int | None:
+    """How many runs of a split have a log in the first folder that has any; None where none has."""
+    counts = (sum(found == split for found, _, _ in find_run_files(folder, "convergence")) for folder in folders)
+    return next((count for count in counts if count), None)
+
+
+def _trials(folder: Path, split: int, args: dict) -> int | None:
+    """Of how many trials, pruned ones included, the arguments are the best; 0: no search found them, None: unknown."""
+    for summary, results in SEARCHES.items():
+        try:
+            best = vars(params.with_values(argparse.Namespace(), params.read_values(str(folder / summary), split)))
+        except InputError:  # no such search, or none of this split
+            continue
+        if args and all(args.get(name) == value for name, value in best.items()):
+            path = folder / results.format(split)
+            states = read_csv(path, ("state",))["state"] if path.is_file() else None
+            return None if states is None else int(states.isin(("COMPLETE", "PRUNED")).sum())
+    return 0
