@@ -29,7 +29,7 @@ SUV_TYPES = {"bw": "body weight", "lbm": "lean body mass by Janmahasatian", "lbm
              "bsa": "body surface area"}
 DOSE_UNITS = {"mCi": 3.7e7, "µCi": 3.7e4, "GBq": 1e9, "kBq": 1e3}  # in Bq; what RadionuclideTotalDose was mistaken for
 LEAST_DOSE, MOST_DOSE, USUAL_DOSE = 1e7, 2e9, 3e8  # of F-18, Bq
-FDG = re.compile(r"fdg|d[eo]+xy-?gluc|desoxygluc", re.IGNORECASE)
+FDG = re.compile(r"fdg|glu[ck]os|fludeoxygl", re.IGNORECASE)  # fluorodésoxyglucose, Fluordesoxyglukose, ...
 NO_TRACER = re.compile(r"[\W_]*(18)?[\W_]*(f|fluor|fluorine|fluoro)?[\W_]*(18)?[\W_]*(solution|unknown|other)?[\W_]*",
                        re.IGNORECASE)  # what says no more than the radionuclide
 LATE_INJECTION = 15 * MINUTE  # about the start of an acquisition of which the image is a late window
@@ -102,7 +102,7 @@ def body_surface(weight: float, height: float) -> float:
 
 def body_weight(header: Header, warn: Warn) -> float:
     """PatientWeight in kg (rule 4). Raises Refused where it is missing or not positive."""
-    weight = positive(header, "PatientWeight", "add the weight in kg to the files")
+    weight = positive(header, "PatientWeight", "give weight_kg in --overrides")
     if weight > 1000:
         weight /= 1000
         warn(f"PatientWeight read as grams: {weight:g} kg")
@@ -117,7 +117,7 @@ def body_weight(header: Header, warn: Warn) -> float:
 
 def body_height(header: Header, warn: Warn) -> float:
     """PatientSize in cm (rule 4). Raises Refused where it is missing or not positive."""
-    height = positive(header, "PatientSize", "add the height in m to the files")
+    height = positive(header, "PatientSize", "give height_m in --overrides")
     if height > 3:
         warn(f"PatientSize read as centimetres: {height:g} cm")
     else:
@@ -141,7 +141,7 @@ def injected_dose(radio: Header, warn: Warn) -> float:
 
     Raises Refused where it is missing, not positive, or of F-18 and impossible: the unit that would fit is named.
     """
-    stored = dose = positive(radio, "RadionuclideTotalDose", "add the injected dose in Bq to the files")
+    stored = dose = positive(radio, "RadionuclideTotalDose", "give dose_MBq in --overrides")
     if dose < 1e4:
         dose *= 1e6
         warn(f"RadionuclideTotalDose read as MBq: {dose / 1e6:g} MBq")
@@ -150,7 +150,7 @@ def injected_dose(radio: Header, warn: Warn) -> float:
             unit = min(DOSE_UNITS, key=lambda name: abs(math.log(stored * DOSE_UNITS[name] / USUAL_DOSE)))
             raise Refused("RadionuclideTotalDose", f"{stored:g}", f"is {dose / 1e6:g} MBq, not a dose of F-18 (10 to "
                           f"2000 MBq); in {unit} it would be {stored * DOSE_UNITS[unit] / 1e6:.4g} MBq",
-                          "correct the dose, in Bq")
+                          "give dose_MBq in --overrides, or correct the files")
         warn(f"RadionuclideTotalDose {dose / 1e6:g} MBq is unusual")
     return dose
 
@@ -162,7 +162,8 @@ def tracer_of(radio: Header) -> tuple[str, str]:
     except Refused:
         name = ""
     said = text(radio, "Radiopharmaceutical")
-    return name, "FDG" if FDG.search(said) else "" if NO_TRACER.fullmatch(said) else said
+    fdg = FDG.search(said) and name in ("F-18", "")
+    return name, "FDG" if fdg else "" if NO_TRACER.fullmatch(said) else said
 
 
 def half_life_of(radio: Header) -> tuple[str, float]:
@@ -246,7 +247,7 @@ def decay_factor(headers: Sequence[Header], radio: Header, warn: Warn) -> tuple[
     same = uptake == 0 and np.ptp(reference) == 0 and "dynamic" not in first
     if same or injection % DAY == 0 == np.min(reference) % DAY:
         raise Refused("RadiopharmaceuticalStartTime", text(radio, "RadiopharmaceuticalStartTime"),
-                      "injection and acquisition have the same time", "add the true times to the files")
+                      "injection and acquisition have the same time", "give the true times in --overrides")
     if name == "F-18" and not 30 <= uptake <= 120:
         warn(f"uptake time of {uptake:.0f} min is outside 30 to 120 min")
     return factor * np.exp(rate * (reference - injection)), uptake
@@ -334,7 +335,7 @@ def _injection_time(header: Header, radio: Header, reference: float, half_life: 
         warn("injection time from GE (0009,103B)")
         return values.date_time(header, tag)
     raise Refused("RadiopharmaceuticalStartTime", "", "the injection time is missing",
-                  "add RadiopharmaceuticalStartDateTime to the files")
+                  "give injection_time in --overrides")
 
 
 def uptake_if_known(headers: Sequence[Header], radio: Header) -> float | None:

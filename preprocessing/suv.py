@@ -130,6 +130,10 @@ def _convert(headers: list[Header], allow_uncorrected: bool, suv_type: str) -> S
     announced = max((integer(h, "NumberOfSlices") for h in headers if h.get("NumberOfSlices")), default=0)
     if "frame" not in first and announced > len(headers):
         warnings.append(f"NumberOfSlices says {announced}, {len(headers)} slices are there")
+    if "REPROJECTION" in text(first, "SeriesType"):
+        raise Refused("SeriesType", text(first, "SeriesType"), "projections, no volume", "give the axial series")
+    if text(first, "ImageType").startswith("DERIVED"):
+        warnings.append(f"ImageType is {text(first, 'ImageType')}: not as reconstructed")
     if any(text(h, "LossyImageCompression") == "01" or h["syntax"] in LOSSY for h in headers):
         warnings.append("the pixels were compressed with loss")
     if irregular := [h["irregular"] for h in headers if "irregular" in h]:
@@ -141,8 +145,8 @@ def _convert(headers: list[Header], allow_uncorrected: bool, suv_type: str) -> S
     scale, uptake, by_dose = _suv_scale(headers, math.prod(spacing) / 1000, warnings.append)
     factor = dose.suv_type_factor(suv_type, first, warnings.append)
     array = regular_slices(_read_array(headers, scale * factor), positions, spacing[0], warnings.append)
-    if by_dose and nuclide == "F-18" and tracer in ("FDG", ""):
-        _check_body(body_mean(array) / factor, first)
+    if nuclide in ("F-18", "") and tracer in ("FDG", ""):
+        _check_body(body_mean(array) / factor, first, by_dose)
     stored = make_grid(array.shape, spacing, axes, origin)
     array, spacing, origin = patient_axes(array, spacing, axes, origin, warnings.append)
     if not 1 <= (highest := float(array.max()) / factor) <= 1000:
@@ -160,12 +164,15 @@ def body_mean(array: np.ndarray) -> float:
     return float(sample[sample > 0.05 * np.percentile(sample, 99)].mean()) if (sample > 0).any() else math.nan
 
 
-def _check_body(mean: float, first: Header) -> None:
+def _check_body(mean: float, first: Header, by_dose: bool) -> None:
     """Rule 4: the mean SUV of an FDG-injected body is about 1 by construction. Raises Refused where it cannot be."""
     if not 0.2 <= mean <= 15:
         injected = text(dose.radiopharmaceutical(first), "RadionuclideTotalDose")
-        raise Refused("RadionuclideTotalDose", f"{injected} Bq, PatientWeight {text(first, 'PatientWeight')} kg",
-                      f"give the body a mean SUV of {mean:.2g}, not near 1", "correct dose and weight: their units?")
+        attribute, value, remedy = (
+            "RadionuclideTotalDose", f"{injected} Bq, PatientWeight {text(first, 'PatientWeight')} kg",
+            "correct dose_MBq and weight_kg in --overrides: their units?") if by_dose else (
+            "Units", text(first, "Units"), "export the series in BQML: its values are not SUV")
+        raise Refused(attribute, value, f"give the body a mean SUV of {mean:.2g}, not near 1", remedy)
 
 
 # The series
@@ -269,7 +276,7 @@ def _suv_scale(headers: Sequence[Header], voxel_ml: float, warn: Warn) -> tuple[
     Returns scale (n,) float64; the uptake time in minutes, None where the formula needs no times and they are missing;
     whether weight and dose were used.
     """
-    first, units = headers[0], text(headers[0], "Units")
+    first, units = headers[0], text(headers[0], "Units").upper().replace("/", "")  # as some write it: Bq/ml
     slope = np.array([_slope(header) for header in headers])
     to_activity, to_suv = _unit_factors(headers, units, voxel_ml, warn)
     radio = dose.radiopharmaceutical(first)

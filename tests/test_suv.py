@@ -143,11 +143,16 @@ CASES = {
     "weight in pounds": (PER_SUV * 70 / 154, {"PatientWeight": 154}, "BMI of 50: is it in kg", 60),
     "early": (decayed(20), {"SeriesTime": "102000", "AcquisitionTime": "102000"}, "outside 30 to 120 min", 20),
     "late": (decayed(150), {"SeriesTime": "123000", "AcquisitionTime": "123000"}, "outside 30 to 120 min", 150),
+    "unit as some write it": (PER_SUV, {"Units": "BQ/ML"}, "", 60),
+    "derived": (PER_SUV, {"ImageType": ["DERIVED", "PRIMARY"]}, "ImageType is DERIVED", 60),
+    "C-11 glucose": (decayed(60, 1224.0), {"RadionuclideHalfLife": 1224.0, "Radiopharmaceutical": "glucose",
+                     "RadionuclideCodeSequence": [code("C-105A1")]}, "not FDG: C-11 glucose", 60),
     "fewer slices than announced": (PER_SUV, {"NumberOfSlices": 90}, "NumberOfSlices says 90, 14", 60),
 }
 
 
 @pytest.mark.parametrize("said", ["Fluorodeoxyglucose", "FDG -- fluorodeoxyglucose", "18F-FDG", "Fludeoxyglucose F18",
+                                  "2-deoxy-2-[18F]fluoro-D-glucose", "Fluordesoxyglukose", "fluorodésoxyglucose",
                                   "", "F-18", "Solution", "F18 solution", "Unknown"])
 def test_names_of_fdg_are_no_warning(said, tmp_path):
     assert suv.suv_volume(write_series(tmp_path, Radiopharmaceutical=said, spacing=(28.0, 20.0, 20.0))).warnings == []
@@ -261,6 +266,8 @@ REFUSALS = {
                         "RadiopharmaceuticalStartDateTime": None}, "RadiopharmaceuticalStartTime", "the same time"),
     "all times equal": ({"RadiopharmaceuticalStartTime": "110000", "RadiopharmaceuticalStartDateTime": None},
                         "RadiopharmaceuticalStartTime", "the same time"),
+    "Bq/ml that are called SUV": ({"Units": "GML"}, "Units", "a mean SUV of"),
+    "rotating MIP": ({"SeriesType": ["WHOLE BODY", "REPROJECTION"]}, "SeriesType", "no volume"),
     "PROPCNTS": ({"Units": "PROPCNTS"}, "Units", "PROPCNTS"),
     "PROPCPS": ({"Units": "PROPCPS"}, "Units", "PROPCPS"),
     "1CM": ({"Units": "1CM"}, "Units", "BQML"),
