@@ -28,8 +28,7 @@ from evaluation.metrics import THRESHOLD
 UNITS = {"days": 365.25, "weeks": 365.25 / 7, "months": 12.0, "years": 1.0}  # a year in each
 YEARS = (1, 2, 5)  # when survival and AUC are given
 LONGEST = 100  # years
-FEW = 20  # events, below which the intervals are rough
-FEW_OF_A_CLASS = 10  # patients with an event until then, or followed for longer: the same of an AUC
+FEW = 20  # events, of which the report warns
 MARKERS = ENSEMBLES | {"label": "Reader's label"}
 CALLS = {"negative": "1–3", "positive": "4–5"}
 
@@ -128,7 +127,7 @@ def _one_a_patient(table, scans, about):
         lines.append(f"{differ.sum()} patients have an event after one scan and none after another: "
                      f"{some(differ.index[differ])}; check them")
     if events < FEW:
-        lines.append(f"only {events} events: the intervals of the prognosis are rough")
+        lines.append(f"only {events} events: the prognosis rests on few patients")
     if longest < 0.25:
         lines.append(f"the longest time is {patients['time'].max():g} {about['unit']}: is the unit right?")
     followed = survival.median_time(survival.kaplan_meier(patients["time"], ~patients["event"]))
@@ -168,11 +167,6 @@ def measure(endpoints: dict[str, Endpoint], scans: pd.DataFrame, ensembles: dict
             if p is not None and p < 0.05:
                 warnings.append(f"{name}, {MARKERS[marker]}: the hazards are not proportional (p = {p_text(p)}); the "
                                 "hazard ratio is an average over the follow-up")
-        counts = result["avg"]["auc"].items()
-        few = [_years(year) for year, each in counts if min(each["n_cases"], each["n_controls"]) < FEW_OF_A_CLASS]
-        if few:
-            warnings.append(f"{name}: fewer than {FEW_OF_A_CLASS} patients with an event within {', '.join(few)}, or "
-                            "without and followed for longer: that AUC's interval is rough")
         found[name] = endpoint.about | {"markers": result}
     return found
 

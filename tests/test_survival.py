@@ -265,7 +265,12 @@ def test_intervals_hold_their_values(cohort):
 
 
 @pytest.mark.slow
-def test_coverage_of_survival_intervals():
-    """200 studies: of so many intervals, four standard errors of 95 % (6.2 points); 1000 are on the reference page."""
-    for name, (share, without) in prognosis_helpers.coverage(200).items():
-        assert share >= 0.95 - 0.062 and without < 20, name
+@pytest.mark.parametrize("rate", [1, prognosis_helpers.FEW])
+def test_coverage_of_survival_intervals(rate):
+    """200 studies: of so many intervals, four standard errors of 95 % (6.2 points); 1000 are on the reference page.
+
+    Of few events, those of the medians and of survival are left out: most studies have none.
+    """
+    for name, (share, without) in prognosis_helpers.coverage(200, rate).items():
+        if rate == 1 or name.startswith(("AUC", "C-index", "hazard")):
+            assert share >= 0.95 - 0.062 and without < 20, name
