@@ -20,7 +20,7 @@ from preprocessing.dicom_masks import MaskFile, describe_mask, is_mask
 from preprocessing.dicom_reader import SERIES_UID, is_dicomdir, is_pet, read_header, series_of
 from preprocessing.dicom_values import NotDicom, Refused, damaged, unexpected
 from preprocessing.masks import mask_names
-from preprocessing.volumes import NNUNET, is_volume, suv_volumes
+from preprocessing.volumes import NNUNET, is_volume, suv_volumes, unread
 
 Refusals = list[tuple[str, Refused]]  # path relative to the searched folder, and why
 
@@ -33,7 +33,8 @@ class FoundFile(NamedTuple):
     path : str
         Of the file, or archive.zip/member.
     kind : str
-        "pet", "mask", "volume", "other" (a DICOM file), "none", or "archive" (`fault`: why it was not searched).
+        "pet", "mask", "volume", "other" (a DICOM file), "none", or "archive" (or a volume; `fault`: why it was not
+        read).
     study, series : str
         StudyInstanceUID and SeriesInstanceUID of a DICOM file.
     fault : Refused or None
@@ -189,6 +190,8 @@ def _peek_archive(path: str) -> list[FoundFile]:
 def _peek_file(path: str, file: IO[bytes] | None = None) -> FoundFile:
     if is_dicomdir(path):
         return FoundFile(path, "none")
+    if fault := unread(path, file is not None):
+        return FoundFile(path, "archive", fault=fault)
     if is_volume(path):
         return FoundFile(path, "none" if file else "volume")
     kind, mask = "none", None

@@ -13,6 +13,7 @@ from preprocessing.geometry import Grid, patient_axes
 from preprocessing.suv import SuvVolume, body_mean
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd")
+UNREAD = (".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".mnc", ".hdr")  # other volumes
 NOT_PET = re.compile(r"(.*[_\W])?(ct|ctres|seg|segmentation|masks?|labels?)([_\W].*)?", re.IGNORECASE)  # a name's words
 NNUNET = re.compile(r"images(Tr|Ts)")  # its folders: CASE_0000 is CT, CASE_0001 SUV (autoPET III)
 LPS = {"left-posterior-superior": (1, 1, 1), "lps": (1, 1, 1), "right-anterior-superior": (-1, -1, 1),
@@ -22,6 +23,16 @@ LPS = {"left-posterior-superior": (1, 1, 1), "lps": (1, 1, 1), "right-anterior-s
 def is_volume(path: str) -> bool:
     """Whether a file's name is that of a NIfTI or NRRD volume."""
     return path.lower().endswith(SUFFIXES)
+
+
+def unread(path: str, in_archive: bool) -> Refused | None:
+    """Why a file that may be a volume of SUV, by its name, is not read; None: it is read, or it is none."""
+    name = Path(path).name
+    if name.lower().endswith(UNREAD):
+        return Refused("file", name, "is a volume of a kind that is not read", "write it as .nii.gz")
+    if in_archive and is_volume(path) and not NOT_PET.fullmatch(stem(path)):
+        return Refused("file", name, "is a volume in an archive, which is not read", "unpack the archive")
+    return None
 
 
 def stem(path: str) -> str:

@@ -1,6 +1,7 @@
 """NIfTI and NRRD volumes of SUV: the same patient in any orientation, autoPET's tree, what is refused."""
 import itertools
 import os
+import zipfile
 
 import nibabel
 import nrrd
@@ -189,3 +190,20 @@ def test_names_in_any_encoding_and_names_that_become_one(tmp_path):
         call(prepro_script, *options, "--output", tmp_path / "kept", "--keep_ids")
     assert call(prepro_script, *options, "--output", tmp_path / "hashed") == 1
     assert len(pd.read_csv(tmp_path / "hashed" / "data.csv")) == 4
+
+
+def test_volumes_that_are_not_read_are_named(tmp_path):
+    """A volume in an archive, or of another kind, costs no other study its images."""
+    folder = tmp_path / "in"
+    save(drawn()[0], np.diag([4.0, 4.0, 4.0, 1.0]), folder / "P1" / "A" / "SUV.nii.gz")
+    with zipfile.ZipFile(folder / "P2.zip", "w") as archive:
+        archive.write(folder / "P1" / "A" / "SUV.nii.gz", "B/SUV.nii.gz")
+        archive.write(folder / "P1" / "A" / "SUV.nii.gz", "B/SEG.nii.gz")
+    for name in ("c.mha", "d.mhd", "E.MGZ", "f.hdr"):
+        (folder / name).write_bytes(bytes(400))
+    assert call(prepro_script, "--input", folder, "--output", tmp_path / "out", "--keep_ids") == 1
+    assert pd.read_csv(tmp_path / "out" / "data.csv")["scan_id"].nunique() == 1
+    errors = pd.read_csv(tmp_path / "out" / "errors.csv").set_index("study")["reason"]
+    assert errors.index.tolist() == ["E.MGZ", "P2.zip/B/SUV.nii.gz", "c.mha", "d.mhd", "f.hdr"]
+    assert errors["P2.zip/B/SUV.nii.gz"] == "is a volume in an archive, which is not read"
+    assert set(errors.drop("P2.zip/B/SUV.nii.gz")) == {"is a volume of a kind that is not read"}
