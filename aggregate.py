@@ -49,7 +49,8 @@ def get_args_parser():
     add("--readers", type=Path, metavar="CSV", help="reader study: scan_id and a column for each reader, calls 0 and 1 "
         "or Deauville scores 1 to 5")
     add = parser.add_argument_group("report").add_argument
-    add("--data", metavar="CSV", help="manifest, for the cohort flow (default: what the prediction files hold)")
+    add("--data", metavar="CSV", help="manifest, for the flow of the cohort and Table 1, by set and by the columns of "
+        "--by (default: what the prediction files hold, without Table 1)")
     add("--chptfolder", type=Path, metavar="DIR", help="checkpoints, for the settings of every model (default: --dir)")
     add = parser.add_argument_group("output").add_argument
     add("--output", type=Path, default=Path("results"), help="folder to write to")
@@ -63,6 +64,7 @@ def main(args):
         cohorts,
         ensemble,
         figures,
+        flow_diagram,
         operating_points,
         outputs,
         overlap,
@@ -112,10 +114,10 @@ def main(args):
             models, args.top, args.best_run or args.dir / "best_run.csv", folder,
             f"an earlier run's {about['source']}" if args.operating_points else about["source"])
         warnings += more + selection.missing_folds(metrics["selection"], metrics["folds"])
-        flow = provenance.cohort_flow(models, wanted, args.data)
+        flow = provenance.cohort_flow(models, wanted, args.data, args.by)
         metrics["provenance"] = provenance.this_run([
             *provenance.model_files(folder, models), args.best_run or args.dir / "best_run.csv",
-            args.dir / "sites.json", args.operating_points, args.data,
+            args.dir / "sites.json", args.operating_points, args.readers, args.data,
             args.data and Path(args.data).with_name("errors.csv")])
     else:
         warnings.append("no scan has a target: no metrics, no figures, no report")
@@ -135,6 +137,10 @@ def main(args):
         write_json(metrics, args.output / "metrics.json")
         drawn = figures.write_figures(args.output, scans, ensembles, metrics)
         drawn += survival_figures.write_figures(args.output, endpoints, scans, ensembles, metrics)
+        if args.data:
+            drawn += flow_diagram.write_figure(args.output, flow, metrics)
+            write_csv(flow["table_one"], args.output / "table1.csv")
+            written.append("table1.csv")
         lists = checklists.write_checklists(args.output, metrics, flow, settings)
         report.write_report(args.output / "report.html", metrics, drawn, tables["disagreement.csv"], flow, settings,
                             lists)
@@ -143,7 +149,7 @@ def main(args):
     outputs.remove_stale(args.output, [args.output / name for name in written] + drawn)
     for line in filter(None, (metrics["notice"], metrics["optimistic"])):
         print(line)
-    written += [f"{len(drawn) // 2} figures (.png, .svg)"] * bool(drawn)
+    written += [f"{len({path.stem for path in drawn})} figures (.png, .svg, .pdf)"] * bool(drawn)
     print(f"wrote to {args.output}: {', '.join(written)}")
 
 

@@ -56,6 +56,8 @@ def _of_manifest(flow):
         found["preparation"] = "; ".join(facts), "how the images were made, differences between groups"
     if manifest["acquisition"]:
         found["acquisition"] = f"{flow['source']} holds {', '.join(manifest['acquisition'])} of each scan", "protocol"
+    found["characteristics"] = ("Table 1 (section Cohort, table1.csv): by set and by the columns of --by, with "
+                                "differences and missing values", "treatments, dates, what the manifest lacks")
     level = "known patient" if manifest["patients"] else "scan"
     found["apart"] = (f"In {flow['source']} no {level} is in two sets of a split",
                       "" if manifest["patients"] else "patients, which it does not name")
@@ -85,6 +87,8 @@ def _of_analysis(metrics):
         found["clusters"] = f"Performance by {by}: section Subgroups; differences are not tested", "which are clusters"
     if len(models) > 1:
         found["robustness"] = "Models alone, by view and by number: section Views and models, Figures", "other analyses"
+    if metrics.get("readers", {}).get("pairs"):
+        found["variability"] = "Agreement between readers, and with the model: section Readers", "within readers"
     if metrics["warnings"]:
         found["limitations"] = f"{len(metrics['warnings'])} warnings at the head of the page", "what they mean, others"
     return found

@@ -30,7 +30,7 @@ MARKED = {"markeredgecolor": "black", "markersize": 6}
 FAINT = {"color": "0.55", "linewidth": 0.8, "linestyle": ":"}  # chance and other lines to compare with
 LEGEND = {"fontsize": 7, "title_fontsize": 7, "framealpha": 0.9}
 FIXED: Any = {"font.size": 8.5, "axes.linewidth": 0.8, "svg.hashsalt": "deauville", "svg.fonttype": "path",
-         "hatch.linewidth": 0.5}
+         "hatch.linewidth": 0.5, "pdf.fonttype": 42}
 
 
 def write_figures(folder: Path, scans: pd.DataFrame, ensembles: dict[str, Ensemble], metrics: dict) -> list[Path]:
@@ -47,7 +47,7 @@ def write_figures(folder: Path, scans: pd.DataFrame, ensembles: dict[str, Ensemb
     Returns
     -------
     list of Path
-        A PNG and an SVG of each figure.
+        A PNG, an SVG and a PDF of each figure.
     """
     figures, sites = {}, metrics.get("sites", {})
     with matplotlib.rc_context(FIXED):
@@ -98,7 +98,7 @@ def write_figure(folder, name, figure, title, metrics):
     if note:
         figure.text(0.5, -0.01, textwrap.fill(note, int(figure.get_figwidth() * 17)), ha="center", va="top", fontsize=7)
     paths = []
-    for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+    for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None}), ("pdf", {"CreationDate": None})):
         paths.append(folder / f"{name}.{suffix}")
         with replace_file(paths[-1], "wb") as file:
             figure.savefig(file, format=suffix, dpi=300, metadata=metadata, bbox_inches="tight")

@@ -58,10 +58,10 @@ def tables(scans: pd.DataFrame, ensembles: dict[str, Ensemble], sites: site_ense
 def remove_stale(folder: Path, written: list[Path]) -> None:
     """Remove, and say so, what an earlier call wrote to a folder and this one did not."""
     names = ["metrics.json", "operating_points.json", "report.html", "ensemble_sites.csv", "site_metrics.csv",
-             "prognosis.csv", "readers.csv"]
-    names += [f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")]
-    for path in [folder / name for name in names] + [*folder.glob("forest_*.[ps][nv]g"),
-                                                   *folder.glob("survival_*.[ps][nv]g")]:
+             "prognosis.csv", "readers.csv", "table1.csv"]
+    drawn = [path for name in (*FIGURES, "flow", "forest_*", "survival_*") for suffix in ("png", "svg", "pdf")
+             for path in folder.glob(f"{name}.{suffix}")]
+    for path in [folder / name for name in names] + drawn:
         if path not in written and path.exists():
             path.unlink()
             print(f"removed {path}: it belonged to earlier predictions")

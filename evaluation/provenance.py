@@ -4,7 +4,7 @@ import hashlib
 import platform
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from common.manifest import SETS, read_manifest
 from common.run_files import run_file
 from common.settings import commit
 from common.text import ranges, some
+from evaluation import cohort_table
 from evaluation.ensemble import Model
 
 VALUES = {"commit": "commit", "data_hash": "data hash", "epoch": "best epoch", "device": "device",
@@ -88,8 +89,8 @@ def models_settings(folder: Path, models: list[Model]) -> tuple[list[dict], list
     return rows, warnings
 
 
-def cohort_flow(models: list[Model], wanted: str, data: str | None = None) -> dict:
-    """Scans, patients and scans with target 1 of each split's sets, and the studies that were excluded.
+def cohort_flow(models: list[Model], wanted: str, data: str | None = None, by: Sequence[str] = ()) -> dict:
+    """Scans, patients and scans with target 1 of each split's sets; from a manifest exclusions and Table 1, too.
 
     Parameters
     ----------
@@ -100,24 +101,19 @@ def cohort_flow(models: list[Model], wanted: str, data: str | None = None) -> di
     data : str or None
         A manifest, for the training sets and, in errors.csv beside it, the refused studies; None: what the prediction
         files hold.
+    by : sequence of str
+        Columns of Table 1's further groups.
 
     Returns
     -------
     dict
-        rows: list of dict (split, set, scans, patients, positive); excluded: {attribute: studies} or None; source;
-        manifest: of `manifest_facts`, None without `data`.
+        rows: list of dict (split, set, scans, patients, positive); source; manifest: of `manifest_facts`, None without
+        `data`; excluded: {attribute: lines of errors.csv} or None. With `data` refused: studies in errors.csv; masks:
+        scans whose lesion mask is there, too; scans: DataFrame by scan_id (set, labelled, positive, patient);
+        table_one, left_out: of `cohort_table.table_one` and `described`.
     """
     if data:
-        excluded, splits = None, sorted({model.split for model in models})
-        table = read_manifest(data, splits, need_target=False, need_images=False)
-        sets = [(table[table[f"split{split}"] == name], f"split {split}", name) for split in splits for name in SETS
-                if name != "cal" or "cal" in set(table[f"split{split}"])]
-        errors = Path(data).with_name("errors.csv")
-        if errors.is_file():
-            excluded = dict(collections.Counter(read_csv(errors, ("attribute",))["attribute"]).most_common())
-        rows = [_counts(*each) for each in [(table, "manifest", "all"), *sets]]
-        return {"rows": rows, "excluded": excluded, "source": Path(data).name,
-                "manifest": manifest_facts(table, splits)}
+        return _manifest_flow(models, wanted, Path(data), by)
     rows = []
     for model in models:
         rows.append(_counts(model.rows, model.file, wanted))
@@ -125,6 +121,26 @@ def cohort_flow(models: list[Model], wanted: str, data: str | None = None) -> di
             rows.append(_counts(model.val_rows, model.file, "val"))
     return {"rows": rows, "excluded": None, "manifest": None, "source": "the prediction files, which hold no training "
             "scans and no exclusions; aggregate.py --data CSV counts them"}
+
+
+def _manifest_flow(models, wanted, data, by):
+    splits = sorted({model.split for model in models})
+    table = read_manifest(data, (), need_target=False, need_images=False)
+    if wanted == "all" and not table.columns.intersection([f"split{split}" for split in splits]).size:
+        splits = []  # new patients
+    table = read_manifest(data, splits, need_target=False, need_images=False)
+    sets = [(table[table[f"split{split}"] == name], f"split {split}", name) for split in splits for name in SETS
+            if name != "cal" or "cal" in set(table[f"split{split}"])]
+    flow = {"rows": [_counts(*each) for each in [(table, "manifest", "all"), *sets]], "excluded": None,
+            "source": data.name, "manifest": manifest_facts(table, splits), "masks": 0}
+    errors = data.with_name("errors.csv")
+    if errors.is_file():
+        lines = read_csv(errors, ("attribute",))
+        flow["excluded"] = dict(collections.Counter(lines["attribute"]).most_common())
+        flow["refused"] = lines["study"].nunique() if "study" in lines else len(lines)
+        if "warnings" in table:
+            flow["masks"] = table.loc[table["warnings"].str.contains("no mask was used"), "scan_id"].nunique()
+    return flow | cohort_table.of_manifest(table, splits, by)
 
 
 def manifest_facts(table: pd.DataFrame, splits: list[int]) -> dict:

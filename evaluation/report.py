@@ -12,7 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from common.html import write_page
-from evaluation import prognosis, readers, site_ensemble, site_metrics
+from evaluation import cohort_table, prognosis, readers, site_ensemble, site_metrics
 from evaluation.comparison import tests_of
 from evaluation.ensemble import ENSEMBLES
 from evaluation.estimates import NO_ECE_INTERVAL, difference_text, long_text, p_text
@@ -42,7 +42,8 @@ FIGURES = {  # file -> (heading, what to read in it)
                        "is the share of the row."),
     "selective": ("Referral to a human", "Accuracy of the scans that are kept when the most doubtful are referred."),
 }
-BY_COLUMN = {  # beginning of a file's name, before that of a column -> the same
+BY_COLUMN = {  # beginning of a file's name, before that of a column if there is one -> the same
+    "flow": ("Flow of scans", "From errors.csv and the manifest to the scans that are measured."),
     "forest_": ("Subgroups by {}", "AUC, sensitivity and specificity at 0.5, 95 % intervals."),
     "survival_": ("Kaplan–Meier, {}", "Share of patients without event by call, pointwise 95 % intervals; ticks: "
                   "censored; below: patients at risk."),
@@ -89,13 +90,14 @@ def write_report(path: Path, metrics: dict, figures: Iterable[Path], disagreemen
         results=by_metric(OVERALL, blocks) + by_metric(AT_THRESHOLD, blocks, " at 0.5"),
         operating_points={label: operating_points(metrics[key]) for key, label in ENSEMBLES.items()},
         calibration=calibration_table(metrics), **site_tables(metrics.get("sites")),
+        table_one=cohort_table.on_page(flow["table_one"]) if flow["manifest"] else None,
         figures=[figure(image) for image in figures if image.suffix == ".svg"],
         folds=fold_table(metrics), views_and_models=views_and_models(metrics),
         subgroups=subgroup_tables(metrics["subgroups"]),
         disagreement=[disagreement_row(row) for row in disagreement.head(LISTED).itertuples()],
         referral=[[label, *(f"{100 * each['referred']:.0f} %: {each['accuracy']:.3f} of {each['n_kept']}"
                             for each in curve)] for label, curve in metrics["avg"]["selective"].items()],
-        cohort=cohort_table(flow["rows"]), checklists=checklists, provenance=provenance_table(metrics["provenance"]),
+        cohort=sets_table(flow["rows"]), checklists=checklists, provenance=provenance_table(metrics["provenance"]),
         prognosis=prognosis.report_tables(metrics.get("prognosis", {})),
         **readers.report_tables(metrics.get("readers")),
         same=[(row["name"], row["values"][0]) for row in settings if row not in differing],
@@ -220,12 +222,11 @@ def provenance_table(made):
             ["Input files, start of their SHA-256", ", ".join(inputs)]]
 
 
-def cohort_table(rows):
-    """A row for each split, a column for each of its sets."""
-    names = {"patients": "patients", "positive": "Deauville 4–5"}
+def sets_table(rows):
+    """A row for each split, a column for each of its sets: scans / patients / Deauville 4–5."""
     sets, splits = (list(dict.fromkeys(row[key] for row in rows)) for key in ("set", "split"))
     cells = dict.fromkeys(itertools.product(splits, sets), "")
     for row in rows:
-        known = ", ".join(f"{row[key]} {name}" for key, name in names.items() if row[key] is not None)
-        cells[row["split"], row["set"]] = f"{row['scans']} scans" + (known and f": {known}")
+        cells[row["split"], row["set"]] = " / ".join(str(row[key]) for key in ("scans", "patients", "positive")
+                                                     if row[key] is not None)
     return ["", *sets], [[split, *(cells[split, name] for name in sets)] for split in splits]

@@ -82,7 +82,7 @@ def test_every_answer_belongs_to_an_item_and_every_item_names_a_known_answer(tmp
     options = write_everything(tmp_path)
     (tmp_path / "settings_split0_run1.json").unlink()  # a warning
     run(tmp_path, *options)
-    assert set(given) == {name for table in LISTS.values() for name in table["answer"] if name} - {"characteristics"}
+    assert set(given) == {name for table in LISTS.values() for name in table["answer"] if name} - {"variability"}
 
 
 # ---------------------------------------------------------------- what a run says
