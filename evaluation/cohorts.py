@@ -16,7 +16,7 @@ _NUMBER = re.compile(r"\+?([0-9]+)(?:\.([0-9]*))?(?:e([+-]?[0-9]+))?")
 
 
 def canonical(text: str) -> str:
-    """An id without what typing and spreadsheets change: case, blanks, and of a number zeros, point and exponent."""
+    """An id without what typing and spreadsheets change: case, blanks, and of a whole number zeros, point, exponent."""
     folded = "".join(unicodedata.normalize("NFKC", text).casefold().split())
     number = _NUMBER.fullmatch(folded)
     if not number:
@@ -25,6 +25,8 @@ def canonical(text: str) -> str:
     digits = (whole + fraction).lstrip("0")
     significant = digits.rstrip("0")
     zeros = len(digits) - len(significant) - len(fraction) + int(power or 0)
+    if zeros < 0 and significant:  # 1.2 and 1.20: may be patient 1's scans 2 and 20
+        return folded
     return f"{significant}e{zeros}" if significant else "0"
 
 
@@ -117,7 +119,7 @@ def refuse_other_cohorts(models: list[Model]) -> None:
 
     A file should have the scans that its split's column (of make_splits.py, copied by predict.py) sets apart for it, in
     whichever file they are. Without these columns it should have those of the other runs of its split, and of --set all
-    those of every file.
+    those of every file. Models that see other views are not compared.
     """
     names = ["set", *dict.fromkeys(f"split{model.split}" for model in models)]
     rows = pd.concat([model.rows.drop_duplicates("scan_id").reindex(columns=["scan_id", *names]) for model in models])
@@ -131,6 +133,8 @@ def refuse_other_cohorts(models: list[Model]) -> None:
         asked[k] = np.where(held == "", of_split, held == wanted) | (wanted == "all")
     lacks = asked & ~has
     missing = has.astype(float) @ lacks.T.astype(float) > 0  # [i, j]: i has a scan that j lacks
+    views = [frozenset(model.rows["view"]) if "view" in model.rows else None for model in models]
+    missing &= np.array([[one == other for one in views] for other in views])  # else a scan may lack a model's view
     for one, other in np.argwhere(missing & missing.T)[:1]:
         raise InputError(f"{models[one].file} and {models[other].file} are of different cohorts or manifests: the "
                          f"first lacks {some(scans[has[other] & lacks[one]], 3)}, the second "

@@ -255,7 +255,7 @@ def join_scans(models: list[Model]) -> tuple[pd.DataFrame, list[str]]:
             warnings.append(f"{which.sum()} of {len(scans)} scans {text}: {some(scans.index[which])}")
 
     if "patient_id" in rows:
-        known = rows[rows["patient_id"].fillna("") != ""]
+        known = rows[rows["patient_id"].fillna("").str.strip() != ""]
         refuse_conflicts(known, "patient_id")
         scans["patient_id"] = known.groupby("scan_id")["patient_id"].first().reindex(scans.index)
         warn(scans["patient_id"].isna(), "have no patient_id and count as a patient each")

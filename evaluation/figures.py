@@ -268,8 +268,9 @@ def ensemble_size(blocks: dict) -> Figure:
     for k, ((name, block), style) in enumerate(zip(blocks.items(), STYLES, strict=False)):
         size, mean, low, high = (np.array([row[key] for row in block["ensemble_size"]])
                                  for key in ("size", "mean", "low", "high"))
-        axes.errorbar(size + (k - (len(blocks) - 1) / 2) * 0.12, mean, (mean - low, high - mean), marker="os"[k % 2],
-                      markersize=4, elinewidth=1, capsize=2, label=name, **style)
+        bars = np.maximum(0, (mean - low, high - mean))  # of few scans the mean may lie outside of 95 % of the subsets
+        axes.errorbar(size + (k - (len(blocks) - 1) / 2) * 0.12, mean, bars, marker="os"[k % 2], markersize=4,
+                      elinewidth=1, capsize=2, label=name, **style)
     axes.set(xlabel="Models in the ensemble", ylabel="AUC")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(loc="lower right", title="mean; bars: 95 % of the subsets of models", **LEGEND)

@@ -163,6 +163,8 @@ def manifest_facts(table: pd.DataFrame, splits: list[int]) -> dict:
 def _counts(table, split, name):
     scans = table.drop_duplicates("scan_id")
     positive = int((pd.to_numeric(scans["target"], errors="coerce") == 1).sum()) if "target" in scans else None
-    return {"split": split, "set": name, "scans": len(scans),
-            "patients": int(scans["patient_id"].nunique()) if "patient_id" in scans else None,
-            "positive": positive}
+    patients = None
+    if "patient_id" in scans:  # a scan without one counts as a patient, as in `ensemble.join_scans`
+        known = scans["patient_id"].str.strip() != ""
+        patients = int(scans.loc[known, "patient_id"].nunique() + (~known).sum())
+    return {"split": split, "set": name, "scans": len(scans), "patients": patients, "positive": positive}

@@ -38,7 +38,7 @@ def test_ids_written_alike(one, other):
 
 def test_ids_that_differ():
     texts = ["7", "70", "0.7", "s7", "s07", "7a", "-7", "1e400", "2e400", "12e4567", "13e4567", "1.2.840.1",
-             "1.2.840.10", "nan", ""]
+             "1.2.840.10", "nan", "", "1.2", "1.20", "12.1", "12.10"]
     assert len({canonical(text) for text in texts}) == len(texts)
 
 
@@ -113,6 +113,13 @@ def test_two_cohorts_that_overlap_are_refused(tmp_path):
         aggregated(tmp_path)
     write(tmp_path, one, mixed)  # nothing says that both splits have the same test set
     assert aggregated(tmp_path)["avg"]["n"] == 14
+
+
+def test_models_of_other_views_may_have_other_scans(tmp_path):
+    table = predictions(0)
+    write(tmp_path, table[(table["view"] == "cor") & (table["scan_id"] != "s0")])
+    write(tmp_path, table[(table["view"] == "sag") & (table["scan_id"] != "s1")], run=2)
+    assert aggregated(tmp_path)["avg"]["n"] == 8
 
 
 def test_pooled_folds_do_not_pass_two_cohorts(tmp_path):

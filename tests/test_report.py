@@ -110,6 +110,8 @@ def test_cohort_flow_from_the_manifest(tmp_path):
     without = provenance.cohort_flow(models, "test")
     assert [row["set"] for row in without["rows"]] == ["test", "val"] * 2 and without["excluded"] is None
     assert without["rows"][0] == flow["rows"][3] | {"split": "m0"}
+    manifest.replace({"patient_id": {"p000": " "}}).to_csv(tmp_path / "data.csv", index=False)  # of two scans
+    assert provenance.cohort_flow(models, "test", tmp_path / "data.csv")["rows"][0]["patients"] == 32 + 1
 
 
 def test_an_estimate_in_words():
@@ -142,6 +144,12 @@ def test_auc_by_size_equals_all_subsets():
                 for members in itertools.combinations(range(5), size)]
         assert (row["n_subsets"], row["mean"]) == (len(aucs), pytest.approx(np.mean(aucs)))
     assert disagreement.auc_by_size(scores, np.ones(30)) == []
+
+
+def test_a_mean_outside_of_its_bar_is_drawn():
+    """One subset of 200 that fails: the mean is below the 2.5 % quantile, which is 1."""
+    sizes = [{"size": size, "mean": 0.9999, "low": 1.0, "high": 1.0} for size in (1, 2)]
+    assert figures.ensemble_size({"LARS-avg": {"ensemble_size": sizes}}).axes
 
 
 def test_random_subsets_are_different_and_seeded():
