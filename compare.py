@@ -2,6 +2,8 @@
 
 python compare.py results/ensemble_avg.csv results/ensemble_max.csv --output results
 python compare.py a/ensemble_avg.csv b/ensemble_avg.csv c/ensemble_avg.csv --threshold youden --output comparison
+python compare.py a/ensemble_avg.csv b/ensemble_avg.csv --primary auc --margin 0.05     # is a no worse than b?
+python compare.py --plan auc 0.90 0.10 0.30            # patients for an interval of width 0.10, prevalence 0.30
 
 Reads scan_id, target and ensemble_prob (or probs: one model's predictions, a scan's views averaged), joined by
 scan_id. Every pair of files is compared; a difference is the first less the second. Writes compare.json, compare.csv
@@ -16,7 +18,7 @@ from common.files import InputError, write_csv, write_json
 def get_args_parser():
     parser = Parser(__doc__)
     add = parser.add_argument_group("input").add_argument
-    add("files", nargs="+", type=Path, metavar="CSV",
+    add("files", nargs="*", type=Path, metavar="CSV",
         help="two or more ensemble_avg.csv, ensemble_max.csv or pred_splitS_runR.csv")
     add("--names", nargs="+", metavar="NAME", help="of the files (default: from their paths)")
     add("--set", default="test", choices=("train", "val", "test", "cal", "all"),
@@ -25,18 +27,29 @@ def get_args_parser():
     add("--threshold", nargs="+", default=["0.5"], metavar="T",
         help="positive at this probability or more; one for all files or one for each; or the name of one that "
              "aggregate.py derived: youden, sensitivity95, specificity95 (default: 0.5)")
+    add("--primary", choices=("auc", "accuracy", "sensitivity", "specificity"),
+        help="the difference that was declared beforehand: first in the tables, all others being exploratory")
+    add("--margin", type=float, metavar="M", help="the largest primary difference that does not matter, such as "
+        "0.05: is the first non-inferior, are both equivalent, by the 95 %% interval?")
     add("--resamples", type=positive_int, default=2000, metavar="N", help="of the bootstrap")
     add("--seed", type=natural_int, default=0, help="of the bootstrap")
+    add = parser.add_argument_group("planning").add_argument
+    add("--plan", nargs=4, metavar=("METRIC", "EXPECTED", "WIDTH", "PREVALENCE"), help="instead of comparing files: "
+        "the patients needed for a 95 %% interval of that width of auc, sensitivity or specificity")
     add = parser.add_argument_group("output").add_argument
     add("--output", type=Path, default=Path("results"), help="folder to write to")
     return parser
 
 
 def main(args):
-    from evaluation import comparison, report
+    from evaluation import comparison, margins, planning, report
 
+    if args.plan:
+        return print(planning.plan(args.plan))
     if len(args.files) < 2:
-        raise InputError(f"{args.files[0]}: one file; give two or more to compare")
+        raise InputError(f"{args.files[0]}: one file; give two or more to compare" if args.files else
+                         "no files: give two or more to compare, or --plan")
+    margins.check_primary(args.primary, args.margin)
     names = args.names or names_of(args.files)
     if len(names) != len(args.files) or len(set(names)) < len(names):
         raise InputError(f"--names {' '.join(names)}: give {len(args.files)} different ones, as many as files")
@@ -46,7 +59,8 @@ def main(args):
 
     models = [comparison.read_scores(*each, args.set) for each in zip(args.files, names, thresholds, strict=True)]
     scans, warnings = comparison.join(models, thresholds)
-    result = comparison.compare(models, thresholds, scans, args.resamples, args.seed, warnings)
+    result = comparison.compare(models, thresholds, scans, args.resamples, args.seed, warnings, args.primary,
+                                args.margin)
 
     for line in [*(f"warning: {line}" for line in result["warnings"]), *result["notices"]]:
         print(line)

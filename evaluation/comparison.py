@@ -3,7 +3,8 @@
 compare.json holds ensembles [{name, file, threshold}], n_scans, n_positive, n_patients (null without patient_id),
 independent_unit (scan or patient), confidence, resamples, seed, warnings, notices, provenance (of
 `provenance.this_run`), auc {name: estimate, see `estimates`} and pairs: of each a and b, delong, bootstrap (both of the
-AUC), mcnemar, accuracy and nri, as `paired_tests` gives them, p_holm being p adjusted over the pairs.
+AUC), mcnemar, accuracy, sensitivity, specificity and nri, as `paired_tests` gives them, p_holm being p adjusted over
+the pairs; primary, and what the primary test holds beside them, are of `margins.name_primary`.
 """
 import itertools
 from pathlib import Path
@@ -19,10 +20,12 @@ from evaluation.cautions import few_patients, rarer_class, swapped_labels
 from evaluation.cohorts import check_ids
 from evaluation.ensemble import COLUMNS, Model, check_rows, join_scans, number, patients, score_models
 from evaluation.estimates import difference_text, long_text, p_text
+from evaluation.margins import name_primary
 from evaluation.metrics import auc_estimate
 from evaluation.provenance import this_run
 
-TESTS = ("delong", "bootstrap", "mcnemar", "accuracy", "nri")  # each adjusted over the pairs by itself
+# each adjusted over the pairs by itself
+TESTS = ("delong", "bootstrap", "mcnemar", "accuracy", "sensitivity", "specificity", "nri")
 
 
 def read_scores(path: Path, name: str, threshold: str, wanted: str) -> Model:
@@ -131,7 +134,7 @@ def predicted_positive(model: Model, threshold: str, score: pd.Series) -> pd.Ser
 
 
 def compare(models: list[Model], thresholds: list[str], scans: pd.DataFrame, resamples: int, seed: int,
-            warnings: list[str]) -> dict:
+            warnings: list[str], primary: str | None = None, margin: float | None = None) -> dict:
     """What compare.json holds: the AUC of each file, the tests of each pair.
 
     Parameters
@@ -140,6 +143,10 @@ def compare(models: list[Model], thresholds: list[str], scans: pd.DataFrame, res
         Of `join`.
     resamples, seed : int
         Of the bootstrap.
+    primary : str or None
+        One of `margins.PRIMARY`, the test that was declared beforehand.
+    margin : float or None
+        The largest difference that does not matter, in units of the primary metric.
     """
     y, groups = scans["target"].to_numpy(), patients(scans)
     pairs = []
@@ -155,6 +162,9 @@ def compare(models: list[Model], thresholds: list[str], scans: pd.DataFrame, res
     for test in TESTS:
         for pair, adjusted in zip(pairs, paired_tests.holm([pair[test]["p"] for pair in pairs]), strict=True):
             pair[test]["p_holm"] = adjusted
+    declared = name_primary(pairs, primary, margin)
+    if margin is not None and len(pairs) > 1:
+        warnings.append(f"the verdicts at the margin are not adjusted for {len(pairs)} pairs")
     notices: list[str] = []
     for model in models:
         notices += [SYNTHETIC] * bool(is_synthetic(model.rows).any()) + [*model.rows.get("notice", ())]
@@ -166,24 +176,28 @@ def compare(models: list[Model], thresholds: list[str], scans: pd.DataFrame, res
             "n_scans": len(scans), "n_positive": int(y.sum()), "n_patients": n_patients, "independent_unit": unit,
             "confidence": CONFIDENCE, "resamples": resamples, "seed": seed, "warnings": warnings,
             "notices": [notice for notice in dict.fromkeys(notices) if notice],
-            "provenance": this_run(model.path for model in models), "auc": aucs, "pairs": pairs}
+            "provenance": this_run(model.path for model in models), "primary": declared, "auc": aucs, "pairs": pairs}
 
 
 def tests_of(pair: dict) -> list[dict]:
-    """The tests of a pair for tables: test, difference, ci_low, ci_high, p, p_holm (where there are), detail."""
+    """The tests of a pair for tables, a primary one first: test, difference, ci_low, ci_high, p, p_holm (where there
+    are), detail."""
     def row(what, test, detail):
         entry = pair[test]
         return {"test": what} | {key: entry[key] for key in ("difference", "ci_low", "ci_high", "p", "p_holm")
-                                 if key in entry} | {"detail": "; ".join(filter(None, (detail, entry.get("reason"))))}
+                                 if key in entry} | {"detail": "; ".join(filter(None, (
+                                     entry.get("primary"), detail, entry.get("reason"))))}
 
     z, counts, nri = pair["delong"]["z"], pair["mcnemar"], pair["nri"]["asymptotic"]
     parts = "" if nri["nri"] is None else (f"Deauville 4–5 {nri['positives']:+.3f} ({nri['positives_up']} up, "
                                            f"{nri['positives_down']} down), Deauville 1–3 {nri['negatives']:+.3f} "
                                            f"({nri['negatives_down']} down, {nri['negatives_up']} up)")
-    return [row("AUC, DeLong", "delong", "" if z is None else f"z = {z:.2f}"), row("AUC, bootstrap", "bootstrap", ""),
+    rows = [row("AUC, DeLong", "delong", "" if z is None else f"z = {z:.2f}"), row("AUC, bootstrap", "bootstrap", ""),
             row("Errors, exact McNemar", "mcnemar", f"only the first right: {counts['only_a_right']}, only the "
-                f"second: {counts['only_b_right']}"), row("Accuracy, bootstrap", "accuracy", ""),
+                f"second: {counts['only_b_right']}"),
+            *(row(f"{name.capitalize()}, bootstrap", name, "") for name in ("accuracy", "sensitivity", "specificity")),
             row("Net reclassification, bootstrap", "nri", parts)]
+    return sorted(rows, key=lambda each: not each["detail"].startswith("primary"))
 
 
 def comparison_table(result: dict) -> pd.DataFrame:
@@ -204,3 +218,5 @@ def print_comparison(result: dict) -> None:
         print(f"\n{pair['a']} less {pair['b']}\n{'':<34}{'difference (95 % CI)':<30}{'p':<9}p (Holm)")
         for row in tests_of(pair):
             print(f"  {row['test']:<32}{difference_text(row):<30}{p_text(row['p']):<9}{p_text(row['p_holm'])}")
+            if row["detail"].startswith("primary"):
+                print(f"    {row['detail']}")

@@ -110,9 +110,12 @@ def write_comparison(path: Path, result: dict) -> None:
     """Write compare.html; `result` is what compare.json holds."""
     ensembles = [(each["name"], long_text(result["auc"][each["name"]]), each["threshold"])
                  for each in result["ensembles"]]
-    pairs = [(pair["a"], pair["b"], [(row["test"], difference_text(row), p_text(row["p"]), p_text(row["p_holm"]),
-                                      row["detail"]) for row in tests_of(pair)]) for pair in result["pairs"]]
-    write_page(path, "compare.html", result=result, ensembles=ensembles, pairs=pairs,
+    test = (result["primary"] or {}).get("test")
+    pairs = [(pair["a"], pair["b"], pair[test].get("verdict") if test else None,
+              [(row["test"], difference_text(row), p_text(row["p"]), p_text(row["p_holm"]), row["detail"])
+               for row in tests_of(pair)]) for pair in result["pairs"]]
+    primary = result["primary"] and NAMES[result["primary"]["metric"]]
+    write_page(path, "compare.html", result=result, ensembles=ensembles, pairs=pairs, primary=primary,
                provenance=provenance_table(result["provenance"]))
 
 

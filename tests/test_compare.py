@@ -47,7 +47,7 @@ def test_three_ensembles(tmp_path, capsys):
         assert pair["mcnemar"]["only_a_right"] == (right[0] & ~right[1]).sum()
         assert pair["accuracy"]["difference"] == pytest.approx(right[0].mean() - right[1].mean())
     table = pd.read_csv(tmp_path / "out" / "compare.csv")
-    assert len(table) == 15 and "notice" not in table
+    assert len(table) == 21 and "notice" not in table
     out, page = capsys.readouterr().out, (tmp_path / "out" / "compare.html").read_text()
     for text in ("AUC, DeLong", "Errors, exact McNemar", "a less b"):
         assert text in out and text in page
