@@ -29,11 +29,14 @@ def reading(rng, patients=100, most=1):
 
 def values(target, model, readers):
     """{interval: value} of very many scans."""
-    found = {f"{name}, model and reader": float(value[0]) for name, value in agreement.indices(
-        np.stack([model, readers[:, 0]], axis=1).astype(float))(np.ones((1, len(target)))).items()
-        if name in agreement.TWO}
-    found |= {f"{name}, three readers": float(value[0]) for name, value in agreement.indices(readers.astype(float))(
-        np.ones((1, len(target)))).items() if name != "agreement"}
+    def of(ratings, names):
+        features, of_sums = agreement.indices(ratings.astype(float))
+        found = of_sums(features.sum(axis=0)[None])
+        return {name: float(found[name][0]) for name in names}
+
+    two = of(np.stack([model, readers[:, 0]], axis=1), agreement.TWO)
+    found = {f"{name}, model and reader": value for name, value in two.items()}
+    found |= {f"{name}, three readers": value for name, value in of(readers, agreement.MANY[1:]).items()}
     gain = model.astype(float) - readers[:, 0]
     return found | {"sensitivity, difference": float(gain[target].mean()),
                     "specificity, difference": float(-gain[~target].mean())}
@@ -51,7 +54,7 @@ def intervals(rng, most, resamples, seed):
     two = agreement.estimates(np.stack([model, readers[:, 0]], axis=1), groups, resamples, seed)
     three = agreement.estimates(readers, groups, resamples, seed)
     found = {f"{name}, model and reader": two[name] for name in agreement.TWO}
-    found |= {f"{name}, three readers": three[name] for name in agreement.MANY if name != "agreement"}
+    found |= {f"{name}, three readers": three[name] for name in agreement.MANY[1:]}
     differences = paired_tests.bootstrap_prediction_differences(target, model, readers[:, 0], groups, resamples, seed)
     return found | {f"{name}, difference": differences[name] for name in ("sensitivity", "specificity")}
 

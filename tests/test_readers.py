@@ -13,7 +13,7 @@ from sklearn.metrics import cohen_kappa_score
 
 import aggregate
 from common.files import InputError
-from evaluation import agreement, bootstrap, paired_tests, readers
+from evaluation import agreement, bootstrap, jackknife, paired_tests, readers
 
 NO = np.nan
 
@@ -24,7 +24,8 @@ def expanded(table):
 
 
 def index(ratings, name, categories=2):
-    return float(agreement.indices(ratings, categories)(np.ones((1, len(ratings))))[name][0])
+    features, of_sums = agreement.indices(ratings, categories)
+    return float(of_sums(features.sum(axis=0)[None])[name][0])
 
 
 # Data and values of irrCAC: seven digits from its R vignette "overview" (cran.r-project.org/web/packages/irrCAC), three
@@ -78,11 +79,24 @@ def test_order_of_scans_and_readers_and_swapped_classes_change_nothing(ratings, 
 @given(calls())
 def test_weights_repeat_scans(ratings):
     weights = np.concatenate(list(bootstrap.resample_weights(None, len(ratings), 5, 1))).astype(int)
-    drawn = agreement.indices(ratings)(weights)
+    features, of_sums = agreement.indices(ratings)
+    drawn = of_sums(weights @ features)
     for k, times in enumerate(weights):
         for name in agreement.TWO:
             expected = index(np.repeat(ratings, times, axis=0), name)
             assert drawn[name][k] == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+@given(calls(), st.integers(1, 5))
+def test_patients_left_out_are_those_without_their_scans(ratings, patients):
+    patient = np.arange(len(ratings)) % patients
+    features, of_sums = agreement.indices(ratings)
+    without = of_sums(features.sum(axis=0) - jackknife.grouped(features, patient, patients))
+    for k in range(min(patients, len(ratings))):
+        kept = ratings[patient != k]
+        for name in agreement.TWO:
+            expected = index(kept, name) if len(kept) else np.nan
+            assert without[name][k] == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 def test_kappa_without_chance_has_a_reason():
