@@ -49,7 +49,7 @@ def _of_manifest(flow):
     found: dict[str, tuple[str, str]] = {}
     facts = list(manifest["images"])
     if excluded is not None:
-        facts.append(f"errors.csv beside the manifest lists {sum(excluded.values())} refused studies")
+        facts.append(f"errors.csv beside the manifest lists {sum(excluded.values())} refusals")
         found["exclusions"] = f"{facts[-1]}, by reason: section Cohort", "eligibility"
         found["flow"] = f"Section Cohort, from {flow['source']}; {facts[-1]}", "what came before"
     if facts:

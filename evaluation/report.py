@@ -4,7 +4,6 @@ The texts of the pages are in common/templates/report.html and compare.html; the
 """
 import base64
 import datetime
-import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -61,6 +60,7 @@ METHODS = {
     "Decision curve": "Vickers and Elkin 2006.",
     "Referral": "El-Yaniv and Wiener 2010.",
 }
+MANY_SPLITS = 4  # from this many on their sets are given by ranges
 LISTED = 20  # scans where the models disagree most
 
 
@@ -226,10 +226,20 @@ def provenance_table(made):
 
 
 def sets_table(rows):
-    """A row for each split, a column for each of its sets: scans / patients / Deauville 4–5."""
+    """A row for each split, of many splits one with ranges; a column for each set: scans / patients / Deauville 4–5."""
     sets, splits = (list(dict.fromkeys(row[key] for row in rows)) for key in ("set", "split"))
-    cells = dict.fromkeys(itertools.product(splits, sets), "")
-    for row in rows:
-        cells[row["split"], row["set"]] = " / ".join(str(row[key]) for key in ("scans", "patients", "positive")
-                                                     if row[key] is not None)
-    return ["", *sets], [[split, *(cells[split, name] for name in sets)] for split in splits]
+    lines = [(split, [split]) for split in splits]
+    if len(splits) > MANY_SPLITS and splits[0] == "manifest":
+        lines = [("manifest", splits[:1]), (f"{splits[1]} to {splits[-1].removeprefix('split ')}", splits[1:])]
+    return ["", *sets], [[label, *(_counts([row for row in rows if row["split"] in members and row["set"] == name])
+                                   for name in sets)] for label, members in lines]
+
+
+def _counts(rows):
+    """Of several splits from the smallest to the largest; what is not known is left out."""
+    found = []
+    for key in ("scans", "patients", "positive"):
+        values = [row[key] for row in rows if row[key] is not None]
+        if values:
+            found.append(str(min(values)) + f" to {max(values)}" * (max(values) > min(values)))
+    return " / ".join(found)

@@ -13,7 +13,7 @@ from prediction_helpers import splits, write
 
 import aggregate
 from common.manifest import read_manifest
-from evaluation import cohort_table, figures, flow_diagram, provenance
+from evaluation import cohort_table, figures, flow_diagram, provenance, report
 from evaluation.cohort_table import smd_categories, smd_numbers
 from evaluation.ensemble import Model
 
@@ -246,3 +246,11 @@ def test_report_with_a_manifest_shows_both(tmp_path, monkeypatch):
     assert len(page.sources) == 1 and page.open == [] and "Table 1" in "".join(page.words)
     call(aggregate, *options)
     assert not list(out.glob("flow.*")) and not (out / "table1.csv").exists()
+
+
+def test_sets_of_many_splits_are_given_by_ranges():
+    rows = [{"split": "manifest", "set": "all", "scans": 9, "patients": None, "positive": 4}]
+    rows += [rows[0] | {"split": f"split {k}", "set": "train", "scans": 5 + k % 2, "positive": 2} for k in range(5)]
+    head, lines = report.sets_table(rows)
+    assert head == ["", "all", "train"] and lines == [["manifest", "9 / 4", ""], ["split 0 to 4", "", "5 to 6 / 2"]]
+    assert [line[0] for line in report.sets_table(rows[:4])[1]] == ["manifest", "split 0", "split 1", "split 2"]
