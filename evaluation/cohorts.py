@@ -60,11 +60,11 @@ def check_ids(models: list[Model]) -> list[str]:
             if text.strip():
                 alike[canonical(text)].append(text)
         pairs = [pair for texts in alike.values() for pair in itertools.combinations(texts, 2)]
-        for one, other in pairs:
-            if not files[one] & files[other]:
-                raise InputError(f"{column} {one!r} in {some(sorted(files[one]), 2)} and {other!r} in "
-                                 f"{some(sorted(files[other]), 2)}: one id, written in two ways? Write it alike in "
-                                 "both files or, where they are two, rename one")
+        apart = [pair for pair in pairs if not files[pair[0]] & files[pair[1]]]
+        for one, other in apart[:1]:
+            raise InputError(f"{column} {one!r} in {some(sorted(files[one]), 2)} and {other!r} in "
+                             f"{some(sorted(files[other]), 2)}{f', and {len(apart) - 1} more' * (len(apart) > 1)}: one "
+                             "id, written in two ways? Write it alike in both files or, where they are two, rename one")
         if pairs:
             named = some((f"{one!r} and {other!r}" for one, other in pairs), 3)
             warnings.append(f"{column} {named} differ only in how they are written; they count as two")

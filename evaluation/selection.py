@@ -71,19 +71,20 @@ def in_words(found: dict, ranking: str) -> dict:
     if epochs:
         steps["Epoch"] = f"the one with the best {' or '.join(found['criteria'])}, in {len(epochs)} of {count} models"
     if runs:
-        steps["Run"] = f"the best of {_many(runs)} by validation AUC, in splits {ranges(sorted(runs))}"
+        steps["Run"] = f"the best of {_many(runs)} by validation AUC, in {_splits(runs)}"
     if set(runs.values()) == {1}:
         steps["Run"] = "the only one of its split"
     if trials:
-        steps["Trial"] = f"the best of {_many(trials)} of a search by validation AUC, splits {ranges(sorted(trials))}"
+        steps["Trial"] = f"the best of {_many(trials)} of a search by validation AUC, in {_splits(trials)}"
     if top:
-        steps["Models"] = f"{count} of {ranked} by validation AUC, each over the validation set of its own split"
+        steps["Models"] = (f"{count} of {ranked} by validation AUC, each over the validation set of its own split "
+                           f"({_splits(found['splits'])})")
     if found["thresholds"]:
         steps["Thresholds"] = f"derived from {found['thresholds']}"
     by_validation = {"epoch": epochs, "run": any(of != 1 for of in runs.values()), "trial": trials, "models": top,
                      "thresholds": str(found["thresholds"]).startswith("validation")}
     chosen = [name for name, known in by_validation.items() if known]
-    of = f"splits {ranges(found['splits'])} (each split its own)" if len(found["splits"]) > 1 else "the split"
+    of = _splits(found["splits"]) + " (each split its own)" * (len(found["splits"]) > 1)
     summary = f"The validation patients of {of} chose {', '.join(chosen[:-1])} and {''.join(chosen[-1:])}: on them the "
     return {"steps": steps, "summary": f"{summary}models look better than on others." if len(chosen) > 1 else None}
 
@@ -93,6 +94,12 @@ def missing_folds(selection: dict, folds: dict) -> list[str]:
     missing = ranges(selection["missing"])
     return [f"best_run.csv ranks splits that have no predictions here ({missing}): the scans of these folds are not "
             "measured"] * bool(folds and missing)
+
+
+def _splits(numbers: Iterable[int]) -> str:
+    """[0, 1, 2] -> "splits 0-2"."""
+    found = sorted(numbers)
+    return f"split{'s' * (len(found) > 1)} {ranges(found)}"
 
 
 def _many(counts: dict[int, int | None]) -> str:

@@ -53,7 +53,8 @@ def test_top_runs_epochs_and_thresholds(tmp_path):
     found, page, _ = selected(tmp_path, "--top", 3)
     assert (found["models"], found["ranked"], found["top"], found["splits"]) == (3, 6, 3, [0, 1, 2, 3, 4, 5])
     assert found["runs"] == {"0": 2, "1": 2, "2": 2} and set(found["epochs"].values()) == {3}
-    assert found["steps"]["Models"] == "3 of 6 by validation AUC, each over the validation set of its own split"
+    assert found["steps"]["Models"] == ("3 of 6 by validation AUC, each over the validation set of its own split "
+                                        "(splits 0-5)")
     assert found["steps"]["Run"] == "the best of 2 by validation AUC, in splits 0-2"
     assert found["steps"]["Epoch"] == "the one with the best validation AUC, in 3 of 3 models"
     assert found["steps"]["Thresholds"] == "derived from validation predictions"
@@ -81,7 +82,7 @@ def test_a_trial_is_claimed_where_the_settings_are_its_own(tmp_path):
             tmp_path / f"optuna_results_split{split}.csv", index=False)
     found, _, _ = selected(tmp_path)
     assert found["trials"] == {"0": 7, "1": None}
-    assert found["steps"]["Trial"] == "the best of 7 of a search by validation AUC, splits 0-1"
+    assert found["steps"]["Trial"] == "the best of 7 of a search by validation AUC, in splits 0-1"
     assert "chose epoch, run, trial and thresholds" in found["summary"]
     write_runs(tmp_path, n=3, lr=0.5)
     assert selected(tmp_path)[0]["trials"] == {}
