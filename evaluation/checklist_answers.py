@@ -3,6 +3,7 @@
 An answer has a name, which tripod_ai.csv and claim.csv give to the items that it belongs to. What was not read (a
 manifest without --data, settings without settings_splitS_runR.json, a view without its column) is the author's.
 """
+from common.digests import NOT_CHECKED
 
 
 def answers(metrics: dict, flow: dict, settings: list[dict]) -> dict[str, str]:
@@ -15,7 +16,8 @@ def answers(metrics: dict, flow: dict, settings: list[dict]) -> dict[str, str]:
     flow, settings
         Of `provenance.cohort_flow` and `provenance.models_settings`.
     """
-    found = _of_scans(metrics, flow) | _of_manifest(flow) | _of_analysis(metrics) | _of_models(metrics, settings)
+    found = _of_scans(metrics, flow) | _of_manifest(metrics, flow)
+    found |= _of_analysis(metrics) | _of_models(metrics, settings)
     return {name: f"{text}." + (f" For the author: {rest}." if rest else "") for name, (text, rest) in found.items()}
 
 
@@ -39,11 +41,19 @@ def _of_scans(metrics, flow):
     if about.get("models_per_scan"):
         found["partition"] = ("Validation scans of each model: section Cohort; no training scans were read (--data)",
                               "how the sets were drawn")
+    if seen := _seen(metrics):
+        found["apart"] = f"{seen[0].upper()}{seen[1:]}", "how the sets were drawn"
     return found
 
 
-def _of_manifest(flow):
-    manifest, excluded = flow["manifest"], flow["excluded"]
+def _seen(metrics):
+    """Of the measured scans, those that the models learned from; "" where it was not checked."""
+    text = metrics["overlap"]["text"]
+    return "" if text == NOT_CHECKED else f"measured scans that a model learned from, or whose patients: {text}"
+
+
+def _of_manifest(metrics, flow):
+    manifest, excluded, seen = flow["manifest"], flow["excluded"], _seen(metrics)
     if not manifest:
         return {}
     found: dict[str, tuple[str, str]] = {}
@@ -59,7 +69,7 @@ def _of_manifest(flow):
     found["characteristics"] = ("Table 1 (section Cohort, table1.csv): by set and by the columns of --by, with "
                                 "differences and missing values", "treatments, dates, what the manifest lacks")
     level = "known patient" if manifest["patients"] else "scan"
-    found["apart"] = (f"In {flow['source']} no {level} is in two sets of a split",
+    found["apart"] = (f"In {flow['source']} no {level} is in two sets of a split" + (f"; {seen}" if seen else ""),
                       "" if manifest["patients"] else "patients, which it does not name")
     found["partition"] = f"Columns {manifest['splits']} of {flow['source']}: section Cohort", "how the sets were drawn"
     return found

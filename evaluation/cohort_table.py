@@ -139,15 +139,16 @@ def described(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     left_out : dict
         {why: columns}.
     """
-    views = table.groupby("scan_id", sort=False)
+    scan, _ = pd.factorize(table["scan_id"])
+    scans = table.drop_duplicates("scan_id").set_index("scan_id")
     found: dict[str, pd.Series] = {}
     left_out: dict[str, list[str]] = {}
     for name in [name for name in ("target", *table.columns.drop("target", errors="ignore"))
                  if name in table and not TECHNICAL.fullmatch(name)]:
-        if (views[name].nunique() > 1).any():
+        if (table[name].to_numpy() != scans[name].to_numpy()[scan]).any():
             left_out.setdefault("differ between views", []).append(name)
             continue
-        texts = views[name].first().astype(str).str.strip()
+        texts = scans[name].astype(str).str.strip()
         known = texts[~texts.str.lower().isin(BLANK)]
         numbers = pd.to_numeric(known, errors="coerce")
         coded = name in CODES or known.str.fullmatch(r"0\d+").any()
@@ -160,12 +161,12 @@ def described(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, list[str]]]:
         else:
             known = known if numbers.isna().any() or coded else numbers.map("{:g}".format)
             found[name] = known.replace(TARGET if name == "target" else {}).reindex(texts.index)
-    return pd.DataFrame(found, index=list(views.groups)), left_out
+    return pd.DataFrame(found, index=scans.index), left_out
 
 
 def by_column(table: pd.DataFrame, column: str) -> pd.Series | None:
     """By scan_id the subgroup of --by, as `ensemble.subgroups` has it; None where the column is missing or of views."""
-    if column not in table or (table.groupby("scan_id")[column].nunique() > 1).any():
+    if column not in table or table.groupby("scan_id")[column].nunique().max() > 1:
         return None
     names = label_values(table[["scan_id", column]], column)
     values = table.drop_duplicates("scan_id").set_index("scan_id")[column]
@@ -193,13 +194,14 @@ def table_one(scans: pd.DataFrame, groupings: dict[str, pd.Series], patients: pd
         and, of two groups or more, "SMD, NAME": of more than two the largest, and between which.
     """
     ids = pd.Series(scans.index, scans.index) if patients is None else patients
+    codes, repeated = pd.factorize(ids)[0], bool(ids.duplicated().any())
     rows = [{"variable": "Scans"} | _each(groupings, scans.index, lambda index: str(len(index)))]
     if patients is not None:
         rows.append({"variable": "Patients"} | _each(groupings, scans.index, lambda index: str(ids[index].nunique())))
     for column, values in scans.items():
-        by_patient = bool(ids.duplicated().any() and values.groupby(ids).nunique().max() <= 1)
+        by_patient = repeated and values.groupby(codes).nunique().max() <= 1
         if by_patient:
-            values = values.groupby(ids).transform("first")
+            values = values.groupby(codes).transform("first")
             parts = _each(groupings, scans.index, lambda index, of=values: of[index[~ids[index].duplicated()]])
         else:
             parts = _each(groupings, scans.index, lambda index, of=values: of[index])

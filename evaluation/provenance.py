@@ -125,13 +125,14 @@ def cohort_flow(models: list[Model], wanted: str, data: str | None = None, by: S
 
 def _manifest_flow(models, wanted, data, by):
     splits = sorted({model.split for model in models})
-    table = read_manifest(data, (), need_target=False, need_images=False)
-    if wanted == "all" and not table.columns.intersection([f"split{split}" for split in splits]).size:
+    if wanted == "all" and not read_csv(data, (), lambda name: name in {f"split{split}" for split in splits}).size:
         splits = []  # new patients
     table = read_manifest(data, splits, need_target=False, need_images=False)
-    sets = [(table[table[f"split{split}"] == name], f"split {split}", name) for split in splits for name in SETS
-            if name != "cal" or "cal" in set(table[f"split{split}"])]
-    flow = {"rows": [_counts(*each) for each in [(table, "manifest", "all"), *sets]], "excluded": None,
+    scans = table.drop_duplicates("scan_id")[table.columns.intersection(
+        ["scan_id", "patient_id", "target", *(f"split{split}" for split in splits)])]
+    sets = [(scans[scans[f"split{split}"] == name], f"split {split}", name) for split in splits for name in SETS
+            if name != "cal" or "cal" in set(scans[f"split{split}"])]
+    flow = {"rows": [_counts(*each) for each in [(scans, "manifest", "all"), *sets]], "excluded": None,
             "source": data.name, "manifest": manifest_facts(table, splits), "masks": 0}
     errors = data.with_name("errors.csv")
     if errors.is_file():

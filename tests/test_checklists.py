@@ -102,6 +102,11 @@ def test_what_was_not_read_is_left_to_the_author(tmp_path):
     assert tripod["12f"] == "Recalibration: none. For the author: other updating."
 
 
+def test_scans_that_were_learned_from_are_named(tmp_path):
+    write(tmp_path, splits(1)[0].assign(overlap="none"))
+    assert run(tmp_path)["claim"]["20"].startswith("Measured scans that a model learned from, or whose patients: none")
+
+
 def test_what_was_read_is_said(tmp_path):
     said = run(tmp_path, *write_everything(tmp_path))
     tripod, claim = said["tripod_ai"], said["claim"]
