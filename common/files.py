@@ -2,6 +2,7 @@
 import contextlib
 import csv
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -17,7 +18,6 @@ if TYPE_CHECKING:  # --help answers without pandas
     import pandas as pd
 
 
-SNIFFED = 1 << 16  # bytes of a table from which its encoding and separator are told
 NAMES = ("scan_id", "filename", "patient_id", "StudyInstanceUID", "target_loc")  # texts, though they look like numbers
 COLUMNS = (*NAMES, "target", "deauville", "matrix_size_1", "matrix_size_2", "view", "spacing_mm", "probs", "set")
 _SPELLINGS = {name.replace("_", "").lower(): name for name in COLUMNS}
@@ -69,11 +69,11 @@ def replace_file(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 def read_csv(path: str | Path, needed: Iterable[str] = (),
              usecols: Callable[[str], bool] | None = None) -> "pd.DataFrame":
-    """A table as people save it, as a DataFrame of text, empty fields as "".
+    """A table as people save it, as a DataFrame of text, without blanks around it, empty fields as "".
 
-    Separated by commas, semicolons or tabs; UTF-8, UTF-16 or cp1252; or an Excel sheet (the first of an .xlsx). Columns
-    of COLUMNS are found in any case and with blanks. Where no comma separates, decimal commas become points; empty rows
-    at the end go. Texts stay texts: 007, 1e3 and NA are names.
+    Separated by commas, semicolons or tabs (also after a line `sep=;`); UTF-8, UTF-16 or cp1252; or an Excel sheet
+    (the first of an .xlsx). Columns of COLUMNS are found in any case and with blanks. Where no comma separates, decimal
+    commas become points; empty rows at the end go. Texts stay texts: 007, 1e3 and NA are names.
 
     Parameters
     ----------
@@ -81,59 +81,87 @@ def read_csv(path: str | Path, needed: Iterable[str] = (),
         Columns that must be there.
     usecols : callable, optional
         Whether to read the column of this name.
-    **options
-        For `pandas.read_csv`.
 
     Raises
     ------
     InputError
-        Unreadable or ambiguous, a line longer than the header, a column of `needed` missing.
+        Unreadable or ambiguous, a line longer than the header, two columns of one name, a column of `needed` missing.
     """
     import pandas as pd
 
+    def wanted(number):
+        return not usecols or usecols(names[number])
+
     options: dict[str, Any] = {"dtype": str, "keep_default_na": False}
-    if usecols:
-        options["usecols"] = lambda name: usecols(_known(name))
     try:
         with open(path, "rb") as file:
-            start = file.read(SNIFFED)
+            start = file.read(4)
         if start[:4] == b"PK\x03\x04":  # a zip archive, as every .xlsx is
-            table, comma = pd.read_excel(path, **options), False
+            separator, table = "", pd.read_excel(path, header=None, **options)
+            names = _names(path, table.iloc[0] if len(table) else [])
+            table = table.iloc[1:, [k for k in range(len(names)) if wanted(k)]].reset_index(drop=True)
         else:
-            encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-            separator = _separator(path, start.decode(encoding, errors="replace"))
-            comma = separator != ","
-            try:
-                table = pd.read_csv(path, encoding=encoding, sep=separator, skipinitialspace=True, **options)
-            except UnicodeDecodeError:
-                table = pd.read_csv(path, encoding="cp1252", sep=separator, skipinitialspace=True, **options)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:  # pandas' parser errors are ValueErrors
+            for encoding in ("utf-16",) if start[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252"):
+                with contextlib.suppress(UnicodeDecodeError):
+                    separator, names, skipped = _check_lines(path, encoding)
+                    break
+            table = pd.read_csv(path, encoding=encoding, sep=separator, skipinitialspace=True, header=0,
+                                skiprows=skipped, names=range(len(names)), usecols=wanted, **options)
+    except (OSError, ValueError, KeyError, csv.Error, zipfile.BadZipFile) as error:  # pandas' are ValueErrors
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(f"{path}: cannot be read as a table: {reason}; give a CSV or .xlsx") from error
-    if not isinstance(table.index, pd.RangeIndex):  # pandas took surplus fields for an index
-        raise InputError(f"{path}, line 2: has more fields than the header; correct the file")
-    table = table.rename(columns=lambda name: _known(str(name)))
-    if twice := [name for name in table.columns if list(table.columns).count(name) > 1]:
-        raise InputError(f"{path}: two columns read as {twice[0]}; keep one")
+    table = table.rename(columns=dict(enumerate(names))).apply(lambda column: column.str.strip())
     filled = (table != "").any(axis=1).to_numpy().nonzero()[0]
     table = table.iloc[:filled[-1] + 1 if len(filled) else 0]
-    if comma:
+    if separator != ",":
         for name in table.columns.difference(NAMES):
-            if table[name].str.fullmatch(r"-?\d+(,\d+)?|").all():
-                table[name] = table[name].str.replace(",", ".")
+            table[name] = _with_points(path, table[name], separator)
     if missing := [name for name in needed if name not in table]:
         raise InputError(f"{path}: no column {', '.join(missing)}; it has {', '.join(table.columns[:9])}")
     return table
 
 
-def _known(name: str) -> str:
-    """A column's name as this project writes it, where it is one of COLUMNS in another case or with blanks."""
-    return _SPELLINGS.get(re.sub(r"[\s_]", "", name).lower(), name.strip())
+def _names(path: str | Path, header: Iterable[Any]) -> list[str]:
+    """The columns' names as this project writes them, where they are of COLUMNS in another case or with blanks."""
+    found = [re.sub(r"\s+", " ", str(name).strip()) for name in header]
+    names = [_SPELLINGS.get(re.sub(r"[\s_]", "", name).lower(), name) for name in found]
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise InputError(f"{path}: two columns read as {twice[0]}; keep one")
+    return [name or f"Unnamed: {k}" for k, name in enumerate(names)]
 
 
-def _separator(path: str | Path, text: str) -> str:
+def _check_lines(path: str | Path, encoding: str) -> tuple[str, list[str], int]:
+    """A text file's separator, its columns' names, and whether Excel's line `sep=;` comes first (1 or 0).
+
+    Raises InputError at a line longer than the header: pandas would drop or move its fields.
+    """
+    with open(path, encoding=encoding, newline="") as file:
+        lines = itertools.dropwhile(lambda line: not line.strip(), file)
+        first = next(lines, "")
+        said = re.fullmatch(r'"?sep=(.)"?[,;\s]*', first)
+        separator = said[1] if said else _separator(path, first)
+        rows = csv.reader(lines if said else itertools.chain([first], lines), delimiter=separator)
+        names = _names(path, next(rows, []))
+        for fields in rows:
+            if len(fields) > len(names) and any(fields):
+                raise InputError(f"{path}, line {rows.line_num + bool(said)}: has more fields than the header; correct "
+                                 "the file")
+    return separator, names, int(bool(said))
+
+
+def _with_points(path: str | Path, column: "pd.Series", separator: str) -> "pd.Series":
+    """A column of numbers with its decimal commas as points; InputError where they may be thousands."""
+    if not column.str.contains(",").any() or not column.str.fullmatch(r"[+-]?\d+(,\d+)?([eE][+-]?\d+)?|").all():
+        return column
+    commas = column[column.str.contains(",")]
+    if separator != ";" and commas.str.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}").all():  # of a semicolon: Excel, decimals
+        raise InputError(f"{path}: column {column.name}: {commas.iloc[0]} may be a thousand or a decimal comma; write "
+                         "decimal points")
+    return column.str.replace(",", ".")
+
+
+def _separator(path: str | Path, header: str) -> str:
     """What separates the fields of the header line; refused where two answers are as good (InputError)."""
-    header = (text.splitlines() or [""])[0]
     fields = {sep: len(next(csv.reader([header], delimiter=sep), [])) for sep in (",", ";", "\t")}
     most = [sep for sep, count in fields.items() if count == max(fields.values())]
     if len(most) > 1 and max(fields.values()) > 1:

@@ -81,7 +81,7 @@ def test_nothing_usable(tmp_path):
     ("epoch,split,metric,value\n1,validation,auc,inf\n", "line 2: validation AUC inf"),
     ("epoch,split,metric,value\n1,validation,auc,0.5\n1,validation,auc,0.6\n", "line 3: .* is in line 2"),
     ("epoch,split,metric,value\n1,validation,auc,0.5,7\n", "line 2: has more fields"),
-    ("epoch,split,metric,value\n1,validation,auc,0.5\n2,a,b,c,d\n", "cannot be read"),
+    ("epoch,split,metric,value\n1,validation,auc,0.5\n2,a,b,c,d\n", "line 3: has more fields"),
 ])
 def test_bad_file_is_one_line(tmp_path, text, message):
     write_run(tmp_path, 0, 1, [0.9])
