@@ -9,11 +9,13 @@ python aggregate.py --dir results --output results --readers readers.csv        
 python aggregate.py --dir new --output new --operating_points results/operating_points.json   # new patients
 
 LARS-avg: per model the mean over a scan's views; LARS-max: their maximum; then the mean over the models. Thresholds and
-recalibration come from validation predictions (predict.py --set val test), a scan's from the models that did not train
-on it. Writes ensemble_avg.csv, ensemble_max.csv and disagreement.csv, and, where the scans have targets, metrics.json,
-operating_points.json, figures (PNG, SVG), report.html and the checklists of TRIPOD+AI and CLAIM 2024, to be filled in
-(CSV, DOCX). LARS's own files (scan_id, target, probs) are read too. Of predict_loca.py's files the lesion sites, too:
-ensemble_sites.csv (mean over views and models) and site_metrics.csv.
+recalibration are those of this mean on a calibration set (make_splits.py --calibration; predict.py --set cal val test),
+or without one each model's own, from its validation predictions (predict.py --set val test): then the models are
+recalibrated before they are averaged, and the majority of their calls decides. Writes ensemble_avg.csv,
+ensemble_max.csv and disagreement.csv, and, where the scans have targets, metrics.json, operating_points.json, figures
+(PNG, SVG), report.html and the checklists of TRIPOD+AI and CLAIM 2024, to be filled in (CSV, DOCX). LARS's own files
+(scan_id, target, probs) are read too. Of predict_loca.py's files the lesion sites, too: ensemble_sites.csv (mean over
+views and models) and site_metrics.csv.
 """
 from pathlib import Path
 
@@ -33,7 +35,8 @@ def get_args_parser():
         "that of the runs of its own fold, and the scans of all folds are measured together")
     add = parser.add_argument_group("scores, thresholds").add_argument
     add("--combine", default="mean", choices=("mean", "median"), help="of the models' scores of a scan")
-    add("--recalibrate", choices=("platt", "isotonic"), help="fitted to the validation predictions (default: none)")
+    add("--recalibrate", choices=("platt", "logistic", "temperature", "isotonic"),
+        help="fitted to the calibration set, or without one to each model's validation predictions (default: none)")
     add("--operating_points", type=Path, metavar="FILE", help="apply the thresholds and recalibration of an earlier "
         "run's operating_points.json instead of deriving them")
     add("--threshold_on_test", action="store_true", help="derive thresholds (and recalibration) from the scans that "
@@ -76,6 +79,7 @@ def main(args):
         site_ensemble,
         survival_figures,
     )
+    from evaluation.averaging import average_models
 
     if args.operating_points and (args.threshold_on_test or args.recalibrate):
         raise InputError("--operating_points: brings its own thresholds; leave out --threshold_on_test, --recalibrate")
@@ -95,7 +99,7 @@ def main(args):
     else:
         rules, about = operating_points.derive_rules(models, scans, args.combine, args.recalibrate,
                                                      args.threshold_on_test, warnings)
-    ensembles = {name: ensemble.average_models(models, scans, name, args.combine, rule) for name, rule in rules.items()}
+    ensembles = {name: average_models(models, scans, name, args.combine, each) for name, each in rules.items()}
 
     statistics = args.resamples, args.seed, warnings
     metrics = aggregation.describe(models, scans, ensembles, wanted, about, seen, args.combine, *statistics)
@@ -131,7 +135,7 @@ def main(args):
         write_csv(table, args.output / name)
     written, drawn = list(tables), []
     if measured:
-        if any(rule["thresholds"] for rule in rules.values()) and not args.operating_points:
+        if any(rules.values()) and not args.operating_points:
             operating_points.write_rules(args.output / "operating_points.json", models, rules, metrics)
             written.append("operating_points.json")
         write_json(metrics, args.output / "metrics.json")

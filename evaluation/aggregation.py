@@ -10,15 +10,21 @@ operating_points; of no scan {n: 0, n_positive: 0} and SHOWN, none of them with 
     folds_text                               of `ensemble.folds_text`
     overlap                                  with the models' training: of `overlap.find_overlap`
     confidence, combine, resamples, seed, recalibrate       of the options; recalibrate: null without it
-    validation                               where the thresholds come from: source (or null, with reason), n_scans,
-                                             n_positive, n_patients, models_per_scan {models: scans}, ...
+    scales                                   {part of this file, column of ensemble_*.csv: what its probabilities are}
+    validation                               where thresholds and recalibration come from: source (or null, with
+                                             reason), n_scans, n_positive, n_patients, models_per_scan {models: scans},
+                                             scans_per_model [fewest, most], by (mean: they are of the models' mean;
+                                             majority: of each model; or mean and majority), ...
     warnings, scans_lacking_a_model          texts; {scan_id: models that have it}
-    avg, max                                 a block each, and reliability (of `metrics.reliability_bins`),
-                                             before_recalibration (a block and its reliability), ensemble_size (of
-                                             `disagreement.auc_by_size`), selective {label: of `selective_summary`}
-    views                                    {view: block}: the views alone, not recalibrated
+    avg, max                                 a block each, its operating_points with `averaging.Ensemble.points`, and
+                                             reliability (of `metrics.reliability_bins`), at_bounds (scans at a bound of
+                                             isotonic recalibration), before_recalibration (a block and its
+                                             reliability), ensemble_size (of `disagreement.auc_by_size`), selective
+                                             {label: of `selective_summary`}
+    views                                    {view: block}: the views alone, recalibrated as scans are
     folds                                    {split: {avg, max: block}} of --pooled_folds, else {}
-    models                                   file, split, run, rank, n_scans, avg and max (blocks), not recalibrated
+    models                                   file, split, run, rank, n_scans, avg and max (blocks), each recalibrated
+                                             alone
     subgroups                                {column: {value: {avg, max: block}}}
     selection                                what validation patients chose: of `selection.describe_selection`
     prognosis, readers                       of --survival, --readers: see `prognosis`, `readers`
@@ -29,19 +35,11 @@ import pandas as pd
 
 from common.files import progress
 from common.manifest import SYNTHETIC
+from common.text import some
 from evaluation import bootstrap, disagreement
+from evaluation.averaging import Ensemble, average_models
 from evaluation.cautions import few_patients, rarer_class, swapped_labels
-from evaluation.ensemble import (
-    ENSEMBLES,
-    Ensemble,
-    Model,
-    combine,
-    folds,
-    folds_text,
-    patients,
-    score_models,
-    subgroups,
-)
+from evaluation.ensemble import ENSEMBLES, Model, folds, folds_text, patients, subgroups
 from evaluation.estimates import no_estimate
 from evaluation.metrics import THRESHOLD, all_metrics, reliability_bins
 from evaluation.operating_points import MEASURED
@@ -57,7 +55,7 @@ def describe(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ense
     Parameters
     ----------
     models, scans, ensembles
-        Of `ensemble.read_models`, `join_scans` and `average_models`.
+        Of `ensemble.read_models`, `ensemble.join_scans` and `averaging.average_models`.
     wanted : str
         The set that is measured.
     about : dict
@@ -68,20 +66,37 @@ def describe(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ense
         As in `measure`.
     warnings : list of str
     """
-    synthetic, fit = bool(scans["synthetic"].any()), ensembles["avg"].recalibration
+    synthetic, method = bool(scans["synthetic"].any()), ensembles["avg"].recalibration
     labelled = scans[scans["target"].notna()]
     unit, n_patients = ("patient", labelled["patient_id"].nunique()) if "patient_id" in scans else ("scan", None)
     optimistic = [about["optimistic"]] if about.get("optimistic") else []  # of an earlier run's thresholds
     if about["source"] == MEASURED and not optimistic:
-        optimistic = [THRESHOLDS_ON_TEST.format(" and recalibration" if fit else "")]
+        optimistic = [THRESHOLDS_ON_TEST.format(" and recalibration" if method else "")]
     optimistic += [f"OPTIMISTIC: {line}" for line in set_warnings(wanted, scans) if wanted != "all"]
     optimistic += [f"OPTIMISTIC: {overlap['optimistic']}"] if overlap["optimistic"] else []
+    by, voted = ensembles["avg"].by, ensembles["avg"].voted.sum()
+    if by == "mean and majority":
+        warnings.append(f"{voted} of {len(scans)} scans have not the models for whose mean thresholds (and "
+                        "recalibration) were derived; theirs are each model's own, and the majority decides")
     lacking = scans.loc[scans["n_models"] < scans["n_asked"], "n_models"]
     return {"set": wanted, "synthetic": synthetic, "notice": SYNTHETIC if synthetic else None,
             "optimistic": " ".join(optimistic) or None, "n_scans": len(scans), "n_patients": n_patients,
             "folds_text": folds_text(models), "independent_unit": unit, "confidence": bootstrap.CONFIDENCE,
-            "combine": how, "resamples": resamples, "seed": seed, "recalibrate": fit and fit["method"],
-            "validation": about, "overlap": overlap, "warnings": warnings, "scans_lacking_a_model": lacking.to_dict()}
+            "combine": how, "resamples": resamples, "seed": seed, "recalibrate": method,
+            "scales": scales(method, by), "validation": about | {"by": by},
+            "overlap": overlap, "warnings": warnings, "scans_lacking_a_model": lacking.to_dict()}
+
+
+def scales(method: str | None, by: str | None) -> dict[str, str]:
+    """What the probabilities are, in parts of metrics.json and in columns of ensemble_avg.csv and ensemble_max.csv."""
+    whole = alone = views = before = "as predicted"
+    if method:
+        alone = f"recalibrated ({method}), each model alone"
+        whole = f"the models' mean, recalibrated ({method})" if by == "mean" else f"{alone}, then averaged"
+        views = f"{whole}, as whole scans are"
+    return dict.fromkeys(("avg", "max", "folds", "subgroups", "ensemble_prob"), whole) | {
+        "models": alone, "probs_0, probs_1, ...": alone, "views": views, "before_recalibration": before,
+        "ensemble_prob_uncalibrated": before}
 
 
 def set_warnings(wanted: str, scans: pd.DataFrame) -> list[str]:
@@ -101,7 +116,7 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
     Parameters
     ----------
     models, scans, ensembles
-        Of `ensemble.read_models`, `join_scans` and `average_models`.
+        Of `ensemble.read_models`, `ensemble.join_scans` and `averaging.average_models`.
     by : list of str
         Columns to make subgroups by.
     how : str
@@ -123,26 +138,27 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
     of_each = 1 + bool(ensembles["avg"].recalibration) + len(models)
     of_each += len(of_folds) + sum(map(len, of_columns.values()))
     with progress(None, "bootstrap", "set of scores", len(views) + len(ensembles) * of_each) as bar:
-        def block(scores, thresholds=None):
+        def block(scores, each=None):
             bar.update()
             known = labelled.loc[labelled.index.intersection(scores.index)].sort_index()
             if known.empty:
                 return {"n": 0, "n_positive": 0} | {name: no_estimate("no scan with a target") for name in SHOWN}
             target, values = known["target"].to_numpy(dtype=int), scores[known.index].to_numpy()
-            return all_metrics(target, values, THRESHOLD, thresholds, patients(known), resamples, seed)
+            points = each.operating_points(known.index) if each else None
+            return all_metrics(target, values, THRESHOLD, points, patients(known), resamples, seed)
 
         def average(group, name):
             members, of_group = group
-            return combine(score_models(members, of_group, name), how)
+            return average_models(members, of_group, name, how, ensembles[name].rules).prob
 
         def group_blocks(found):
             if sum(len(of_group) for _, of_group in found.values()) == len(labelled):
-                return {value: {name: block(each.prob[of_group.index], each.thresholds)
+                return {value: {name: block(each.prob[of_group.index], each)
                                 for name, each in ensembles.items()} for value, (_, of_group) in found.items()}
-            # a scan's rows are of several groups: recalibration and thresholds, which are for whole scans, do not apply
+            # a scan's rows are of several groups: thresholds, which are for whole scans, do not apply
             return {value: {name: block(average(group, name)) for name in ensembles} for value, group in found.items()}
 
-        result: dict = {name: block(each.prob, each.thresholds) for name, each in ensembles.items()}
+        result: dict = {name: block(each.prob, each) for name, each in ensembles.items()}
         result["views"] = {value: block(average(group, "avg")) for value, group in views.items()}
         result["folds"] = group_blocks(of_folds)
         result["models"] = [model.about() | {"n_scans": int(ensembles["avg"].scores.iloc[:, k].notna().sum())}
@@ -152,16 +168,19 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
         if result["avg"]["auc"]["value"] is None:
             warnings.append(f"no AUC and no figures: {result['avg']['auc']['reason']}")
         for name, each in ensembles.items():
-            raw, scores, entry = each.raw[labelled.index], each.scores.loc[labelled.index], result[name]
+            raw, entry = each.raw[labelled.index], result[name]
+            scores, averaged = each.scores.loc[labelled.index], each.averaged.loc[labelled.index]
             p = each.prob[labelled.index].to_numpy()
             entry["reliability"] = reliability_bins(y, p, groups)
             if each.recalibration:
                 entry["before_recalibration"] = block(raw) | {
                     "reliability": reliability_bins(y, raw.to_numpy(), groups)}
-                if each.recalibration.get("b", 1) <= 0:
-                    warnings.append(f"recalibration reversed the order of the scores of {ENSEMBLES[name]}: on the "
-                                    "validation scans a higher probability was the less likely positive")
-            entry["ensemble_size"] = disagreement.auc_by_size(scores, y, how, seed)
+                entry["at_bounds"] = int(each.at_bounds[labelled.index].sum())
+            if each.reversed:
+                warnings.append(f"recalibration reversed the order of the scores of {ENSEMBLES[name]} "
+                                f"({some(each.reversed, 3)}): on the scans that it was fitted to, a higher probability "
+                                "was the less likely positive")
+            entry["ensemble_size"] = disagreement.auc_by_size(averaged, y, how, seed)
             entry["selective"] = {label: disagreement.selective_summary((p >= THRESHOLD) == y, doubt)
                                   for label, doubt in disagreement.doubts(scores, p, THRESHOLD).items()}
     warnings += doubtful(result, rarer_class(y, groups), "scan" if groups is None else "patient")

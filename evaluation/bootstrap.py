@@ -68,8 +68,8 @@ def resample(y_true: ndarray, y_score: ndarray, thresholds: list, groups: Groups
     ----------
     y_true, y_score, groups
         As in `metrics`.
-    thresholds : list of float
-        Probabilities.
+    thresholds : list of float or (n,) bool array
+        Probabilities, or which rows are predicted positive.
 
     Returns
     -------

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy import ndarray
+from scipy.optimize import brentq
 from scipy.special import expit, logit, xlogy
 from sklearn.isotonic import IsotonicRegression
 
@@ -154,30 +155,62 @@ def reliability(y_true: ndarray, y_score: ndarray, bins: int = BINS) -> list[dic
 
 # ---------------------------------------------------------------- recalibration
 
-def fit_recalibration(method: str, y_true: ndarray, y_score: ndarray) -> dict:
-    """Fit `platt` or `isotonic`: what `recalibrate` needs, ready for JSON.
+def fit_recalibration(method: str, y_true: ndarray, y_score: ndarray, of: str = "") -> dict:
+    """Fit `platt`, `logistic`, `temperature` or `isotonic`: what `recalibrate` needs, ready for JSON.
 
-    platt: expit(a + b logit(p)), with Platt's targets (n1 + 1) / (n1 + 2) and 1 / (n0 + 2), which keep the fit finite
-    where the classes are apart (Platt JC. Advances in Large Margin Classifiers, 1999:61-74). isotonic: scikit-learn's
-    (Zadrozny B, Elkan C. KDD 2002:694-9), linear between its points, level beyond them.
+    platt, logistic: expit(a + b logit(p)) by maximum likelihood (Cox DR. Biometrika 1958;45:562-5), platt with the
+    targets (n1 + 1) / (n1 + 2) and 1 / (n0 + 2), which keep the fit finite where the classes are apart (Platt JC.
+    Advances in Large Margin Classifiers, 1999:61-74). temperature: expit(logit(p) / T), T above 0 (Guo C et al. ICML
+    2017). isotonic: scikit-learn's (Zadrozny B, Elkan C. KDD 2002:694-9), linear between its points, level beyond them,
+    within 1 / (n + 2) and 1 - 1 / (n + 2): n scans of one class do not make a probability 0 or 1.
+
+    Parameters
+    ----------
+    of : str
+        Whose scans these are, for messages.
+
+    Returns
+    -------
+    dict
+        method, and a, b (temperature: a is 0, b is 1 / T) or, isotonic, x, y and n.
 
     Raises
     ------
     InputError
         One class only, or no finite fit.
     """
-    y = np.asarray(y_true, dtype=float)
-    n1, n0 = y.sum(), (1 - y).sum()
+    y, x, who = np.asarray(y_true, dtype=float), clipped_logit(y_score), f"{len(y_true)} scans{of and f' of {of}'}"
+    n1, n0, n = y.sum(), (1 - y).sum(), len(y)
     if not n1 or not n0:
-        raise InputError(f"--recalibrate {method}: the {len(y)} scans to fit it on are all of one class")
+        raise InputError(f"--recalibrate {method}: the {who} to fit it on are all of one class")
     if method == "isotonic":
-        fit = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(np.asarray(y_score, dtype=float), y)
-        return {"method": method, "x": fit.X_thresholds_.tolist(), "y": fit.y_thresholds_.tolist()}
-    target = np.where(y == 1, (n1 + 1) / (n1 + 2), 1 / (n0 + 2))
-    a, b = fit_logistic(clipped_logit(y_score), target, np.ones((1, len(y))))
-    if not np.isfinite(b[0]):
-        raise InputError(f"--recalibrate platt: no finite fit on {len(y)} scans; are all their probabilities the same?")
-    return {"method": method, "a": float(a[0]), "b": float(b[0])}
+        fit = IsotonicRegression(y_min=1 / (n + 2), y_max=1 - 1 / (n + 2), out_of_bounds="clip")
+        fit.fit(np.asarray(y_score, dtype=float), y)
+        return {"method": method, "x": fit.X_thresholds_.tolist(), "y": fit.y_thresholds_.tolist(), "n": n}
+    if method == "temperature":
+        a, b = 0.0, fit_slope(x, y)
+    else:
+        target = np.where(y == 1, (n1 + 1) / (n1 + 2), 1 / (n0 + 2)) if method == "platt" else y
+        a, b = (float(value[0]) for value in fit_logistic(x, target, np.ones((1, n))))
+    if not np.isfinite(b):
+        raise InputError(f"--recalibrate {method}: no finite fit on {who}: " + (
+            "are all their probabilities the same?" if method == "platt" else
+            "their classes are apart, or in the wrong order, or all probabilities the same; use platt or isotonic"))
+    return {"method": method, "a": a, "b": b}
+
+
+def fit_slope(x: ndarray, y: ndarray) -> float:
+    """Maximum likelihood of P(y = 1) = expit(b x), b above 0; NaN where there is none. x, y: (n,) float."""
+    def score(b):
+        return float((x * (y - expit(b * x))).sum())
+
+    wrong = (x[y == 1] < 0).any() or (x[y == 0] > 0).any()  # else the steeper, the likelier
+    if score(0) <= 0 or not wrong:
+        return np.nan
+    high = 1.0
+    while score(high) > 0:
+        high *= 2
+    return float(brentq(score, 0, high, xtol=1e-12))
 
 
 def recalibrate(fit: dict | None, y_score: ndarray) -> ndarray:
@@ -187,6 +220,15 @@ def recalibrate(fit: dict | None, y_score: ndarray) -> ndarray:
     if fit["method"] == "isotonic":
         return np.interp(y_score, fit["x"], fit["y"])
     return expit(fit["a"] + fit["b"] * clipped_logit(y_score))
+
+
+def at_bounds(fit: dict | None, probability: ndarray) -> ndarray:
+    """Which recalibrated probabilities lie at a bound of an isotonic fit: (n,) int, -1 the lower, 1 the upper, else
+    0."""
+    if fit is None or fit["method"] != "isotonic":
+        return np.zeros(np.shape(probability), dtype=int)
+    low = 1 / (fit["n"] + 2) if "n" in fit else 0.0  # fits of earlier versions reach 0 and 1
+    return np.greater_equal(probability, 1 - low).astype(int) - np.less_equal(probability, low)
 
 
 # ---------------------------------------------------------------- decision curve

@@ -4,6 +4,7 @@ An answer has a name, which tripod_ai.csv and claim.csv give to the items that i
 manifest without --data, settings without settings_splitS_runR.json, a view without its column) is the author's.
 """
 from common.digests import NOT_CHECKED
+from evaluation.derivation import VALIDATION
 
 
 def answers(metrics: dict, flow: dict, settings: list[dict]) -> dict[str, str]:
@@ -38,7 +39,7 @@ def _of_scans(metrics, flow):
         "flow": (f"Section Cohort, from {flow['source']}", "what came before")}
     if views:
         found["predictors"] = f"Images, of the views {', '.join(views)}", "acquisition, choice"
-    if about.get("models_per_scan"):
+    if about["source"] == VALIDATION:
         found["partition"] = ("Validation scans of each model: section Cohort; no training scans were read (--data)",
                               "how the sets were drawn")
     if seen := _seen(metrics):

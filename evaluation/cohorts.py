@@ -53,7 +53,7 @@ def check_ids(models: list[Model]) -> list[str]:
         files: dict[str, set[str]] = collections.defaultdict(set)
         alike: dict[str, list[str]] = collections.defaultdict(list)
         for model in models:
-            for rows in (model.rows, model.val_rows):
+            for rows in (model.rows, model.val_rows, model.cal_rows):
                 for text in rows[column].unique() if column in rows else ():
                     files[text].add(model.file)
         for text in sorted(files):

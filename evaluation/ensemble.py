@@ -18,7 +18,6 @@ from common.files import InputError, progress, read_csv
 from common.manifest import is_synthetic
 from common.run_files import find_run_files, run_file
 from common.text import some
-from evaluation.calibration import recalibrate
 from evaluation.ranking import read_ranks
 
 COLUMNS = ("scan_id", "target", "probs", "set", "view", "filename", "patient_id", "synthetic", "series_description",
@@ -45,8 +44,8 @@ class Model:
         In best_run.csv; None: unranked.
     rows : DataFrame
         A row for each view of the set that is measured: of `check_rows`.
-    val_rows : DataFrame
-        The same of the model's own validation scans.
+    val_rows, cal_rows : DataFrame
+        The same of the model's own validation scans, and of the calibration set.
     """
     path: Path
     file: str
@@ -55,32 +54,11 @@ class Model:
     rank: int | None = None
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
     val_rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+    cal_rows: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def about(self) -> dict:
         """What metrics.json says of it."""
         return {"file": self.file, "split": self.split, "run": self.run, "rank": self.rank}
-
-
-@dataclass
-class Ensemble:
-    """Several models' scores of the same scans, and their average.
-
-    Attributes
-    ----------
-    scores : DataFrame
-        Of `score_models`.
-    raw, prob : Series
-        Their average by scan_id, before and after recalibration.
-    recalibration : dict or None
-        Of `calibration.fit_recalibration`.
-    thresholds : dict
-        {name of metrics.DERIVED: probability, or None where it cannot be reached}.
-    """
-    scores: pd.DataFrame
-    raw: pd.Series
-    prob: pd.Series
-    recalibration: dict | None
-    thresholds: dict[str, float | None]
 
 
 # ---------------------------------------------------------------- models
@@ -167,8 +145,8 @@ def read_models(models: list[Model], wanted: str | None, columns: Sequence[str])
             names = " and ".join(sorted(in_sets.loc[in_sets["scan_id"] == scan, "set"]))
             raise InputError(f"{model.path}: scan {scan} is in {names}; a scan belongs to one set of a model: correct "
                              "the splits and predict again")
-        model.rows, model.val_rows = (check_rows(model.rows[model.rows["set"] == name], model.path)
-                                      for name in (wanted, "val"))
+        model.rows, model.val_rows, model.cal_rows = (check_rows(model.rows[model.rows["set"] == name], model.path)
+                                                      for name in (wanted, "val", "cal"))
     return wanted
 
 
@@ -331,42 +309,6 @@ def combine(scores: pd.DataFrame, how: str = "mean") -> pd.Series:
     """The mean or median over the models that have the scan; the sum is over sorted values, whatever the order."""
     ordered = np.sort(scores.to_numpy(dtype=float), axis=1)
     return pd.Series(getattr(np, f"nan{how}")(ordered, axis=1), index=scores.index)
-
-
-def average_models(models: list[Model], scans: pd.DataFrame, name: str, how: str, rule: dict) -> Ensemble:
-    """The ensemble `name` of ENSEMBLES; `how` is of `combine`, `rule` of `operating_points.derive_rules`."""
-    scores = score_models(models, scans, name)
-    raw, fit = combine(scores, how), rule["recalibration"]
-    return Ensemble(scores, raw, raw.map(lambda p: float(recalibrate(fit, p))), fit, rule["thresholds"])
-
-
-# ---------------------------------------------------------------- validation
-
-def validation_scans(models: list[Model], scans: pd.DataFrame) -> tuple[pd.DataFrame, dict]:
-    """The scans to derive thresholds from, as `join_scans` gives them, or none; and what metrics.json says of them.
-
-    models hold their validation rows; scans are those that are measured.
-    A scan counts for the models alone whose own validation set it is in: the others trained on it, or hold it for
-    testing. Scans, and scans of patients, that are measured are left out.
-    """
-    if all(model.rows.empty for model in models):
-        return scans[:0], {"source": None, "n_scans": 0, "reason": "the files hold no validation predictions"}
-    found, _ = join_scans(models)
-    found = found[found["target"].notna()]
-    shared = found.index.isin(scans.index)
-    if "patient_id" in found and "patient_id" in scans:
-        shared |= found["patient_id"].isin(scans["patient_id"]).to_numpy()
-    kept = found[~shared]
-    sizes = kept["n_models"].value_counts().sort_index()
-    about = {"source": "validation predictions", "n_scans": len(kept), "n_positive": int((kept["target"] == 1).sum()),
-             "n_patients": int(kept["patient_id"].nunique()) if "patient_id" in kept else None,
-             "models_per_scan": {str(size): int(n) for size, n in sizes.items()},
-             "left_out_because_measured": int(shared.sum())}
-    if kept["target"].nunique() < 2:
-        why = "all of them, or scans of their patients, are measured" if kept.empty else "they are of one class"
-        reason = f"of {len(found)} validation scans {len(kept)} can be used: {why}"
-        return kept[:0], about | {"source": None, "reason": reason}
-    return kept, about
 
 
 # ---------------------------------------------------------------- subgroups

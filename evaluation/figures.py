@@ -17,7 +17,8 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from common.files import replace_file
 from evaluation import bootstrap, calibration, disagreement, readers
-from evaluation.ensemble import ENSEMBLES, Ensemble, patients
+from evaluation.averaging import Ensemble
+from evaluation.ensemble import ENSEMBLES, patients
 from evaluation.estimates import short_text
 from evaluation.metrics import DERIVED, THRESHOLD, reliability_bins
 
@@ -40,7 +41,7 @@ def write_figures(folder: Path, scans: pd.DataFrame, ensembles: dict[str, Ensemb
     ----------
     folder : Path
     scans, ensembles
-        Of `ensemble.join_scans` and `ensemble.average_models`.
+        Of `ensemble.join_scans` and `averaging.average_models`.
     metrics : dict
         What metrics.json holds.
 
@@ -130,8 +131,10 @@ def roc(curves: dict[str, tuple], blocks: dict, groups: ndarray | None, seed: in
     for k, (name, (x, y)) in enumerate((points or {}).items(), 1):
         mark = "P" if name == readers.CONSENSUS else f"${k}$"
         axes.plot(x, y, marker=mark, color="black", markersize=6, linewidth=0, zorder=5, clip_on=False, label=name)
-    for point in dict.fromkeys(point for block in blocks.values() for point in operating_points(block)):
-        axes.plot([], [], MARKS[point], color="white", label=POINTS[point], **MARKED)
+    shown = {point: at for block in blocks.values() for point, at in operating_points(block).items()}
+    for point, at in shown.items():
+        beside = "" if at["threshold"] is not None else f" ({point_text(at)})"  # need not lie on the curve
+        axes.plot([], [], MARKS[point], color="white", label=POINTS[point] + beside, **MARKED)
     unit_square(axes, "False positive rate (1 − specificity)", "True positive rate (sensitivity)")
     axes.legend(loc="lower right", title=f"shaded: pointwise 95 % band of {first}", **LEGEND)
     return figure
@@ -204,7 +207,7 @@ def confusion_matrices(blocks: dict) -> Figure:
             cell.set_xticks((0, 1), ("DS 1–3", "DS 4–5"))
             cell.set_yticks((0, 1), ("DS 1–3", "DS 4–5"), rotation=90, va="center")
             cell.set_xlabel("predicted", fontsize=8)
-            at = f" (at {block['threshold']:.3f})" if point != "0.5" else ""
+            at = "" if point == "0.5" else f" ({point_text(block)})"
             cell.set_title(f"{name}\n{POINTS[point]}{at}", fontsize=8)
             cell.tick_params(length=0, labelsize=8)
         row[0].set_ylabel("reader's label", fontsize=8)
@@ -250,6 +253,8 @@ def score_distribution(curves: dict, blocks: dict) -> Figure:
         top = cell.get_ylim()[1]
         cell.set_ylim(0, top * 1.15)
         for point, block in operating_points(blocks[name]).items():
+            if block["threshold"] is None:  # a majority: no line
+                continue
             cell.axvline(block["threshold"], color="0.25", linewidth=0.9, linestyle="--", ymax=0.93)
             cell.plot(block["threshold"], top * 1.08, MARKS[point], color="white", label=POINTS[point],
                       **MARKED | {"markersize": 5})
@@ -337,7 +342,14 @@ def new_figure(size, grid=None, **options):
 def operating_points(block):
     """{name of a threshold: block of metrics.json}: 0.5, and those that were reached."""
     return {"0.5": block} | {name: point for name, point in block["operating_points"].items()
-                             if point["threshold"] is not None}
+                             if "reason" not in point}
+
+
+def point_text(point):
+    """The threshold of an operating point, "at 0.431", or where there are several, how they are applied."""
+    if point["threshold"] is not None:
+        return f"at {point['threshold']:.3f}"
+    return "fold by fold" if point["by"] == "mean" else f"by {point['by']}"
 
 
 

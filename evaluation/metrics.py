@@ -28,6 +28,7 @@ FUNCTIONS = {"average_precision": metrics.average_precision_score,
              "log_loss": functools.partial(metrics.log_loss, labels=[False, True]),
              "calibration_intercept": calibration.intercept, "calibration_slope": calibration.slope}
 OVERALL = ("auc", *FUNCTIONS, "ece")
+UNREACHED = "not reached on these predictions"
 NO_FIT = "the classes are apart, or every score is the same: the logistic fit has no finite solution"
 
 
@@ -243,7 +244,8 @@ def all_metrics(y_true: ndarray, y_score: ndarray, threshold: float = THRESHOLD,
     y_score : (n,) float array
         Probabilities, 0..1.
     points : dict
-        Name -> further threshold, or None where it could not be reached.
+        {name: (about, predicted)}: further operating points, what metrics.json says of each ({"threshold": ...}), and
+        (n,) bool, which scans are predicted positive; None where it could not be reached.
     groups : (n,) array or None
         Patient ids: what the bootstrap draws, and what the intervals take as independent.
 
@@ -257,10 +259,12 @@ def all_metrics(y_true: ndarray, y_score: ndarray, threshold: float = THRESHOLD,
     y_true, y_score = check_scores(y_true, y_score)
     for value in y_score[(y_score < 0) | (y_score > 1)]:
         raise InputError(f"y_score holds {value}; a probability lies in 0..1")
-    thresholds = [threshold] + [value for value in (points or {}).values() if value is not None]
-    drawn = bootstrap.resample(y_true, y_score, thresholds, groups, resamples, seed)
-    at = {value: _at_threshold(y_true, y_score, value, groups, drawn, k) for k, value in enumerate(thresholds)}
-    at[None] = {"threshold": None, "reason": "not reached on these predictions"}
+    wanted = {None: ({"threshold": threshold}, y_score >= threshold), **(points or {})}
+    reached = {name: point for name, point in wanted.items() if point[1] is not None}
+    drawn = bootstrap.resample(y_true, y_score, [calls for _, calls in reached.values()], groups, resamples, seed)
+    at = {name: about | {"threshold": None, "reason": UNREACHED} for name, (about, _) in wanted.items()}
+    at |= {name: about | _at_threshold(y_true, calls, groups, drawn, k)
+           for k, (name, (about, calls)) in enumerate(reached.items())}
     single = one_class(y_true, "it")
     found = {"n": len(y_true), "n_positive": int(y_true.sum()),
              "n_groups": bootstrap.group_index(groups, len(y_true))[1], "n_groups_rarer": rarer_class(y_true, groups),
@@ -271,14 +275,12 @@ def all_metrics(y_true: ndarray, y_score: ndarray, threshold: float = THRESHOLD,
         if not np.isfinite(value):
             found[name] = no_estimate(single or NO_FIT)
     ece = estimate(calibration.expected_calibration_error(y_true, y_score), None, None, None)
-    return found | {"ece": ece | {"reason": NO_ECE_INTERVAL}, **at[threshold],
-                    "operating_points": {name: at[value] for name, value in (points or {}).items()}}
+    return found | {"ece": ece | {"reason": NO_ECE_INTERVAL}, **at.pop(None), "operating_points": at}
 
 
-def _at_threshold(y_true, y_score, threshold, groups, drawn, k):
-    """threshold, tn, fp, fn, tp and AT_THRESHOLD; the intervals are of `bootstrap.resample` at its k-th threshold."""
-    tn, fp, fn, tp = confusion(y_true, y_score, threshold)
-    predicted, single = y_score >= threshold, one_class(y_true, "it")
+def _at_threshold(y_true, predicted, groups, drawn, k):
+    """tn, fp, fn, tp and AT_THRESHOLD; the intervals are of `bootstrap.resample` at its k-th threshold."""
+    (tn, fp, fn, tp), single = confusion(y_true, predicted), one_class(y_true, "it")
     groups = np.arange(len(y_true)) if groups is None else np.asarray(groups)
 
     def share(name, hits, rows, of):
@@ -290,7 +292,7 @@ def _at_threshold(y_true, y_score, threshold, groups, drawn, k):
 
     no_f1 = None if tp + fp + fn else "no scan has target 1 or is predicted positive"
     no_mcc = single or (None if (tp + fp) * (tn + fn) else "all scans are predicted the same")
-    return {"threshold": threshold, "tn": tn, "fp": fp, "fn": fn, "tp": tp,
+    return {"tn": tn, "fp": fp, "fn": fn, "tp": tp,
             "accuracy": share("accuracy", predicted == y_true, slice(None), "scan"),
             "balanced_accuracy": other("balanced_accuracy", metrics.balanced_accuracy_score, single),
             "sensitivity": share("sensitivity", predicted, y_true, "scan with target 1"),

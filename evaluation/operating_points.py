@@ -1,27 +1,31 @@
 """Thresholds and recalibration of the ensembles: derived here, or those of an earlier run's operating_points.json.
 
 A rule is {"recalibration": of `calibration.fit_recalibration` or None, "thresholds": {name of metrics.DERIVED:
-probability, or None where it cannot be reached}}. operating_points.json holds combine, models (their files),
-derived_from (source, n_scans, ..., optimistic) and a rule for each of `ensemble.ENSEMBLES`.
+probability, or None where it cannot be reached}}, and is for the mean of certain models, or for one model alone; see
+`derivation` for which there are, `averaging` for how they are applied. operating_points.json holds combine, models
+(their files), derived_from (source, n_scans, ..., optimistic) and for each of `ensemble.ENSEMBLES` the rule for the
+mean of all models (null and {} where there is none) and of_models, the other rules: each a rule and its models.
 """
 import json
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from common.files import InputError, write_json
 from common.text import some
+from evaluation.averaging import Rules
 from evaluation.calibration import fit_recalibration, recalibrate
-from evaluation.ensemble import ENSEMBLES, Model, combine, score_models, validation_scans
+from evaluation.derivation import MEASURED, find_bases
+from evaluation.ensemble import ENSEMBLES, Model, combine, score_models
 from evaluation.metrics import choose_thresholds
 
-MEASURED = "the scans that are measured"  # a source, beside validation predictions
+FEW = 20  # scans of a class, below which a sensitivity or specificity of 0.95 or more is that of every one of them
 
 
 def derive_rules(models: list[Model], scans: pd.DataFrame, how: str, recalibration: str | None, on_test: bool,
-                 warnings: list[str]) -> tuple[dict[str, dict], dict]:
-    """Derive a rule for each ensemble.
+                 warnings: list[str]) -> tuple[dict[str, Rules], dict]:
+    """Derive the rules of each ensemble.
 
     Parameters
     ----------
@@ -29,16 +33,16 @@ def derive_rules(models: list[Model], scans: pd.DataFrame, how: str, recalibrati
         Of `ensemble.read_models` and `ensemble.join_scans`.
     how : str
         As in `ensemble.combine`.
-    recalibration : {None, "platt", "isotonic"}
+    recalibration : {None, "platt", "logistic", "temperature", "isotonic"}
     on_test : bool
-        Derive it from the scans that are measured, not from validation predictions.
+        Derive them from the scans that are measured, not from the calibration set or validation predictions.
     warnings : list of str
         To which more are added.
 
     Returns
     -------
     rules : dict
-        {name of ENSEMBLES: rule}, without thresholds where there is nothing to derive them from.
+        {name of ENSEMBLES: {files of models: rule}}, {} where there is nothing to derive them from.
     about : dict
         Where they come from: `validation` of metrics.json.
 
@@ -47,56 +51,80 @@ def derive_rules(models: list[Model], scans: pd.DataFrame, how: str, recalibrati
     InputError
         The scans that were asked for are missing, or of one class.
     """
-    known = scans[scans["target"].notna()]
-    about = {"source": MEASURED, "n_scans": len(known)}
-    if not on_test:
-        models = [replace(model, rows=model.val_rows) for model in models]
-        known, about = validation_scans(models, scans)
-    elif known["target"].nunique() < 2:
-        raise InputError("--threshold_on_test: the scans that are measured are not of both classes")
-    if known.empty:
+    bases, about = find_bases(models, scans, on_test)
+    if not bases:
+        if on_test:
+            raise InputError("--threshold_on_test: the scans that are measured are not of both classes")
         if recalibration:
             raise InputError(f"--recalibrate {recalibration}: {about['reason']}; run predict.py --set val test")
         if scans["target"].notna().any():
             warnings.append(f"no threshold but 0.5 is used, since {about['reason']}; predict.py --set val test writes "
                             "validation predictions (--threshold_on_test would be optimistic)")
-        return {name: {"recalibration": None, "thresholds": {}} for name in ENSEMBLES}, about
-    if about.get("left_out_because_measured"):
-        warnings.append(f"{about['left_out_because_measured']} validation scans are measured here, or are of patients "
-                        "who are; no threshold was derived from them")
-    rules, y = {}, known["target"].to_numpy(dtype=int)
+        return {name: {} for name in ENSEMBLES}, about
+    if about["left_out_because_measured"]:
+        warnings.append(f"{about['left_out_because_measured']} scans of the {about['source']} are measured here, or "
+                        "are of patients who are; nothing was derived from them")
+    fewest = min(basis.scans["target"].value_counts().min() for basis in bases.values())
+    if fewest < FEW:
+        warnings.append(f"thresholds were derived from as few as {fewest} scans of a class; of fewer than {FEW} a "
+                        "sensitivity or specificity of 0.95 or more is that of every one")
+    rules: dict[str, Rules] = {name: {} for name in ENSEMBLES}
     for name in ENSEMBLES:
-        p = combine(score_models(models, known, name), how).to_numpy()
-        fit = fit_recalibration(recalibration, y, p) if recalibration else None
-        rules[name] = {"recalibration": fit, "thresholds": choose_thresholds(y, recalibrate(fit, p))}
-    return rules, about
+        for key, basis in bases.items():
+            y = basis.scans["target"].to_numpy(dtype=int)
+            p = combine(score_models(basis.models, basis.scans, name), how).to_numpy()
+            of = some(sorted(key), 1)
+            fit = fit_recalibration(recalibration, y, p, of) if recalibration else None
+            rules[name][key] = {"recalibration": fit, "thresholds": choose_thresholds(y, recalibrate(fit, p))}
+    alone = [len(bases[frozenset([model.file])].scans) for model in models]
+    return rules, about | {"scans_per_model": [min(alone), max(alone)]}
 
 
-def read_rules(path: Path, models: list[Model], how: str, warnings: list[str]) -> tuple[dict[str, dict], dict]:
+def read_rules(path: Path, models: list[Model], how: str, warnings: list[str]) -> tuple[dict[str, Rules], dict]:
     """The same from an earlier run's operating_points.json.
 
     Raises
     ------
     InputError
-        The file is another, or its ensembles were combined in another way.
+        The file is another, its ensembles were combined in another way, or it has no rule for a model; it is of an
+        earlier version, and its rules are for means over fewer models.
     """
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        rules = {name: {"recalibration": stored[name]["recalibration"], "thresholds": dict(stored[name]["thresholds"])}
-                 for name in ENSEMBLES}
         combined, files = stored["combine"], list(stored["models"])
         about = {"source": stored["derived_from"]["source"], **stored["derived_from"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        rules = {name: _read_rules(stored[name], files) for name in ENSEMBLES}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not an operating_points.json of aggregate.py ({error})") from None
     if combined != how:
         raise InputError(f"{path}: was made with --combine {combined}, this run has {how}; give the same")
     if files != [model.file for model in models]:
         warnings.append(f"{path.name} was made with other models ({some(files, 3)}): its thresholds may not fit these")
+    counts = set(about.get("models_per_scan", {}))
+    if "of_models" not in stored["avg"] and about["source"] != MEASURED and counts != {str(len(files))}:
+        raise InputError(f"{path}: is of an earlier version, which derived it from means over "
+                         f"{' or '.join(sorted(counts, key=int))} models; means over {len(files)} need others: derive "
+                         "it anew with aggregate.py, from the same prediction files")
+    known = frozenset().union(*rules["avg"])
+    for model in models:
+        if model.file not in known:
+            raise InputError(f"{path}: has no thresholds for {model.file}, but for {some(sorted(known), 3)}; give the "
+                             "predictions of those models, or derive it anew")
     return rules, about
 
 
-def write_rules(path: Path, models: list[Model], rules: dict[str, dict], metrics: dict) -> None:
+def _read_rules(entry: dict, files: list[str]) -> Rules:
+    """The rules of one ensemble, of this version or an earlier one, whose only rule is for the mean of all models."""
+    stored: list[dict[str, Any]] = [{"models": files, **entry}] * bool(entry["thresholds"]) + entry.get("of_models", [])
+    return {frozenset(rule["models"]): {"recalibration": rule["recalibration"], "thresholds": dict(rule["thresholds"])}
+            for rule in stored}
+
+
+def write_rules(path: Path, models: list[Model], rules: dict[str, Rules], metrics: dict) -> None:
     """Write operating_points.json."""
     about = metrics["validation"] | {"optimistic": metrics["optimistic"]}
     files = [model.file for model in models]
-    write_json({"combine": metrics["combine"], "models": files, "derived_from": about, **rules}, path)
+    entries = {name: {"recalibration": None, "thresholds": {}, **each.get(frozenset(files), {}), "of_models": [
+        {"models": sorted(key), **rule} for key, rule in each.items() if key != frozenset(files)]}
+        for name, each in rules.items()}
+    write_json({"combine": metrics["combine"], "models": files, "derived_from": about, **entries}, path)

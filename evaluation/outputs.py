@@ -5,8 +5,9 @@ import pandas as pd
 
 from evaluation import prognosis, readers, site_ensemble
 from evaluation.aggregation import SHOWN
+from evaluation.averaging import Ensemble
 from evaluation.disagreement import disagreement_list
-from evaluation.ensemble import ENSEMBLES, Ensemble
+from evaluation.ensemble import ENSEMBLES
 from evaluation.estimates import short_text
 from evaluation.metrics import DERIVED, THRESHOLD
 from evaluation.report import FIGURES
@@ -19,9 +20,8 @@ def ensemble_table(scans: pd.DataFrame, each: Ensemble) -> pd.DataFrame:
     table.insert(0, "target", scans["target"].astype("Int64"))
     if each.recalibration:
         table["ensemble_prob_uncalibrated"] = each.raw
-    for name, value in each.thresholds.items():
-        if value is not None:
-            table[f"pred_{name}"] = (each.prob >= value).astype(int)
+    for name in each.calls:
+        table[f"pred_{name}"] = each.calls[name].astype(int)
     if "patient_id" in scans:
         table["patient_id"] = scans["patient_id"].str.strip()
     return table.reset_index(names="scan_id")
@@ -73,14 +73,15 @@ def print_metrics(metrics: dict) -> None:
     for name, label in ENSEMBLES.items():
         print(_line(label, "at 0.5", (short_text(metrics[name][metric]) for metric in SHOWN)))
         for point, block in metrics[name]["operating_points"].items():
-            if block["threshold"] is None:
+            if "reason" in block:
                 print(f"{'':<10}{DERIVED[point]}: {block['reason']}")
             else:
                 print(_line("", DERIVED[point], ("", *(short_text(block[metric]) for metric in SHOWN[1:]))))
     for name, label in ENSEMBLES.items() if metrics["folds"] else ():
         print(_line(label, "AUC of each fold", (short_text(each[name]["auc"]) for each in metrics["folds"].values())))
     source, unit = metrics["validation"].get("source"), metrics["independent_unit"]
-    thresholds = f"thresholds: {source}; " if source else ""
+    majority = ", calls by majority" if metrics["validation"].get("by") == "majority" else ""
+    thresholds = f"thresholds: {source}{majority}; " if source else ""
     print(f"intervals: DeLong and Wilson, by {unit}; {thresholds}everything else: report.html\n")
     for name, block in metrics.get("prognosis", {}).items():
         ratio, c = (short_text(block["markers"]["avg"][key]) for key in ("hazard_ratio", "c_index"))

@@ -21,7 +21,8 @@ import pandas as pd
 from common.files import InputError
 from common.text import some
 from evaluation import survival
-from evaluation.ensemble import ENSEMBLES, Ensemble, Model, number, refuse_conflicts
+from evaluation.averaging import Ensemble
+from evaluation.ensemble import ENSEMBLES, Model, number, refuse_conflicts
 from evaluation.estimates import long_text, no_estimate, p_text
 from evaluation.metrics import THRESHOLD
 

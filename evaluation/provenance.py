@@ -117,8 +117,8 @@ def cohort_flow(models: list[Model], wanted: str, data: str | None = None, by: S
     rows = []
     for model in models:
         rows.append(_counts(model.rows, model.file, wanted))
-        if len(model.val_rows) and wanted != "val":
-            rows.append(_counts(model.val_rows, model.file, "val"))
+        rows += [_counts(of, model.file, name) for name, of in {"val": model.val_rows, "cal": model.cal_rows}.items()
+                 if len(of) and wanted != name]
     return {"rows": rows, "excluded": None, "manifest": None, "source": "the prediction files, which hold no training "
             "scans and no exclusions; aggregate.py --data CSV counts them"}
 

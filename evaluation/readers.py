@@ -24,9 +24,10 @@ from numpy import ndarray
 from common.files import InputError, read_csv
 from common.text import some
 from evaluation import agreement, paired_tests
+from evaluation.averaging import Ensemble
 from evaluation.cautions import FEW, rarer_class
 from evaluation.cohorts import check_ids
-from evaluation.ensemble import ENSEMBLES, Ensemble, Model, number, patients
+from evaluation.ensemble import ENSEMBLES, Model, number, patients
 from evaluation.estimates import difference_text, long_text, p_text
 from evaluation.metrics import THRESHOLD, confusion, proportion_estimate
 

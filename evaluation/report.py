@@ -54,9 +54,11 @@ METHODS = {
     "Proportions": "Wilson 1927; with several scans of a patient on the effective sample size of Rao and Scott 1992.",
     "Everything else": "Bias-corrected and accelerated bootstrap (Efron 1987), by {unit}.",
     "Calibration": "Intercept and slope: Cox 1958, Van Calster 2019. Expected calibration error: ten bins of equal "
-                   "width (Naeini 2015). Recalibration: Platt 1999, or isotonic (Zadrozny and Elkan 2002).",
+                   "width (Naeini 2015). Recalibration: logistic (Cox 1958), with Platt's targets (1999), by "
+                   "temperature (Guo 2017), or isotonic (Zadrozny and Elkan 2002) within 1/(n + 2) and 1 − 1/(n + 2).",
     "Thresholds": "Youden 1950; the highest threshold of sensitivity 0.95 or more; the lowest of specificity 0.95 or "
-                  "more. A scan is predicted positive at the threshold or above.",
+                  "more. A scan is predicted positive at the threshold or above; by a majority, where more models "
+                  "predict it than not, or as many (not at specificity 0.95 or more).",
     "Decision curve": "Vickers and Elkin 2006.",
     "Referral": "El-Yaniv and Wiener 2010.",
 }
@@ -86,7 +88,8 @@ def write_report(path: Path, metrics: dict, figures: Iterable[Path], disagreemen
     differing = [row for row in settings if len(set(row["values"])) > 1]
     write_page(
         path, "report.html", metrics=metrics, ensembles=ENSEMBLES, flow=flow, settings=settings, remedy=REMEDY,
-        models_per_scan=models_per_scan(metrics["validation"]), no_ece_interval=NO_ECE_INTERVAL,
+        no_ece_interval=NO_ECE_INTERVAL, slopes={label: long_text(metrics[key]["calibration_slope"])
+                                                 for key, label in ENSEMBLES.items()},
         results=by_metric(OVERALL, blocks) + by_metric(AT_THRESHOLD, blocks, " at 0.5"),
         operating_points={label: operating_points(metrics[key]) for key, label in ENSEMBLES.items()},
         calibration=calibration_table(metrics), **site_tables(metrics.get("sites")),
@@ -132,22 +135,25 @@ def by_block(head: list[str], names: Sequence[str], blocks: Iterable[tuple]) -> 
     return [*head, *(NAMES[name] for name in names)], rows
 
 
-def models_per_scan(validation):
-    """Of how many models the scores of the validation scans are: the fewest, the most, the mean; or None."""
-    counts = {int(size): n for size, n in validation.get("models_per_scan", {}).items()}
-    total = sum(size * n for size, n in counts.items())
-    return (min(counts), max(counts), total / sum(counts.values())) if counts else None
-
-
 def operating_points(block):
     """Of one ensemble, a column for each threshold: (headings, rows, [(threshold not reached, why)])."""
     points = {DERIVED[name]: point for name, point in block["operating_points"].items()}
-    reached = {name: point for name, point in points.items() if point["threshold"] is not None}
-    rows = [["Threshold", *(f"{point['threshold']:.3f}" for point in reached.values())]]
+    reached = {name: point for name, point in points.items() if "reason" not in point}
+    rows = [["Threshold", *map(thresholds_text, reached.values())]]
     counts = {"tp": "True positives", "fp": "False positives", "fn": "False negatives", "tn": "True negatives"}
     rows += [[name, *(str(point[count]) for point in reached.values())] for count, name in counts.items()]
     return (["", *reached], rows + by_metric(AT_THRESHOLD, reached.values()),
             [(name, point["reason"]) for name, point in points.items() if name not in reached])
+
+
+def thresholds_text(point):
+    """"0.431"; of several, their range and whose they are; how many models have none."""
+    values = point.get("thresholds", {}).values()
+    known = sorted(value for value in values if value is not None)
+    one = "" if point["threshold"] is None else f"{point['threshold']:.3f}"
+    of, missed = "folds" if point["by"] == "mean" else "models", len(values) - len(known)
+    several = f"{known[0]:.3f} to {known[-1]:.3f} of the {of}" if known else ""
+    return "; ".join(filter(None, (one, several, f"not reached by {missed} of {len(values)}" if missed else "")))
 
 
 def calibration_table(metrics):

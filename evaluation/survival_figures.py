@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from evaluation import figures, prognosis, survival
-from evaluation.ensemble import ENSEMBLES, Ensemble
+from evaluation.averaging import Ensemble
+from evaluation.ensemble import ENSEMBLES
 from evaluation.estimates import p_text, short_text
 
 STYLES = dict(zip(prognosis.CALLS, figures.STYLES, strict=False))
@@ -23,7 +24,7 @@ def write_figures(folder: Path, endpoints: dict[str, prognosis.Endpoint], scans:
     endpoints
         Of `prognosis.read_endpoints`.
     scans, ensembles
-        Of `ensemble.join_scans` and `ensemble.average_models`.
+        Of `ensemble.join_scans` and `averaging.average_models`.
     metrics : dict
         What metrics.json holds.
     """

@@ -141,11 +141,12 @@ class Weighted:
         Its intercept at slope 1.
     """
 
-    def __init__(self, y_true: ndarray, y_score: ndarray, thresholds: list[float]):
+    def __init__(self, y_true: ndarray, y_score: ndarray, thresholds: list):
         self.ranked = Ranked(y_true, y_score)
         y, p = (np.asarray(values, dtype=float)[self.ranked.order] for values in (y_true, y_score))
         self.y, self.score, self.x, whole = y, p, calibration.clipped_logit(p), np.ones((1, len(y)))
-        predicted = p[:, None] >= np.array(thresholds)
+        calls = [np.asarray(y_score) >= each if np.ndim(each) == 0 else each for each in thresholds]
+        predicted = np.array(calls, dtype=bool).reshape(-1, len(y)).T[self.ranked.order]
         losses = (p - y) ** 2, calibration.row_log_loss(y, p)
         self.features = np.column_stack([np.ones(len(y)), y, *losses, predicted, predicted * y[:, None]])
         self.fit, self.offset = calibration.fit_logistic(self.x, y, whole), calibration.fit_intercept(self.x, y, whole)

@@ -68,3 +68,9 @@ def cohort(tmp_path):
     """A folder with data.csv (24 scans, two splits) and its images."""
     write_cohort(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def no_figure(monkeypatch):
+    """Most of the time of a call goes into the figure."""
+    monkeypatch.setattr("evaluation.figures.score_figures", lambda *arguments: {})

@@ -1,9 +1,13 @@
-"""Prediction files as predict.py writes them, of made-up scores; simulated studies."""
+"""Prediction files as predict.py writes them, of made-up scores; aggregate.py on them; simulated studies."""
+import json
 import math
 
 import numpy as np
 import pandas as pd
+from conftest import call
 from scipy.stats import norm
+
+import aggregate
 
 SCANS = pd.DataFrame({"scan_id": [f"s{k}" for k in range(8)], "target": [0, 0, 0, 0, 1, 1, 1, 1]})
 
@@ -56,3 +60,37 @@ def binormal(rng, clustered, patients=80):
 
 def share_inside(limits, truth):
     return np.mean([low <= truth <= high for low, high in limits])
+
+
+def with_cal(tables, n=60, seed=7):
+    """The same with a calibration set: scans that every model has."""
+    scans = pd.DataFrame({"scan_id": [f"c{k:02d}" for k in range(n)], "target": np.arange(n) % 2,
+                          "patient_id": [f"q{k // 2:02d}" for k in range(n)]})
+    return [pd.concat([table, predictions(seed + k, scans, set="cal")], ignore_index=True)
+            for k, table in enumerate(tables)]
+
+
+def write_folds(folder, k=3, runs=2, n=36):
+    """Predictions of k folds with `runs` runs each: every scan in test once, in val once more."""
+    scans = pd.DataFrame({"scan_id": [f"s{i:02d}" for i in range(n)], "target": [0, 1] * (n // 2)})
+    fold = np.repeat(np.arange(n) % k, 2)
+    for split in range(k):
+        for number in range(1, runs + 1):
+            table = predictions(10 * split + number, scans).assign(set=np.select(
+                [fold == split, fold == (split + 1) % k], ["test", "val"], "train"))
+            table[table["set"] != "train"].to_csv(folder / f"pred_split{split}_run{number}.csv", index=False)
+
+
+def by_hand(tables, over_views="mean", of="val"):
+    """A scan's score from the models alone that hold it in that set: {scan: mean}, counts, targets."""
+    rows = [table[table["set"] == of].groupby("scan_id").agg(p=("probs", over_views), y=("target", "first"))
+            for table in tables]
+    joined = pd.concat(rows).groupby("scan_id")
+    return joined["p"].mean(), joined.size(), joined["y"].first()
+
+
+def aggregated(tmp_path, *options):
+    call(aggregate, "--dir", tmp_path, "--output", tmp_path / "out", "--resamples", 60, *options)
+    tables = [pd.read_csv(tmp_path / "out" / f"ensemble_{name}.csv") for name in ("avg", "max")]
+    path = tmp_path / "out" / "metrics.json"
+    return *tables, json.loads(path.read_text()) if path.exists() else None

@@ -1,4 +1,3 @@
-import json
 
 import numpy as np
 import pandas as pd
@@ -6,14 +5,13 @@ import pytest
 from conftest import call, error_line, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prediction_helpers import SCANS, predictions, splits, write
+from prediction_helpers import SCANS, aggregated, predictions, splits, write, write_folds
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 import aggregate
 from common.files import InputError
-from evaluation import calibration, figures, provenance, report
-from evaluation.metrics import choose_thresholds
+from evaluation import figures, provenance, report
 
 FIGURES = set(report.FIGURES) - {"site_confusion"}
 
@@ -21,19 +19,6 @@ FIGURES = set(report.FIGURES) - {"site_confusion"}
 def write_best(path, ranked):
     pd.DataFrame([(split, run, 1, "auc", 0.9 - rank / 100, rank) for rank, (split, run) in enumerate(ranked, 1)],
                  columns=["split", "run", "epoch", "metric", "value", "rank"]).to_csv(path, index=False)
-
-
-def aggregated(tmp_path, *options):
-    call(aggregate, "--dir", tmp_path, "--output", tmp_path / "out", "--resamples", 60, *options)
-    tables = [pd.read_csv(tmp_path / "out" / f"ensemble_{name}.csv") for name in ("avg", "max")]
-    path = tmp_path / "out" / "metrics.json"
-    return *tables, json.loads(path.read_text()) if path.exists() else None
-
-
-@pytest.fixture
-def no_figure(monkeypatch):
-    """Most of the time of a call goes into the figure."""
-    monkeypatch.setattr(figures, "score_figures", lambda *arguments: {})
 
 
 def test_label_at_the_threshold(tmp_path):
@@ -199,17 +184,6 @@ def test_scans_that_some_model_lacks_are_reported_and_averaged_over_the_others(t
     assert [model["n_scans"] for model in metrics["models"]] == [8, 7]
     assert "warning: 1 of 8 scans lack some model's prediction" in capsys.readouterr().out
     assert metrics["avg"]["n"] == 8
-
-
-def write_folds(folder, k=3, runs=2, n=36):
-    """Predictions of k folds with `runs` runs each: every scan in test once, in val once more."""
-    scans = pd.DataFrame({"scan_id": [f"s{i:02d}" for i in range(n)], "target": [0, 1] * (n // 2)})
-    fold = np.repeat(np.arange(n) % k, 2)
-    for split in range(k):
-        for number in range(1, runs + 1):
-            table = predictions(10 * split + number, scans).assign(set=np.select(
-                [fold == split, fold == (split + 1) % k], ["test", "val"], "train"))
-            table[table["set"] != "train"].to_csv(folder / f"pred_split{split}_run{number}.csv", index=False)
 
 
 @pytest.mark.usefixtures("no_figure")
@@ -413,138 +387,6 @@ def test_exit_codes_of_the_process(tmp_path):
     done = run("aggregate.py", "--dir", tmp_path, "--output", tmp_path, check=0)
     assert "LARS-avg" in done.stdout and "report.html" in done.stdout
     assert "--top 1" in error_line(run("aggregate.py", "--dir", tmp_path, "--output", tmp_path, "--top", 1))
-
-
-# ---------------------------------------------------------------- thresholds and recalibration
-
-def by_hand(tables, over_views="mean", of="val"):
-    """A scan's score from the models alone that hold it in that set: {scan: mean}, counts, targets."""
-    rows = [table[table["set"] == of].groupby("scan_id").agg(p=("probs", over_views), y=("target", "first"))
-            for table in tables]
-    joined = pd.concat(rows).groupby("scan_id")
-    return joined["p"].mean(), joined.size(), joined["y"].first()
-
-
-@pytest.mark.usefixtures("no_figure")
-def test_thresholds_come_from_models_that_did_not_train_on_the_scan(tmp_path):
-    tables = splits()
-    for table in tables:  # a trained model is certain of its training scans: they would move every threshold
-        table.loc[table["set"] == "train", "probs"] = table["target"]
-    write(tmp_path, *tables)
-    avg, largest, metrics = aggregated(tmp_path)
-    for name, over_views, table in (("avg", "mean", avg), ("max", "max", largest)):
-        p, counts, y = by_hand(tables, over_views)
-        expected = choose_thresholds(y, p)
-        for point, block in metrics[name]["operating_points"].items():
-            assert block["threshold"] == pytest.approx(expected[point], abs=1e-12)
-            predicted = table["ensemble_prob"] >= expected[point]
-            assert list(table[f"pred_{point}"]) == list(predicted.astype(int))
-            assert block["sensitivity"]["value"] == pytest.approx(predicted[table["target"] == 1].mean())
-    about = metrics["validation"]
-    assert about["source"] == "validation predictions" and about["n_scans"] == len(p) < 41
-    assert about["models_per_scan"] == {str(k): int((counts == k).sum()) for k in sorted(set(counts))}
-    without = [table[table["set"] != "train"] for table in tables]
-    write(tmp_path, *without)
-    again = aggregated(tmp_path)[2]
-    assert again | {"provenance": metrics["provenance"]} == metrics  # training rows are never used
-
-
-@pytest.mark.usefixtures("no_figure")
-def test_measured_scans_and_their_patients_derive_no_threshold(tmp_path):
-    tables = splits()
-    extra = tables[0][tables[0]["set"] == "test"].iloc[:2].assign(set="val")  # test for others, validation here
-    tables[0] = pd.concat([tables[0][~tables[0]["scan_id"].isin(extra["scan_id"])], extra])
-    tables = [table.assign(patient_id=table["patient_id"].replace({"p002": "p025"})) for table in tables]
-    write(tmp_path, *tables)
-    about = aggregated(tmp_path)[2]["validation"]
-    assert about["left_out_because_measured"] == 1 + 2  # one scan; two of a patient with scans in the test set
-
-
-@pytest.mark.usefixtures("no_figure")
-def test_without_validation_predictions_thresholds_are_refused(tmp_path, capsys):
-    tables = [table[table["set"] == "test"] for table in splits()]
-    write(tmp_path, *tables)
-    avg, _, metrics = aggregated(tmp_path)
-    assert metrics["avg"]["operating_points"] == {} and "pred_youden" not in avg and metrics["optimistic"] is None
-    assert "no threshold but 0.5 is used" in capsys.readouterr().out
-    assert not (tmp_path / "out" / "operating_points.json").exists()
-    for options, message in ((["--recalibrate", "platt"], "hold no validation predictions; run predict.py --set val"),
-                             (["--set", "val"], "no row with set val")):
-        with pytest.raises(InputError, match=message):
-            aggregated(tmp_path, *options)
-    write(tmp_path, *splits())
-    metrics = aggregated(tmp_path, "--set", "val")[2]
-    assert metrics["avg"]["operating_points"] == {} and "are measured" in metrics["validation"]["reason"]
-    with pytest.raises(InputError, match="are measured"):
-        aggregated(tmp_path, "--set", "val", "--recalibrate", "isotonic")
-
-
-def test_threshold_on_test_stamps_every_output(tmp_path, capsys):
-    write(tmp_path, *splits(2))
-    avg, _, metrics = aggregated(tmp_path, "--threshold_on_test", "--recalibrate", "platt", "--by", "view")
-    out = tmp_path / "out"
-    assert metrics["optimistic"].startswith("OPTIMISTIC: thresholds and recalibration were derived from the very scans")
-    assert "OPTIMISTIC" in capsys.readouterr().out
-    for name in ("ensemble_avg.csv", "ensemble_max.csv", "disagreement.csv"):
-        assert pd.read_csv(out / name)["notice"].str.startswith("OPTIMISTIC").all()
-    for name in ("metrics.json", "operating_points.json", "report.html"):
-        assert "OPTIMISTIC" in (out / name).read_text()
-    from sklearn.metrics import roc_curve
-    fpr, tpr, _ = roc_curve(avg["target"], avg["ensemble_prob"])
-    youden = metrics["avg"]["operating_points"]["youden"]
-    assert youden["sensitivity"]["value"] + youden["specificity"]["value"] - 1 == pytest.approx((tpr - fpr).max())
-    new = tmp_path / "new"
-    write(new, *splits(2))
-    call(aggregate, "--dir", new, "--output", new / "out", "--resamples", 20, "--operating_points",
-         out / "operating_points.json")
-    assert "OPTIMISTIC" in json.loads((new / "out" / "metrics.json").read_text())["optimistic"]
-
-
-@pytest.mark.usefixtures("no_figure")
-@pytest.mark.parametrize("method", ["platt", "isotonic"])
-def test_recalibration_is_fitted_on_validation_and_applied_to_test(tmp_path, method):
-    tables = splits(n_val=200)
-    for table in tables:
-        logit = np.log(table["probs"] / (1 - table["probs"]))
-        table["probs"] = 1 / (1 + np.exp(-3 * logit))
-    write(tmp_path, *tables)
-    avg, _, metrics = aggregated(tmp_path, "--recalibrate", method)
-    p, _, y = by_hand(tables)
-    test, _, _ = by_hand(tables, of="test")
-    expected = calibration.recalibrate(calibration.fit_recalibration(method, y, p), test)
-    np.testing.assert_allclose(avg["ensemble_prob"], expected, atol=1e-9)
-    np.testing.assert_allclose(avg["ensemble_prob_uncalibrated"], test, atol=1e-12)
-    block = metrics["avg"]
-    assert block["brier"]["value"] != block["before_recalibration"]["brier"]["value"]
-    assert block["reliability"] and block["before_recalibration"]["reliability"] and metrics["recalibrate"] == method
-    stored = json.loads((tmp_path / "out" / "operating_points.json").read_text())
-    np.testing.assert_allclose(calibration.recalibrate(stored["avg"]["recalibration"], test), expected, atol=1e-9)
-
-
-@pytest.mark.usefixtures("no_figure")
-def test_stored_operating_points_are_applied_to_new_patients(tmp_path, capsys):
-    tables = splits()
-    write(tmp_path, *tables)
-    avg = aggregated(tmp_path, "--recalibrate", "platt")[0]
-    points = tmp_path / "out" / "operating_points.json"
-    new = tmp_path / "new"
-    write(new, *(table[table["set"] == "test"].drop(columns="target").assign(set="all") for table in tables))
-    call(aggregate, "--dir", new, "--output", new, "--operating_points", points)
-    applied = pd.read_csv(new / "ensemble_avg.csv")
-    for column in ("ensemble_prob", "pred_youden", "pred_sensitivity95"):
-        assert list(applied[column]) == list(avg[column])
-    for options, message in ((["--combine", "median"], "was made with --combine mean"),
-                             (["--recalibrate", "platt"], "brings its own"),
-                             (["--threshold_on_test"], "brings its own")):
-        with pytest.raises(InputError, match=message):
-            call(aggregate, "--dir", new, "--output", new, "--operating_points", points, *options)
-    (tmp_path / "other.json").write_text('{"avg": 1}')
-    with pytest.raises(InputError, match="not an operating_points.json"):
-        call(aggregate, "--dir", new, "--output", new, "--operating_points", tmp_path / "other.json")
-    (new / "pred_split3_run1.csv").unlink()
-    capsys.readouterr()
-    call(aggregate, "--dir", new, "--output", new, "--operating_points", points)
-    assert "made with other models" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("no_figure")

@@ -12,6 +12,7 @@ from prediction_helpers import predictions, write
 import aggregate
 from common.files import InputError
 from evaluation import ensemble, prognosis, survival
+from evaluation.averaging import average_models
 
 ASKED = ("--survival", "pfs_months", "pfs_event", "months")
 N = 60
@@ -159,7 +160,6 @@ def test_order_of_rows_files_and_names_changes_nothing(tmp_path, random):
     for folder, files in ((tmp_path / "a", tables), (tmp_path / "b", others)):
         write(folder, *files)
         endpoints, measured, models, warnings = read(folder)
-        rules = {"recalibration": None, "thresholds": {}}
-        averages = {name: ensemble.average_models(models, measured, name, "mean", rules) for name in ensemble.ENSEMBLES}
+        averages = {name: average_models(models, measured, name, "mean", {}) for name in ensemble.ENSEMBLES}
         results.append(prognosis.measure(endpoints, measured, averages, warnings))
     assert json.dumps(results[0]) == json.dumps(results[1])

@@ -7,7 +7,7 @@ import sklearn.metrics as sk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prediction_helpers import binormal, share_inside
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize_scalar
 from scipy.special import expit, logit
 from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import chi2, norm
@@ -318,10 +318,37 @@ def test_platt_equals_the_maximum_of_its_likelihood():
 def test_isotonic_by_hand_and_monotone():
     fit = calibration.fit_recalibration("isotonic", [0, 1, 0, 1], [0.1, 0.3, 0.5, 0.9])  # 0.3 and 0.5 are pooled
     np.testing.assert_allclose(calibration.recalibrate(fit, [0.0, 0.1, 0.3, 0.4, 0.5, 0.9, 1.0]),
-                               [0, 0, 0.5, 0.5, 0.5, 1, 1])
+                               [1 / 6, 1 / 6, 0.5, 0.5, 0.5, 5 / 6, 5 / 6])  # 4 scans: within 1 / 6 and 5 / 6
+    found = calibration.recalibrate(fit, [0.1, 0.3, 0.95])
+    np.testing.assert_array_equal(calibration.at_bounds(fit, found), [-1, 0, 1])
 
 
-@pytest.mark.parametrize("method", ["platt", "isotonic"])
+def test_logistic_and_temperature_equal_scikit_learn():
+    y, p, _ = simulated(4, 80)
+    x = logit(p)[:, None]
+    fit = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(x, y)
+    found = calibration.fit_recalibration("logistic", y, p)
+    assert (found["a"], found["b"]) == pytest.approx((fit.intercept_[0], fit.coef_[0, 0]), abs=1e-5)
+    assert calibration.slope(y, calibration.recalibrate(found, p)) == pytest.approx(1)
+    assert calibration.intercept(y, calibration.recalibrate(found, p)) == pytest.approx(0, abs=1e-7)
+    fit = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10, max_iter=1000).fit(x, y)
+    found = calibration.fit_recalibration("temperature", y, p)
+    assert found["b"] == pytest.approx(fit.coef_[0, 0], abs=1e-5) and found["a"] == 0
+    temperature = minimize_scalar(lambda t: sk.log_loss(y, expit(logit(p) / t)), bounds=(0.01, 50), method="bounded",
+                                  options={"xatol": 1e-9}).x  # as Guo 2017 defines it
+    assert 1 / found["b"] == pytest.approx(temperature, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["logistic", "temperature"])
+@pytest.mark.parametrize("y, p", [([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9]), ([0, 1, 1], [0.5] * 3)])
+def test_classes_apart_have_no_unpenalised_fit(method, y, p):
+    with pytest.raises(InputError, match=f"{method}: no finite fit on {len(y)} scans of m.csv: .*; use platt"):
+        calibration.fit_recalibration(method, y, p, "m.csv")
+    with pytest.raises(InputError, match="no finite fit"):
+        calibration.fit_recalibration("temperature", [1, 1, 0, 0], [0.1, 0.6, 0.7, 0.8])  # the wrong way round
+
+
+@pytest.mark.parametrize("method", ["platt", "isotonic", "logistic", "temperature"])
 def test_recalibration_needs_both_classes(method):
     with pytest.raises(InputError, match="one class"):
         calibration.fit_recalibration(method, [1, 1], [0.2, 0.9])
