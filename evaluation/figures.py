@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from common.files import replace_file
+from common.files import progress, replace_file
 from evaluation import bootstrap, calibration, disagreement, readers
 from evaluation.averaging import Ensemble
 from evaluation.ensemble import ENSEMBLES, patients
@@ -59,7 +59,8 @@ def write_figures(folder: Path, scans: pd.DataFrame, ensembles: dict[str, Ensemb
             figures["site_confusion"] = site_confusion(whole), (
                 f"Lesion site, {metrics['set']} set: {whole['n']} scans, {count} model{'s' * (count > 1)}, balanced "
                 f"accuracy {short_text(whole['loc_bacc'])}")
-        return [path for name, each in figures.items() for path in write_figure(folder, name, *each, metrics)]
+        with progress(figures.items(), "drawing", "figure", len(figures)) as bar:
+            return [path for name, each in bar for path in write_figure(folder, name, *each, metrics)]
 
 
 def score_figures(scans: pd.DataFrame, ensembles: dict[str, Ensemble], metrics: dict) -> dict[str, tuple[Figure, str]]:
