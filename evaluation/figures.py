@@ -60,7 +60,8 @@ def write_figures(folder: Path, scans: pd.DataFrame, ensembles: dict[str, Ensemb
                 f"Lesion site, {metrics['set']} set: {whole['n']} scans, {count} model{'s' * (count > 1)}, balanced "
                 f"accuracy {short_text(whole['loc_bacc'])}")
         with progress(figures.items(), "drawing", "figure", len(figures)) as bar:
-            return [path for name, each in bar for path in write_figure(folder, name, *each, metrics)]
+            return [path for name, (figure, title) in bar
+                    for path in write_figure(folder, name, figure, title, metrics)]
 
 
 def score_figures(scans: pd.DataFrame, ensembles: dict[str, Ensemble], metrics: dict) -> dict[str, tuple[Figure, str]]:
