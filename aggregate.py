@@ -6,6 +6,7 @@ python aggregate.py --dir results --output results --data data.csv --by view sex
 python aggregate.py --dir results --output results --pooled_folds                 # of make_splits.py --cv
 python aggregate.py --dir results --output results --survival pfs_months pfs_event months     # prognosis
 python aggregate.py --dir results --output results --readers readers.csv          # the model against readers
+python aggregate.py --dir results --output results --prevalence 0.1 0.3 --decision_range 0.1 0.6
 python aggregate.py --dir new --output new --operating_points results/operating_points.json   # new patients
 
 LARS-avg: per model the mean over a scan's views; LARS-max: their maximum; then the mean over the models. Thresholds and
@@ -19,7 +20,7 @@ views and models) and site_metrics.csv.
 """
 from pathlib import Path
 
-from common.arguments import Parser, natural_int, positive_int, run_script
+from common.arguments import Parser, natural_int, positive_int, run_script, share
 from common.files import InputError, write_csv, write_json
 
 
@@ -44,6 +45,10 @@ def get_args_parser():
     add = parser.add_argument_group("statistics").add_argument
     add("--by", nargs="+", default=[], metavar="COLUMN", help="subgroups by these columns of the prediction files "
         "(view, scanner, sex, ...); numbers are cut at their tertiles")
+    add("--prevalence", nargs="+", type=share, default=[], metavar="P", help="predictive values where this share of "
+        "patients has Deauville 4-5 (0.3), beside those of the scans at hand")
+    add("--decision_range", nargs=2, type=share, default=(0.01, 0.99), metavar=("LOW", "HIGH"), help="threshold "
+        "probabilities of the decision curve: those at which one would act")
     add("--resamples", type=positive_int, default=2000, metavar="N", help="of the bootstrap")
     add("--seed", type=natural_int, default=0, help="of the bootstrap and of subsets of models")
     add("--survival", nargs=3, action="append", default=[], metavar=("TIME", "EVENT", "UNIT"), help="prognosis: "
@@ -63,14 +68,17 @@ def get_args_parser():
 def main(args):
     from evaluation import (
         aggregation,
+        calibration_curve,
         checklists,
         cohorts,
+        decision_curve,
         ensemble,
         figures,
         flow_diagram,
         operating_points,
         outputs,
         overlap,
+        predictive_values,
         prognosis,
         provenance,
         readers,
@@ -83,6 +91,7 @@ def main(args):
 
     if args.operating_points and (args.threshold_on_test or args.recalibrate):
         raise InputError("--operating_points: brings its own thresholds; leave out --threshold_on_test, --recalibrate")
+    thresholds = decision_curve.thresholds_of(*args.decision_range)
     models, warnings = ensemble.find_models(args.dir, args.best_run, args.top)
     wanted = ensemble.read_models(models, args.set, [*args.by, *prognosis.columns(args.survival)])
     warnings += cohorts.check_cohort(models, args.pooled_folds, args.top)
@@ -106,6 +115,9 @@ def main(args):
     measured = scans["target"].notna().any()
     if measured:
         metrics |= aggregation.measure(models, scans, ensembles, args.by, args.combine, *statistics)
+        calibration_curve.add(metrics, scans, ensembles)
+        predictive_values.add(metrics, scans, ensembles, args.prevalence)
+        decision_curve.add(metrics, scans, ensembles, thresholds)
         if sites:
             metrics["sites"] = site_ensemble.measure_sites(sites, scans, *statistics)
         if endpoints:

@@ -110,6 +110,7 @@ def at_least(least: int) -> Callable[[str], int | float]:
 natural_int, positive_int = at_least(0), at_least(1)
 positive_float = _number(float, lambda value: 0 < value < math.inf, "is not above 0")
 not_negative_float = _number(float, lambda value: 0 <= value < math.inf, "is not 0 or more")
+share = _number(float, lambda value: 0 < value < 1, "is not between 0 and 1")
 fraction = _number(float, lambda value: 0 <= value < 1, "is not in 0..1 (1 excluded)")
 
 

@@ -20,7 +20,9 @@ operating_points; of no scan {n: 0, n_positive: 0} and SHOWN, none of them with 
                                              reliability (of `metrics.reliability_bins`), at_bounds (scans at a bound of
                                              isotonic recalibration), before_recalibration (a block and its
                                              reliability), ensemble_size (of `disagreement.auc_by_size`), selective
-                                             {label: of `selective_summary`}
+                                             {label: of `selective_summary`}, calibration_curve, decision_curve (of the
+                                             modules of these names), and of `predictive_values` at each operating point
+                                             lr_positive, lr_negative, at_prevalence
     views                                    {view: block}: the views alone, recalibrated as scans are
     folds                                    {split: {avg, max: block}} of --pooled_folds, else {}
     models                                   file, split, run, rank, n_scans, avg and max (blocks), each recalibrated

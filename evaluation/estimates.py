@@ -32,11 +32,11 @@ def short_text(entry: dict) -> str:
     return f"{entry['value']:.3f} ({interval})"
 
 
-def long_text(entry: dict | None) -> str:
+def long_text(entry: dict | None, digits: int = 3) -> str:
     """An entry as `0.951 (0.877 to 0.981)`, or why there is none, for pages."""
     if entry is None or entry["value"] is None:
         return f"none: {entry['reason']}" if entry else "none"
-    value, low, high = ("" if entry[key] is None else f"{entry[key]:.3f}".replace("-", "−")
+    value, low, high = ("" if entry[key] is None else f"{entry[key]:.{digits}f}".replace("-", "−")
                         for key in ("value", "ci_low", "ci_high"))
     if low:
         return f"{value} ({low} to {high})"

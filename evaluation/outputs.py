@@ -6,6 +6,7 @@ import pandas as pd
 from evaluation import prognosis, readers, site_ensemble
 from evaluation.aggregation import SHOWN
 from evaluation.averaging import Ensemble
+from evaluation.calibration_curve import error_text
 from evaluation.disagreement import disagreement_list
 from evaluation.ensemble import ENSEMBLES
 from evaluation.estimates import short_text
@@ -59,7 +60,7 @@ def remove_stale(folder: Path, written: list[Path]) -> None:
     """Remove, and say so, what an earlier call wrote to a folder and this one did not."""
     names = ["metrics.json", "operating_points.json", "report.html", "ensemble_sites.csv", "site_metrics.csv",
              "prognosis.csv", "readers.csv", "table1.csv"]
-    drawn = [path for name in (*FIGURES, "flow", "forest*", "survival_*") for suffix in ("png", "svg", "pdf")
+    drawn = [path for name in (*FIGURES, "flow", "forest_*", "survival_*") for suffix in ("png", "svg", "pdf")
              for path in folder.glob(f"{name}.{suffix}")]
     for path in [folder / name for name in names] + drawn:
         if path not in written and path.exists():
@@ -77,6 +78,8 @@ def print_metrics(metrics: dict) -> None:
                 print(f"{'':<10}{DERIVED[point]}: {block['reason']}")
             else:
                 print(_line("", DERIVED[point], ("", *(short_text(block[metric]) for metric in SHOWN[1:]))))
+        for line in clinical_lines(metrics[name]):
+            print(f"{'':<10}{line}")
     for name, label in ENSEMBLES.items() if metrics["folds"] else ():
         print(_line(label, "AUC of each fold", (short_text(each[name]["auc"]) for each in metrics["folds"].values())))
     source, unit = metrics["validation"].get("source"), metrics["independent_unit"]
@@ -100,6 +103,14 @@ def print_metrics(metrics: dict) -> None:
         print(f"{label:<22}{block['n']:>6}  " + "".join(cells).rstrip())
     print(f"{len(sites['names'])} sites; " + (guess and f"{guess}; ")
           + "each site's recall: site_metrics.csv, report.html\n")
+
+
+def clinical_lines(block: dict) -> list[str]:
+    """Of an ensemble ICI and E90, and its predictive values at each prevalence that was asked for."""
+    errors = {name: error_text(block["calibration_curve"][name], short=True) for name in ("ici", "e90")}
+    return [f"calibration: ICI {errors['ici']}, E90 {errors['e90']}", *(
+        f"at 0.5, where {100 * each['prevalence']:g} % have Deauville 4–5: PPV {short_text(each['ppv'])}, "
+        f"NPV {short_text(each['npv'])}" for each in block["at_prevalence"])]
 
 
 def _line(label, point, cells):

@@ -11,7 +11,16 @@ import pandas as pd
 from markupsafe import Markup
 
 from common.html import write_page
-from evaluation import cohort_table, prognosis, readers, site_ensemble, site_metrics
+from evaluation import (
+    calibration_curve,
+    cohort_table,
+    decision_curve,
+    predictive_values,
+    prognosis,
+    readers,
+    site_ensemble,
+    site_metrics,
+)
 from evaluation.comparison import tests_of
 from evaluation.ensemble import ENSEMBLES
 from evaluation.estimates import NO_ECE_INTERVAL, difference_text, long_text, p_text
@@ -28,11 +37,12 @@ NAMES = {"auc": "AUC", "average_precision": "Average precision", "brier": "Brier
 FIGURES = {  # file -> (heading, what to read in it)
     "roc": ("ROC", "Sensitivity against false positive rate. Shaded: pointwise 95 % bootstrap band of LARS-avg."),
     "precision_recall": ("Precision and recall", "The dotted line is what chance gives: the share of Deauville 4–5."),
-    "reliability": ("Reliability", "Observed share of Deauville 4–5 in ten bins of predicted probability, with Wilson "
-                    "intervals that allow for several scans of a patient; where it is below the diagonal, the "
-                    "probabilities are too high. Bottom: how many scans have which probability."),
+    "reliability": ("Reliability", "Observed share of Deauville 4–5 at each predicted probability: smooth, shaded with "
+                    "its pointwise 95 % interval, and as points in bins of equally many scans, with 95 % intervals. "
+                    "Where it is below the diagonal, the probabilities are too high. Bottom: how many scans have which "
+                    "probability."),
     "decision_curve": ("Decision curve", "Net benefit of acting on the score at each threshold probability, against "
-                       "acting on all scans or on none."),
+                       "acting on all scans or on none. Shaded: pointwise 95 % bootstrap interval of LARS-avg."),
     "confusion": ("Confusion matrices", "Counts, and the share of the row, at each operating point."),
     "scores": ("Scores by class", "Where the classes overlap; lines are the thresholds."),
     "ensemble_size": ("Size of the ensemble", "AUC against the number of models; bars: 95 % of the subsets of these "
@@ -43,7 +53,7 @@ FIGURES = {  # file -> (heading, what to read in it)
 }
 BY_COLUMN = {  # beginning of a file's name, before that of a column if there is one -> the same
     "flow": ("Flow of scans", "From errors.csv and the manifest to the scans that are measured."),
-    "forest": ("Subgroups", "LARS-avg; sensitivity and specificity at 0.5. Dotted: the estimate of all scans."),
+    "forest_": ("Subgroups by {}", "AUC, sensitivity and specificity at 0.5, 95 % intervals."),
     "survival_": ("Kaplan–Meier, {}", "Share of patients without event by call, pointwise 95 % intervals; ticks: "
                   "censored; below: patients at risk."),
 }
@@ -56,10 +66,16 @@ METHODS = {
     "Calibration": "Intercept and slope: Cox 1958, Van Calster 2019. Expected calibration error: ten bins of equal "
                    "width (Naeini 2015). Recalibration: logistic (Cox 1958), with Platt's targets (1999), by "
                    "temperature (Guo 2017), or isotonic (Zadrozny and Elkan 2002) within 1/(n + 2) and 1 − 1/(n + 2).",
+    "Calibration curve": "Logistic regression on a restricted cubic spline of the logit (Harrell 2015) with 4 knots, "
+                         "or 3 where a class has fewer than 40 patients; band: jackknife by {unit}. ICI, E50, E90: "
+                         "Austin and Steyerberg 2019; where every probability is right: 1000 simulations of outcomes "
+                         "from the probabilities, scan by scan.",
+    "Likelihood ratios": "On the log scale: Simel 1991, by {unit}. Predictive values at another prevalence: Bayes' "
+                         "rule, as Mercaldo 2007.",
     "Thresholds": "Youden 1950; the highest threshold of sensitivity 0.95 or more; the lowest of specificity 0.95 or "
                   "more. A scan is predicted positive at the threshold or above; by a majority, where more models "
                   "predict it than not, or as many (not at specificity 0.95 or more).",
-    "Decision curve": "Vickers and Elkin 2006.",
+    "Decision curve": "Vickers and Elkin 2006; bootstrap by {unit}.",
     "Referral": "El-Yaniv and Wiener 2010.",
 }
 MANY_SPLITS = 4  # from this many on their sets are given by ranges
@@ -90,9 +106,12 @@ def write_report(path: Path, metrics: dict, figures: Iterable[Path], disagreemen
         path, "report.html", metrics=metrics, ensembles=ENSEMBLES, flow=flow, settings=settings, remedy=REMEDY,
         no_ece_interval=NO_ECE_INTERVAL, slopes={label: long_text(metrics[key]["calibration_slope"])
                                                  for key, label in ENSEMBLES.items()},
-        results=by_metric(OVERALL, blocks) + by_metric(AT_THRESHOLD, blocks, " at 0.5"),
+        results=by_metric(OVERALL, blocks) + by_metric(AT_THRESHOLD, blocks, " at 0.5")
+        + predictive_values.rows(blocks, " at 0.5"),
         operating_points={label: operating_points(metrics[key]) for key, label in ENSEMBLES.items()},
-        calibration=calibration_table(metrics), **site_tables(metrics.get("sites")),
+        calibration=calibration_table(metrics),
+        net_benefit=decision_curve.table({label: metrics[key]["decision_curve"] for key, label in ENSEMBLES.items()}),
+        **site_tables(metrics.get("sites")),
         table_one=cohort_table.on_page(flow["table_one"]) if flow["manifest"] else None,
         figures=[figure(image) for image in figures if image.suffix == ".svg"],
         folds=fold_table(metrics), views_and_models=views_and_models(metrics),
@@ -142,7 +161,8 @@ def operating_points(block):
     rows = [["Threshold", *map(thresholds_text, reached.values())]]
     counts = {"tp": "True positives", "fp": "False positives", "fn": "False negatives", "tn": "True negatives"}
     rows += [[name, *(str(point[count]) for point in reached.values())] for count, name in counts.items()]
-    return (["", *reached], rows + by_metric(AT_THRESHOLD, reached.values()),
+    rows += by_metric(AT_THRESHOLD, reached.values()) + predictive_values.rows(list(reached.values()))
+    return (["", *reached], rows,
             [(name, point["reason"]) for name, point in points.items() if name not in reached])
 
 
@@ -164,7 +184,10 @@ def calibration_table(metrics):
             states[f"{label}, before"] = metrics[key]["before_recalibration"]
         states[f"{label}, after {method}" if method else label] = metrics[key]
     names = ("brier", "log_loss", "calibration_intercept", "calibration_slope", "ece")
-    return ["", *states], by_metric(names, states.values())
+    curves = [block["calibration_curve"] for block in states.values()]
+    rows = [[heading, *(calibration_curve.error_text(curve[name]) for curve in curves)]
+            for name, heading in calibration_curve.INDICES.items()]
+    return ["", *states], by_metric(names, states.values()) + rows
 
 
 def site_tables(sites):
