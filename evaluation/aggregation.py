@@ -94,7 +94,8 @@ def scales(method: str | None, by: str | None) -> dict[str, str]:
     whole = alone = views = before = "as predicted"
     if method:
         alone = f"recalibrated ({method}), each model alone"
-        whole = f"the models' mean, recalibrated ({method})" if by == "mean" else f"{alone}, then averaged"
+        mean, averaged = f"the models' mean, recalibrated ({method})", f"{alone}, then averaged"
+        whole = {"mean": mean, "majority": averaged}.get(by or "", f"{mean}; of scans that lack a model {averaged}")
         views = f"{whole}, as whole scans are"
     return dict.fromkeys(("avg", "max", "folds", "subgroups", "ensemble_prob"), whole) | {
         "models": alone, "probs_0, probs_1, ...": alone, "views": views, "before_recalibration": before,

@@ -35,7 +35,8 @@ NAMES = {"auc": "AUC", "average_precision": "Average precision", "brier": "Brier
          "precision": "Precision",
          **{name: text[0].upper() + text[1:] for name, text in site_metrics.NAMES.items()}}
 FIGURES = {  # file -> (heading, what to read in it)
-    "roc": ("ROC", "Sensitivity against false positive rate. Shaded: pointwise 95 % bootstrap band of LARS-avg."),
+    "roc": ("ROC", "Sensitivity against false positive rate. Shaded: pointwise 95 % bootstrap band of LARS-avg. A mark "
+            "lies beside its curve where calls are by majority, or fold by fold."),
     "precision_recall": ("Precision and recall", "The dotted line is what chance gives: the share of Deauville 4–5."),
     "reliability": ("Reliability", "Observed share of Deauville 4–5 at each predicted probability: smooth, shaded with "
                     "its pointwise 95 % interval, and as points in bins of equally many scans, with 95 % intervals. "

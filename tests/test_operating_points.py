@@ -54,7 +54,7 @@ def test_each_model_has_its_own_thresholds_and_the_majority_decides(tmp_path):
     sizes = [len(y) for _, y in by_model(tables)]
     assert about["scans_per_model"] == [min(sizes), max(sizes)] and about["by"] == "majority"
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "the majority of the models' calls" in page and " of the models" in page
+    assert "the majority\nof the models' calls" in page and " of the models" in page
     without = [table[table["set"] != "train"] for table in tables]
     write(tmp_path, *without)
     again = aggregated(tmp_path)[2]
@@ -119,6 +119,9 @@ def test_a_scan_that_lacks_a_model_gets_no_threshold_of_the_mean_over_all(tmp_pa
     votes = sum(row[f"probs_{k}"] >= point["thresholds"][f"pred_split{k}_run1.csv"] for k in (0, 2, 3))
     assert row["pred_youden"] == (votes >= 2)
     assert "1 of 24 scans have not the models for whose mean" in capsys.readouterr().out
+    assert metrics["scales"]["avg"].startswith("the models' mean, recalibrated (platt); of scans that lack a model")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "A scan that lacks one of the models" in page and "Ranjan" not in page
 
 
 @pytest.mark.usefixtures("no_figure")
