@@ -155,7 +155,8 @@ def main(args):
         drawn += survival_figures.write_figures(args.output, endpoints, scans, ensembles, metrics)
         if args.data:
             drawn += flow_diagram.write_figure(args.output, flow, metrics)
-            write_csv(flow["table_one"], args.output / "table1.csv")
+            mark = {"synthetic": 1} if metrics["synthetic"] else {}
+            write_csv(flow["table_one"].assign(**mark), args.output / "table1.csv")
             written.append("table1.csv")
         lists = checklists.write_checklists(args.output, metrics, flow, settings)
         report.write_report(args.output / "report.html", metrics, drawn, tables["disagreement.csv"], flow, settings,

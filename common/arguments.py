@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from common import __version__, renamed
-from common.files import InputError
+from common.files import InputError, read_csv
 from common.text import ranges
 
 EXIT_DONE, EXIT_SOME_FAILED, EXIT_BAD_INPUT = 0, 1, 2
@@ -72,7 +72,7 @@ def run_script(get_args_parser: Callable[[], Parser], main: Callable[[argparse.N
     try:
         splits = getattr(args, "splits", None) or getattr(args, "split_index", None)
         if splits and prints:
-            print(f"splits: {ranges(sorted(splits))}", flush=True)
+            print(f"{cohort_line(args.data)}; splits: {ranges(sorted(splits))}", flush=True)
         sys.exit(main(args) or EXIT_DONE)
     except InputError as error:
         if prints:
@@ -85,6 +85,17 @@ def run_script(get_args_parser: Callable[[], Parser], main: Callable[[argparse.N
     except BrokenPipeError:  # the reader of our output went away, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_SOME_FAILED)
+
+
+def cohort_line(data: str) -> str:
+    """"manifest: data.csv", and ", SYNTHETIC" where phantom.py drew a scan of it."""
+    from common.manifest import is_synthetic  # --help answers without pandas
+
+    try:
+        rows = read_csv(data, ["scan_id"], lambda name: name in ("scan_id", "synthetic", "series_description"))
+    except InputError:  # said by the script, where it reads the manifest
+        return f"manifest: {data}"
+    return f"manifest: {data}" + ", SYNTHETIC" * bool(is_synthetic(rows).any())
 
 
 # ---------------------------------------------------------------- types of arguments

@@ -51,6 +51,10 @@ def tables(scans: pd.DataFrame, ensembles: dict[str, Ensemble], sites: site_ense
         found["prognosis.csv"] = prognosis.csv_table(metrics["prognosis"])
     if metrics.get("readers"):
         found["readers.csv"] = readers.csv_table(metrics["readers"])
+    if metrics["synthetic"]:  # marked as the predictions are, so that compare.py and a reader of one table alone know
+        marks = scans["synthetic"].astype(int)
+        found = {name: table.assign(synthetic=table["scan_id"].map(marks) if "scan_id" in table else 1)
+                 for name, table in found.items()}
     if metrics["optimistic"]:
         found = {name: table.assign(notice=metrics["optimistic"]) for name, table in found.items()}
     return found

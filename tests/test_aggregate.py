@@ -353,6 +353,8 @@ def test_synthetic_mark_is_passed_on(tmp_path, capsys, monkeypatch, column, valu
     metrics = aggregated(tmp_path)[2]
     line = "The cohort is SYNTHETIC: these numbers say nothing about patients."
     assert metrics["synthetic"] is True and metrics["notice"] == line
+    for name in ("ensemble_avg.csv", "ensemble_max.csv", "disagreement.csv"):
+        assert (pd.read_csv(tmp_path / "out" / name)["synthetic"] == 1).all()
     assert len(notes) == len(FIGURES) and {" ".join(note.split()) for note in notes} == {line}
     assert line in capsys.readouterr().out and line in (tmp_path / "out" / "report.html").read_text()
     monkeypatch.setattr(figures, "score_figures", lambda *arguments: {})

@@ -43,10 +43,15 @@ def test_split_index_is_a_list_of_numbers_and_ranges(capsys):
         assert said in capsys.readouterr().err
 
 
-def test_scripts_say_which_splits_they_mean(tmp_path):
+def test_the_first_line_names_manifest_and_splits(tmp_path):
+    none, phantom = tmp_path / "none.csv", tmp_path / "phantom.csv"
+    phantom.write_text("scan_id,series_description\n1,FDG\n2,WB SYNTHETIC PET\n")
     for words, said in ((("train.py", "--split_index", "3-5", 0), "splits: 0, 3-5\n"),
-                        (("predict.py", "--splits", 0, 2), "splits: 0-2\n")):
-        assert run(*words, "--data", tmp_path / "none.csv", check=2).stdout.startswith(said)
+                        (("train_loca.py", "--split_index", 1), "splits: 1\n"),
+                        (("predict.py", "--splits", 0, 2), "splits: 0-2\n"),
+                        (("predict_loca.py", "--splits", 0, 2), "splits: 0-2\n")):
+        assert run(*words, "--data", none, check=2).stdout.startswith(f"manifest: {none}; {said}")
+        assert run(*words, "--data", phantom, check=2).stdout.startswith(f"manifest: {phantom}, SYNTHETIC; {said}")
 
 
 @pytest.mark.parametrize(("option", "value", "said"), [

@@ -65,7 +65,19 @@ def test_manifest_matches_labels_and_images(chain):
 def test_splits_without_a_model_are_named(chain):
     printed = json.loads((chain / "printed.json").read_text())["predict"]
     assert "split 2: no model" in printed and "split 19: no model" in printed
-    assert "SYNTHETIC" not in printed, "the cohort is marked as such itself"
+    assert "trained on a SYNTHETIC" not in printed, "the cohort is marked as such itself"
+
+
+def test_synthetic_is_said_first_and_carried_through(chain):
+    printed = json.loads((chain / "printed.json").read_text())
+    for script in ("train", "predict"):
+        assert printed[script].startswith("manifest: mips/data_resplit.csv, SYNTHETIC; splits: "), printed[script]
+    results = chain / "results"
+    for name in ("ensemble_avg.csv", "ensemble_max.csv", "disagreement.csv"):
+        assert (pd.read_csv(results / name)["synthetic"] == 1).all()
+    assert pd.read_csv(results / "compare.csv")["notice"].str.contains("SYNTHETIC").all()
+    for name in ("compare.json", "compare.html"):
+        assert "SYNTHETIC" in (results / name).read_text()
 
 
 def test_ensemble_is_the_mean_of_the_models_over_views(chain):
