@@ -94,17 +94,17 @@ def read_rules(path: Path, models: list[Model], how: str, warnings: list[str]) -
         combined, files = stored["combine"], list(stored["models"])
         about = {"source": stored["derived_from"]["source"], **stored["derived_from"]}
         rules = {name: _read_rules(stored[name], files) for name in ENSEMBLES}
+        counts = sorted(map(int, about.get("models_per_scan", ())))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not an operating_points.json of aggregate.py ({error})") from None
     if combined != how:
         raise InputError(f"{path}: was made with --combine {combined}, this run has {how}; give the same")
     if files != [model.file for model in models]:
         warnings.append(f"{path.name} was made with other models ({some(files, 3)}): its thresholds may not fit these")
-    counts = set(about.get("models_per_scan", {}))
-    if "of_models" not in stored["avg"] and about["source"] != MEASURED and counts != {str(len(files))}:
+    if "of_models" not in stored["avg"] and about["source"] != MEASURED and counts != [len(files)]:
         raise InputError(f"{path}: is of an earlier version, which derived it from means over "
-                         f"{' or '.join(sorted(counts, key=int))} models; means over {len(files)} need others: derive "
-                         "it anew with aggregate.py, from the same prediction files")
+                         f"{' or '.join(map(str, counts)) or 'unknown'} models; means over {len(files)} need others: "
+                         "derive it anew with aggregate.py, from the same prediction files")
     known = frozenset().union(*rules["avg"])
     for model in models:
         if model.file not in known:

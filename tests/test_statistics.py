@@ -339,6 +339,19 @@ def test_logistic_and_temperature_equal_scikit_learn():
     assert 1 / found["b"] == pytest.approx(temperature, abs=1e-5)
 
 
+@settings(max_examples=30)
+@given(st.integers(0, 999), st.sampled_from(["platt", "logistic", "temperature", "isotonic"]))
+def test_recalibration_keeps_the_order_and_does_not_depend_on_that_of_the_rows(seed, method):
+    y, p, _ = simulated(seed, 60)
+    fit, order, grid = calibration.fit_recalibration(method, y, p), np.random.default_rng(seed).permutation(60), (
+        np.linspace(0, 1, 101))
+    found = calibration.recalibrate(fit, grid)
+    assert (np.diff(found) >= 0).all() and 0 <= found.min() <= found.max() <= 1
+    assert found.min() >= 1 / 62 and found.max() <= 61 / 62 or method != "isotonic"
+    again = calibration.fit_recalibration(method, y[order], p[order])
+    np.testing.assert_allclose(calibration.recalibrate(again, grid), found, atol=1e-9)
+
+
 @pytest.mark.parametrize("method", ["logistic", "temperature"])
 @pytest.mark.parametrize("y, p", [([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9]), ([0, 1, 1], [0.5] * 3)])
 def test_classes_apart_have_no_unpenalised_fit(method, y, p):
