@@ -1,11 +1,12 @@
 """What the reliability figure and the decision curve draw, onto axes that `figures` made."""
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
-BINS: dict[str, Any] = {"linewidth": 0, "elinewidth": 0.8, "capsize": 2, "markersize": 4, "clip_on": False, "zorder": 3}
+from evaluation.figure_style import FAINT, STYLES
+
+BINS: dict[str, Any] = {"linewidth": 0, "elinewidth": 0.7, "capsize": 1.5, "clip_on": False, "zorder": 3}
 
 
 def draw_calibration(axes: Axes, found: dict, label: str, style: dict, mark: str, shaded: bool) -> None:
@@ -23,13 +24,13 @@ def draw_calibration(axes: Axes, found: dict, label: str, style: dict, mark: str
                   label=None if found["curve"] else label, **BINS)
 
 
-def draw_net_benefit(axes: Axes, curves: dict[str, list[dict]], styles: Iterable[dict], faint: dict) -> None:
+def draw_net_benefit(axes: Axes, curves: dict[str, list[dict]]) -> None:
     """Net benefit of acting on the score, on everyone, on no one; the pointwise band of the first ensemble.
 
     curves: {ensemble: `decision_curve` of metrics.json}.
     """
     highest, first = 0.0, next(iter(curves))
-    for (name, points), style in zip(curves.items(), styles, strict=False):
+    for (name, points), style in zip(curves.items(), STYLES, strict=False):
         threshold, everyone = _columns(points, "threshold", "all")
         benefit, low, high = _columns([point["net_benefit"] for point in points], "value", "ci_low", "ci_high")
         highest = max(highest, benefit.max(), everyone.max())
@@ -37,7 +38,7 @@ def draw_net_benefit(axes: Axes, curves: dict[str, list[dict]], styles: Iterable
         if name == first:  # two bands hide each other
             highest = np.nanmax((highest, *high))
             axes.fill_between(threshold, low, high, facecolor=style["color"], alpha=0.15, linewidth=0)
-    axes.plot(threshold, everyone, label="all scans predicted positive", color=faint["color"], linewidth=1)
+    axes.plot(threshold, everyone, label="all scans predicted positive", color=FAINT["color"], linewidth=1)
     axes.axhline(0, color="black", linewidth=1, linestyle=":", label="none predicted positive")
     axes.set(xlim=(threshold[0], threshold[-1]), ylim=(-0.15 * highest - 0.02, highest * 1.1 + 0.02),
              ylabel="Net benefit (per scan)", xlabel="Threshold probability of Deauville 4–5")

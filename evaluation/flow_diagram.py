@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from common.manifest import SETS
-from evaluation import figures
+from evaluation import figure_style
 from evaluation.cohort_table import ROLES
 
-WIDTH, LINE, PAD, GAP = 6.85, 0.155, 0.08, 0.28  # inches: of the page (174 mm), of a line, within and between boxes
+WIDTH, LINE, PAD, GAP = figure_style.PAGE, 0.145, 0.08, 0.25  # inches: of the page, of a line, within and between boxes
 WIDEST, LETTERS = 2.4, 16.5  # inches of a box, letters of an inch
 MOST_REASONS = 6
 
@@ -94,8 +94,8 @@ def _splits(rows, name):
 
 def write_figure(folder: Path, flow: dict, metrics: dict) -> list[Path]:
     """Draw and write flow.png, .svg and .pdf; parameters as in `levels`."""
-    with matplotlib.rc_context(figures.FIXED):
-        return figures.write_figure(folder, "flow", diagram(levels(flow, metrics)), "Flow of scans", metrics)
+    with matplotlib.rc_context(figure_style.RC):
+        return figure_style.write_figure(folder, "flow", diagram(levels(flow, metrics)), "Flow of scans", metrics)
 
 
 def diagram(levels: list[dict]) -> Figure:
@@ -136,7 +136,7 @@ def _box(axes: Axes, top: tuple[float, float], width: float, height: float, line
     axes.add_patch(Rectangle((x - width / 2, y), width, height, facecolor="white", edgecolor="0.3", linewidth=0.8))
     start = y + (height - len(lines) * LINE) / 2
     for k, line in enumerate(lines):
-        axes.text(x, start + (k + 0.5) * LINE, line, ha="center", va="center", fontsize=7.5,
+        axes.text(x, start + (k + 0.5) * LINE, line, ha="center", va="center", fontsize=figure_style.TEXT,
                   weight="normal" if k else "bold")
 
 

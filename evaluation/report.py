@@ -54,7 +54,7 @@ FIGURES = {  # file -> (heading, what to read in it)
 }
 BY_COLUMN = {  # beginning of a file's name, before that of a column if there is one -> the same
     "flow": ("Flow of scans", "From errors.csv and the manifest to the scans that are measured."),
-    "forest_": ("Subgroups by {}", "AUC, sensitivity and specificity at 0.5, 95 % intervals."),
+    "forest": ("Subgroups", "LARS-avg; sensitivity and specificity at 0.5. Dotted: the estimate of all scans."),
     "survival_": ("Kaplan–Meier, {}", "Share of patients without event by call, pointwise 95 % intervals; ticks: "
                   "censored; below: patients at risk."),
 }

@@ -7,17 +7,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from evaluation import figures, prognosis, survival
+from evaluation import figure_style, prognosis, survival
 from evaluation.averaging import Ensemble
 from evaluation.ensemble import ENSEMBLES
 from evaluation.estimates import p_text, short_text
 
-STYLES = dict(zip(prognosis.CALLS, figures.STYLES, strict=False))
+STYLES = dict(zip(prognosis.CALLS, figure_style.STYLES, strict=False))
 
 
 def write_figures(folder: Path, endpoints: dict[str, prognosis.Endpoint], scans: pd.DataFrame,
                   ensembles: dict[str, Ensemble], metrics: dict) -> list[Path]:
-    """Draw and write survival_TIME of each endpoint; the paths, a PNG and an SVG each.
+    """Draw and write survival_TIME of each endpoint; the paths, a PNG, an SVG and a PDF each.
 
     Parameters
     ----------
@@ -29,13 +29,13 @@ def write_figures(folder: Path, endpoints: dict[str, prognosis.Endpoint], scans:
         What metrics.json holds.
     """
     paths = []
-    with matplotlib.rc_context(figures.FIXED):
+    with matplotlib.rc_context(figure_style.RC):
         for name, endpoint in endpoints.items():
             block = metrics["prognosis"][name]
             title = (f"{metrics['set'].capitalize()} set: {block['n_patients']} patients, {block['n_events']} events "
                      f"({block['event']})")
             figure = kaplan_meier(endpoint, scans, ensembles, block, name)
-            paths += figures.write_figure(folder, prognosis.figure_stem(name), figure, title, metrics)
+            paths += figure_style.write_figure(folder, prognosis.figure_stem(name), figure, title, metrics)
     return paths
 
 
@@ -46,7 +46,7 @@ def kaplan_meier(endpoint: prognosis.Endpoint, scans: pd.DataFrame, ensembles: d
     block: of `prognosis.measure`.
     """
     shown = [each for each in prognosis.markers(endpoint, scans, ensembles) if each[0] != "max"]
-    figure, axes = figures.new_figure((3.5 * len(shown), 3.9), (1, len(shown)), sharey=True)
+    figure, axes = figure_style.new_figure(figure_style.PAGE, 3.1, (1, len(shown)), sharey=True)
     time, event = (endpoint.patients[column].to_numpy() for column in ("time", "event"))
     end = float(time.max()) or 1.0
     for cell, (marker, _, call) in zip(axes[0], shown, strict=True):
@@ -56,26 +56,29 @@ def kaplan_meier(endpoint: prognosis.Endpoint, scans: pd.DataFrame, ensembles: d
         for k, (group, scores) in enumerate(prognosis.CALLS.items()):
             rows, style = call == (group == "positive"), STYLES[group]
             _curve(cell, time[rows], event[rows], f"Deauville {scores}", style)
-            y = -0.30 - 0.075 * k
-            below = {"transform": cell.get_xaxis_transform(), "va": "center", "fontsize": 7}
+            _below(cell, -0.09 * end, k + 1, scores, "right")
             for tick in ticks:
-                cell.text(tick, y, str(int((time[rows] >= tick).sum())), ha="center", **below)
-            cell.text(-0.09 * end, y, scores, ha="right", **below)
-        cell.text(-0.09 * end, -0.225, "at risk", ha="right", va="center", fontsize=7,
-                  transform=cell.get_xaxis_transform())
+                _below(cell, tick, k + 1, str(int((time[rows] >= tick).sum())), "center")
+        _below(cell, -0.09 * end, 0, "at risk", "right")
         cell.set(xlim=(0, end * 1.02), ylim=(0, 1.02), xticks=ticks, xlabel=f"{name} ({block['unit']})")
         ratio = block["markers"][marker]["hazard_ratio"]
         label = ENSEMBLES[marker] + " at 0.5" if marker in ENSEMBLES else prognosis.MARKERS[marker]
         cell.set_title(f"{label}\nhazard ratio {short_text(ratio)}\n"
-                       f"log-rank p {p_text(block['markers'][marker]['log_rank']['p'])}", fontsize=8)
-        cell.legend(loc="lower left", **figures.LEGEND)
+                       f"log-rank p {p_text(block['markers'][marker]['log_rank']['p'])}")
+        cell.legend(loc="lower left")
     axes[0, 0].set_ylabel("Share without event")
     return figure
 
 
+def _below(axes, x, line, text, side):
+    """Write under the axis' label, in lines of its size."""
+    axes.annotate(text, (x, 0), (0, -27 - 1.35 * figure_style.TEXT * line), xycoords=axes.get_xaxis_transform(),
+                  textcoords="offset points", ha=side, va="top", annotation_clip=False)
+
+
 def _curve(axes, time, event, label, style):
     """One call's curve; nothing of no patient but its place in the legend."""
-    axes.plot([], [], label=f"{label} ({len(time)} patients)", **style)
+    axes.plot([], [], label=label, **style)
     if not len(time):
         return
     curve = survival.kaplan_meier(time, event)

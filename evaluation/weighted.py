@@ -11,7 +11,7 @@ from evaluation import calibration
 
 BLOCK = 100_000  # numbers at a time that the processor's cache holds
 NODES = 14  # of a cell of `Condensed`
-STEEPER = 1.5  # slopes up to so many times the sample's are fitted at the nodes
+STEEPER = 1.5  # than the slope that its cells are made for, the steepest fit that `Condensed` is used for
 
 
 def ratio(numerator: ndarray, denominator: ndarray) -> ndarray:
@@ -90,13 +90,15 @@ class Condensed:
     The x of each class are cut into cells; in a cell a function stands as its interpolation through NODES Chebyshev
     points, so that a sum over scans is one over points, whose weights are linear in those of the scans. On cells of
     width 1 of a + b x, whose expit has its poles at a distance of pi, the interpolation is exact to 1e-14, and to 1e-12
-    where the slope is STEEPER (Trefethen LN. Approximation Theory and Approximation Practice, 2013, theorem 8.2). Few
-    scans stay as they are.
+    where b is STEEPER (Trefethen LN. Approximation Theory and Approximation Practice, 2013, theorem 8.2). Few scans
+    stay as they are.
 
     Attributes
     ----------
     x, y, total : (points,) float array
         total: what each weighs where every scan weighs 1.
+    steepest : float
+        Slope up to which fits are exact.
     cells : list of (slice of the scans, (scans, points) array, or None where its scans are the points)
     """
 
@@ -105,6 +107,7 @@ class Condensed:
         self.x, self.y, self.total, self.whole = x, y, np.ones(len(x)), True  # the scans themselves
         self.cells: list[tuple[slice, ndarray | None]] = [(slice(0, len(x)), None)]
         width = 1 / max(1.0, abs(slope))
+        self.steepest = STEEPER / width
         cell = np.floor(x / width)
         starts = np.flatnonzero((np.diff(cell, prepend=np.nan) != 0) | (np.diff(y, prepend=np.nan) != 0))
         if 4 * NODES * len(starts) < len(x):
@@ -178,7 +181,7 @@ class Weighted:
         x, y = self.condensed.x, self.condensed.y
         _, slope = calibration.fit_logistic(x, y, points, self.fit)
         if not self.condensed.whole:
-            unsure = np.flatnonzero(~(np.abs(slope) <= STEEPER * np.abs(self.fit[1])))
+            unsure = np.flatnonzero(~(np.abs(slope) <= self.condensed.steepest))
             if unsure.size:
                 slope[unsure] = calibration.fit_logistic(self.x, self.y, weights[unsure].astype(float), self.fit)[1]
         return slope, calibration.fit_intercept(x, y, points, self.offset)

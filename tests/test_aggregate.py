@@ -1,3 +1,4 @@
+import re
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 import aggregate
 from common.files import InputError
-from evaluation import figures, provenance, report
+from evaluation import figure_style, figures, provenance, report
 
 FIGURES = set(report.FIGURES) - {"site_confusion"}
 
@@ -77,7 +78,8 @@ def test_metrics_equal_sklearn_and_scipy(tmp_path, capsys):
     for name in ("ensemble_avg.csv", "ensemble_max.csv", "disagreement.csv", "metrics.json", "report.html"):
         assert name in printed and (tmp_path / "out" / name).exists()
     for name in FIGURES:
-        assert all((tmp_path / "out" / f"{name}.{suffix}").stat().st_size < 500_000 for suffix in ("png", "svg"))
+        files = [tmp_path / "out" / f"{name}.{suffix}" for suffix in ("png", "svg", "pdf")]
+        assert all(file.stat().st_size < 1_000_000 for file in files)
 
 
 def test_same_bytes_whatever_the_order_of_rows(tmp_path, monkeypatch):
@@ -341,14 +343,14 @@ def test_one_class_gives_no_auc(tmp_path, capsys):
 @pytest.mark.parametrize("column, value", [("synthetic", 1), ("synthetic", True),
                                            ("series_description", "WB SYNTHETIC PET")])
 def test_synthetic_mark_is_passed_on(tmp_path, capsys, monkeypatch, column, value):
-    notes, write_figure = [], figures.write_figure
+    notes, write_figure = [], figure_style.write_figure
 
     def written(folder, name, figure, *rest):
         paths = write_figure(folder, name, figure, *rest)
         notes.append(figure.texts[-1].get_text())
         return paths
 
-    monkeypatch.setattr(figures, "write_figure", written)
+    monkeypatch.setattr(figure_style, "write_figure", written)
     write(tmp_path, predictions(**{column: value}), predictions(3, **{column: value}))
     metrics = aggregated(tmp_path)[2]
     line = "The cohort is SYNTHETIC: these numbers say nothing about patients."
@@ -363,10 +365,10 @@ def test_synthetic_mark_is_passed_on(tmp_path, capsys, monkeypatch, column, valu
     assert metrics["synthetic"] is False and metrics["notice"] is None
 
 
-def test_roc_is_square_at_300_dpi_with_both_curves(tmp_path, monkeypatch):
+def test_figures_are_a_journals_columns_wide_and_the_roc_square_with_both_curves(tmp_path, monkeypatch):
     from matplotlib.image import imread
-    shown, write_figure = {}, figures.write_figure
-    monkeypatch.setattr(figures, "write_figure", lambda folder, name, figure, *rest: (
+    shown, write_figure = {}, figure_style.write_figure
+    monkeypatch.setattr(figure_style, "write_figure", lambda folder, name, figure, *rest: (
         shown.__setitem__(name, figure), write_figure(folder, name, figure, *rest))[1])
     write(tmp_path, predictions(0), predictions(1))
     avg, _, metrics = aggregated(tmp_path)
@@ -380,7 +382,11 @@ def test_roc_is_square_at_300_dpi_with_both_curves(tmp_path, monkeypatch):
         assert np.trapezoid(curve.get_ydata(), curve.get_xdata()) == pytest.approx(auc["value"])
     for figure in shown.values():
         assert all(axis.get_xlabel() or axis.get_ylabel() or axis.get_title() for axis in figure.axes)
-    assert min(imread(tmp_path / "out" / "roc.png").shape[:2]) > 1100  # four inches
+    widths = {imread(tmp_path / "out" / f"{name}.png").shape[1] / 600 * 25.4 for name in shown}
+    assert {round(width) for width in widths} == {85, 174}
+    svg = (tmp_path / "out" / "roc.svg").read_text()
+    assert "specificity" in svg and "<title>Test set" in svg and "Arial" in svg  # text as text
+    assert {float(size) for size in re.findall(r"font(?:-size)?: (?:bold )?([\d.]+)px", svg)} == {7}
 
 
 def test_exit_codes_of_the_process(tmp_path):
