@@ -7,6 +7,7 @@ python aggregate.py --dir results --output results --pooled_folds               
 python aggregate.py --dir results --output results --survival pfs_months pfs_event months     # prognosis
 python aggregate.py --dir results --output results --readers readers.csv          # the model against readers
 python aggregate.py --dir results --output results --prevalence 0.1 0.3 --decision_range 0.1 0.6
+python aggregate.py --dir results --output results --data data.csv --heatmaps heatmaps    # of explain.py
 python aggregate.py --dir new --output new --operating_points results/operating_points.json   # new patients
 
 LARS-avg: per model the mean over a scan's views; LARS-max: their maximum; then the mean over the models. Thresholds and
@@ -20,7 +21,7 @@ views and models) and site_metrics.csv.
 """
 from pathlib import Path
 
-from common.arguments import Parser, natural_int, positive_int, run_script, share
+from common.arguments import Parser, images_folder, natural_int, positive_int, run_script, share
 from common.files import InputError, write_csv, write_json
 
 
@@ -59,6 +60,10 @@ def get_args_parser():
     add = parser.add_argument_group("report").add_argument
     add("--data", metavar="CSV", help="manifest, for the flow of the cohort and Table 1, by set and by the columns of "
         "--by (default: what the prediction files hold, without Table 1)")
+    add("--images", metavar="DIR", help="folder of the manifest's MIPs, which the page shows of failures (default: the "
+        "manifest's folder)")
+    add("--heatmaps", type=Path, metavar="DIR", help="--output of explain.py, whose heat maps the page "
+        "shows of failures")
     add("--chptfolder", type=Path, metavar="DIR", help="checkpoints, for the settings of every model (default: --dir)")
     add = parser.add_argument_group("output").add_argument
     add("--output", type=Path, default=Path("results"), help="folder to write to")
@@ -73,6 +78,7 @@ def main(args):
         cohorts,
         decision_curve,
         ensemble,
+        failures,
         figures,
         flow_diagram,
         operating_points,
@@ -125,6 +131,8 @@ def main(args):
         if calls:
             metrics["readers"] = readers.measure(calls, scans, ensembles["avg"], *statistics)
         folder = args.chptfolder or args.dir
+        wrong = failures.on_page(failures.list_failures(scans, ensembles["avg"]), models, wanted, args.data,
+                                 args.data and images_folder(args), args.heatmaps, folder)
         settings, more = provenance.models_settings(folder, models)
         metrics["selection"] = selection.describe_selection(
             models, args.top, args.best_run or args.dir / "best_run.csv", folder,
@@ -159,8 +167,8 @@ def main(args):
             write_csv(flow["table_one"].assign(**mark), args.output / "table1.csv")
             written.append("table1.csv")
         lists = checklists.write_checklists(args.output, metrics, flow, settings)
-        report.write_report(args.output / "report.html", metrics, drawn, tables["disagreement.csv"], flow, settings,
-                            lists)
+        report.write_report(args.output / "report.html", metrics, drawn, tables["disagreement.csv"], wrong, flow,
+                            settings, lists)
         written += ["metrics.json", "report.html", *(f"{each['file']} (.csv, .docx)" for each in lists)]
         outputs.print_metrics(metrics)
     outputs.remove_stale(args.output, [args.output / name for name in written] + drawn)

@@ -2,7 +2,6 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,7 @@ import torch
 
 from common.files import InputError, progress
 from common.manifest import VIEWS
+from common.mips import read_image
 
 BODY_SUV = 0.3  # a pixel above it belongs to the body: muscle reads 0.5 in a MIP, air below 0.2
 CLIP_SUV = (0.0, 30.0)
@@ -99,30 +99,6 @@ def data_hash(bodies: Bodies, table: pd.DataFrame, split: int) -> str:
     columns = [name for name in ("scan_id", "filename", "target", "target_loc", f"split{split}") if name in table]
     digest.update(table[columns].to_csv(index=False).encode())
     return digest.hexdigest()
-
-
-def read_image(row: Any, folder: str | Path) -> np.ndarray:
-    """One MIP, `.bin` (little-endian float32, row-major) or `.npy` -> (rows, columns) float32, SUV; or InputError."""
-    path, shape = Path(folder) / row.filename, (row.matrix_size_1, row.matrix_size_2)
-    try:
-        if path.suffix == ".npy":
-            image = np.load(path, allow_pickle=False)
-            if image.shape != shape:
-                raise InputError(f"{path}: {image.shape}, but row {row.row} of the manifest says {shape}")
-        else:
-            image = np.fromfile(path, dtype="<f4")
-            if path.stat().st_size != 4 * shape[0] * shape[1]:
-                raise InputError(f"{path}: {path.stat().st_size} bytes, but row {row.row} of the manifest says "
-                                 f"{shape[0]} x {shape[1]} float32, {4 * shape[0] * shape[1]} bytes")
-            image = image.reshape(shape)
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing (row {row.row} of the manifest); give the images' folder with --images, or "
-                         "make them: prepro_script.py for DICOM, make demo-data for the demo") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable image: {error}") from None
-    if not np.isfinite(image).all():
-        raise InputError(f"{path}: holds NaN or infinity; make it again with prepro_script.py")
-    return image.astype(np.float32)
 
 
 def crop_body(image: np.ndarray, name: str) -> np.ndarray:

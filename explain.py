@@ -17,7 +17,6 @@ inference/pointing_game.py.
 """
 import argparse
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -86,12 +85,13 @@ def main(args):
 
 def explain(model, args):
     """One model's heat maps and what follows from them, in a folder of its own."""
+    from common.run_files import heat_folder
     from inference import gradcam, heat_maps, overlays, pointing_game
 
     name, method, images = f"split {model.split} run {model.run}", METHODS[args.method], arguments.images_folder(args)
     site = heat_maps.find_class(args.target, args.cam_layer, model)
     heat_maps.check_scans(args.scans, model, args.set)
-    folder = Path(args.output) / f"{heat_maps.safe_name(args.target)}_split{model.split}_run{model.run}"
+    folder = heat_folder(args.output, args.target, model.split, model.run)
     heat_maps.claim_folder(folder, pick(args, "target", "method", "cam_layer", "suv_max", "image_size", "norm",
                                         "crop_bodies"), model, args.overwrite)
     rows = heat_maps.describe(model, site, folder)

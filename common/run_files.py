@@ -15,3 +15,18 @@ def find_run_files(folder: str | Path, kind: str) -> list[tuple[int, int, Path]]
     name = re.compile(run_file("", kind, "([0-9]+)", "([0-9]+)").name)
     return sorted((int(match[1]), int(match[2]), path) for path in run_file(folder, kind, "*", "*").parent.glob("*")
                   if (match := name.fullmatch(path.name)))
+
+
+def safe_name(text: str) -> str:
+    """A text as part of a file name."""
+    return re.sub(r"[^\w.-]", "_", text)
+
+
+def heat_folder(folder: str | Path, target: str, split: int, run: int) -> Path:
+    """Where explain.py writes what it makes of a model; `folder` is its --output, `target` its --target."""
+    return Path(folder) / f"{safe_name(target)}_split{split}_run{run}"
+
+
+def heat_map(folder: Path, scan: str, view: str) -> Path:
+    """The file of a view's heat map in a `heat_folder`: (rows, columns) float32 on the MIP's pixels."""
+    return folder / "maps" / f"{safe_name(f'{scan}_{view}')}.npy"

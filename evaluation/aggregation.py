@@ -28,6 +28,8 @@ operating_points; of no scan {n: 0, n_positive: 0} and SHOWN, none of them with 
     models                                   file, split, run, rank, n_scans, avg and max (blocks), each recalibrated
                                              alone
     subgroups                                {column: {value: {avg, max: block}}}
+    contrasts                                {column: [a, b (values), auc, sensitivity, specificity (a less b, of avg,
+                                             of `contrasts.differences`, with p_holm)]}
     selection                                what validation patients chose: of `selection.describe_selection`
     prognosis, readers                       of --survival, --readers: see `prognosis`, `readers`
     sites                                    of predict_loca.py's models: see `site_ensemble.measure_sites`
@@ -38,7 +40,7 @@ import pandas as pd
 from common.files import progress
 from common.manifest import SYNTHETIC
 from common.text import some
-from evaluation import bootstrap, disagreement
+from evaluation import bootstrap, contrasts, disagreement
 from evaluation.averaging import Ensemble, average_models
 from evaluation.cautions import few_patients, rarer_class, swapped_labels
 from evaluation.ensemble import ENSEMBLES, Model, folds, folds_text, patients, subgroups
@@ -154,12 +156,17 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
             members, of_group = group
             return average_models(members, of_group, name, how, ensembles[name].rules).prob
 
-        def group_blocks(found):
+        def of_groups(found, name):
+            """(scores of each group, whose thresholds apply): none where a scan's rows are of several groups."""
             if sum(len(of_group) for _, of_group in found.values()) == len(labelled):
-                return {value: {name: block(each.prob[of_group.index], each)
-                                for name, each in ensembles.items()} for value, (_, of_group) in found.items()}
-            # a scan's rows are of several groups: thresholds, which are for whole scans, do not apply
-            return {value: {name: block(average(group, name)) for name in ensembles} for value, group in found.items()}
+                each = ensembles[name]
+                return {value: each.prob[of_group.index] for value, (_, of_group) in found.items()}, each
+            return {value: average(group, name) for value, group in found.items()}, None
+
+        def group_blocks(found):
+            scores = {name: of_groups(found, name) for name in ensembles}
+            return {value: {name: block(of_each[value], each) for name, (of_each, each) in scores.items()}
+                    for value in found}
 
         result: dict = {name: block(each.prob, each) for name, each in ensembles.items()}
         result["views"] = {value: block(average(group, "avg")) for value, group in views.items()}
@@ -168,6 +175,9 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
                             | {name: block(each.scores.iloc[:, k].dropna()) for name, each in ensembles.items()}
                             for k, model in enumerate(models)]
         result["subgroups"] = {column: group_blocks(found) for column, found in of_columns.items()}
+        result["contrasts"] = contrasts.adjust({column: contrasts.differences(
+            of_groups(found, "avg")[0], labelled["target"], labelled.get("patient_id"), resamples, seed)
+            for column, found in of_columns.items()})
         if result["avg"]["auc"]["value"] is None:
             warnings.append(f"no AUC and no figures: {result['avg']['auc']['reason']}")
         for name, each in ensembles.items():

@@ -91,11 +91,12 @@ def _of_analysis(metrics):
         "output": (f"Probability of Deauville 4-5; positive from 0.5 on{thresholds}", "why"),
         "performance": (f"Section Results; subgroups: {by or 'none (--by)'}", ""),
         "diagnostic": ("Sections Results and Operating points", ""),
-        "failures": ("Counts of wrong results: section Operating points; where the models disagree: disagreement.csv",
-                     "which scans, and why"),
+        "failures": (f"{metrics['avg']['fn']} false negatives and {metrics['avg']['fp']} false positives at 0.5, each "
+                     "listed: section Failures, failures.csv; where models disagree: disagreement.csv", "why"),
         "code": (f"Evaluated with version {made['version']}, commit {made['commit'] or 'not known'}", "where it is")}
     if by:
-        found["clusters"] = f"Performance by {by}: section Subgroups; differences are not tested", "which are clusters"
+        found["clusters"] = (f"Performance by {by}, and differences with Holm's adjustment: section Subgroups",
+                             "which are clusters")
     if len(models) > 1:
         found["robustness"] = "Models alone, by view and by number: section Views and models, Figures", "other analyses"
     if metrics.get("readers", {}).get("pairs"):

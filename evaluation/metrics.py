@@ -148,7 +148,7 @@ def independent(groups: Groups) -> bool:
     return groups is None or np.unique(groups).size == len(groups)
 
 
-def wilson_interval(successes: float, trials: float) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: float, z: float = Z) -> tuple[float, float]:
     """Wilson's score interval (low, high) of a proportion, without continuity correction; InputError without trials.
 
     Written out because SciPy's takes whole trials only. Wilson EB. J Am Stat Assoc 1927;22:209-12.
@@ -156,8 +156,8 @@ def wilson_interval(successes: float, trials: float) -> tuple[float, float]:
     if not trials > 0:
         raise InputError("a proportion of 0 scans has no interval")
     share = successes / trials
-    centre = (share + Z**2 / (2 * trials)) / (1 + Z**2 / trials)
-    half = Z / (1 + Z**2 / trials) * np.sqrt(share * (1 - share) / trials + Z**2 / (4 * trials**2))
+    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
     return (0.0 if share == 0 else float(centre - half)), (1.0 if share == 1 else float(centre + half))
 
 

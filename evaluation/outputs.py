@@ -10,6 +10,7 @@ from evaluation.calibration_curve import error_text
 from evaluation.disagreement import disagreement_list
 from evaluation.ensemble import ENSEMBLES
 from evaluation.estimates import short_text
+from evaluation.failures import list_failures
 from evaluation.metrics import DERIVED, THRESHOLD
 from evaluation.report import FIGURES
 from evaluation.site_metrics import NAMES
@@ -43,6 +44,8 @@ def tables(scans: pd.DataFrame, ensembles: dict[str, Ensemble], sites: site_ense
     """
     found = {f"ensemble_{name}.csv": ensemble_table(scans, each) for name, each in ensembles.items()}
     found["disagreement.csv"] = disagreement_list(scans, ensembles["avg"].scores, ensembles["avg"].prob, THRESHOLD)
+    if scans["target"].notna().any():
+        found["failures.csv"] = list_failures(scans, ensembles["avg"])
     if sites:
         found["ensemble_sites.csv"] = site_ensemble.scan_table(sites, scans)
     if metrics.get("sites", {}).get("ensemble"):
@@ -63,7 +66,7 @@ def tables(scans: pd.DataFrame, ensembles: dict[str, Ensemble], sites: site_ense
 def remove_stale(folder: Path, written: list[Path]) -> None:
     """Remove, and say so, what an earlier call wrote to a folder and this one did not."""
     names = ["metrics.json", "operating_points.json", "report.html", "ensemble_sites.csv", "site_metrics.csv",
-             "prognosis.csv", "readers.csv", "table1.csv"]
+             "prognosis.csv", "readers.csv", "table1.csv", "failures.csv"]
     drawn = [path for name in (*FIGURES, "flow", "forest*", "survival_*") for suffix in ("png", "svg", "pdf")
              for path in folder.glob(f"{name}.{suffix}")]
     for path in [folder / name for name in names] + drawn:

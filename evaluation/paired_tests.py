@@ -61,7 +61,7 @@ def bootstrap_auc_difference(y_true: ndarray, a: ndarray, b: ndarray, groups: Gr
         first, second = (each.measure(weights[:, each.order])[0] for each in ranked)
         return (first - second)[:, None]
 
-    values, (result,) = _tested(differences, groups, len(y_true), resamples, seed)
+    values, (result,) = tested(differences, groups, len(y_true), resamples, seed)
     if "reason" not in result:
         result |= {"undefined": int(np.isnan(values).sum()),
                    "method": f"paired bootstrap by {'scan' if groups is None else 'patient'}, centred and symmetric"}
@@ -131,11 +131,11 @@ def bootstrap_prediction_differences(y_true: ndarray, a: ndarray, b: ndarray, gr
             by_class = gains / counts
             return np.column_stack([gains.sum(axis=1) / counts.sum(axis=1), by_class.sum(axis=1), by_class])
 
-    _, results = _tested(differences, groups, len(y), resamples, seed)
+    _, results = tested(differences, groups, len(y), resamples, seed)
     return dict(zip(("accuracy", "nri", "sensitivity", "specificity"), results, strict=True))
 
 
-def _tested(differences, groups, n, resamples, seed):
+def tested(differences, groups, n, resamples, seed):
     """Of differences((b, n) weights), (b, k): its (resamples, k) values, and each with the centred bootstrap's test."""
     observed = differences(np.ones((1, n), dtype=np.uint8))[0].tolist()
     drawn = np.concatenate([differences(rows) for rows in bootstrap.resample_weights(groups, n, resamples, seed)])

@@ -14,6 +14,7 @@ from common.html import write_page
 from evaluation import (
     calibration_curve,
     cohort_table,
+    contrasts,
     decision_curve,
     predictive_values,
     prognosis,
@@ -83,8 +84,8 @@ MANY_SPLITS = 4  # from this many on their sets are given by ranges
 LISTED = 20  # scans where the models disagree most
 
 
-def write_report(path: Path, metrics: dict, figures: Iterable[Path], disagreement: pd.DataFrame, flow: dict,
-                 settings: list[dict], checklists: list[dict]) -> None:
+def write_report(path: Path, metrics: dict, figures: Iterable[Path], disagreement: pd.DataFrame, wrong: dict,
+                 flow: dict, settings: list[dict], checklists: list[dict]) -> None:
     """Write report.html.
 
     Parameters
@@ -96,6 +97,8 @@ def write_report(path: Path, metrics: dict, figures: Iterable[Path], disagreemen
         SVGs and PNGs, of which the SVGs are shown.
     disagreement : DataFrame
         What disagreement.csv holds.
+    wrong
+        Of `failures.on_page`.
     flow, settings
         Of `provenance.cohort_flow` and `provenance.models_settings`.
     checklists
@@ -116,7 +119,8 @@ def write_report(path: Path, metrics: dict, figures: Iterable[Path], disagreemen
         table_one=cohort_table.on_page(flow["table_one"]) if flow["manifest"] else None,
         figures=[figure(image) for image in figures if image.suffix == ".svg"],
         folds=fold_table(metrics), views_and_models=views_and_models(metrics),
-        subgroups=subgroup_tables(metrics["subgroups"]),
+        subgroups=subgroup_table(metrics["subgroups"]),
+        contrasts=contrasts.report_table(metrics["contrasts"]), failures=wrong,
         disagreement=[disagreement_row(row) for row in disagreement.head(LISTED).itertuples()],
         referral=[[label, *(f"{100 * each['referred']:.0f} %: {each['accuracy']:.3f} of {each['n_kept']}"
                             for each in curve)] for label, curve in metrics["avg"]["selective"].items()],
@@ -233,11 +237,11 @@ def model_name(model):
     return Path(model["file"]).stem.removeprefix("pred_")
 
 
-def subgroup_tables(subgroups):
-    shown = ("auc", "sensitivity", "specificity", "brier", "calibration_slope")
-    return {column: by_block([column, "Scans (Deauville 4–5)"], shown, (
-        (value, f"{each['avg']['n']} ({each['avg']['n_positive']})", each["avg"]) for value, each in groups.items()))
-        for column, groups in subgroups.items()}
+def subgroup_table(subgroups):
+    """What the forest plot does not show; None without subgroups."""
+    rows = [(f"{column}: {value}", f"{each['avg']['n']} ({each['avg']['n_positive']})", each["avg"])
+            for column, groups in subgroups.items() for value, each in groups.items()]
+    return by_block(["", "Scans (Deauville 4–5)"], ("auc", "brier", "calibration_slope"), rows) if rows else None
 
 
 def disagreement_row(row):

@@ -1,6 +1,5 @@
 """The heat maps of one model: what they speak for, and a file for each MIP."""
 import json
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,9 +8,10 @@ import pandas as pd
 from torch import nn
 
 from common.files import InputError, progress, replace_file, write_json
+from common.mips import read_image
+from common.run_files import heat_map
 from common.settings import differences
 from common.sites import scored_classes
-from dataset import read_image
 from inference import gradcam
 from inference.gradcam import BINARY
 from inference.prediction import Model
@@ -126,7 +126,7 @@ def describe(model: Model, site: int | None, folder: Path) -> pd.DataFrame:
         rows["sites"] = [f"predicted site: {names[k]} ({share:.2f})" + f", true: {truth}" * bool(truth)
                          for k, share, truth in zip(predicted, shares.max(1), true, strict=True)]
     rows["code"], rows["speaks_for"] = ([texts[k] for k in rows["class"]] for texts in (codes, names))
-    rows["map"] = [folder / "maps" / f"{safe_name(f'{row.scan_id}_{row.view}')}.npy" for row in rows.itertuples()]
+    rows["map"] = [heat_map(folder, row.scan_id, row.view) for row in rows.itertuples()]
     if rows["map"].duplicated().any():
         raise InputError("two scan_id differ only in characters that file names do not take; use letters, digits, -, _ "
                          "and .")
@@ -173,11 +173,6 @@ def write_maps(maps_of: Callable, model: Model, rows: pd.DataFrame, images: str 
     for place, heat in maps_of(model.network, np.array(stale, int), "heat maps"):
         with replace_file(rows["map"][place], "wb") as file:
             np.save(file, heat)
-
-
-def safe_name(text: str) -> str:
-    """A text as part of a file name."""
-    return re.sub(r"[^\w.-]", "_", text)
 
 
 def newer(path: Path, *sources: Path) -> bool:

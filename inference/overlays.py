@@ -11,15 +11,15 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
+from common import mips
 from common.files import progress, replace_file
 from common.manifest import is_synthetic, views_of
-from dataset import read_image
-from inference.heat_maps import newer, safe_name
+from common.mips import read_image
+from common.run_files import safe_name
+from inference.heat_maps import newer
 from inference.pointing_game import peak
 
-CLEAR = 0.08  # share of the maximum below which the heat map does not show
-HEAT = LinearSegmentedColormap.from_list("heat", [(0, (1, 0.8, 0.2, 0)), (CLEAR, (1, 0.8, 0.2, 0.1)),
-                                                  (0.5, (1, 0.45, 0, 0.5)), (1, (0.75, 0, 0.1, 0.75))])
+HEAT = LinearSegmentedColormap.from_list("heat", mips.HEAT)
 VIEW_NAMES = {"cor": "coronal", "sag": "sagittal"}
 SIDES = {"cor": ("R", "L"), "sag": ("front", "back")}  # left and right edge of the image
 BAR_MM = 100.0  # the scale bar

@@ -15,8 +15,8 @@ import pandas as pd
 
 from common.files import InputError, write_csv, write_json
 from common.manifest import SYNTHETIC, VIEWS, is_synthetic, patient_column
+from common.mips import read_image
 from common.text import aligned
-from dataset import read_image
 from evaluation.metrics import proportion_estimate
 
 RADIUS_MM = 30.0

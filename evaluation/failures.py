@@ -1,0 +1,195 @@
+"""The scans that LARS-avg gets wrong at 0.5: a list, and on the page their MIPs and explain.py's heat maps.
+
+The heat map of a scan is the mean over the models whose maps are there, each as a share of its maximum over the views.
+"""
+import base64
+import io
+import itertools
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy import ndarray
+from PIL import Image
+
+from common.files import InputError
+from common.manifest import VIEWS, read_manifest
+from common.mips import HEAT, read_image
+from common.run_files import heat_folder, heat_map
+from evaluation.averaging import Ensemble
+from evaluation.disagreement import per_scan
+from evaluation.ensemble import Model
+from evaluation.metrics import THRESHOLD
+
+KINDS = {"false negative": "Deauville 4–5, predicted 1–3", "false positive": "Deauville 1–3, predicted 4–5"}
+MOST_SHOWN = 24  # of each kind, on the page
+SUV_BLACK = 7
+MOST_ROWS = 300  # pixels of a picture's height; larger MIPs are pooled
+
+
+def list_failures(scans: pd.DataFrame, each: Ensemble) -> pd.DataFrame:
+    """The table of failures.csv: false negatives, then false positives, the most certain first.
+
+    Parameters
+    ----------
+    scans
+        Of `ensemble.join_scans`.
+    each
+        LARS-avg.
+
+    Returns
+    -------
+    DataFrame
+        scan_id, patient_id where it is known, error (of KINDS), target, ensemble_prob, sd (between models), n_models.
+    """
+    about = pd.DataFrame({"target": scans["target"], "ensemble_prob": each.prob}, index=scans.index)
+    about.insert(0, "error", np.where(about["target"] == 1, *KINDS))
+    if "patient_id" in scans:
+        about.insert(0, "patient_id", scans["patient_id"].str.strip())
+    wrong = about["target"].notna() & ((about["ensemble_prob"] >= THRESHOLD) != (about["target"] == 1))
+    table = about.join(per_scan(each.scores, THRESHOLD)[["sd", "n_models"]])[wrong].reset_index(names="scan_id")
+    table["target"] = table["target"].astype(int)
+    certain = (table["ensemble_prob"] - THRESHOLD).abs()
+    return table.assign(certain=certain).sort_values(["error", "certain", "scan_id"], ascending=[True, False, True],
+                                                     ignore_index=True).drop(columns="certain")
+
+
+def on_page(table: pd.DataFrame, models: list[Model], wanted: str, data: str | None, images: str | None,
+            heatmaps: Path | None, chptfolder: Path) -> dict:
+    """What the report shows of `list_failures`.
+
+    Parameters
+    ----------
+    models
+        Of `ensemble.read_models`, the best first.
+    wanted : str
+        The set that is measured.
+    data, images : str or None
+        Manifest and folder of its MIPs; None: no pictures.
+    heatmaps : Path or None
+        --output of explain.py.
+    chptfolder : Path
+        Of the checkpoints, for the command.
+
+    Returns
+    -------
+    dict
+        kinds: of each of KINDS its name, meaning, total and cards (scan_id, text, picture: PNG in base64 or None);
+        notes: texts; suv_black; heat: whether there are heat maps; commands: of explain.py, for those that are missing.
+
+    Raises
+    ------
+    InputError
+        --heatmaps is no folder, or holds maps of another checkpoint.
+    """
+    shown = table.groupby("error").head(MOST_SHOWN)
+    maps = _find_maps(heatmaps, models, list(shown["scan_id"])) if heatmaps else {}
+    rows, notes = _manifest_rows(data, shown) if data else (None, ["--data CSV shows their MIPs"])
+    cards: dict[str, list[dict]] = {kind: [] for kind in KINDS}
+    unread: list[str] = []
+    for scan in shown.to_dict("records"):
+        name, picture, sd = scan["scan_id"], None, scan["sd"]
+        if rows is not None:
+            try:
+                picture = _picture(rows[rows["scan_id"] == name], images or ".", maps.get(name, []))
+            except InputError as error:
+                unread.append(str(error))
+        text = f"{scan['ensemble_prob']:.3f}" + ("" if sd != sd else f" ± {sd:.3f}")
+        cards[scan["error"]].append({"scan_id": name, "picture": picture, "text": text})
+    if unread:
+        notes = [*notes, f"{len(unread)} scans have no picture: {unread[0]}"]
+    missing = [scan for scan in shown["scan_id"] if scan not in maps]
+    kinds = [{"name": kind, "meaning": text, "total": int((table["error"] == kind).sum()), "cards": cards[kind]}
+             for kind, text in KINDS.items()]
+    return {"kinds": kinds, "notes": notes, "suv_black": SUV_BLACK, "heat": bool(maps),
+            "commands": _commands(missing, models, wanted, data, images, heatmaps or Path("heatmaps"), chptfolder)}
+
+
+def _manifest_rows(data, shown):
+    """(the manifest's rows of these scans, notes); (None, why) where it does not describe images."""
+    try:
+        rows = read_manifest(data, need_target=False)
+    except InputError as error:
+        return None, [f"no MIPs: {error}"]
+    return rows[rows["scan_id"].isin(shown["scan_id"])], []
+
+
+def _find_maps(folder: Path, models: list[Model], scans: list[str]) -> dict[str, list[Path]]:
+    """{scan: folders of the models that have maps of it}."""
+    if not folder.is_dir():
+        raise InputError(f"--heatmaps {folder}: no such folder; give the --output of explain.py")
+    found: dict[str, list[Path]] = {}
+    for model in models:
+        place = heat_folder(folder, "binary", model.split, model.run)
+        try:
+            made_of = json.loads((place / "settings.json").read_text(encoding="utf-8")).get("checkpoint_sha256")
+        except (OSError, ValueError, AttributeError):
+            continue
+        predicted = set(model.rows.get("checkpoint_sha256", ())) - {""}
+        if made_of and predicted and predicted != {made_of}:
+            raise InputError(f"{place}: heat maps of another checkpoint than {model.file} is of; run explain.py again "
+                             "with --overwrite")
+        for scan in scans:
+            if any(heat_map(place, scan, view).is_file() for view in VIEWS):
+                found.setdefault(scan, []).append(place)
+    return found
+
+
+def _picture(rows: pd.DataFrame, images: str, places: list[Path]) -> str | None:
+    """The views of a scan side by side, with heat maps again with them over it: a PNG in base64; None without rows."""
+    rows = rows[rows["view"].isin(VIEWS)].sort_values("view")
+    if rows.empty:
+        return None
+    mips = [read_image(row, images) for row in rows.itertuples()]
+    views, heats = list(zip(rows["scan_id"], rows["view"], mips, strict=True)), []
+    for place in places:
+        heat = [np.load(path) if (path := heat_map(place, scan, view)).is_file() else np.zeros(mip.shape)
+                for scan, view, mip in views]
+        heats.append(heat)
+        if any(each.shape != mip.shape for each, mip in zip(heat, mips, strict=True)):
+            raise InputError(f"{place}: heat maps of other MIPs than those of {images}; run explain.py again")
+    step = -(-max(map(len, mips)) // MOST_ROWS)
+    grey = _beside([_pooled(1 - np.clip(mip / SUV_BLACK, 0, 1), step, np.min) for mip in mips])
+    pixels = np.repeat(grey[:, :, None], 3, axis=2)
+    if heats:
+        shares = [np.mean([heat[k] / (max(each.max() for each in heat) or 1) for heat in heats], axis=0)
+                  for k in range(len(mips))]
+        share = _beside([_pooled(each, step, np.max) for each in shares], fill=0)
+        colour, opacity = np.split(_heat_colours(share), [3], axis=2)
+        pixels = np.concatenate([pixels, pixels * (1 - opacity) + colour * opacity], axis=1)
+    png = io.BytesIO()
+    picture = Image.fromarray(np.round(255 * pixels).astype(np.uint8))
+    (picture.quantize(64) if heats else picture.convert("L").quantize(32)).save(png, "PNG", optimize=True)
+    return base64.b64encode(png.getvalue()).decode()
+
+
+def _pooled(image, step, pool):
+    """The darkest (np.min) or highest (np.max) of each step x step pixels, so that a small hot spot stays."""
+    padded = np.pad(image, [(0, -size % step) for size in image.shape], mode="edge")
+    return pool(padded.reshape(len(padded) // step, step, -1, step), axis=(1, 3))
+
+
+def _beside(pictures, fill=1.0):
+    rows = max(map(len, pictures))
+    return np.concatenate([np.pad(each, ((0, rows - len(each)), (0, 4)), constant_values=fill) for each in pictures], 1)
+
+
+def _heat_colours(share: ndarray) -> ndarray:
+    """(rows, columns, 4) red, green, blue and opacity of shares of the maximum, as in explain.py's pictures."""
+    channels = np.array([colour for _, colour in HEAT]).T
+    return np.stack([np.interp(share, [at for at, _ in HEAT], channel) for channel in channels], axis=2)
+
+
+def _commands(scans, models, wanted, data, images, output, chptfolder):
+    """Of explain.py for these scans, by the best model that has each of them."""
+    first = {scan: next(model for model in models if (model.rows["scan_id"] == scan).any()) for scan in scans}
+    found = []
+    for run, group in itertools.groupby(sorted(scans, key=lambda scan: models.index(first[scan])),
+                                        key=lambda scan: (first[scan].split, first[scan].run)):
+        given = (["--data", data] if data else []) + (["--images", images] if images else [])
+        words = ["python", "explain.py", "--chptfolder", str(chptfolder), "--splits", f"{run[0]}-{run[0]}", "--run",
+                 str(run[1]), *given, "--set", wanted, "--no_pointing", "--output", str(output), "--scans", *group]
+        found.append(shlex.join(words))
+    return found
