@@ -114,6 +114,7 @@ def main(args):
     else:
         rules, about = operating_points.derive_rules(models, scans, args.combine, args.recalibrate,
                                                      args.threshold_on_test, warnings)
+    derived_from = about.pop("scans", None)
     ensembles = {name: average_models(models, scans, name, args.combine, each) for name, each in rules.items()}
 
     statistics = args.resamples, args.seed, warnings
@@ -154,10 +155,11 @@ def main(args):
     for name, table in tables.items():
         write_csv(table, args.output / name)
     written, drawn = list(tables), []
+    if args.operating_points or measured and any(rules.values()):
+        operating_points.write_rules(args.output / "operating_points.json", models, rules, metrics, derived_from,
+                                     args.operating_points)
+        written.append("operating_points.json")
     if measured:
-        if any(rules.values()) and not args.operating_points:
-            operating_points.write_rules(args.output / "operating_points.json", models, rules, metrics)
-            written.append("operating_points.json")
         write_json(metrics, args.output / "metrics.json")
         drawn = figures.write_figures(args.output, scans, ensembles, metrics)
         drawn += survival_figures.write_figures(args.output, endpoints, scans, ensembles, metrics)

@@ -36,7 +36,7 @@ def row_digests(table: pd.DataFrame, column: str, salt: str) -> list[str]:
     return [known[pair] for pair in zip(keys, table[column], strict=True)]
 
 
-def training_digests(table: pd.DataFrame, sets: Iterable[str]) -> dict[str, Any]:
+def training_digests(table: pd.DataFrame, sets: Iterable[str], salt: str | None = None) -> dict[str, Any]:
     """What a checkpoint holds of the scans that it was trained and validated on.
 
     Parameters
@@ -45,6 +45,8 @@ def training_digests(table: pd.DataFrame, sets: Iterable[str]) -> dict[str, Any]
         Rows of a manifest, as text.
     sets : iterable of str
         The set of each row: one of LEARNED, or another one, which is left out.
+    salt : str or None
+        None: a random one.
 
     Returns
     -------
@@ -52,7 +54,7 @@ def training_digests(table: pd.DataFrame, sets: Iterable[str]) -> dict[str, Any]
         salt (hexadecimal); id_keys, the fingerprints of the keys that hashed the identifiers; train and val, each
         column -> its distinct digests, sorted.
     """
-    salt, names = secrets.token_hex(16), np.array(list(sets))
+    salt, names = salt or secrets.token_hex(16), np.array(list(sets))
     keys = sorted(set(table["id_key"])) if "id_key" in table else [""]
     found: dict[str, Any] = {"salt": salt, "id_keys": keys}
     for name in LEARNED:

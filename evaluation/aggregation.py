@@ -73,8 +73,8 @@ def describe(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ense
     synthetic, method = bool(scans["synthetic"].any()), ensembles["avg"].recalibration
     labelled = scans[scans["target"].notna()]
     unit, n_patients = ("patient", labelled["patient_id"].nunique()) if "patient_id" in scans else ("scan", None)
-    optimistic = [about["optimistic"]] if about.get("optimistic") else []  # of an earlier run's thresholds
-    if about["source"] == MEASURED and not optimistic:
+    optimistic = [about["optimistic"]] if about.get("optimistic") else []  # of thresholds that are applied
+    if about["source"] == MEASURED and not about.get("applied"):
         optimistic = [THRESHOLDS_ON_TEST.format(" and recalibration" if method else "")]
     optimistic += [f"OPTIMISTIC: {line}" for line in set_warnings(wanted, scans) if wanted != "all"]
     optimistic += [f"OPTIMISTIC: {overlap['optimistic']}"] if overlap["optimistic"] else []

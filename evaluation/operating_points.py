@@ -3,16 +3,19 @@
 A rule is {"recalibration": of `calibration.fit_recalibration` or None, "thresholds": {name of metrics.DERIVED:
 probability, or None where it cannot be reached}}, and is for the mean of certain models, or for one model alone; see
 `derivation` for which there are, `averaging` for how they are applied. operating_points.json holds combine, models
-(their files), derived_from (source, n_scans, ..., optimistic) and for each of `ensemble.ENSEMBLES` the rule for the
+(their files), checkpoints ({file: SHA-256 or null}), derived_from (source, n_scans, ..., optimistic, synthetic),
+derived_scans (their digests, of `common.digests`) and for each of `ensemble.ENSEMBLES` the rule for the
 mean of all models (null and {} where there is none) and of_models, the other rules: each a rule and its models.
 """
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from common.files import InputError, write_json
+from common.digests import BY_IMAGE, COLUMNS, NOT_CHECKED, overlap, training_digests
+from common.files import InputError, replace_file, write_json
 from common.text import some
 from evaluation.averaging import Rules
 from evaluation.calibration import fit_recalibration, recalibrate
@@ -20,6 +23,7 @@ from evaluation.derivation import MEASURED, find_bases
 from evaluation.ensemble import ENSEMBLES, Model, combine, score_models
 from evaluation.metrics import choose_thresholds
 
+KNOWN_BY = [*COLUMNS, "id_key"]  # what a scan is known by
 FEW = 20  # scans of a class, below which a sensitivity or specificity of 0.95 or more is that of every one of them
 
 
@@ -77,11 +81,17 @@ def derive_rules(models: list[Model], scans: pd.DataFrame, how: str, recalibrati
             fit = fit_recalibration(recalibration, y, p, of) if recalibration else None
             rules[name][key] = {"recalibration": fit, "thresholds": choose_thresholds(y, recalibrate(fit, p))}
     alone = [len(bases[frozenset([model.file])].scans) for model in models]
-    return rules, about | {"scans_per_model": [min(alone), max(alone)]}
+    used = pd.concat([model.rows.loc[model.rows["scan_id"].isin(basis.scans.index)].reindex(columns=KNOWN_BY)
+                      for basis in bases.values() for model in basis.models]).drop_duplicates().fillna("")
+    return rules, about | {"scans_per_model": [min(alone), max(alone)], "scans": used}
 
 
 def read_rules(path: Path, models: list[Model], how: str, warnings: list[str]) -> tuple[dict[str, Rules], dict]:
     """The same from an earlier run's operating_points.json.
+
+    Rules go with a checkpoint, by its SHA-256 where both runs know it, whatever its prediction file is called. `about`
+    is what the file says of itself, with applied (its name) and, in place of what was optimistic there, what is here:
+    that they were derived from scans, or scans of patients, which are measured.
 
     Raises
     ------
@@ -91,16 +101,15 @@ def read_rules(path: Path, models: list[Model], how: str, warnings: list[str]) -
     """
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        combined, files = stored["combine"], list(stored["models"])
-        about = {"source": stored["derived_from"]["source"], **stored["derived_from"]}
-        rules = {name: _read_rules(stored[name], files) for name in ENSEMBLES}
+        combined, about = stored["combine"], {"source": stored["derived_from"]["source"], **stored["derived_from"]}
+        before, now = stored.get("checkpoints", {}), checkpoints(models)
+        files = [_now_called(file, before.get(file), now) for file in stored["models"]]
+        rules = {name: _read_rules(stored[name], dict(zip(stored["models"], files, strict=True))) for name in ENSEMBLES}
         counts = sorted(map(int, about.get("models_per_scan", ())))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not an operating_points.json of aggregate.py ({error})") from None
     if combined != how:
         raise InputError(f"{path}: was made with --combine {combined}, this run has {how}; give the same")
-    if files != [model.file for model in models]:
-        warnings.append(f"{path.name} was made with other models ({some(files, 3)}): its thresholds may not fit these")
     if "of_models" not in stored["avg"] and about["source"] != MEASURED and counts != [len(files)]:
         raise InputError(f"{path}: is of an earlier version, which derived it from means over "
                          f"{' or '.join(map(str, counts)) or 'unknown'} models; means over {len(files)} need others: "
@@ -110,21 +119,66 @@ def read_rules(path: Path, models: list[Model], how: str, warnings: list[str]) -
         if model.file not in known:
             raise InputError(f"{path}: has no thresholds for {model.file}, but for {some(sorted(known), 3)}; give the "
                              "predictions of those models, or derive it anew")
-    return rules, about
+    if lacking := sorted(set(files) - set(now)):
+        warnings.append(f"{path.name} was made with {len(files)} models; {len(lacking)} of them are not here: "
+                        f"{some(lacking, 3)}")
+    if not all(before.get(file) for file in stored["models"]) or not all(now.values()):
+        warnings.append(f"{path.name}: whether its models are these was checked by their files' names alone")
+    return rules, about | {"applied": path.name, "optimistic": _measured_again(path, stored, models, warnings)}
 
 
-def _read_rules(entry: dict, files: list[str]) -> Rules:
+def checkpoints(models: list[Model]) -> dict[str, str | None]:
+    """The SHA-256 of the checkpoint that each prediction file is of; None where it does not say."""
+    found = {model.file: set(model.rows.get("checkpoint_sha256", ())) for model in models}
+    return {file: next(iter(values)) if len(values) == 1 else None for file, values in found.items()}
+
+
+def _now_called(file: str, checkpoint: str | None, now: dict[str, str | None]) -> str:
+    """The prediction file of a checkpoint today; where it is not among them, a name that no file has."""
+    same = [name for name, other in now.items() if checkpoint and other == checkpoint]
+    other = checkpoint and now.get(file)
+    return same[0] if same else f"{file} of another checkpoint" if other else file
+
+
+def _measured_again(path: Path, stored: dict, models: list[Model], warnings: list[str]) -> str | None:
+    """What a reader must know where scans are measured that the rules were derived from, or scans of their patients."""
+    found = pd.concat([pd.Series(overlap(model.rows.fillna(""), stored.get("derived_scans")), model.rows["scan_id"])
+                       for model in models])
+    doubts = {NOT_CHECKED: "was not checked: it holds no digests of them",
+              BY_IMAGE: "was checked by their images alone: patients could not be compared, other key"}
+    warnings += [f"{path.name}: whether it was derived from scans that are measured {text}"
+                 for value, text in doubts.items() if (found == value).any()]
+    if stored["derived_from"].get("synthetic"):
+        warnings.append(f"{path.name} was derived from a SYNTHETIC cohort")
+    same = found.index[found == "train"].unique()
+    return (f"OPTIMISTIC: thresholds were derived from {len(same)} of the scans that are measured, or from their "
+            "patients' scans.") if len(same) else None
+
+
+def _read_rules(entry: dict, names: dict[str, str]) -> Rules:
     """The rules of one ensemble, of this version or an earlier one, whose only rule is for the mean of all models."""
-    stored: list[dict[str, Any]] = [{"models": files, **entry}] * bool(entry["thresholds"]) + entry.get("of_models", [])
-    return {frozenset(rule["models"]): {"recalibration": rule["recalibration"], "thresholds": dict(rule["thresholds"])}
-            for rule in stored}
+    stored: list[dict[str, Any]] = [{"models": list(names), **entry}] * bool(entry["thresholds"])
+    stored += entry.get("of_models", [])
+    return {frozenset(names[file] for file in rule["models"]): {
+        "recalibration": rule["recalibration"], "thresholds": dict(rule["thresholds"])} for rule in stored}
 
 
-def write_rules(path: Path, models: list[Model], rules: dict[str, Rules], metrics: dict) -> None:
-    """Write operating_points.json."""
-    about = metrics["validation"] | {"optimistic": metrics["optimistic"]}
+def write_rules(path: Path, models: list[Model], rules: dict[str, Rules], metrics: dict, scans: pd.DataFrame | None,
+                applied: Path | None) -> None:
+    """Write operating_points.json: that which was applied as it stands, else `rules`, derived from `scans`."""
+    if applied:
+        content = applied.read_bytes()
+        with replace_file(path, "wb") as file:
+            file.write(content)
+        return
+    about = metrics["validation"] | {name: metrics[name] for name in ("optimistic", "synthetic")}
     files = [model.file for model in models]
     entries = {name: {"recalibration": None, "thresholds": {}, **each.get(frozenset(files), {}), "of_models": [
         {"models": sorted(key), **rule} for key, rule in each.items() if key != frozenset(files)]}
         for name, each in rules.items()}
-    write_json({"combine": metrics["combine"], "models": files, "derived_from": about, **entries}, path)
+    digests = None
+    if scans is not None:  # the same run writes the same file
+        salt = hashlib.sha256("\0".join(sorted(scans["scan_id"])).encode(errors="surrogateescape")).hexdigest()[:32]
+        digests = training_digests(scans, ["train"] * len(scans), salt)
+    write_json({"combine": metrics["combine"], "models": files, "checkpoints": checkpoints(models),
+                "derived_from": about, "derived_scans": digests, **entries}, path)

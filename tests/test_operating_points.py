@@ -203,9 +203,69 @@ def test_threshold_on_test_stamps_every_output(tmp_path, capsys):
     assert youden["sensitivity"]["value"] + youden["specificity"]["value"] - 1 == pytest.approx((tpr - fpr).max())
     new = tmp_path / "new"
     write(new, *splits(2))
-    call(aggregate, "--dir", new, "--output", new / "out", "--resamples", 20, "--operating_points",
-         out / "operating_points.json")
-    assert "OPTIMISTIC" in json.loads((new / "out" / "metrics.json").read_text())["optimistic"]
+    applied = ("--dir", new, "--output", new / "out", "--resamples", 20, "--operating_points",
+               out / "operating_points.json")
+    call(aggregate, *applied)
+    assert json.loads((new / "out" / "metrics.json").read_text())["optimistic"] == (
+        "OPTIMISTIC: thresholds were derived from 24 of the scans that are measured, or from their patients' scans.")
+    write(new, *(table.assign(scan_id="n" + table["scan_id"], patient_id="n" + table["patient_id"])
+                 for table in splits(2)))
+    call(aggregate, *applied)  # other patients: nothing is optimistic any more
+    metrics = json.loads((new / "out" / "metrics.json").read_text())
+    assert metrics["optimistic"] is None and metrics["validation"]["source"] == "the scans that are measured"
+    assert "measured</b> of an earlier run" in (new / "out" / "report.html").read_text().replace("\n", " ")
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_applied_operating_points_keep_their_provenance_and_go_with_checkpoints(tmp_path, capsys):
+    """By the SHA-256 of the checkpoint, whatever the files are called and in whatever order."""
+    tables = [table.assign(checkpoint_sha256=f"{k:064x}", id_key="k1", image_sha256=table["filename"])
+              for k, table in enumerate(with_cal(splits()))]
+    write(tmp_path, *tables)
+    avg = aggregated(tmp_path)[0]
+    points = tmp_path / "out" / "operating_points.json"
+    stored = json.loads(points.read_text())
+    assert stored["checkpoints"] == {f"pred_split{k}_run1.csv": f"{k:064x}" for k in range(4)}
+    assert stored["derived_from"]["synthetic"] is False and "s0" not in json.dumps(stored["derived_scans"])
+
+    def applied(*changed):
+        write(tmp_path / "new", *changed)
+        capsys.readouterr()
+        call(aggregate, "--dir", tmp_path / "new", "--output", tmp_path / "new", "--resamples", 20,
+             "--operating_points", points)
+        return pd.read_csv(tmp_path / "new" / "ensemble_avg.csv"), capsys.readouterr().out
+
+    test = [table[table["set"] == "test"] for table in tables]
+    turned, out = applied(*reversed(test))
+    assert list(turned["pred_youden"]) == list(avg["pred_youden"]) and "operating_points.json: " not in out
+    assert (tmp_path / "new" / "operating_points.json").read_bytes() == points.read_bytes()
+    with pytest.raises(InputError, match="no thresholds for pred_split2_run1.csv, but for .* of another checkpoint"):
+        applied(*test[:2], test[2].assign(checkpoint_sha256="f" * 64), test[3])
+    _, out = applied(*(table.drop(columns="checkpoint_sha256") for table in test))
+    assert "whether its models are these was checked by their files' names alone" in out
+    cal = [table[table["set"] == "cal"].assign(set="test") for table in tables]
+    applied(*cal)
+    assert "OPTIMISTIC: thresholds were derived from" in json.loads(
+        (tmp_path / "new" / "metrics.json").read_text())["optimistic"]
+    _, out = applied(*(table.assign(id_key="k2", image_sha256=table["filename"] + "x") for table in cal))
+    assert "images alone: patients could not be compared, other key" in out
+    applied(*(table.assign(id_key="k2", scan_id="x" + table["scan_id"], patient_id="y") for table in cal))  # by image
+    assert "derived from" in json.loads((tmp_path / "new" / "metrics.json").read_text())["optimistic"]
+    del stored["derived_scans"]
+    points.write_text(json.dumps(stored | {"derived_from": stored["derived_from"] | {"synthetic": True}}))
+    _, out = applied(*test)
+    assert "scans that are measured was not checked" in out and "was derived from a SYNTHETIC cohort" in out
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_the_file_that_is_applied_is_not_removed(tmp_path):
+    write(tmp_path / "out", *splits())
+    call(aggregate, "--dir", tmp_path / "out", "--output", tmp_path / "out", "--resamples", 20)
+    points = tmp_path / "out" / "operating_points.json"
+    before = points.read_bytes()
+    call(aggregate, "--dir", tmp_path / "out", "--output", tmp_path / "out", "--operating_points", points,
+         "--resamples", 20)
+    assert points.read_bytes() == before
 
 
 @pytest.mark.usefixtures("no_figure")
@@ -274,7 +334,7 @@ def test_stored_operating_points_are_applied_to_new_patients(tmp_path, capsys, c
     (new / "pred_split3_run1.csv").unlink()
     capsys.readouterr()
     call(aggregate, "--dir", new, "--output", new, "--operating_points", points)
-    assert "made with other models" in capsys.readouterr().out
+    assert "was made with 4 models; 1 of them are not here: pred_split3_run1.csv" in capsys.readouterr().out
     fewer = pd.read_csv(new / "ensemble_avg.csv")  # what each model brings: their thresholds do not depend on a fourth
     np.testing.assert_allclose(fewer["ensemble_prob"], avg[["probs_0", "probs_1", "probs_2"]].mean(axis=1))
     write(new, *[tables[0][tables[0]["set"] == "test"]] * 5)
