@@ -142,8 +142,8 @@ def _now_called(file: str, checkpoint: str | None, now: dict[str, str | None]) -
 
 def _measured_again(path: Path, stored: dict, models: list[Model], warnings: list[str]) -> str | None:
     """What a reader must know where scans are measured that the rules were derived from, or scans of their patients."""
-    found = pd.concat([pd.Series(overlap(model.rows.fillna(""), stored.get("derived_scans")), model.rows["scan_id"])
-                       for model in models])
+    rows = pd.concat([model.rows.reindex(columns=KNOWN_BY) for model in models]).drop_duplicates().fillna("")
+    found = pd.Series(overlap(rows, stored.get("derived_scans")), rows["scan_id"])
     doubts = {NOT_CHECKED: "was not checked: it holds no digests of them",
               BY_IMAGE: "was checked by their images alone: patients could not be compared, other key"}
     warnings += [f"{path.name}: whether it was derived from scans that are measured {text}"

@@ -15,7 +15,7 @@ from common.files import InputError
 from evaluation import figures
 from evaluation.cohorts import canonical
 
-WRITTEN_ALIKE = [("007", "7"), ("P1", "p1"), ("P1", "P1 "), ("P 1", "P1"), ("1.0", "1"), ("1e3", "1000"),
+WRITTEN_ALIKE = [("007", "7"), ("P1", "p1"), ("P 1", "P1"), ("1.0", "1"), ("1e3", "1000"),
                  ("1E+03", "1000.0"), ("0", "000"), ("10", "1e1"), ("Ｐ１", "p1"), ("e\u0301a", "éa")]
 
 
