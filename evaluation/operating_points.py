@@ -82,7 +82,7 @@ def derive_rules(models: list[Model], scans: pd.DataFrame, how: str, recalibrati
             rules[name][key] = {"recalibration": fit, "thresholds": choose_thresholds(y, recalibrate(fit, p))}
     alone = [len(bases[frozenset([model.file])].scans) for model in models]
     used = pd.concat([model.rows.loc[model.rows["scan_id"].isin(basis.scans.index)].reindex(columns=KNOWN_BY)
-                      for basis in bases.values() for model in basis.models]).drop_duplicates().fillna("")
+                      for basis in bases.values() for model in basis.models]).drop_duplicates().astype(object).fillna("")
     return rules, about | {"scans_per_model": [min(alone), max(alone)], "scans": used}
 
 
@@ -142,7 +142,7 @@ def _now_called(file: str, checkpoint: str | None, now: dict[str, str | None]) -
 
 def _measured_again(path: Path, stored: dict, models: list[Model], warnings: list[str]) -> str | None:
     """What a reader must know where scans are measured that the rules were derived from, or scans of their patients."""
-    rows = pd.concat([model.rows.reindex(columns=KNOWN_BY) for model in models]).drop_duplicates().fillna("")
+    rows = pd.concat([model.rows.reindex(columns=KNOWN_BY) for model in models]).drop_duplicates().astype(object).fillna("")
     found = pd.Series(overlap(rows, stored.get("derived_scans")), rows["scan_id"])
     doubts = {NOT_CHECKED: "was not checked: it holds no digests of them",
               BY_IMAGE: "was checked by their images alone: patients could not be compared, other key"}
