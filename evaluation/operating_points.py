@@ -9,6 +9,7 @@ mean of all models (null and {} where there is none) and of_models, the other ru
 """
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from evaluation.derivation import MEASURED, find_bases
 from evaluation.ensemble import ENSEMBLES, Model, combine, score_models
 from evaluation.metrics import choose_thresholds
 
-KNOWN_BY = [*COLUMNS, "id_key"]  # what a scan is known by
 FEW = 20  # scans of a class, below which a sensitivity or specificity of 0.95 or more is that of every one of them
 
 
@@ -81,8 +81,8 @@ def derive_rules(models: list[Model], scans: pd.DataFrame, how: str, recalibrati
             fit = fit_recalibration(recalibration, y, p, of) if recalibration else None
             rules[name][key] = {"recalibration": fit, "thresholds": choose_thresholds(y, recalibrate(fit, p))}
     alone = [len(bases[frozenset([model.file])].scans) for model in models]
-    used = pd.concat([model.rows.loc[model.rows["scan_id"].isin(basis.scans.index)].reindex(columns=KNOWN_BY)
-                      for basis in bases.values() for model in basis.models]).drop_duplicates().astype(object).fillna("")
+    used = _identities(model.rows[model.rows["scan_id"].isin(basis.scans.index)]
+                       for basis in bases.values() for model in basis.models)
     return rules, about | {"scans_per_model": [min(alone), max(alone)], "scans": used}
 
 
@@ -127,6 +127,12 @@ def read_rules(path: Path, models: list[Model], how: str, warnings: list[str]) -
     return rules, about | {"applied": path.name, "optimistic": _measured_again(path, stored, models, warnings)}
 
 
+def _identities(rows: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """What scans, patients and images are known by, each once, as text."""
+    known = pd.concat([each.reindex(columns=[*COLUMNS, "id_key"]) for each in rows])
+    return known.drop_duplicates().astype(object).fillna("")
+
+
 def checkpoints(models: list[Model]) -> dict[str, str | None]:
     """The SHA-256 of the checkpoint that each prediction file is of; None where it does not say."""
     found = {model.file: set(model.rows.get("checkpoint_sha256", ())) for model in models}
@@ -142,7 +148,7 @@ def _now_called(file: str, checkpoint: str | None, now: dict[str, str | None]) -
 
 def _measured_again(path: Path, stored: dict, models: list[Model], warnings: list[str]) -> str | None:
     """What a reader must know where scans are measured that the rules were derived from, or scans of their patients."""
-    rows = pd.concat([model.rows.reindex(columns=KNOWN_BY) for model in models]).drop_duplicates().astype(object).fillna("")
+    rows = _identities(model.rows for model in models)
     found = pd.Series(overlap(rows, stored.get("derived_scans")), rows["scan_id"])
     doubts = {NOT_CHECKED: "was not checked: it holds no digests of them",
               BY_IMAGE: "was checked by their images alone: patients could not be compared, other key"}
