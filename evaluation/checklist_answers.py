@@ -81,7 +81,7 @@ def _of_analysis(metrics):
     method, source = metrics["recalibrate"], metrics["validation"]["source"]
     thresholds = f", and from thresholds derived from {source}: section Operating points" if source else ""
     found = {
-        "measures": ("Sections Methods and Figures", "why these"),
+        "measures": ("Section Methods", "why these"),
         "uncertainty": (f"Intervals of 95 % by {metrics['independent_unit']}: section Methods", ""),
         "updating": (f"Recalibration: {method or 'none'}", "other updating"),
         "updated": ("Before and after recalibration: section Calibration" if method else "No recalibration",
@@ -98,7 +98,7 @@ def _of_analysis(metrics):
         found["clusters"] = (f"Performance by {by}, and differences with Holm's adjustment: section Subgroups",
                              "which are clusters")
     if len(models) > 1:
-        found["robustness"] = "Models alone, by view and by number: section Views and models, Figures", "other analyses"
+        found["robustness"] = "Models alone, by view and by number: section Views and models", "other analyses"
     if metrics.get("readers", {}).get("pairs"):
         found["variability"] = "Agreement between readers, and with the model: section Readers", "within readers"
     if metrics["warnings"]:

@@ -94,7 +94,7 @@ def roc(curves: dict[str, tuple], blocks: dict, groups: ndarray | None, seed: in
 
     points: {reader: (false positive rate, sensitivity)}.
     """
-    figure, axes = new_figure(COLUMN, 3.4)
+    figure, axes = new_figure(COLUMN, 3.1)
     axes.plot((0, 1), (0, 1), label="chance", **FAINT)
     grid = np.linspace(0, 1, 201)
     first = next(iter(curves))  # one band: two of them hide each other
@@ -123,7 +123,7 @@ def roc(curves: dict[str, tuple], blocks: dict, groups: ndarray | None, seed: in
 
 def precision_recall(curves: dict, blocks: dict) -> Figure:
     """Precision against recall, and the share of positive scans, which is what chance gives."""
-    figure, axes = new_figure(COLUMN, 3.4)
+    figure, axes = new_figure(COLUMN, 3.1)
     for (name, (y, p)), style in zip(curves.items(), STYLES, strict=False):
         precision, recall, _ = precision_recall_curve(y, p)
         axes.step(recall, precision, where="post", clip_on=False, **style,
@@ -140,7 +140,7 @@ def reliability(states: dict[str, dict[str, tuple]]) -> Figure:
     states: {ensemble: {state: (y_score, block of metrics.json)}}, a column an ensemble, a line a state (before, after
     recalibration); the last is shaded.
     """
-    figure, axes = new_figure(PAGE, 4.3, (2, len(states)), height_ratios=(4, 1), sharex="col")
+    figure, axes = new_figure(PAGE, 3.6, (2, len(states)), height_ratios=(4, 1), sharex="col")
     for (name, shown), upper, lower in zip(states.items(), *axes, strict=True):
         upper.plot((0, 1), (0, 1), **FAINT)
         for k, ((state, (p, block)), mark, style) in enumerate(zip(shown.items(), "os", STYLES, strict=False), 1):
@@ -170,7 +170,7 @@ def confusion_matrices(blocks: dict) -> Figure:
     columns = list(dict.fromkeys(point for each in points.values() for point in each))
     width = PAGE if len(columns) > 2 else COLUMN
     shape = len(points), len(columns)
-    figure, axes = new_figure(width, len(points) * (width / len(columns) - 0.1), shape, sharex=True)
+    figure, axes = new_figure(width, len(points) * min(1.35, width / len(columns)) + 0.2, shape, sharex=True)
     for row, (name, each) in zip(axes, points.items(), strict=True):
         for cell, point in zip(row, columns, strict=True):
             if point not in each:
@@ -220,7 +220,7 @@ def site_confusion(result: dict) -> Figure:
 
 def score_distribution(curves: dict, blocks: dict) -> Figure:
     """Histogram of the probabilities by class, one panel an ensemble, and its thresholds as lines."""
-    figure, axes = new_figure(COLUMN, 1.5 * len(curves) + 0.5, (len(curves), 1))
+    figure, axes = new_figure(COLUMN, 1.15 * len(curves) + 0.5, (len(curves), 1))
     bins = np.linspace(0, 1, 26)
     for cell, (name, (y, p)) in zip(axes[:, 0], curves.items(), strict=True):
         cell.hist(p[y == 0], bins, color=BLUE, alpha=0.75, label=f"Deauville 1–3 ({(y == 0).sum()} scans)")

@@ -118,10 +118,10 @@ def add(metrics: dict, scans: pd.DataFrame, ensembles: dict[str, Ensemble], prev
             point["at_prevalence"] = [at_prevalence(point, prevalence) for prevalence in sorted(set(prevalences))]
 
 
-def rows(points: list[dict], suffix: str = "") -> list[list[str]]:
+def rows(points: list[dict]) -> list[list[str]]:
     """Rows of the report: RATIOS and the predictive values at each prevalence, a column for each of `points`."""
-    found = [[heading + suffix, *(long_text(point[name], 2) for point in points)] for name, heading in RATIOS.items()]
+    found = [[heading, *(long_text(point[name], 2) for point in points)] for name, heading in RATIOS.items()]
     for k, first in enumerate(points[0]["at_prevalence"] if points else []):
-        found += [[f"{name.upper()} where {100 * first['prevalence']:g} % have Deauville 4–5{suffix and ',' + suffix}",
+        found += [[f"{name.upper()} where {100 * first['prevalence']:g} % have Deauville 4–5",
                    *(long_text(point["at_prevalence"][k][name]) for point in points)] for name in ("ppv", "npv")]
     return found

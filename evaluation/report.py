@@ -35,29 +35,34 @@ NAMES = {"auc": "AUC", "average_precision": "Average precision", "brier": "Brier
          "npv": "Negative predictive value", "f1": "F1", "mcc": "Matthews correlation", "recall": "Recall",
          "precision": "Precision",
          **{name: text[0].upper() + text[1:] for name, text in site_metrics.NAMES.items()}}
-FIGURES = {  # file -> (heading, what to read in it)
-    "roc": ("ROC", "Sensitivity against false positive rate. Shaded: pointwise 95 % bootstrap band of LARS-avg. A mark "
-            "lies beside its curve where calls are by majority, or fold by fold."),
-    "precision_recall": ("Precision and recall", "The dotted line is what chance gives: the share of Deauville 4–5."),
-    "reliability": ("Reliability", "Observed share of Deauville 4–5 at each predicted probability: smooth, shaded with "
-                    "its pointwise 95 % interval, and as points in bins of equally many scans, with 95 % intervals. "
-                    "Where it is below the diagonal, the probabilities are too high. Bottom: how many scans have which "
-                    "probability."),
-    "decision_curve": ("Decision curve", "Net benefit of acting on the score at each threshold probability, against "
-                       "acting on all scans or on none. Shaded: pointwise 95 % bootstrap interval of LARS-avg."),
-    "confusion": ("Confusion matrices", "Counts, and the share of the row, at each operating point."),
-    "scores": ("Scores by class", "Where the classes overlap; lines are the thresholds."),
-    "ensemble_size": ("Size of the ensemble", "AUC against the number of models; bars: 95 % of the subsets of these "
-                      "models, not of patients."),
-    "site_confusion": ("Predicted and true site", "Scans of each site (row) by the predicted site (column); the colour "
-                       "is the share of the row."),
-    "selective": ("Referral to a human", "Accuracy of the scans that are kept when the most doubtful are referred."),
+FIGURES = {  # file -> (section of the page, heading, what to read in it)
+    "roc": ("results", "ROC", "Sensitivity against false positive rate. Shaded: pointwise 95 % bootstrap band of "
+            "LARS-avg. A mark lies beside its curve where calls are by majority, or fold by fold."),
+    "precision_recall": ("results", "Precision and recall",
+                         "The dotted line is what chance gives: the share of Deauville 4–5."),
+    "scores": ("results", "Scores by class", "Where the classes overlap; lines are the thresholds."),
+    "decision_curve": ("results", "Decision curve", "Net benefit of acting on the score at each threshold "
+                       "probability, against acting on all scans or on none. Shaded: pointwise 95 % bootstrap interval "
+                       "of LARS-avg."),
+    "confusion": ("operating points", "Confusion matrices",
+                  "Counts, and the share of the row, at each operating point."),
+    "reliability": ("calibration", "Reliability", "Observed share of Deauville 4–5 at each predicted probability: "
+                    "smooth, shaded with its pointwise 95 % interval, and as points in bins of equally many scans, "
+                    "with 95 % intervals. Where it is below the diagonal, the probabilities are too high. Bottom: how "
+                    "many scans have which probability."),
+    "site_confusion": ("sites", "Predicted and true site", "Scans of each site (row) by the predicted site (column); "
+                       "the colour is the share of the row."),
+    "ensemble_size": ("disagreement", "Size of the ensemble", "AUC against the number of models; bars: 95 % of the "
+                      "subsets of these models, not of patients."),
+    "selective": ("disagreement", "Referral to a human",
+                  "Accuracy of the scans that are kept when the most doubtful are referred."),
 }
 BY_COLUMN = {  # beginning of a file's name, before that of a column if there is one -> the same
-    "flow": ("Flow of scans", "From errors.csv and the manifest to the scans that are measured."),
-    "forest": ("Subgroups", "LARS-avg; sensitivity and specificity at 0.5. Dotted: the estimate of all scans."),
-    "survival_": ("Kaplan–Meier, {}", "Share of patients without event by call, pointwise 95 % intervals; ticks: "
-                  "censored; below: patients at risk."),
+    "flow": ("cohort", "Flow of scans", "From errors.csv and the manifest to the scans that are measured."),
+    "forest": ("subgroups", "Subgroups",
+               "LARS-avg; sensitivity and specificity at 0.5. Dotted: the estimate of all scans."),
+    "survival_": ("prognosis", "Kaplan–Meier, {}", "Share of patients without event by call, pointwise 95 % intervals; "
+                  "ticks: censored; below: patients at risk."),
 }
 WIDE = ("confusion", "reliability", "site_confusion", *BY_COLUMN)
 METHODS = {
@@ -81,7 +86,7 @@ METHODS = {
     "Referral": "El-Yaniv and Wiener 2010.",
 }
 MANY_SPLITS = 4  # from this many on their sets are given by ranges
-LISTED = 20  # scans where the models disagree most
+LISTED = 10  # scans where the models disagree most
 
 
 def write_report(path: Path, metrics: dict, figures: Iterable[Path], disagreement: pd.DataFrame, wrong: dict,
@@ -110,8 +115,7 @@ def write_report(path: Path, metrics: dict, figures: Iterable[Path], disagreemen
         path, "report.html", metrics=metrics, ensembles=ENSEMBLES, flow=flow, settings=settings, remedy=REMEDY,
         no_ece_interval=NO_ECE_INTERVAL, slopes={label: long_text(metrics[key]["calibration_slope"])
                                                  for key, label in ENSEMBLES.items()},
-        results=by_metric(OVERALL, blocks) + by_metric(AT_THRESHOLD, blocks, " at 0.5")
-        + predictive_values.rows(blocks, " at 0.5"),
+        results=by_metric(OVERALL, blocks),
         operating_points={label: operating_points(metrics[key]) for key, label in ENSEMBLES.items()},
         calibration=calibration_table(metrics),
         net_benefit=decision_curve.table({label: metrics[key]["decision_curve"] for key, label in ENSEMBLES.items()}),
@@ -148,9 +152,9 @@ def write_comparison(path: Path, result: dict) -> None:
 
 # ---------------------------------------------------------------- tables: headings, then a list of texts for each row
 
-def by_metric(names: Sequence[str], blocks: Iterable[dict], suffix: str = "") -> list[list[str]]:
+def by_metric(names: Sequence[str], blocks: Iterable[dict]) -> list[list[str]]:
     """A row for each metric, a column for each block of metrics.json."""
-    return [[NAMES[name] + suffix, *(long_text(block[name]) for block in blocks)] for name in names]
+    return [[NAMES[name], *(long_text(block[name]) for block in blocks)] for name in names]
 
 
 def by_block(head: list[str], names: Sequence[str], blocks: Iterable[tuple]) -> tuple:
@@ -162,10 +166,10 @@ def by_block(head: list[str], names: Sequence[str], blocks: Iterable[tuple]) -> 
 def operating_points(block):
     """Of one ensemble, a column for each threshold: (headings, rows, [(threshold not reached, why)])."""
     points = {DERIVED[name]: point for name, point in block["operating_points"].items()}
-    reached = {name: point for name, point in points.items() if "reason" not in point}
-    rows = [["Threshold", *map(thresholds_text, reached.values())]]
-    counts = {"tp": "True positives", "fp": "False positives", "fn": "False negatives", "tn": "True negatives"}
-    rows += [[name, *(str(point[count]) for point in reached.values())] for count, name in counts.items()]
+    reached = {"0.5": block} | {name: point for name, point in points.items() if "reason" not in point}
+    rows = [["Threshold", *map(thresholds_text, reached.values())]] * (len(reached) > 1)
+    rows.append(["True / false positives", *(f"{point['tp']} / {point['fp']}" for point in reached.values())])
+    rows.append(["True / false negatives", *(f"{point['tn']} / {point['fn']}" for point in reached.values())])
     rows += by_metric(AT_THRESHOLD, reached.values()) + predictive_values.rows(list(reached.values()))
     return (["", *reached], rows,
             [(name, point["reason"]) for name, point in points.items() if name not in reached])
@@ -174,6 +178,8 @@ def operating_points(block):
 def thresholds_text(point):
     """"0.431"; of several, their range and whose they are; how many models have none."""
     values = point.get("thresholds", {}).values()
+    if "by" not in point:
+        return f"{point['threshold']:.3f}"
     known = sorted(value for value in values if value is not None)
     one = "" if point["threshold"] is None else f"{point['threshold']:.3f}"
     of, missed = "folds" if point["by"] == "mean" else "models", len(values) - len(known)
@@ -211,14 +217,15 @@ def site_tables(sites):
 
 def figure(path):
     prefix = next((name for name in BY_COLUMN if path.stem.startswith(name)), "")
-    heading, text = FIGURES.get(path.stem) or BY_COLUMN[prefix]
+    section, heading, text = FIGURES.get(path.stem) or BY_COLUMN[prefix]
     heading = heading.format(path.stem.removeprefix(prefix))
-    return {"stem": path.stem, "heading": heading, "text": text, "data": base64.b64encode(path.read_bytes()).decode(),
+    return {"stem": path.stem, "section": section, "heading": heading, "text": text,
+            "data": base64.b64encode(path.read_bytes()).decode(),
             "wide": path.stem.startswith(WIDE)}
 
 
 def views_and_models(metrics):
-    shown = ("auc", "accuracy", "sensitivity", "specificity", "brier", "calibration_slope")
+    shown = ("auc", "sensitivity", "specificity", "brier", "calibration_slope")
     blocks = [(f"View {name}", block["n"], block) for name, block in metrics["views"].items()]
     blocks += [(model_name(model) + (f", rank {model['rank']}" if model["rank"] else ""), model["avg"]["n"],
                 model["avg"]) for model in metrics["models"]]
@@ -241,7 +248,7 @@ def subgroup_table(subgroups):
     """What the forest plot does not show; None without subgroups."""
     rows = [(f"{column}: {value}", f"{each['avg']['n']} ({each['avg']['n_positive']})", each["avg"])
             for column, groups in subgroups.items() for value, each in groups.items()]
-    return by_block(["", "Scans (Deauville 4–5)"], ("auc", "brier", "calibration_slope"), rows) if rows else None
+    return by_block(["", "Scans (Deauville 4–5)"], ("brier", "calibration_slope"), rows) if rows else None
 
 
 def disagreement_row(row):

@@ -357,7 +357,7 @@ def test_metrics_json_holds_what_the_modules_give(out):
 
 def test_page_and_terminal_show_them(out, capsys):
     words = " ".join(Page((out / "report.html").read_text()).words)
-    for text in ("Positive likelihood ratio at 0.5", "NPV where 30 % have Deauville 4–5", "ICI (mean error)",
+    for text in ("Positive likelihood ratio", "NPV where 30 % have Deauville 4–5", "ICI (mean error)",
                  "(if perfect 0.", "Net benefit", "All positive", "restricted cubic spline"):
         assert text in words, text
     outputs.print_metrics(json.loads((out / "metrics.json").read_text()))

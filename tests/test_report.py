@@ -49,7 +49,7 @@ def test_page_without_validation_targets_of_both_classes_or_several_models(tmp_p
     write(tmp_path, table[(table["set"] == "test") & (table["target"] == 1)][["scan_id", "target", "probs"]])
     call(aggregate, "--dir", tmp_path, "--output", tmp_path, "--resamples", 20)
     text = "".join(Page((tmp_path / "report.html").read_text()).words)
-    assert "No threshold but 0.5" in text and "One model only" in text and "None: they need scans of both" in text
+    assert "No threshold but 0.5" in text and "One model only" in text and "No figures: they need scans of both" in text
 
 
 # ---------------------------------------------------------------- settings of the models, cohort
