@@ -95,7 +95,8 @@ def test_same_bytes_whatever_the_order_of_rows(tmp_path, monkeypatch):
     for folder in ("a", "b"):
         aggregated(tmp_path / folder)
     for path in sorted((tmp_path / "a" / "out").iterdir()):
-        assert path.read_bytes() == (tmp_path / "b" / "out" / path.name).read_bytes(), path.name
+        content = path.read_bytes().replace(bytes(tmp_path / "a"), bytes(tmp_path / "b"))  # in explain.py's command
+        assert content == (tmp_path / "b" / "out" / path.name).read_bytes(), path.name
 
 
 @pytest.mark.usefixtures("no_figure")
