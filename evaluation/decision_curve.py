@@ -78,7 +78,7 @@ def table(curves: dict[str, list[dict]]) -> tuple[list[str], list[list[str]]]:
     """(headings, rows) of the report: few round thresholds of {ensemble: its curve}."""
     first = next(iter(curves.values()))
     thresholds = [point["threshold"] for point in first]
-    for step in (0.1, 0.05, 0.02, 0.01):
+    for step in (0.2, 0.1, 0.05, 0.02, 0.01):
         shown = [k for k, each in enumerate(thresholds) if abs(each / step - round(each / step)) < 1e-6]
         if len(shown) >= 4:
             break

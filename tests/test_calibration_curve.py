@@ -324,6 +324,15 @@ def test_thresholds_of_a_range(limits, count, first, last):
         decision_curve.thresholds_of(*limits[::-1])
 
 
+@pytest.mark.parametrize("limits, shown", [((0.01, 0.99), "0.2 0.4 0.6 0.8"), ((0.1, 0.5), "0.1 0.2 0.3 0.4 0.5"),
+                                           ((0.1, 0.13), "0.1 0.11 0.12 0.13"), ((0.301, 0.309), "0.301 0.309")])
+def test_the_table_shows_a_few_round_thresholds(limits, shown):
+    y, p, _ = simulated(1, 60)
+    points = decision_curve.measure(y, p, decision_curve.thresholds_of(*limits), None, 20, 0)
+    head, rows = decision_curve.table({"LARS-avg": points})
+    assert " ".join(row[0] for row in rows) == shown and len(head) == len(rows[0]) == 3
+
+
 # ---------------------------------------------------------------- aggregate.py
 
 @pytest.fixture(scope="module")
