@@ -56,7 +56,7 @@ class Curve:
         Raises
         ------
         ValueError
-            There is no finite fit, or a class has fewer than FEWEST_PATIENTS.
+            There is no finite fit, or none without one of the patients, or a class has fewer than FEWEST_PATIENTS.
         """
         y, x, rarer = np.asarray(y_true, dtype=float), clipped_logit(y_score), rarer_class(y_true, groups)
         if rarer < FEWEST_PATIENTS:
@@ -85,6 +85,8 @@ class Curve:
         columns = np.hstack([self.design * (y - self.fitted)[:, None], products.reshape(len(y), -1)])
         sums = np.stack([np.bincount(index, column, count) for column in columns.T], axis=1)
         score, own = sums[:, :len(information)], sums[:, len(information):].reshape(-1, *information.shape)
+        if np.linalg.eigvalsh(information - own).min() < 1e-6 * np.linalg.eigvalsh(information).min():
+            raise ValueError(f"one {'scan' if groups is None else 'patient'} alone decides where the curve goes")
         away = np.linalg.solve(information - own, score[:, :, None])[:, :, 0]
         return away.T @ away * (count - 1) / count
 

@@ -150,6 +150,12 @@ def test_where_there_is_no_curve_the_reason_is_said(y, p, reason):
         assert calibration_curve.error_text(found[name]).startswith("none: ")
 
 
+def test_a_curve_that_one_patient_decides_is_none():
+    y, p, patient = np.tile([0, 1], 11), np.repeat([0.5, 0.9], [20, 2]), np.append(np.arange(21), 20)
+    found = calibration_curve.measure(y, p, patient, 0)
+    assert "one patient alone" in found["ici"]["reason"] and found["curve"] == []
+
+
 def test_few_different_probabilities_have_a_straight_line():
     y, p = np.array([0, 0, 1, 0, 1, 1] * 6), np.array([0.2, 0.2, 0.2, 0.7, 0.7, 0.7] * 6)
     found = calibration_curve.measure(y, p, None, 0)
