@@ -6,11 +6,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
 import pandas as pd
-from matplotlib.figure import Figure
 
 from benchmarks.measuring import SCRIPTS
 from common.files import InputError, progress, replace_file, write_csv
+from evaluation.figure_style import PAGE, RC, new_figure
 
 SGD = "--optimizer sgd --lr 0.01 --batch_size 50 --lr_schedule step"
 ADAMW_16 = "--optimizer adamw --lr 0.0005 --wd 0.01 --batch_size 16 --lr_schedule onecycle"
@@ -59,7 +60,8 @@ def compare(data: str, images: str | None, splits: Sequence[int], only: str | No
     best = table.groupby(["recipe", "split"], sort=False).agg(
         epochs=("epoch", "max"), seconds=("seconds", "max"), validation_auc=("auc", "max")).reset_index()
     print(best.to_string(index=False, float_format="{:.3f}".format))
-    _draw(table, output / "recipes.png")
+    with matplotlib.rc_context(RC):
+        _draw(table, output / "recipes.png")
     print(f"wrote {output / 'recipes.csv'}, {output / 'recipes.png'}")
 
 
@@ -81,15 +83,13 @@ def _train(name, split, options):
 def _draw(table, path):
     """Validation AUC of the best epoch so far against seconds, a line a recipe and split."""
     colours = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#999999")
-    figure = Figure((9, 4.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(PAGE, 3.0)
     for name, marker, colour in zip(table["recipe"].unique(), "osD^vP*X", colours, strict=False):
         for split, rows in table[table["recipe"] == name].groupby("split"):
             label = name if split == table["split"].min() else None
-            axes.plot(rows["seconds"], rows["auc"].cummax(), marker=marker, color=colour, ms=5, label=label)
+            axes.plot(rows["seconds"], rows["auc"].cummax(), marker=marker, color=colour, label=label)
     axes.set(xlim=(0, None), xlabel="Seconds of training", ylabel="Validation AUC, best epoch so far", ylim=(None, 1))
     axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     with replace_file(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=140)
+        figure.savefig(file, format="png", dpi=200)

@@ -289,11 +289,11 @@ def forest(rows: list[tuple[str, dict | None]]) -> Figure:
 
     rows: (label, block of metrics.json), the first of all scans, whose estimate is the dotted line; (heading, None).
     """
-    figure, axes = new_figure(PAGE, 0.165 * len(rows) + 0.55, (1, 7), sharey=True, width_ratios=(158, *(46, 57) * 3))
+    figure, axes = new_figure(PAGE, 0.165 * len(rows) + 0.55, (1, 7), sharey=True, width_ratios=(172, *(44, 57) * 3))
     about, cells = axes[0, 0], axes[0, 1:].reshape(3, 2)
     about.set_title("Scans (DS 4–5)", loc="right")
     for place, (label, block) in enumerate(rows):
-        short = label if len(label) <= 23 else f"{label[:10]}…{label[-12:]}"
+        short = label if len(label) <= 22 else f"{label[:9]}…{label[-12:]}"
         about.text(0.05 * bool(block and place), place, short, va="center", weight="normal" if block else "bold")
         if block:
             about.text(1, place, f"{block['n']} ({block['n_positive']})", ha="right", va="center")

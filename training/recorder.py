@@ -231,27 +231,31 @@ def run_settings(options: Namespace, model: dict, images: SplitImages, device: t
 
 def draw_convergence(table: pd.DataFrame, path: str | Path, title: str) -> None:
     """Loss, AUC and what else chose the kept epoch, against the epoch: training dashed, validation solid; a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    import matplotlib
+
+    from evaluation import figure_style
 
     panels = {"loss": "Loss", "auc": "AUC (scans)", "loc_bacc": "Balanced accuracy of the site (scans)",
               "loc_ap": "Mean average precision of the sites (scans)"}
     panels = {metric: label for metric, label in panels.items() if (table["metric"] == metric).any()}
-    figure = Figure((4 * len(panels), 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, (metric, label) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        for name, style in (("train", "--"), ("validation", "-")):
-            rows = table[(table["split"] == name) & (table["metric"] == metric)]
-            axes.plot(rows["epoch"], rows["value"], style, color="black" if name == "train" else "#0072B2", label=name,
-                      marker="." if len(rows) < 30 else None)
-        axes.set(xlabel="Epoch", ylabel=label)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.spines[["top", "right"]].set_visible(False)
-        if metric != "loss" and rows["value"].notna().any():
-            best = rows.loc[rows["value"].idxmax()]
-            axes.plot(best["epoch"], best["value"], "o", mfc="none", color="#D55E00", ms=10,
-                      label=f"highest: {best['value']:.3f}")
-        axes.legend(frameon=False)
-    figure.suptitle(title)
-    with replace_file(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=120)
+    with matplotlib.rc_context(figure_style.RC), replace_file(path, "wb") as file:
+        figure, grid = figure_style.new_figure(figure_style.COLUMN * len(panels), 2.5, (1, len(panels)))
+        for axes, (metric, label) in zip(grid[0], panels.items(), strict=True):
+            _panel(axes, table[table["metric"] == metric], metric, figure_style.BLUE)
+            axes.set(xlabel="Epoch", ylabel=label)
+            axes.legend()
+        figure.suptitle(title)
+        figure.savefig(file, format="png", dpi=200)
+
+
+def _panel(axes, rows, metric, colour):
+    """One metric: training dashed, validation solid, its highest value marked but for the loss."""
+    for name, style in (("train", "--"), ("validation", "-")):
+        part = rows[rows["split"] == name]
+        axes.plot(part["epoch"], part["value"], style, color="black" if name == "train" else colour, label=name,
+                  linewidth=1.3, marker="." if len(part) < 30 else None)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    if metric != "loss" and part["value"].notna().any():
+        best = part.loc[part["value"].idxmax()]
+        axes.plot(best["epoch"], best["value"], "o", mfc="none", color="#D55E00", ms=7,
+                  label=f"highest: {best['value']:.3f}")
