@@ -19,6 +19,7 @@ ensemble_max.csv and disagreement.csv, and, where the scans have targets, metric
 (scan_id, target, probs) are read too. Of predict_loca.py's files the lesion sites, too: ensemble_sites.csv (mean over
 views and models) and site_metrics.csv.
 """
+import argparse
 from pathlib import Path
 
 from common.arguments import Parser, images_folder, natural_int, positive_int, run_script, share
@@ -35,6 +36,8 @@ def get_args_parser():
     add("--top", type=positive_int, metavar="K", help="use the K best of that ranking (default: every model in --dir)")
     add("--pooled_folds", action="store_true", help="the splits are folds of a cross-validation: a scan's score is "
         "that of the runs of its own fold, and the scans of all folds are measured together")
+    add("--cohort", nargs="+", type=named_folder, default=[], metavar="NAME=DIR", help="other centres: the same "
+        "models' prediction files, measured with the thresholds and recalibration of --dir")
     add = parser.add_argument_group("scores, thresholds").add_argument
     add("--combine", default="mean", choices=("mean", "median"), help="of the models' scores of a scan")
     add("--recalibrate", choices=("platt", "logistic", "temperature", "isotonic"),
@@ -46,6 +49,8 @@ def get_args_parser():
     add = parser.add_argument_group("statistics").add_argument
     add("--by", nargs="+", default=[], metavar="COLUMN", help="subgroups by these columns of the prediction files "
         "(view, scanner, sex, ...); numbers are cut at their tertiles")
+    add("--primary", metavar="TEXT", help="the number that was planned, such as \"LARS-avg auc\" or \"LARS-max "
+        "sensitivity at youden\": first on the page; all others are exploratory")
     add("--prevalence", nargs="+", type=share, default=[], metavar="P", help="predictive values where this share of "
         "patients has Deauville 4-5 (0.3), beside those of the scans at hand")
     add("--decision_range", nargs=2, type=share, default=(0.01, 0.99), metavar=("LOW", "HIGH"), help="threshold "
@@ -70,10 +75,18 @@ def get_args_parser():
     return parser
 
 
+def named_folder(text):
+    name, equals, folder = text.partition("=")
+    if not (name.strip() and equals and folder) or name.strip() == "internal":
+        raise argparse.ArgumentTypeError(f"{text}: give NAME=DIR; the name internal is that of --dir")
+    return name.strip(), Path(folder)
+
+
 def main(args):
     from evaluation import (
         aggregation,
         calibration_curve,
+        centres,
         checklists,
         cohorts,
         decision_curve,
@@ -85,6 +98,7 @@ def main(args):
         outputs,
         overlap,
         predictive_values,
+        primary,
         prognosis,
         provenance,
         readers,
@@ -97,6 +111,9 @@ def main(args):
 
     if args.operating_points and (args.threshold_on_test or args.recalibrate):
         raise InputError("--operating_points: brings its own thresholds; leave out --threshold_on_test, --recalibrate")
+    if args.cohort and args.pooled_folds:
+        raise InputError("--cohort with --pooled_folds: another centre's scans are of no fold; leave out one")
+    planned = primary.read_primary(args.primary) if args.primary else None
     thresholds = decision_curve.thresholds_of(*args.decision_range)
     models, warnings = ensemble.find_models(args.dir, args.best_run, args.top)
     wanted = ensemble.read_models(models, args.set, [*args.by, *prognosis.columns(args.survival)])
@@ -117,14 +134,23 @@ def main(args):
     derived_from = about.pop("scans", None)
     ensembles = {name: average_models(models, scans, name, args.combine, each) for name, each in rules.items()}
 
+    cohort = [centres.Centre(centres.INTERNAL, wanted, models, scans, ensembles, seen)]
+    for name, folder in args.cohort:
+        cohort.append(centres.read_centre(name, folder, cohort, rules, args.combine, args.chptfolder or args.dir,
+                                          derived_from, warnings))
+
     statistics = args.resamples, args.seed, warnings
     metrics = aggregation.describe(models, scans, ensembles, wanted, about, seen, args.combine, *statistics)
     measured = scans["target"].notna().any()
     if measured:
         metrics |= aggregation.measure(models, scans, ensembles, args.by, args.combine, *statistics)
+        if planned:
+            metrics["primary"] = primary.primary_entry(planned, metrics)
         calibration_curve.add(metrics, scans, ensembles)
         predictive_values.add(metrics, scans, ensembles, args.prevalence)
         decision_curve.add(metrics, scans, ensembles, thresholds)
+        if args.cohort:
+            metrics |= centres.measure_centres(cohort, metrics, args.resamples, args.seed)
         if sites:
             metrics["sites"] = site_ensemble.measure_sites(sites, scans, *statistics)
         if endpoints:
@@ -168,6 +194,9 @@ def main(args):
             mark = {"synthetic": 1} if metrics["synthetic"] else {}
             write_csv(flow["table_one"].assign(**mark), args.output / "table1.csv")
             written.append("table1.csv")
+        if args.cohort:
+            write_csv(centres.cohorts_table(metrics), args.output / "cohorts.csv")
+            written.append("cohorts.csv")
         lists = checklists.write_checklists(args.output, metrics, flow, settings)
         report.write_report(args.output / "report.html", metrics, drawn, tables["disagreement.csv"], wrong, flow,
                             settings, lists)

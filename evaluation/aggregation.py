@@ -25,6 +25,8 @@ operating_points; of no scan {n: 0, n_positive: 0} and SHOWN, none of them with 
                                              lr_positive, lr_negative, at_prevalence
     views                                    {view: block}: the views alone, recalibrated as scans are
     folds                                    {split: {avg, max: block}} of --pooled_folds, else {}
+    primary                                  of `primary.primary_entry`, where one was declared
+    cohorts, differences, heterogeneity      of --cohort: see `centres`
     models                                   file, split, run, rank, n_scans, avg and max (blocks), each recalibrated
                                              alone
     subgroups                                {column: {value: {avg, max: block}}}

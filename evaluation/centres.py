@@ -1,14 +1,198 @@
-"""Differences between centres that are measured with one ensemble, and how much they vary. Imports no torch."""
+"""Other centres, measured by the same models with the same thresholds and recalibration: aggregate.py --cohort.
+
+metrics.json then holds
+
+    cohorts        {name: set, n_scans, n_patients, synthetic, overlap (with the models' training), avg, max (blocks)};
+                   the first is INTERNAL, of --dir
+    differences    {name: {avg, max: {metric of COMPARED: of `difference`, the centre less INTERNAL}}}
+    heterogeneity  {metric of COMPARED: of `heterogeneity`}: LARS-avg, over all of cohorts
+"""
 import math
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy.special import logit
 from scipy.stats import chi2
 
-from evaluation.estimates import no_estimate
-from evaluation.metrics import Z
+from common.digests import overlap, training_digests
+from common.files import InputError, progress
+from common.text import some
+from evaluation import cohorts, ensemble
+from evaluation.averaging import Ensemble, Rules, average_models
+from evaluation.ensemble import ENSEMBLES, Model, patients
+from evaluation.estimates import difference_text, long_text, no_estimate, p_text
+from evaluation.metrics import AT_THRESHOLD, DERIVED, OVERALL, THRESHOLD, Z, all_metrics
+from evaluation.operating_points import checkpoints, identities
+from evaluation.overlap import find_overlap
 
+INTERNAL = "internal"
+COMPARED = {"auc": "AUC", "sensitivity": "Sensitivity", "specificity": "Specificity"}
 FEWEST = 5  # centres, below which a variance between them says nothing
+
+
+@dataclass
+class Centre:
+    """A cohort's predictions.
+
+    Attributes
+    ----------
+    name : str
+    wanted : str
+        The set.
+    models : list of Model
+        With its rows.
+    scans : DataFrame
+        Of `ensemble.join_scans`.
+    ensembles : dict
+        {name of ENSEMBLES: Ensemble}.
+    overlap : dict
+        Of `overlap.find_overlap`.
+    """
+    name: str
+    wanted: str
+    models: list[Model]
+    scans: pd.DataFrame
+    ensembles: dict[str, Ensemble]
+    overlap: dict
+
+
+def read_centre(name: str, folder: Path, others: list[Centre], rules: dict[str, Rules], how: str, settings: Path,
+                derived_from: pd.DataFrame | None, warnings: list[str]) -> Centre:
+    """Another centre's predictions by the models of the first.
+
+    Parameters
+    ----------
+    folder : Path
+        Of its prediction files.
+    others : list of Centre
+        The first, and those that were read before.
+    rules : dict
+        Of `operating_points.derive_rules` or `read_rules`.
+    how : str
+        As in `ensemble.combine`.
+    settings : Path
+        Folder of the settings beside the checkpoints.
+    derived_from : DataFrame or None
+        What the rules were derived from here.
+    warnings : list of str
+        To which more are added, the name before each.
+
+    Raises
+    ------
+    InputError
+        A model's predictions are missing or of another checkpoint; there is no target; a scan or patient is in another
+        centre, too, or a model was trained on it.
+    """
+    wanted_models = {model.file: model for model in others[0].models}
+    found = {model.file: model for model in ensemble.find_models(folder)[0] if model.file in wanted_models}
+    if lacking := sorted(set(wanted_models) - set(found)):
+        raise InputError(f"--cohort {name}: {folder} lacks {some(lacking, 3)}; predict it with the same models")
+    models, said = [found[file] for file in wanted_models], []
+    wanted = ensemble.read_models(models, None, ())
+    said += cohorts.check_cohort(models, False, None)
+    now, before = checkpoints(models), checkpoints(others[0].models)
+    for file in now:
+        if None not in (now[file], before[file]) and now[file] != before[file]:
+            raise InputError(f"--cohort {name}: {folder / file} is of another checkpoint than in the first cohort; "
+                             "predict both with the same models")
+    if unknown := [file for file in now if None in (now[file], before[file])]:
+        said.append(f"whether {some(unknown, 2)} are of the same checkpoints as in the first cohort was not checked")
+    seen, not_checked = find_overlap(models, wanted, settings)
+    scans, more = ensemble.join_scans(models)
+    if scans["target"].isna().all():
+        raise InputError(f"--cohort {name}: no scan of {folder} has a target; give its labels to prepro_script.py")
+    rows = identities(model.rows for model in models)
+    elsewhere = {f"cohort {other.name}": identities(model.rows for model in other.models) for other in others}
+    if derived_from is not None:
+        elsewhere["what the thresholds were derived from"] = derived_from
+    for where, known in elsewhere.items():
+        shared = overlap(rows, training_digests(known, ["train"] * len(known))) == "train"
+        if shared.any():
+            raise InputError(f"--cohort {name}: {some(rows['scan_id'][shared].unique(), 3)}, or their patients or "
+                             f"images, are in {where}, too; should others have the same names, hash them under keys of "
+                             "their own")
+    ensembles = {each: average_models(models, scans, each, how, rule) for each, rule in rules.items()}
+    warnings += [f"cohort {name}: {line}" for line in dict.fromkeys(said + not_checked + more)]
+    return Centre(name, wanted, models, scans, ensembles, seen)
+
+
+def measure_centres(centres: list[Centre], internal: dict, resamples: int, seed: int) -> dict:
+    """The parts of metrics.json that the head of this module says.
+
+    Parameters
+    ----------
+    centres
+        The first is INTERNAL, of which `internal` holds the blocks avg and max.
+    resamples, seed : int
+        Of the bootstrap.
+    """
+    found: dict[str, dict] = {}
+    with progress(centres, "cohorts", "cohort") as bar:
+        for each in bar:
+            labelled = each.scans[each.scans["target"].notna()]
+            y, groups = labelled["target"].to_numpy(dtype=int), patients(labelled)
+            blocks = {name: internal[name] if each.name == INTERNAL else all_metrics(
+                y, one.prob[labelled.index].to_numpy(), THRESHOLD, one.operating_points(labelled.index), groups,
+                resamples, seed) for name, one in each.ensembles.items()}
+            n_patients = None if groups is None else len(set(groups))
+            found[each.name] = {
+                "set": each.wanted, "n_scans": len(labelled), "n_patients": n_patients,
+                "synthetic": bool(each.scans["synthetic"].any()), "overlap": each.overlap["text"],
+                **{name: {key: block[key] for key in ("n", "n_positive", *OVERALL, "threshold", *AT_THRESHOLD,
+                                                      "operating_points")} for name, block in blocks.items()}}
+    first, *others = found
+    differences = {name: {each: {metric: difference(found[name][each][metric], found[first][each][metric])
+                                 for metric in COMPARED} for each in ENSEMBLES} for name in others}
+    return {"cohorts": found, "differences": differences, "heterogeneity": {
+        metric: heterogeneity([each["avg"][metric] for each in found.values()]) for metric in COMPARED}}
+
+
+def points_of(block: dict) -> dict[str, dict]:
+    """{threshold's name: block}, 0.5 first, of those that could be reached."""
+    return {str(THRESHOLD): block} | {DERIVED[name]: at for name, at in block["operating_points"].items()
+                                      if "reason" not in at}
+
+
+def cohorts_table(metrics: dict) -> pd.DataFrame:
+    """cohorts.csv: a row for each cohort, ensemble, threshold and metric; differences from the first at 0.5."""
+    rows = []
+    for name, each in metrics["cohorts"].items():
+        for kind, label in ENSEMBLES.items():
+            differences = metrics["differences"].get(name, {}).get(kind, {})
+            about = {"cohort": name, "set": each["set"], "scans": each[kind]["n"], "patients": each["n_patients"],
+                     "positive": each[kind]["n_positive"], "ensemble": label}
+            for point, block in points_of(each[kind]).items():
+                for metric in (*OVERALL, *AT_THRESHOLD) if block is each[kind] else AT_THRESHOLD:
+                    row = {key: block[metric][key] for key in ("value", "ci_low", "ci_high")}
+                    if block is each[kind] and metric in differences:
+                        less = differences[metric].values()
+                        row |= dict(zip(("difference", "difference_low", "difference_high"), less, strict=True))
+                    rows.append(about | {"threshold": point, "metric": metric} | row)
+    table = pd.DataFrame(rows).astype({"patients": "Int64"})
+    return table.assign(synthetic=1) if any(each["synthetic"] for each in metrics["cohorts"].values()) else table
+
+
+def report_tables(metrics: dict) -> dict | None:
+    """The tables of the report's section; None without cohorts."""
+    if "cohorts" not in metrics:
+        return None
+    found, head = metrics["cohorts"], ["Cohort", "Set", "Scans (Deauville 4–5)", "Patients"]
+    shown = {"auc": "AUC", "brier": "Brier score", "calibration_slope": "Calibration slope"}
+    rows = [[name, each["set"], f"{each['avg']['n']} ({each['avg']['n_positive']})",
+             "not known" if each["n_patients"] is None else str(each["n_patients"]),
+             *(long_text(each["avg"][metric]) for metric in shown)] for name, each in found.items()]
+    at = [[name, point, *(long_text(block[metric]) for metric in ("sensitivity", "specificity"))]
+          for name, each in found.items() for point, block in points_of(each["avg"]).items()]
+    less = [[f"{name} less {next(iter(found))}", *(difference_text(each["avg"][metric]) for metric in COMPARED)]
+            for name, each in metrics["differences"].items()]
+    varied = [f"{label}: I² {100 * each['i2']:.0f} %, τ² {each['tau2']:.3f} (logit), p {p_text(each['p'])}"
+              if "i2" in each else f"{label}: {each['reason']}"
+              for metric, label in COMPARED.items() for each in [metrics["heterogeneity"][metric]]]
+    return {"whole": ([*head, *shown.values()], rows),
+            "calls": (["Cohort", "Threshold", "Sensitivity", "Specificity"], at),
+            "differences": (["Difference of LARS-avg at 0.5", *COMPARED.values()], less), "heterogeneity": varied}
 
 
 def difference(one: dict, other: dict) -> dict:

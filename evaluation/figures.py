@@ -81,6 +81,9 @@ def score_figures(scans: pd.DataFrame, ensembles: dict[str, Ensemble], metrics: 
     p = curves[ENSEMBLES["avg"]][1]
     doubts = disagreement.doubts(ensembles["avg"].scores.loc[labelled.index], p, THRESHOLD)
     found["selective"] = selective((p >= THRESHOLD) == y, doubts), f"LARS-avg at {THRESHOLD}. {title}"
+    if "cohorts" in metrics:
+        rows = [(name, each["avg"]) for name, each in metrics["cohorts"].items()]
+        found["cohorts"] = forest(rows), f"LARS-avg at {THRESHOLD}: cohorts. {title}"
     for name, rows in forests(whole, metrics["subgroups"]).items():
         found[name] = forest(rows), f"LARS-avg at {THRESHOLD}: subgroups. {title}"
     return found

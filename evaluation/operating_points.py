@@ -81,7 +81,7 @@ def derive_rules(models: list[Model], scans: pd.DataFrame, how: str, recalibrati
             fit = fit_recalibration(recalibration, y, p, of) if recalibration else None
             rules[name][key] = {"recalibration": fit, "thresholds": choose_thresholds(y, recalibrate(fit, p))}
     alone = [len(bases[frozenset([model.file])].scans) for model in models]
-    used = _identities(model.rows[model.rows["scan_id"].isin(basis.scans.index)]
+    used = identities(model.rows[model.rows["scan_id"].isin(basis.scans.index)]
                        for basis in bases.values() for model in basis.models)
     return rules, about | {"scans_per_model": [min(alone), max(alone)], "scans": used}
 
@@ -127,7 +127,7 @@ def read_rules(path: Path, models: list[Model], how: str, warnings: list[str]) -
     return rules, about | {"applied": path.name, "optimistic": _measured_again(path, stored, models, warnings)}
 
 
-def _identities(rows: Iterable[pd.DataFrame]) -> pd.DataFrame:
+def identities(rows: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """What scans, patients and images are known by, each once, as text."""
     known = pd.concat([each.reindex(columns=[*COLUMNS, "id_key"]) for each in rows])
     return known.drop_duplicates().astype(object).fillna("")
@@ -148,7 +148,7 @@ def _now_called(file: str, checkpoint: str | None, now: dict[str, str | None]) -
 
 def _measured_again(path: Path, stored: dict, models: list[Model], warnings: list[str]) -> str | None:
     """What a reader must know where scans are measured that the rules were derived from, or scans of their patients."""
-    rows = _identities(model.rows for model in models)
+    rows = identities(model.rows for model in models)
     found = pd.Series(overlap(rows, stored.get("derived_scans")), rows["scan_id"])
     doubts = {NOT_CHECKED: "was not checked: it holds no digests of them",
               BY_IMAGE: "was checked by their images alone: patients could not be compared, other key"}

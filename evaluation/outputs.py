@@ -66,7 +66,7 @@ def tables(scans: pd.DataFrame, ensembles: dict[str, Ensemble], sites: site_ense
 def remove_stale(folder: Path, written: list[Path]) -> None:
     """Remove, and say so, what an earlier call wrote to a folder and this one did not."""
     names = ["metrics.json", "operating_points.json", "report.html", "ensemble_sites.csv", "site_metrics.csv",
-             "prognosis.csv", "readers.csv", "table1.csv", "failures.csv"]
+             "cohorts.csv", "prognosis.csv", "readers.csv", "table1.csv", "failures.csv"]
     drawn = [path for name in (*FIGURES, "flow", "forest*", "survival_*") for suffix in ("png", "svg", "pdf")
              for path in folder.glob(f"{name}.{suffix}")]
     for path in [folder / name for name in names] + drawn:

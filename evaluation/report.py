@@ -13,6 +13,7 @@ from markupsafe import Markup
 from common.html import write_page
 from evaluation import (
     calibration_curve,
+    centres,
     cohort_table,
     contrasts,
     decision_curve,
@@ -25,7 +26,7 @@ from evaluation import (
 from evaluation.comparison import tests_of
 from evaluation.ensemble import ENSEMBLES
 from evaluation.estimates import NO_ECE_INTERVAL, difference_text, long_text, p_text
-from evaluation.metrics import AT_THRESHOLD, DERIVED, OVERALL
+from evaluation.metrics import AT_THRESHOLD, DERIVED, OVERALL, THRESHOLD
 from evaluation.provenance import REMEDY
 
 NAMES = {"auc": "AUC", "average_precision": "Average precision", "brier": "Brier score", "log_loss": "Log loss",
@@ -52,6 +53,7 @@ FIGURES = {  # file -> (section of the page, heading, what to read in it)
                     "many scans have which probability."),
     "site_confusion": ("sites", "Predicted and true site", "Scans of each site (row) by the predicted site (column); "
                        "the colour is the share of the row."),
+    "cohorts": ("cohorts", "Cohorts", "LARS-avg; sensitivity and specificity at 0.5. Dotted: the estimate of the first."),
     "ensemble_size": ("disagreement", "Size of the ensemble", "AUC against the number of models; bars: 95 % of the "
                       "subsets of these models, not of patients."),
     "selective": ("disagreement", "Referral to a human",
@@ -64,7 +66,7 @@ BY_COLUMN = {  # beginning of a file's name, before that of a column if there is
     "survival_": ("prognosis", "Kaplan–Meier, {}", "Share of patients without event by call, pointwise 95 % intervals; "
                   "ticks: censored; below: patients at risk."),
 }
-WIDE = ("confusion", "reliability", "site_confusion", *BY_COLUMN)
+WIDE = ("cohorts", "confusion", "reliability", "site_confusion", *BY_COLUMN)
 METHODS = {
     "AUC": "DeLong 1988 on the logit scale (Pepe 2003); with several scans of a patient, Obuchowski 1997; where its "
            "variance is 0, Newcombe 2006. The bootstrap's interval is in metrics.json, too.",
@@ -123,6 +125,7 @@ def write_report(path: Path, metrics: dict, figures: Iterable[Path], disagreemen
         table_one=cohort_table.on_page(flow["table_one"]) if flow["manifest"] else None,
         figures=[figure(image) for image in figures if image.suffix == ".svg"],
         folds=fold_table(metrics), views_and_models=views_and_models(metrics),
+        primary=primary_text(metrics.get("primary")), cohorts=centres.report_tables(metrics),
         subgroups=subgroup_table(metrics["subgroups"]),
         contrasts=contrasts.report_table(metrics["contrasts"]), failures=wrong,
         disagreement=[disagreement_row(row) for row in disagreement.head(LISTED).itertuples()],
@@ -242,6 +245,14 @@ def fold_table(metrics):
 
 def model_name(model):
     return Path(model["file"]).stem.removeprefix("pred_")
+
+
+def primary_text(entry: dict | None) -> dict | None:
+    """The primary analysis as the page's head says it."""
+    if entry is None:
+        return None
+    at = f" at {DERIVED[entry['point']]}" if entry["point"] else f" at {THRESHOLD}" * (entry["metric"] in AT_THRESHOLD)
+    return {"name": f"{ENSEMBLES[entry['ensemble']]}, {NAMES[entry['metric']]}{at}", "estimate": long_text(entry)}
 
 
 def subgroup_table(subgroups):

@@ -1,14 +1,22 @@
 """Several centres in one report: differences and heterogeneity by formulas of others, frozen thresholds, refusals."""
+import json
+
 import numpy as np
+import pandas as pd
 import pytest
+from conftest import call
 from hypothesis import given
 from hypothesis import strategies as st
+from prediction_helpers import mislabelled, predictions, splits, with_cal, write
 from scipy.special import expit, logit
-from scipy.stats import binomtest, chi2
+from scipy.stats import binomtest, chi2, norm
 
+import aggregate
+from common.files import InputError
 from evaluation.centres import difference, heterogeneity
 from evaluation.estimates import estimate, no_estimate
-from evaluation.metrics import Z
+from evaluation.metrics import Z, auc_estimate
+from evaluation.primary import read_primary
 
 
 def proportion(count, n):
@@ -70,3 +78,130 @@ def test_heterogeneity_needs_five_centres_with_intervals():
     assert "limit of 0 or 1" in heterogeneity([proportion(8, 10)] * 4 + [proportion(10, 10)])["reason"]
     same = heterogeneity([of_logit(logit(0.8), 0.3)] * 5)
     assert same["i2"] == same["tau2"] == 0 and same["p"] == pytest.approx(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("several", [False, True])
+def test_intervals_of_a_difference_hold_the_truth(several):
+    """Two centres of 100 patients, 200 studies: 0.95, less four standard errors; docs/reference/statistics.md has 2000."""
+    rng, held, apart = np.random.default_rng(0), 0, (1.8, 1.2)
+
+    def auc(distance):
+        of = np.repeat(np.arange(100), rng.integers(1, 4, 100) if several else 1)
+        y = (rng.random(100) < 0.4)[of].astype(int)
+        shared = rng.normal(0, 0.6, 100)[of] if several else 0
+        noise = shared + rng.normal(0, 0.8 if several else 1, len(of))
+        return auc_estimate(y, y * distance + noise, of if several else None)
+
+    truth = norm.cdf(apart[0] / 2**0.5) - norm.cdf(apart[1] / 2**0.5)
+    for _ in range(200):
+        found = difference(*(auc(distance) for distance in apart))
+        held += found["ci_low"] <= truth <= found["ci_high"]
+    assert 0.888 <= held / 200 <= 1
+
+
+# ---------------------------------------------------------------- aggregate.py --cohort
+
+def centre(folder, name, n=40, seed=50, models=4, **columns):
+    """The models' predictions of another centre's scans."""
+    rng = np.random.default_rng(seed)
+    scans = pd.DataFrame({"scan_id": [f"{name}{k}" for k in range(n)], "target": rng.integers(0, 2, n),
+                          "patient_id": [f"{name}p{k // 2}" for k in range(n)]})
+    write(folder / name, *(predictions(seed + k, scans, set="all", **columns) for k in range(models)))
+    return f"{name}={folder / name}"
+
+
+def aggregated(folder, *options):
+    call(aggregate, "--dir", folder, "--output", folder / "out", "--resamples", 50, *options)
+    return json.loads((folder / "out" / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("cal", [False, True])
+def test_other_centres_are_measured_with_frozen_thresholds(tmp_path, cal):
+    write(tmp_path, *(with_cal(splits()) if cal else splits()))
+    north, south = centre(tmp_path, "north"), centre(tmp_path, "south", n=30, seed=80)
+    metrics = aggregated(tmp_path, "--cohort", north, south, "--recalibrate", "platt")
+    assert list(metrics["cohorts"]) == ["internal", "north", "south"]
+    assert metrics["cohorts"]["internal"]["avg"]["auc"] == metrics["avg"]["auc"]
+    call(aggregate, "--dir", tmp_path / "north", "--output", tmp_path / "alone", "--resamples", 50,
+         "--operating_points", tmp_path / "out" / "operating_points.json")  # the same in two steps
+    alone = json.loads((tmp_path / "alone" / "metrics.json").read_text())
+    for name in ("avg", "max"):
+        block = metrics["cohorts"]["north"][name]
+        assert {key: alone[name][key] for key in ("auc", "brier", "sensitivity", "tp")} == {
+            key: block[key] if key in block else alone[name][key] for key in ("auc", "brier", "sensitivity", "tp")}
+        for point, at in block["operating_points"].items():
+            assert at["specificity"] == alone[name]["operating_points"][point]["specificity"]
+    less = metrics["differences"]["south"]["avg"]["auc"]
+    assert less == difference(metrics["cohorts"]["south"]["avg"]["auc"], metrics["avg"]["auc"])
+    assert "needs 5 centres" in metrics["heterogeneity"]["auc"]["reason"]
+    table = pd.read_csv(tmp_path / "out" / "cohorts.csv")
+    row = table.query("cohort == 'south' and ensemble == 'LARS-avg' and metric == 'auc'").iloc[0]
+    assert (row["value"], row["difference"]) == (metrics["cohorts"]["south"]["avg"]["auc"]["value"], less["difference"])
+    assert {"0.5", "Youden"} <= set(table["threshold"])
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "south less internal" in page and (tmp_path / "out" / "cohorts.pdf").exists()
+    aggregated(tmp_path)
+    assert not (tmp_path / "out" / "cohorts.csv").exists() and not list((tmp_path / "out").glob("cohorts.*"))
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_five_centres_have_a_heterogeneity(tmp_path):
+    write(tmp_path, *mislabelled(splits(n_test=80)))
+    others = []
+    for k, name in enumerate("abcd"):
+        others.append(centre(tmp_path, name, seed=90 + k, n=60))
+        tables = [pd.read_csv(path) for path in sorted((tmp_path / name).glob("pred_*.csv"))]
+        write(tmp_path / name, *mislabelled(tables))
+    found = aggregated(tmp_path, "--cohort", *others)["heterogeneity"]["auc"]
+    assert found["n_centres"] == 5 and 0 <= found["i2"] <= 1 and found["tau2"] >= 0
+    assert "I² " in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_cohorts_that_do_not_belong_are_refused(tmp_path, capsys):
+    write(tmp_path, *(table.assign(checkpoint_sha256=f"{k:064x}") for k, table in enumerate(splits())))
+    with pytest.raises(InputError, match="lacks pred_split3_run1.csv; predict it with the same models"):
+        aggregated(tmp_path, "--cohort", centre(tmp_path, "few", models=3))
+    with pytest.raises(InputError, match="pred_split0_run1.csv is of another checkpoint"):
+        aggregated(tmp_path, "--cohort", centre(tmp_path, "other", checkpoint_sha256="f" * 64))
+    aggregated(tmp_path, "--cohort", centre(tmp_path, "unsaid"))
+    assert "cohort unsaid: whether pred_split0_run1.csv, pred_split1_run1.csv and 2 more are of the same checkpoints" in (
+        capsys.readouterr().out)
+    with pytest.raises(InputError, match="no scan of .* has a target"):
+        aggregated(tmp_path, "--cohort", centre(tmp_path, "blind", target=""))
+    again = centre(tmp_path, "again")
+    write(tmp_path / "again", *(table[table["set"] == "test"].assign(set="all") for table in splits()))
+    with pytest.raises(InputError, match="--cohort again: s040, s041, s042 and 21 more, or their patients or images, "
+                                         "are in cohort internal, too"):
+        aggregated(tmp_path, "--cohort", again)
+    known = with_cal(splits())
+    write(tmp_path, *known)
+    write(tmp_path / "again", *(table[table["set"] == "cal"].assign(set="all", scan_id="v" + table["scan_id"])
+                                for table in known))
+    with pytest.raises(InputError, match="are in what the thresholds were derived from, too"):
+        aggregated(tmp_path, "--cohort", again)
+    for text in ("north", "=x", "internal=x", "a="):
+        with pytest.raises(SystemExit):
+            aggregated(tmp_path, "--cohort", text)
+
+
+# ---------------------------------------------------------------- aggregate.py --primary
+
+@pytest.mark.usefixtures("no_figure")
+@pytest.mark.parametrize(("text", "ensemble", "metric", "point"), [
+    ("LARS-avg auc", "avg", "auc", None), ("lars-max  Sensitivity", "max", "sensitivity", None),
+    ("LARS-avg specificity at youden", "avg", "specificity", "youden"), ("LARS-avg ppv at 0.5", "avg", "ppv", None)])
+def test_the_declared_number_comes_first(tmp_path, text, ensemble, metric, point):
+    write(tmp_path, *splits())
+    metrics = aggregated(tmp_path, "--primary", text)
+    block = metrics[ensemble]["operating_points"][point] if point else metrics[ensemble]
+    assert metrics["primary"]["value"] == block[metric]["value"] and metrics["primary"]["metric"] == metric
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.index("Primary analysis: ") < page.index("<nav>") and "exploratory" in page
+
+
+@pytest.mark.parametrize("text", ["auc", "LARS auc", "LARS-avg area", "LARS-avg auc at youden", "LARS-avg ppv at 0.7"])
+def test_what_is_no_primary_analysis(text):
+    with pytest.raises(InputError, match="--primary"):
+        read_primary(text)

@@ -7,7 +7,7 @@ import pytest
 from conftest import call
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prediction_helpers import aggregated, by_hand, splits, with_cal, write, write_folds
+from prediction_helpers import aggregated, by_hand, mislabelled, splits, with_cal, write, write_folds
 from scipy.special import expit
 
 import aggregate
@@ -17,12 +17,6 @@ from evaluation.averaging import average_models
 from evaluation.ensemble import Model, join_scans
 from evaluation.metrics import choose_thresholds
 from evaluation.operating_points import derive_rules
-
-
-def mislabelled(tables):
-    """The same with wrong targets here and there: the classes are not apart."""
-    return [table.assign(target=np.where(table["scan_id"].str[1:].astype(int) % 7 == 3, 1 - table["target"],
-                                         table["target"])) for table in tables]
 
 
 def by_model(tables, over_views="mean", of="val"):
