@@ -22,7 +22,7 @@ from common.text import some
 from evaluation import cohorts, ensemble
 from evaluation.averaging import Ensemble, Rules, average_models
 from evaluation.ensemble import ENSEMBLES, Model, patients
-from evaluation.estimates import difference_text, long_text, no_estimate, p_text
+from evaluation.estimates import difference_text, long_text, no_estimate, p_text, short_text
 from evaluation.metrics import AT_THRESHOLD, DERIVED, OVERALL, THRESHOLD, Z, all_metrics
 from evaluation.operating_points import checkpoints, identities
 from evaluation.overlap import find_overlap
@@ -183,15 +183,16 @@ def report_tables(metrics: dict) -> dict | None:
     rows = [[name, each["set"], f"{each['avg']['n']} ({each['avg']['n_positive']})",
              "not known" if each["n_patients"] is None else str(each["n_patients"]),
              *(long_text(each["avg"][metric]) for metric in shown)] for name, each in found.items()]
-    at = [[name, point, *(long_text(block[metric]) for metric in ("sensitivity", "specificity"))]
-          for name, each in found.items() for point, block in points_of(each["avg"]).items()]
+    names = list(points_of(next(iter(found.values()))["avg"]))
+    at = [[name, *(f"{short_text(at['sensitivity'])} / {short_text(at['specificity'])}"
+                   for at in points_of(each["avg"]).values())] for name, each in found.items()]
     less = [[f"{name} less {next(iter(found))}", *(difference_text(each["avg"][metric]) for metric in COMPARED)]
             for name, each in metrics["differences"].items()]
     varied = [f"{label}: I² {100 * each['i2']:.0f} %, τ² {each['tau2']:.3f} (logit), p {p_text(each['p'])}"
               if "i2" in each else f"{label}: {each['reason']}"
               for metric, label in COMPARED.items() for each in [metrics["heterogeneity"][metric]]]
     return {"whole": ([*head, *shown.values()], rows),
-            "calls": (["Cohort", "Threshold", "Sensitivity", "Specificity"], at),
+            "calls": (["Sensitivity / specificity", *names], at),
             "differences": (["Difference of LARS-avg at 0.5", *COMPARED.values()], less), "heterogeneity": varied}
 
 

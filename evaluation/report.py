@@ -53,7 +53,7 @@ FIGURES = {  # file -> (section of the page, heading, what to read in it)
                     "many scans have which probability."),
     "site_confusion": ("sites", "Predicted and true site", "Scans of each site (row) by the predicted site (column); "
                        "the colour is the share of the row."),
-    "cohorts": ("cohorts", "Cohorts", "LARS-avg; sensitivity and specificity at 0.5. Dotted: the estimate of the first."),
+    "cohorts": ("cohorts", "Cohorts", "LARS-avg; sensitivity and specificity at 0.5. Dotted: the first."),
     "ensemble_size": ("disagreement", "Size of the ensemble", "AUC against the number of models; bars: 95 % of the "
                       "subsets of these models, not of patients."),
     "selective": ("disagreement", "Referral to a human",

@@ -83,7 +83,7 @@ def test_heterogeneity_needs_five_centres_with_intervals():
 @pytest.mark.slow
 @pytest.mark.parametrize("several", [False, True])
 def test_intervals_of_a_difference_hold_the_truth(several):
-    """Two centres of 100 patients, 200 studies: 0.95, less four standard errors; docs/reference/statistics.md has 2000."""
+    """Two centres of 100 patients, 200 studies: 0.95, less four standard errors; statistics.md has 2000."""
     rng, held, apart = np.random.default_rng(0), 0, (1.8, 1.2)
 
     def auc(distance):
@@ -166,7 +166,7 @@ def test_cohorts_that_do_not_belong_are_refused(tmp_path, capsys):
     with pytest.raises(InputError, match="pred_split0_run1.csv is of another checkpoint"):
         aggregated(tmp_path, "--cohort", centre(tmp_path, "other", checkpoint_sha256="f" * 64))
     aggregated(tmp_path, "--cohort", centre(tmp_path, "unsaid"))
-    assert "cohort unsaid: whether pred_split0_run1.csv, pred_split1_run1.csv and 2 more are of the same checkpoints" in (
+    assert "cohort unsaid: whether pred_split0_run1.csv, pred_split1_run1.csv and 2 more are of the same check" in (
         capsys.readouterr().out)
     with pytest.raises(InputError, match="no scan of .* has a target"):
         aggregated(tmp_path, "--cohort", centre(tmp_path, "blind", target=""))
