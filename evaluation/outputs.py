@@ -67,7 +67,7 @@ def remove_stale(folder: Path, written: list[Path]) -> None:
     """Remove, and say so, what an earlier call wrote to a folder and this one did not."""
     names = ["metrics.json", "operating_points.json", "report.html", "ensemble_sites.csv", "site_metrics.csv",
              "cohorts.csv", "prognosis.csv", "readers.csv", "table1.csv", "failures.csv"]
-    drawn = [path for name in (*FIGURES, "flow", "forest*", "survival_*") for suffix in ("png", "svg", "pdf")
+    drawn = [path for name in (*FIGURES, "cohorts", "flow", "forest*", "survival_*") for suffix in ("png", "svg", "pdf")
              for path in folder.glob(f"{name}.{suffix}")]
     for path in [folder / name for name in names] + drawn:
         if path not in written and path.exists():

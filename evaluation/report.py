@@ -53,20 +53,20 @@ FIGURES = {  # file -> (section of the page, heading, what to read in it)
                     "many scans have which probability."),
     "site_confusion": ("sites", "Predicted and true site", "Scans of each site (row) by the predicted site (column); "
                        "the colour is the share of the row."),
-    "cohorts": ("cohorts", "Cohorts", "LARS-avg; sensitivity and specificity at 0.5. Dotted: the first."),
     "ensemble_size": ("disagreement", "Size of the ensemble", "AUC against the number of models; bars: 95 % of the "
                       "subsets of these models, not of patients."),
     "selective": ("disagreement", "Referral to a human",
                   "Accuracy of the scans that are kept when the most doubtful are referred."),
 }
 BY_COLUMN = {  # beginning of a file's name, before that of a column if there is one -> the same
+    "cohorts": ("cohorts", "Cohorts", "LARS-avg; sensitivity and specificity at 0.5. Dotted: the first."),
     "flow": ("cohort", "Flow of scans", "From errors.csv and the manifest to the scans that are measured."),
     "forest": ("subgroups", "Subgroups",
                "LARS-avg; sensitivity and specificity at 0.5. Dotted: the estimate of all scans."),
     "survival_": ("prognosis", "Kaplan–Meier, {}", "Share of patients without event by call, pointwise 95 % intervals; "
                   "ticks: censored; below: patients at risk."),
 }
-WIDE = ("cohorts", "confusion", "reliability", "site_confusion", *BY_COLUMN)
+WIDE = ("confusion", "reliability", "site_confusion", *BY_COLUMN)
 METHODS = {
     "AUC": "DeLong 1988 on the logit scale (Pepe 2003); with several scans of a patient, Obuchowski 1997; where its "
            "variance is 0, Newcombe 2006. The bootstrap's interval is in metrics.json, too.",
