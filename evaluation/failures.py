@@ -77,7 +77,7 @@ def on_page(table: pd.DataFrame, models: list[Model], wanted: str, data: str | N
     -------
     dict
         kinds: of each of KINDS its name, meaning, total and cards (scan_id, text, picture: PNG in base64 or None);
-        notes: texts; suv_black; heat: whether there are heat maps; commands: of explain.py, for those that are missing.
+        notes: texts; suv_black; heat, pictures: whether there are any; commands: of explain.py, for missing maps.
 
     Raises
     ------
@@ -104,6 +104,7 @@ def on_page(table: pd.DataFrame, models: list[Model], wanted: str, data: str | N
     kinds = [{"name": kind, "meaning": text, "total": int((table["error"] == kind).sum()), "cards": cards[kind]}
              for kind, text in KINDS.items()]
     return {"kinds": kinds, "notes": notes, "suv_black": SUV_BLACK, "heat": bool(maps),
+            "pictures": any(card["picture"] for each in cards.values() for card in each),
             "commands": _commands(missing, models, wanted, data, images, heatmaps or Path("heatmaps"), chptfolder)}
 
 
