@@ -20,7 +20,9 @@ ensemble_max.csv and disagreement.csv, and, where the scans have targets, metric
 views and models) and site_metrics.csv.
 """
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.arguments import Parser, images_folder, natural_int, positive_int, run_script, share
 from common.files import InputError, write_csv, write_json
@@ -82,32 +84,29 @@ def named_folder(text):
     return name.strip(), Path(folder)
 
 
+@dataclass
+class Study:
+    """What is read (models, the set's name, scans, their lesion sites, endpoints, readers' calls) and derived (rules,
+    where from, from which rows; the ensembles of each cohort, that of --dir first; warnings)."""
+    models: list
+    wanted: str
+    scans: Any
+    sites: Any
+    endpoints: list
+    calls: Any
+    rules: dict
+    about: dict
+    derived_from: Any
+    cohort: list
+    warnings: list
+
+    @property
+    def ensembles(self):
+        return self.cohort[0].ensembles
+
+
 def main(args):
-    from evaluation import (
-        aggregation,
-        calibration_curve,
-        centres,
-        checklists,
-        cohorts,
-        decision_curve,
-        ensemble,
-        failures,
-        figures,
-        flow_diagram,
-        operating_points,
-        outputs,
-        overlap,
-        predictive_values,
-        primary,
-        prognosis,
-        provenance,
-        readers,
-        report,
-        selection,
-        site_ensemble,
-        survival_figures,
-    )
-    from evaluation.averaging import average_models
+    from evaluation import aggregation, decision_curve, ensemble, primary
 
     if args.operating_points and (args.threshold_on_test or args.recalibrate):
         raise InputError("--operating_points: brings its own thresholds; leave out --threshold_on_test, --recalibrate")
@@ -115,6 +114,38 @@ def main(args):
         raise InputError("--cohort with --pooled_folds: another centre's scans are of no fold; leave out one")
     planned = primary.read_primary(args.primary) if args.primary else None
     thresholds = decision_curve.thresholds_of(*args.decision_range)
+
+    study = read(args)
+    scans, target = study.scans, study.scans["target"]
+    metrics = aggregation.describe(study.models, scans, study.ensembles, study.wanted, study.about,
+                                   study.cohort[0].overlap, args.combine, args.resamples, args.seed, study.warnings)
+    page = {}
+    if target.notna().any():
+        page = measure(args, study, metrics, planned, thresholds)
+    else:
+        study.warnings.append("no scan has a target: no metrics, no figures, no report")
+    print(f"{study.wanted} set: {len(scans)} scans, {(target == 1).sum()} with target 1, {(target == 0).sum()} with "
+          f"target 0; {len(study.models)} models{ensemble.folds_text(study.models)}")
+    for line in study.warnings:
+        print(f"warning: {line}")
+    write(args, study, metrics, page)
+
+
+def read(args):
+    """Read the predictions, check that they belong together, derive thresholds, average the models -> Study."""
+    from evaluation import (
+        aggregation,
+        centres,
+        cohorts,
+        ensemble,
+        operating_points,
+        overlap,
+        prognosis,
+        readers,
+        site_ensemble,
+    )
+    from evaluation.averaging import average_models
+
     models, warnings = ensemble.find_models(args.dir, args.best_run, args.top)
     wanted = ensemble.read_models(models, args.set, [*args.by, *prognosis.columns(args.survival)])
     warnings += cohorts.check_cohort(models, args.pooled_folds, args.top)
@@ -133,73 +164,95 @@ def main(args):
                                                      args.threshold_on_test, warnings)
     derived_from = about.pop("scans", None)
     ensembles = {name: average_models(models, scans, name, args.combine, each) for name, each in rules.items()}
-
     cohort = [centres.Centre(centres.INTERNAL, wanted, models, scans, ensembles, seen)]
     for name, folder in args.cohort:
         cohort.append(centres.read_centre(name, folder, cohort, rules, args.combine, args.chptfolder or args.dir,
                                           derived_from, warnings))
+    return Study(models, wanted, scans, sites, endpoints, calls, rules, about, derived_from, cohort, warnings)
 
+
+def measure(args, study, metrics, planned, thresholds):
+    """Fill in metrics -> what the page shows beside them: wrong, flow, settings."""
+    from evaluation import (
+        aggregation,
+        calibration_curve,
+        centres,
+        decision_curve,
+        failures,
+        predictive_values,
+        primary,
+        prognosis,
+        provenance,
+        readers,
+        selection,
+        site_ensemble,
+    )
+
+    models, scans, ensembles, warnings = study.models, study.scans, study.ensembles, study.warnings
     statistics = args.resamples, args.seed, warnings
-    metrics = aggregation.describe(models, scans, ensembles, wanted, about, seen, args.combine, *statistics)
-    measured = scans["target"].notna().any()
-    if measured:
-        metrics |= aggregation.measure(models, scans, ensembles, args.by, args.combine, *statistics)
-        if planned:
-            metrics["primary"] = primary.primary_entry(planned, metrics)
-        calibration_curve.add(metrics, scans, ensembles)
-        predictive_values.add(metrics, scans, ensembles, args.prevalence)
-        decision_curve.add(metrics, scans, ensembles, thresholds)
-        if args.cohort:
-            metrics |= centres.measure_centres(cohort, metrics, args.resamples, args.seed)
-        if sites:
-            metrics["sites"] = site_ensemble.measure_sites(sites, scans, *statistics)
-        if endpoints:
-            metrics["prognosis"] = prognosis.measure(endpoints, scans, ensembles, warnings)
-        if calls:
-            metrics["readers"] = readers.measure(calls, scans, ensembles["avg"], *statistics)
-        folder = args.chptfolder or args.dir
-        wrong = failures.on_page(failures.list_failures(scans, ensembles["avg"]), models, wanted, args.data,
-                                 args.data and images_folder(args), args.heatmaps, folder)
-        settings, more = provenance.models_settings(folder, models)
-        metrics["selection"] = selection.describe_selection(
-            models, args.top, args.best_run or args.dir / "best_run.csv", folder,
-            f"an earlier run's {about['source']}" if args.operating_points else about["source"])
-        warnings += more + selection.missing_folds(metrics["selection"], metrics["folds"])
-        flow = provenance.cohort_flow(models, wanted, args.data, args.by)
-        metrics["provenance"] = provenance.this_run([
-            *provenance.model_files(folder, models), args.best_run or args.dir / "best_run.csv",
-            args.dir / "sites.json", args.operating_points, args.readers, args.data,
-            args.data and Path(args.data).with_name("errors.csv")])
-    else:
-        warnings.append("no scan has a target: no metrics, no figures, no report")
-    print(f"{wanted} set: {len(scans)} scans, {(scans['target'] == 1).sum()} with target 1, "
-          f"{(scans['target'] == 0).sum()} with target 0; {len(models)} models{ensemble.folds_text(models)}")
-    for line in warnings:
-        print(f"warning: {line}")
+    metrics |= aggregation.measure(models, scans, ensembles, args.by, args.combine, *statistics)
+    if planned:
+        metrics["primary"] = primary.primary_entry(planned, metrics)
+    calibration_curve.add(metrics, scans, ensembles)
+    predictive_values.add(metrics, scans, ensembles, args.prevalence)
+    decision_curve.add(metrics, scans, ensembles, thresholds)
+    if args.cohort:
+        metrics |= centres.measure_centres(study.cohort, metrics, args.resamples, args.seed)
+    if study.sites:
+        metrics["sites"] = site_ensemble.measure_sites(study.sites, scans, *statistics)
+    if study.endpoints:
+        metrics["prognosis"] = prognosis.measure(study.endpoints, scans, ensembles, warnings)
+    if study.calls:
+        metrics["readers"] = readers.measure(study.calls, scans, ensembles["avg"], *statistics)
 
-    tables = outputs.tables(scans, ensembles, sites, metrics)
+    folder, best_run = args.chptfolder or args.dir, args.best_run or args.dir / "best_run.csv"
+    wrong = failures.on_page(failures.list_failures(scans, ensembles["avg"]), models, study.wanted, args.data,
+                             args.data and images_folder(args), args.heatmaps, folder)
+    settings, more = provenance.models_settings(folder, models)
+    source = f"an earlier run's {study.about['source']}" if args.operating_points else study.about["source"]
+    metrics["selection"] = selection.describe_selection(models, args.top, best_run, folder, source)
+    warnings += more + selection.missing_folds(metrics["selection"], metrics["folds"])
+    metrics["provenance"] = provenance.this_run([
+        *provenance.model_files(folder, models), best_run, args.dir / "sites.json", args.operating_points, args.readers,
+        args.data, args.data and Path(args.data).with_name("errors.csv")])
+    return {"wrong": wrong, "flow": provenance.cohort_flow(models, study.wanted, args.data, args.by),
+            "settings": settings}
+
+
+def write(args, study, metrics, page):
+    """Write tables and, where there are targets, metrics, figures and page; remove what an earlier call wrote."""
+    from evaluation import (
+        centres,
+        checklists,
+        figures,
+        flow_diagram,
+        operating_points,
+        outputs,
+        report,
+        survival_figures,
+    )
+
+    tables = outputs.tables(study.scans, study.ensembles, study.sites, metrics)
+    if args.data and page:
+        tables["table1.csv"] = page["flow"]["table_one"].assign(**({"synthetic": 1} if metrics["synthetic"] else {}))
+    if args.cohort and page:
+        tables["cohorts.csv"] = centres.cohorts_table(metrics)
     for name, table in tables.items():
         write_csv(table, args.output / name)
     written, drawn = list(tables), []
-    if args.operating_points or measured and any(rules.values()):
-        operating_points.write_rules(args.output / "operating_points.json", models, rules, metrics, derived_from,
-                                     args.operating_points)
+    if args.operating_points or page and any(study.rules.values()):
+        operating_points.write_rules(args.output / "operating_points.json", study.models, study.rules, metrics,
+                                     study.derived_from, args.operating_points)
         written.append("operating_points.json")
-    if measured:
+    if page:
         write_json(metrics, args.output / "metrics.json")
-        drawn = figures.write_figures(args.output, scans, ensembles, metrics)
-        drawn += survival_figures.write_figures(args.output, endpoints, scans, ensembles, metrics)
+        drawn = figures.write_figures(args.output, study.scans, study.ensembles, metrics)
+        drawn += survival_figures.write_figures(args.output, study.endpoints, study.scans, study.ensembles, metrics)
         if args.data:
-            drawn += flow_diagram.write_figure(args.output, flow, metrics)
-            mark = {"synthetic": 1} if metrics["synthetic"] else {}
-            write_csv(flow["table_one"].assign(**mark), args.output / "table1.csv")
-            written.append("table1.csv")
-        if args.cohort:
-            write_csv(centres.cohorts_table(metrics), args.output / "cohorts.csv")
-            written.append("cohorts.csv")
-        lists = checklists.write_checklists(args.output, metrics, flow, settings)
-        report.write_report(args.output / "report.html", metrics, drawn, tables["disagreement.csv"], wrong, flow,
-                            settings, lists)
+            drawn += flow_diagram.write_figure(args.output, page["flow"], metrics)
+        lists = checklists.write_checklists(args.output, metrics, page["flow"], page["settings"])
+        report.write_report(args.output / "report.html", metrics, drawn, tables["disagreement.csv"], page["wrong"],
+                            page["flow"], page["settings"], lists)
         written += ["metrics.json", "report.html", *(f"{each['file']} (.csv, .docx)" for each in lists)]
         outputs.print_metrics(metrics)
     outputs.remove_stale(args.output, [args.output / name for name in written] + drawn)
