@@ -16,7 +16,7 @@ def auc_width(auc: float, prevalence: float, n: int) -> float:
     """Width of the 95 % interval of an AUC of n patients.
 
     With the variance of Hanley and McNeil 1982 as Newcombe modified it (Stat Med 2006;25:559-73), which Riley RD et al.
-    (Stat Med 2021;40:4230-51, equation 11) propose for planning.
+    (Stat Med 2021;40:4230-51) propose for planning.
     """
     others = n / 2 - 1
     spread = 1 + others * ((1 - auc) / (2 - auc) + auc / (1 + auc))
