@@ -127,6 +127,16 @@ def test_new_patients_get_a_probability_per_view_and_scan(chain):
     assert 0 <= ensemble["ensemble_prob"][0] <= 1 and not (chain / "new" / "metrics.json").exists()
 
 
+def test_another_centre_is_measured_beside_the_first(chain):
+    run("phantom.py", "--output", "NORTH_DICOM", "--patients", 6, "--seed", 11, "--workers", 1, cwd=chain, check=0)
+    shutil.copy(chain / "NORTH_DICOM" / "labels.csv", chain / "north.csv")
+    run_commands("docs/how_to/other_centres.md", chain)
+    metrics = json.loads((chain / "centres" / "metrics.json").read_text())
+    assert list(metrics["cohorts"]) == ["internal", "north"] and metrics["primary"]["metric"] == "auc"
+    assert metrics["cohorts"]["north"]["overlap"].startswith("none; compared: ")
+    assert metrics["cohorts"]["north"]["n_scans"] == len(pd.read_csv(chain / "north.csv"))
+
+
 @needs_real_series
 def test_the_real_series_is_predicted(chain):
     run("prepro_script.py", "--input", REAL, "--output", "real", "--workers", 1, cwd=chain, check=0)
