@@ -1,10 +1,9 @@
 """Values of DICOM elements: text, numbers, dates and times, private elements; Refused, where they are wrong."""
+import math
 import os
 import struct
 from datetime import date
 from typing import Any
-
-import numpy as np
 
 from common.files import InputError
 
@@ -87,7 +86,7 @@ def numbers(header: Header, keyword: str | int, count: int) -> list[float] | Non
         result = [float(part) for part in value.split("\\")]
     except ValueError:
         result = []
-    if "_" in value or not value.isascii() or len(result) != count or not np.isfinite(result).all():
+    if "_" in value or not value.isascii() or len(result) != count or not all(map(math.isfinite, result)):
         raise Refused(keyword, value, f"is not {count} number{'s'[:count > 1]}", "correct the attribute")
     return result
 

@@ -200,9 +200,8 @@ def _without_copies(headers: list[Header]) -> tuple[list[Header], int]:
     """Files of one SOPInstanceUID and the same content once, and how many were left out."""
     kept: dict[Any, Header] = {}
     for header in headers:
-        same = {key: value for key, value in header.items() if key != "path"}
         first = kept.setdefault(text(header, "SOPInstanceUID") or id(header), header)
-        if {key: value for key, value in first.items() if key != "path"} != same:
+        if first is not header and first | {"path": ""} != header | {"path": ""}:
             kept[id(header)] = header  # another image under the same UID: the geometry refuses it
     return list(kept.values()), len(headers) - len(kept)
 
