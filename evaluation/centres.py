@@ -18,6 +18,7 @@ from scipy.stats import chi2
 
 from common.digests import overlap, training_digests
 from common.files import InputError, progress
+from common.manifest import SYNTHETIC
 from common.text import some
 from evaluation import cohorts, ensemble
 from evaluation.averaging import Ensemble, Rules, average_models
@@ -59,7 +60,7 @@ class Centre:
 
 
 def read_centre(name: str, folder: Path, others: list[Centre], rules: dict[str, Rules], how: str, settings: Path,
-                derived_from: pd.DataFrame | None, warnings: list[str]) -> Centre:
+                derived_from: pd.DataFrame | dict | None, warnings: list[str]) -> Centre:
     """Another centre's predictions by the models of the first.
 
     Parameters
@@ -74,8 +75,8 @@ def read_centre(name: str, folder: Path, others: list[Centre], rules: dict[str, 
         As in `ensemble.combine`.
     settings : Path
         Folder of the settings beside the checkpoints.
-    derived_from : DataFrame or None
-        What the rules were derived from here.
+    derived_from : DataFrame, dict or None
+        What the rules were derived from: the rows, or their digests, which an earlier run stored; None: not known.
     warnings : list of str
         To which more are added, the name before each.
 
@@ -100,19 +101,25 @@ def read_centre(name: str, folder: Path, others: list[Centre], rules: dict[str, 
     if unknown := [file for file in now if None in (now[file], before[file])]:
         said.append(f"whether {some(unknown, 2)} are of the same checkpoints as in the first cohort was not checked")
     seen, not_checked = find_overlap(models, wanted, settings)
+    if seen["optimistic"]:
+        raise InputError(f"--cohort {name}: {seen['optimistic']}; leave them out of the manifest and predict again")
     scans, more = ensemble.join_scans(models)
     if scans["target"].isna().all():
         raise InputError(f"--cohort {name}: no scan of {folder} has a target; give its labels to prepro_script.py")
     rows = identities(model.rows for model in models)
-    elsewhere = {f"cohort {other.name}": identities(model.rows for model in other.models) for other in others}
+    elsewhere: dict[str, pd.DataFrame | dict] = {
+        f"cohort {other.name}": identities(model.rows for model in other.models) for other in others}
     if derived_from is not None:
         elsewhere["what the thresholds were derived from"] = derived_from
     for where, known in elsewhere.items():
-        shared = overlap(rows, training_digests(known, ["train"] * len(known))) == "train"
+        digests = known if isinstance(known, dict) else training_digests(known, ["train"] * len(known))
+        shared = overlap(rows, digests) == "train"
         if shared.any():
             raise InputError(f"--cohort {name}: {some(rows['scan_id'][shared].unique(), 3)}, or their patients or "
                              f"images, are in {where}, too; should others have the same names, hash them under keys of "
                              "their own")
+    if scans["synthetic"].any():
+        said.append(SYNTHETIC)
     ensembles = {each: average_models(models, scans, each, how, rule) for each, rule in rules.items()}
     warnings += [f"cohort {name}: {line}" for line in dict.fromkeys(said + not_checked + more)]
     return Centre(name, wanted, models, scans, ensembles, seen)

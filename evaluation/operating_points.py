@@ -90,8 +90,8 @@ def read_rules(path: Path, models: list[Model], how: str, warnings: list[str]) -
     """The same from an earlier run's operating_points.json.
 
     Rules go with a checkpoint, by its SHA-256 where both runs know it, whatever its prediction file is called. `about`
-    is what the file says of itself, with applied (its name) and, in place of what was optimistic there, what is here:
-    that they were derived from scans, or scans of patients, which are measured.
+    is what the file says of itself, with applied (its name), scans (their digests) and, in place of what was
+    optimistic there, what is here: that they were derived from scans, or scans of patients, which are measured.
 
     Raises
     ------
@@ -124,7 +124,8 @@ def read_rules(path: Path, models: list[Model], how: str, warnings: list[str]) -
                         f"{some(lacking, 3)}")
     if not all(before.get(file) for file in stored["models"]) or not all(now.values()):
         warnings.append(f"{path.name}: whether its models are these was checked by their files' names alone")
-    return rules, about | {"applied": path.name, "optimistic": _measured_again(path, stored, models, warnings)}
+    return rules, about | {"scans": stored.get("derived_scans"), "applied": path.name,
+                           "optimistic": _measured_again(path, stored, models, warnings)}
 
 
 def identities(rows: Iterable[pd.DataFrame]) -> pd.DataFrame:

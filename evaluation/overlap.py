@@ -16,6 +16,11 @@ SAID = {NONE: "by identifiers and images", BY_ID: "by identifiers alone, for lac
         NOT_CHECKED: "not checked"}
 
 
+def rows_by_set(model: Model, wanted: str) -> dict[str, pd.DataFrame]:
+    """A model's rows that thresholds may be derived from, and those that are measured, by the name of the set."""
+    return {"val": model.val_rows, "cal": model.cal_rows, wanted: model.rows}
+
+
 def check_sets(models: list[Model], wanted: str, data: str | None) -> None:
     """Compare the prediction files' sets with a manifest's.
 
@@ -39,7 +44,7 @@ def check_sets(models: list[Model], wanted: str, data: str | None) -> None:
     scans = read_manifest(data, splits, need_target=False, need_images=False).drop_duplicates("scan_id")
     scans = scans.assign(all="all").set_index("scan_id")
     for model in models:
-        for name, rows in {"val": model.val_rows, "cal": model.cal_rows, wanted: model.rows}.items():
+        for name, rows in rows_by_set(model, wanted).items():
             column = "all" if name == "all" else f"split{model.split}"
             if column not in scans or rows.empty:
                 continue
@@ -75,7 +80,7 @@ def find_overlap(models: list[Model], wanted: str, folder: Path) -> tuple[dict, 
     """
     worst: list[pd.Series] = []
     for model in models:
-        for name, rows in {"val": model.val_rows, "cal": model.cal_rows, wanted: model.rows}.items():
+        for name, rows in rows_by_set(model, wanted).items():
             if rows.empty:
                 continue
             known = "overlap" in rows and rows["overlap"].isin(WORST).all() and (rows["overlap"] != NOT_CHECKED).all()

@@ -181,6 +181,15 @@ def test_cohorts_that_do_not_belong_are_refused(tmp_path, capsys):
                                 for table in known))
     with pytest.raises(InputError, match="are in what the thresholds were derived from, too"):
         aggregated(tmp_path, "--cohort", again)
+    call(aggregate, "--dir", tmp_path, "--output", tmp_path / "out", "--resamples", 20)
+    with pytest.raises(InputError, match="are in what the thresholds were derived from, too"):  # applied: by digest
+        aggregated(tmp_path, "--cohort", again, "--operating_points", tmp_path / "out" / "operating_points.json")
+    with pytest.raises(InputError, match="--cohort seen: 40 of 40 scans, or their patients, were trained"):
+        aggregated(tmp_path, "--cohort", centre(tmp_path, "seen", overlap="train"))
+    capsys.readouterr()
+    metrics = aggregated(tmp_path, "--cohort", centre(tmp_path, "drawn", synthetic=1))
+    assert "cohort drawn: The cohort is SYNTHETIC" in capsys.readouterr().out
+    assert metrics["cohorts"]["drawn"]["synthetic"] and not metrics["cohorts"]["internal"]["synthetic"]
     for text in ("north", "=x", "internal=x", "a="):
         with pytest.raises(SystemExit):
             aggregated(tmp_path, "--cohort", text)

@@ -130,7 +130,7 @@ def test_patients_under_another_key_are_not_compared_and_it_says_so(study, capsy
 def test_checkpoints_without_digests_are_not_checked_and_it_says_so(study, capsys):
     for split in (0, 1):
         path = study / "results" / f"checkpoint_split{split}_run1.pth"
-        content = torch.load(path, weights_only=False)
+        content = utils.read_checkpoint(path)
         del content["trained_on"]
         torch.save(content, path)
         (study / "results" / f"settings_split{split}_run1.json").unlink()
@@ -198,8 +198,8 @@ def test_predictions_of_another_manifest_are_not_mixed(study):
 def test_predictions_of_a_changed_checkpoint_are_not_mixed(study):
     predicted(study, "--set", "test")
     path = study / "results" / "checkpoint_split1_run1.pth"
-    content = torch.load(path, weights_only=False)
-    content["state_dict"]["fc.bias" if "fc.bias" in content["state_dict"] else next(iter(content["state_dict"]))] += 1
+    content = utils.read_checkpoint(path)
+    next(iter(content["state_dict"].values())).add_(1)
     torch.save(content, path)
     with pytest.raises(InputError, match="pred_split1_run1.csv: was predicted by another checkpoint than .*: predict "
                                          "split 1 run 1, too"):
