@@ -155,7 +155,7 @@ class Recorder:
             return
         state, epoch, table = self.state, self.state.epoch - 1, log_table(self.state)
         if improved:
-            kept = {"epoch": epoch, "auc": np.float64(state.best["auc"])} | state.checkpoint() | self.settings
+            kept = {"epoch": epoch, "auc": state.best["auc"]} | state.checkpoint() | self.settings
             save_checkpoint(self.files["checkpoint"], kept)
             write_settings(self.files["settings"], kept)
         write_csv(table, self.files["convergence"])
