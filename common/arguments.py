@@ -11,6 +11,7 @@ from typing import Any
 
 from common import __version__, renamed
 from common.files import InputError, read_csv
+from common.memory import is_out_of_memory, memory_line
 from common.text import ranges
 
 EXIT_DONE, EXIT_SOME_FAILED, EXIT_BAD_INPUT = 0, 1, 2
@@ -56,8 +57,9 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 def run_script(get_args_parser: Callable[[], Parser], main: Callable[[argparse.Namespace], int | None]) -> None:
     """Parse the command line, run `main(args)`, and end the process.
 
-    The exit code is 0 or what `main` returns (1: some items failed and are listed); 2 after bad input, with one line on
-    stderr; 130 or 143 after SIGINT or SIGTERM, which `main` sees as KeyboardInterrupt, so that it can save what it has.
+    The exit code is 0 or what `main` returns (1: some items failed and are listed); 2 after bad input or where memory
+    ran out, with one line on stderr; 130 or 143 after SIGINT or SIGTERM, which `main` sees as KeyboardInterrupt, so
+    that it can save what it has.
     """
     os.environ.pop("MPLBACKEND", None)  # a notebook's: figures go to files
     for stream in (sys.stdout, sys.stderr):  # cp1252, ascii: what they lack is written as \u2265, no error
@@ -82,6 +84,11 @@ def run_script(get_args_parser: Callable[[], Parser], main: Callable[[argparse.N
         signum = signal.Signals(interruption.args[0] if interruption.args else signal.SIGINT)
         print(f"\ninterrupted by {signum.name}", file=sys.stderr)
         sys.exit(128 + signum)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"error: {memory_line(error, args)}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
     except BrokenPipeError:  # the reader of our output went away, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_SOME_FAILED)

@@ -1,7 +1,6 @@
 """What a search's trials train: one network a trial, as train.py --run 1 would with the same arguments."""
 import copy
 import gc
-import re
 from argparse import Namespace
 from collections.abc import Callable
 
@@ -16,7 +15,7 @@ from common.files import InputError, sha256
 from dataset import check_augmentation
 from inference import prediction
 from search.space import INPUT, fixed_args, worth_keeping
-from training.batches import NoRoom, RunBatches, steps_per_epoch
+from training.batches import RunBatches, steps_per_epoch
 from training.distributed import say
 from training.engine import evaluate, train_one_epoch
 from training.images import SplitImages
@@ -26,7 +25,6 @@ from training.runs import seed_weights, start_model
 from training.state import TrainState
 
 RUN = 1  # so that train.py --params with the same --nepochs gives the trial's bits
-_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|alloc_failed", re.IGNORECASE)
 
 
 class SplitTrials:
@@ -77,7 +75,7 @@ class SplitTrials:
         ------
         optuna.TrialPruned
             By the pruner.
-        NotFinite, NoRoom
+        NotFinite, NoRoom, OutOfMemoryError
             The arguments do not work.
         """
         torch.set_rng_state(self.random_state)
@@ -147,12 +145,6 @@ def _possible(codes, images):
     if refused:
         say(f"split {images.split}: augm {', '.join(map(str, refused))} left out: {next(iter(refused.values()))}")
     return [code for code in codes if code not in refused]
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a trial failed since its parameters need more memory than there is."""
-    return isinstance(error, MemoryError | NoRoom) or (
-        isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error))))
 
 
 def from_checkpoint(args: Namespace, split: int, best: dict) -> Namespace:

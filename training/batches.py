@@ -159,7 +159,7 @@ class ImageBatches:
             yield Batch(x, boxes, index[here], here, len(places), slice(None))
 
 
-class NoRoom(InputError):
+class NoRoom(InputError, MemoryError):
     """The output of frozen layers does not fit into memory."""
 
 

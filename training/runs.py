@@ -12,6 +12,7 @@ import utils
 from common import arguments
 from common.arguments import pick
 from common.files import InputError
+from common.memory import is_out_of_memory, memory_line
 from common.params import for_split
 from common.run_files import run_file
 from common.settings import differences
@@ -78,16 +79,25 @@ class Runs:
 
     @contextlib.contextmanager
     def failures_listed(self, run: Run) -> Iterator[None]:
-        """Within, a run is trained: among several runs a failure is a row of the summary, and the others go on."""
+        """Within, a run is trained: among several runs a failure is a row of the summary, and the others go on.
+
+        A process among several whose memory ran out ends, and torchrun the others: they would wait for it.
+        """
         self.begun = time.monotonic()
         try:
             yield
+            return
         except InputError as error:
-            if len(self.rows) == 1:
-                raise InputError(f"split {run.split} run {run.run}: {error}") from None
-            if distributed.is_main():
-                print(f"error: split {run.split} run {run.run}: {error}", file=sys.stderr)
-            self._add_row(run, "", "", float("nan"), f"failed: {error}")
+            said = str(error)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or distributed.world() > 1:
+                raise
+            said = memory_line(error, run.options)
+        if len(self.rows) == 1:
+            raise InputError(f"split {run.split} run {run.run}: {said}")
+        if distributed.is_main():
+            print(f"error: split {run.split} run {run.run}: {said}", file=sys.stderr)
+        self._add_row(run, "", "", float("nan"), f"failed: {said}")
 
     def finished(self, run: Run, state: TrainState) -> None:
         """Take a run's end into the summary."""
