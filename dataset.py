@@ -15,6 +15,7 @@ from common.mips import read_image
 BODY_SUV = 0.3  # a pixel above it belongs to the body: muscle reads 0.5 in a MIP, air below 0.2
 CLIP_SUV = (0.0, 30.0)
 NORMS = {"lars": (2.13, 3.39), "thesis": (0.6089, 1.8575), "none": (0.0, 1.0)}  # mean and standard deviation, SUV
+BOXES = ("suv", "lars")  # what counts as the body: see `body_box`
 FRAME_MULTIPLE = 32  # the network halves its input five times
 NOISE_SUV = 0.1
 MEMORY_SHARE = 0.5  # of the free memory, for the images
@@ -60,7 +61,7 @@ def available_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def read_bodies(table: pd.DataFrame, folder: str | Path, pool: int = 1) -> Bodies:
+def read_bodies(table: pd.DataFrame, folder: str | Path, pool: int = 1, box: str = "suv") -> Bodies:
     """Read every image of `table` once, check it, crop it to its body and max-pool it.
 
     Parameters
@@ -71,6 +72,7 @@ def read_bodies(table: pd.DataFrame, folder: str | Path, pool: int = 1) -> Bodie
         What `filename` is relative to.
     pool : int
         Max-pool K x K, from the body's top left corner.
+    box : of BOXES
 
     Raises
     ------
@@ -81,7 +83,7 @@ def read_bodies(table: pd.DataFrame, folder: str | Path, pool: int = 1) -> Bodie
     images, sizes = np.zeros((len(table), *largest), "float32"), np.empty((len(table), 2), "int64")  # touched: resident
     with progress(list(table.itertuples()), "reading MIPs", "image") as rows:
         for i, row in enumerate(rows):
-            body = _pool(crop_body(read_image(row, folder), row.filename), pool)
+            body = _pool(crop_body(read_image(row, folder), row.filename, box), pool)
             if i == 0 and 4 * len(table) * body.size > available_memory(torch.device("cpu")):
                 raise InputError(f"{len(table)} images of {body.shape[0]} x {body.shape[1]} pixels do not fit into the "
                                  "free memory; use --pool 2 (a quarter of it), or fewer splits at once")
@@ -101,20 +103,31 @@ def data_hash(bodies: Bodies, table: pd.DataFrame, split: int) -> str:
     return digest.hexdigest()
 
 
-def crop_body(image: np.ndarray, name: str) -> np.ndarray:
+def crop_body(image: np.ndarray, name: str, box: str = "suv") -> np.ndarray:
     """The image cut to `body_box`."""
-    return image[body_box(image, name)]
+    return image[body_box(image, name, box)]
 
 
-def body_box(image: np.ndarray, name: str) -> tuple[slice, slice]:
-    """The box of the pixels above BODY_SUV, last row and column included, as (rows, columns) slices.
+def body_box(image: np.ndarray, name: str, box: str = "suv") -> tuple[slice, slice]:
+    """The box of the body as (rows, columns) slices.
 
-    Raises InputError where there are none.
+    Parameters
+    ----------
+    box : of BOXES
+        "suv": of the pixels above BODY_SUV, last row and column included. "lars": of the pixels that are not 0, without
+        its last row and column, as LARS cuts them off.
+
+    Raises
+    ------
+    InputError
+        It is empty.
     """
-    rows, columns = (np.flatnonzero((image > BODY_SUV).any(axis)) for axis in (1, 0))
-    if not len(rows):
-        raise InputError(f"{name}: no pixel above SUV {BODY_SUV} (maximum {image.max():.3g}); are the values SUV?")
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    inside, more = (image > BODY_SUV, 1) if box == "suv" else (image != 0, 0)
+    rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
+    if not len(rows) or min(np.ptp(rows), np.ptp(columns)) + more == 0:
+        what = f"pixel above SUV {BODY_SUV}" if box == "suv" else "body of two rows and columns or more"
+        raise InputError(f"{name}: no {what} (maximum {image.max():.3g}); are the values SUV?")
+    return slice(rows[0], rows[-1] + more), slice(columns[0], columns[-1] + more)
 
 
 def _pool(image, k):
@@ -192,6 +205,7 @@ class NetworkInput:
         The manifest's views that it was trained on.
     suv_type : str
         What the SUV is normalised to, as --suv of prepro_script.py; "bw" where the manifest does not say.
+    box : of BOXES
     """
     frame: tuple
     norm: tuple
@@ -200,9 +214,13 @@ class NetworkInput:
     crop_bodies: bool = False
     views: tuple = VIEWS
     suv_type: str = "bw"
+    box: str = "suv"
 
     def __post_init__(self):  # a checkpoint may give lists
         self.frame, self.norm, self.views = tuple(self.frame), tuple(self.norm), tuple(self.views)
+
+
+LARS = NetworkInput((310, 310), NORMS["lars"], box="lars")  # of its checkpoints, which do not say
 
 
 # ---------------------------------------------------------------- the batches

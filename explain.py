@@ -67,11 +67,11 @@ def main(args):
     from common.manifest import read_manifest
     from inference.heat_maps import chosen_scans
     from inference.pointing_game import add_lesions
-    from inference.prediction import asked_rows, find_runs, open_models, say_missing, splits_of
+    from inference.prediction import asked_rows, asked_runs, open_models, say_missing, splits_of
     from training.device import open_device
 
     device, amp = open_device(args.device, args.amp, args.threads)
-    runs, missing = find_runs(args.chptfolder, args.splits, args.run)
+    runs, missing = asked_runs(args)
     table = read_manifest(args.data, () if "all" in args.set else splits_of(runs), need_target=False)
     table = chosen_scans(table, args.scans, args.data)
     if not args.no_pointing:

@@ -3,6 +3,7 @@
 python predict.py --output results --chptfolder results --splits 0 19                      # test set of each split
 python predict.py --output results --chptfolder results --splits 0 19 --set val test
 python predict.py --output new --chptfolder results --splits 0 19 --data NEW.csv --set all  # new patients
+python predict.py --output new --checkpoints lars/A.pth lars/B.pth --data NEW.csv --set all   # LARS's own networks
 
 Writes pred_splitS_runR.csv to --output: the manifest's columns, set, probs, F1..F512. Run find_best_model.py first: it
 writes the best_run.csv that names each split's run.
@@ -21,14 +22,14 @@ def get_args_parser():
 
 def main(args):
     from common.manifest import read_manifest
-    from inference.prediction import asked_rows, find_runs, open_models, say_missing, splits_of, write_predictions
+    from inference.prediction import asked_rows, asked_runs, open_models, say_missing, splits_of, write_predictions
     from inference.provenance import refuse_mixing
     from training.device import open_device
 
     device, amp = open_device(args.device, args.amp, args.threads)
-    runs, missing = find_runs(args.chptfolder, args.splits, args.run)
+    runs, missing = asked_runs(args)
     table = read_manifest(args.data, () if "all" in args.set else splits_of(runs), need_target=False)
-    refuse_mixing(args.output, args.chptfolder, runs, table, args.data, args.set)
+    refuse_mixing(args.output, runs, table, args.data, args.set)
     table = asked_rows(table, args.data, args.set, runs)
     for model in open_models(runs, table, args.chptfolder, args.data, arguments.images_folder(args), args.set, device,
                              amp, **pick(args, "batch_size", "norm", "image_size", "crop_bodies")):

@@ -26,20 +26,20 @@ def main(args):
 
     from common.files import write_json
     from dataset_loca import read_loca_manifest
-    from inference.prediction import asked_rows, find_runs, open_models, say_missing, splits_of, write_predictions
+    from inference.prediction import asked_rows, asked_runs, open_models, say_missing, splits_of, write_predictions
     from inference.provenance import refuse_mixing
     from inference.sites import common_settings, site_columns
     from training.device import open_device
 
     device, amp = open_device(args.device, args.amp, args.threads)
-    runs, missing = find_runs(args.chptfolder, args.splits, args.run)
-    settings = common_settings(args.chptfolder, runs, args.site_map)  # what the models' site heads mean
+    runs, missing = asked_runs(args)
+    settings = common_settings(runs, args.site_map)  # what the models' site heads mean
     sites = {int(code): name for code, name in settings["sites"].items()}
     table, warnings = read_loca_manifest(args.data, () if "all" in args.set else splits_of(runs), sites,
                                          settings["site_multi"], args.site_strict, need_target=False)
     for line in warnings:
         print(f"warning: {line}")
-    refuse_mixing(args.output, args.chptfolder, runs, table, args.data, args.set)
+    refuse_mixing(args.output, runs, table, args.data, args.set)
     table = asked_rows(table, args.data, args.set, runs)
     for model in open_models(runs, table, args.chptfolder, args.data, arguments.images_folder(args), args.set, device,
                              amp, **pick(args, "batch_size", "norm", "image_size", "crop_bodies")):

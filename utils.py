@@ -1,7 +1,6 @@
 """ResNet34 for one-channel MIPs, optimizers, schedules, early stopping, checkpoints."""
 import functools
 import pickle
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.error import URLError
@@ -12,6 +11,7 @@ import torchvision
 from torch import nn
 
 from common.files import InputError, replace_file
+from common.parameter_names import find_sites, fitting, head_options, network_state, one_channel
 from common.renamed import current_names
 from common.text import short
 
@@ -204,13 +204,11 @@ def load_backbone(model: ResNet34, weights: str) -> None:
                              "with a file of torchvision's ResNet34 weights") from None
     else:
         state = read_checkpoint(weights)
-        state = state.get("state_dict", state)
+    state = one_channel(network_state(state, f"--weights {weights}"))
+    taken = {name.removeprefix("features."): value for name, value in state.items() if name.startswith("features.")}
     try:
-        state["conv1.weight"] = state["conv1.weight"].mean(1, keepdim=True)
-        names = ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool"]
-        model.features.load_state_dict({f"{names.index(key.split('.')[0])}.{key.split('.', 1)[1]}": value
-                                        for key, value in state.items() if not key.startswith("fc.")})
-    except (KeyError, ValueError, RuntimeError, IndexError) as error:
+        model.features.load_state_dict(taken)
+    except RuntimeError as error:
         raise InputError(f"--weights {weights}: not a state_dict of torchvision's ResNet34: {short(error)}") from None
 
 
@@ -385,19 +383,11 @@ def load_model(path: str | Path) -> tuple[ResNet34, dict]:
     The architecture is read from the parameters' shapes, so LARS's files need no more than they hold.
     """
     content = read_checkpoint(path)
-    state = {name.removeprefix("module."): value for name, value in content.get("state_dict", {}).items()}
-    settings, (site_head, count) = content.get("model", {}), find_site_head(state)
-    if "fc.weight" in state:
-        head = {"cls_arch": "simple"}
-    elif "fc.0.weight" in state:
-        head = {"cls_arch": "complex", "hidden": len(state["fc.0.weight"]), "dropout": settings.get("dropout", 0.5)}
-    else:
+    state, settings = network_state(content, path), content.get("model", {})
+    head, (site_head, sites) = head_options(state, settings), find_sites(state, settings)
+    if not head:
         raise InputError(f"{path}: no checkpoint of a ResNet34 with a head `fc`; it has {', '.join(list(content)[:5])}")
-    if site_head:
-        sites = settings.get("sites") or {str(k): f"class {k}" for k in range(count)}
-        model = SiteResNet34(sites, site_head, **head)
-    else:
-        model = ResNet34(**head)
+    model = SiteResNet34(sites, site_head, **head) if site_head else ResNet34(**head)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -405,17 +395,9 @@ def load_model(path: str | Path) -> tuple[ResNet34, dict]:
     return model.eval(), content
 
 
-def find_site_head(state: dict) -> tuple[str | None, int]:
-    """A state_dict -> (site_head of ResNet34 or None, number of its sites)."""
-    for site_head, weight in (("grid", "fc_loc.linear.weight"), ("linear", "fc_loc.weight")):
-        if weight in state:
-            return site_head, len(state[weight])
-    return None, 0
-
-
 def load_weights(model: ResNet34, path: str | Path) -> tuple[dict, str]:
-    """Start the model from a checkpoint of this toolkit or of LARS; a head of another shape, or for other sites, stays
-    random.
+    """Start the model from a checkpoint of this toolkit or of LARS, or another ResNet34's; a head of another shape, or
+    for other sites, stays random.
 
     Returns
     -------
@@ -425,23 +407,13 @@ def load_weights(model: ResNet34, path: str | Path) -> tuple[dict, str]:
         Which keys were taken.
     """
     state, sites, given = _trained_weights(str(path), Path(path).stat().st_mtime_ns if Path(path).exists() else None)
-    own = model.state_dict()
-    left = [name for name in own if name not in state or state[name].shape != own[name].shape
-            or (name.startswith("fc_loc.") and sites != model.sites)]
-    taken = [name for name in own if name not in left]
-    model.load_state_dict({name: state[name] for name in taken}, strict=False)
-    unused = [name for name in state if name not in taken]
-    return given, (f"{path}: took {_by_part(taken)}"
-                   + f"; left random, since the checkpoint has another head: {_by_part(left)}" * bool(left)
-                   + f"; not used: {_by_part(unused)}" * bool(unused))
-
-
-def _by_part(names):
-    """ "216 keys of features, 2 keys of fc"."""
-    return ", ".join(f"{count} keys of {part}" for part, count in Counter(n.split(".")[0] for n in names).items())
+    taken, text = fitting(state, model.state_dict(), sites == model.sites, path)
+    model.load_state_dict(taken, strict=False)
+    return given, text
 
 
 @functools.lru_cache(maxsize=1)  # a sweep or a search starts many runs from one checkpoint
 def _trained_weights(path, changed):
-    trained, content = load_model(path)
-    return trained.state_dict(), trained.sites, content.get("input", {})
+    content = read_checkpoint(path)
+    state = one_channel(network_state(content, path))
+    return state, find_sites(state, content.get("model", {}))[1], content.get("input", {})

@@ -73,8 +73,10 @@ def run_script(get_args_parser: Callable[[], Parser], main: Callable[[argparse.N
         signal.signal(name, interrupt)
     try:
         splits = getattr(args, "splits", None) or getattr(args, "split_index", None)
+        files = getattr(args, "checkpoints", None)
         if splits and prints:
-            print(f"{cohort_line(args.data)}; splits: {ranges(sorted(splits))}", flush=True)
+            asked = f"checkpoints: {len(files)}" if files else f"splits: {ranges(sorted(splits))}"
+            print(f"{cohort_line(args.data)}; {asked}", flush=True)
         sys.exit(main(args) or EXIT_DONE)
     except InputError as error:
         if prints:
@@ -276,8 +278,9 @@ def add_model_arguments(parser: Parser, note: str = "") -> None:
     add("--hidden", type=positive_int, default=256, metavar="UNITS", help="hidden units of the complex head")
     add("--dropout", type=fraction, default=0.5, metavar="P", help="dropout of the complex head, 0..1")
     add("--weights", default="imagenet", metavar="imagenet|none|PATH",
-        help="initial weights: torchvision's of ImageNet, random ones, or a state_dict of torchvision's ResNet34")
-    add("--checkpoint", metavar="FILE", help="start from the weights of this checkpoint instead")
+        help="initial weights: torchvision's of ImageNet, random ones, or a file of a ResNet34's, whatever its head")
+    add("--checkpoint", metavar="FILE",
+        help="start from this checkpoint instead, its head included, or the weights of another ResNet34")
     either = group.add_mutually_exclusive_group().add_argument
     either("--transfer_learning", action="store_true", help="train the head only")
     either("--finetune", action="store_true", help="train layer4 and the head only")
@@ -363,7 +366,10 @@ def add_model_range_arguments(parser: Parser, output: str = "results") -> argpar
     """Which models, which rows, and the network input of checkpoints without one -> the group "models"."""
     models = parser.add_argument_group("models")
     add = models.add_argument
-    add("--chptfolder", default=output, metavar="DIR", help="folder of checkpoints and best_run.csv")
+    either = models.add_mutually_exclusive_group().add_argument
+    either("--chptfolder", default=output, metavar="DIR", help="folder of checkpoints and best_run.csv")
+    either("--checkpoints", nargs="+", metavar="FILE", help="these checkpoints instead, of this toolkit or of LARS, by "
+           "whatever name")
     add("--splits", **SPLITS)
     add("--run", **NUMBERS, metavar="R", help="runs of each split, numbers and ranges (default: that of best_run.csv)")
     add("--set", nargs="+", default=["test"], choices=("train", "val", "test", "cal", "all"),
@@ -371,8 +377,10 @@ def add_model_range_arguments(parser: Parser, output: str = "results") -> argpar
              "without splits (default: test)")
     add("--batch_size", type=positive_int, default=50, metavar="N", help="images per batch")
     add = parser.add_argument_group("network input (only for checkpoints that store none, such as LARS's)").add_argument
-    add("--image_size", nargs="+", type=side_or_auto, metavar="PIXELS", help="frame: one side, or rows and columns")
-    add("--norm", choices=("lars", "thesis"), help="mean and SD in SUV. lars: 2.13, 3.39; thesis: 0.6089, 1.8575")
+    add("--image_size", nargs="+", type=side_or_auto, metavar="PIXELS",
+        help="frame: one side, or rows and columns (default: 310, as LARS)")
+    add("--norm", choices=("lars", "thesis"),
+        help="mean and SD in SUV. lars: 2.13, 3.39; thesis: 0.6089, 1.8575 (default: lars)")
     add("--crop_bodies", action="store_true",
         help="for any checkpoint: crop bodies that are larger than the frame, instead of refusing them")
     return models

@@ -12,9 +12,14 @@ def run_file(folder: str | Path, kind: str, split: int | str, run: int | str) ->
 
 def find_run_files(folder: str | Path, kind: str) -> list[tuple[int, int, Path]]:
     """[(split, run, path), ...] of a folder's files of a kind, in ascending order."""
-    name = re.compile(run_file("", kind, "([0-9]+)", "([0-9]+)").name)
-    return sorted((int(match[1]), int(match[2]), path) for path in run_file(folder, kind, "*", "*").parent.glob("*")
-                  if (match := name.fullmatch(path.name)))
+    return sorted((*found, path) for path in run_file(folder, kind, "*", "*").parent.glob("*")
+                  if (found := run_of(path, kind)))
+
+
+def run_of(path: str | Path, kind: str) -> tuple[int, int] | None:
+    """(split, run) of a run's file of a kind by its name; None for another name."""
+    match = re.fullmatch(run_file("", kind, "([0-9]+)", "([0-9]+)").name, Path(path).name)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def safe_name(text: str) -> str:

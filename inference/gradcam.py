@@ -105,7 +105,7 @@ def to_mip(cells: np.ndarray, layer: str, image: np.ndarray, name: str, network_
     (rows, columns) float32 array
         0 outside the body's box and where the network saw nothing.
     """
-    box, pool = body_box(image, name), network_input.pool
+    box, pool = body_box(image, name, network_input.box), network_input.pool
     places, seen = [], []
     for part, side, count in zip(box, network_input.frame, cells.shape, strict=True):
         pixels = part.stop - part.start

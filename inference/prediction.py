@@ -1,7 +1,8 @@
 """What predict.py, predict_loca.py and explain.py share: a range of models, the rows that each may see, the prediction
 files."""
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,16 @@ from common.arguments import EXIT_SOME_FAILED
 from common.digests import overlap
 from common.files import InputError, sha256, write_csv
 from common.manifest import VIEWS, add_digests, is_synthetic, report_views, suv_type_of
-from common.run_files import run_file
-from dataset import NORMS, NetworkInput, fit_bodies, read_bodies
+from common.run_files import run_file, run_of
+from dataset import LARS, NORMS, NetworkInput, fit_bodies, read_bodies
 from inference.folding import for_prediction
 from inference.provenance import overlap_notes
 from training import engine
 from training.batches import ImageBatches, Outputs
 from training.objectives import probabilities
+
+OF_LARS = ("checkpoints without an input of their own are given LARS's: its box, frame {} x {}, mean {} and standard "
+           "deviation {} SUV")
 
 
 @dataclass
@@ -77,16 +81,19 @@ def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: st
     norm, image_size, crop_bodies
         Arguments of predict.py, for checkpoints that store no input.
     """
-    said, bodies = {""}, {}  # bodies: one reading per pooling factor, however many models
+    said, bodies = {""}, {}  # bodies: one reading per pooling and box, however many models
     for best in runs:
-        split, path = best["split"], run_file(chptfolder, "checkpoint", best["split"], best["run"])
+        split, path = best["split"], best["path"]
         network, content = utils.load_model(path)
         check_best(path, content, best, chptfolder)
         network_input = stored_input(path, content, table, data, norm, image_size)
-        if (pool := network_input.pool) not in bodies:
-            bodies[pool] = read_bodies(table, images, pool).to(device)
+        cut = network_input.pool, network_input.box
+        if cut not in bodies:
+            bodies[cut] = read_bodies(table, images, *cut).to(device)
             table = add_digests(table, images)
         wanted, *notes = rows_of_views(table, network_input.views, path)
+        if "input" not in content:
+            notes.append(OF_LARS.format(*network_input.frame, *network_input.norm))
         if content.get("synthetic") and not is_synthetic(table).all():
             notes.append("warning: trained on a SYNTHETIC cohort: the scores say nothing about patients")
         if "all" not in sets:
@@ -98,7 +105,7 @@ def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: st
             if note not in said:
                 said.add(note)
                 print(note)
-        fitting = fit_bodies(bodies[pool], network_input.frame, crop_bodies or network_input.crop_bodies, index)
+        fitting = fit_bodies(bodies[cut], network_input.frame, crop_bodies or network_input.crop_bodies, index)
         network = for_prediction(network).to(device, memory_format=torch.channels_last)
         yield Model(split, best["run"], path, digest, content, network,
                     ImageBatches(fitting, network_input, batch_size), index, rows, amp)
@@ -139,21 +146,58 @@ def splits_of(runs: list[dict]) -> list[int]:
     return list(dict.fromkeys(run["split"] for run in runs))
 
 
+def asked_runs(args: Namespace) -> tuple[list[dict], list[str]]:
+    """`find_runs` of --chptfolder, --splits and --run, or `runs_of_files` of --checkpoints. Raises InputError."""
+    if not args.checkpoints:
+        return find_runs(args.chptfolder, args.splits, args.run)
+    if given := [f"--{name}" for name in ("splits", "run") if name in args.given]:
+        raise InputError(f"{' and '.join(given)}: --checkpoints names the files; leave out one or the other")
+    return runs_of_files(args.checkpoints, args.set), []
+
+
+def runs_of_files(files: Sequence[str], sets: Sequence[str]) -> list[dict]:
+    """The models in these files, as of `find_runs`: split and run by their names, else splits 0, 1, ... in their order.
+
+    Parameters
+    ----------
+    sets : sequence of str
+        --set.
+
+    Raises
+    ------
+    InputError
+        A name says no split, and --set needs one; two files are of one split and run.
+    """
+    runs: dict[tuple[int, int], Path] = {}
+    for number, path in enumerate(map(Path, files)):
+        named = run_of(path, "checkpoint")
+        if not named and "all" not in sets:
+            raise InputError(f"{path}: its name says no split, whose {' and '.join(sets)} set is asked for; give --set "
+                             "all, or call it checkpoint_splitS_runR.pth")
+        split, run = named or (number, 1)
+        if other := runs.get((split, run)):
+            raise InputError(f"{path} and {other} are both split {split} run {run}; predict them into two folders, or "
+                             "name all of them checkpoint_splitS_runR.pth")
+        runs[split, run] = path
+        if not named:
+            print(f"{path} is called split {split} run {run}")
+    return [{"split": split, "run": run, "path": path} for (split, run), path in runs.items()]
+
+
 def find_runs(folder: str | Path, splits: Sequence[int], runs: list[int] | None = None) -> tuple[list[dict], list[str]]:
-    """What to predict with: ([{split, run, ...}, ...], [a line for each model that there is not]). Raises InputError.
+    """What to predict with: ([{split, run, path, ...}, ...], [a line for each model that there is not]) or InputError.
 
     Without `runs` (--run) these are rows of best_run.csv, whose epoch and value `check_best` then compares.
     """
     if not runs:
         return best_runs(folder, splits)
-    asked = [(split, run) for split in splits for run in runs]
-    found = [pair for pair in asked if run_file(folder, "checkpoint", *pair).exists()]
+    asked = {(split, run): run_file(folder, "checkpoint", split, run) for split in splits for run in runs}
+    found = [{"split": split, "run": run, "path": path} for (split, run), path in asked.items() if path.exists()]
     if not found:
         raise InputError(f"{folder}: holds no checkpoint of splits {splits[0]} to {splits[-1]} and runs "
                          f"{', '.join(map(str, runs))}; correct --chptfolder, --splits or --run")
-    return ([{"split": split, "run": run} for split, run in found],
-            [f"split {split} run {run}: no checkpoint in {folder}" for split, run in asked
-             if (split, run) not in found])
+    return found, [f"split {split} run {run}: no checkpoint in {folder}" for (split, run), path in asked.items()
+                   if not path.exists()]
 
 
 def best_runs(folder: str | Path, splits: Sequence[int]) -> tuple[list[dict], list[str]]:
@@ -161,8 +205,9 @@ def best_runs(folder: str | Path, splits: Sequence[int]) -> tuple[list[dict], li
     path = Path(folder) / "best_run.csv"
     try:
         best = pd.read_csv(path)
-        rows = {int(row["split"]): row | {"split": int(row["split"]), "run": int(row["run"])}
-                for row in best.to_dict("records")}
+        pairs = [(int(row["split"]), int(row["run"]), row) for row in best.to_dict("records")]
+        rows = {split: row | {"split": split, "run": run, "path": run_file(folder, "checkpoint", split, run)}
+                for split, run, row in pairs}
     except FileNotFoundError:
         raise InputError(f"{path}: missing; find_best_model.py --dir {folder} writes it") from None
     except (ValueError, pd.errors.ParserError, KeyError) as error:
@@ -184,15 +229,13 @@ def check_best(path: str | Path, content: dict, best: dict, folder: str | Path) 
 
 def stored_input(path: str | Path, content: dict, table: pd.DataFrame, data: str, norm: str | None,
                  image_size: list | None) -> NetworkInput:
-    """What a checkpoint's network is given; from --norm and --image_size where it stores none (LARS)."""
+    """What a checkpoint's network is given; LARS's, changed by --norm and --image_size, where it stores none."""
     spacing = float(table["spacing_mm"].iloc[0]) if "spacing_mm" in table else None
     if "input" not in content:
-        if not norm or not image_size:
-            raise InputError(f"{path}: stores no frame and normalization (LARS's do not); give --norm and --image_size")
-        size = arguments.image_size(image_size)
+        size = arguments.image_size(image_size or list(LARS.frame))
         if size == "auto":
             raise InputError(f"{path}: --image_size auto needs a training split; give that of training (LARS: 310)")
-        return NetworkInput(size, NORMS[norm])
+        return replace(LARS, frame=size, norm=NORMS[norm] if norm else LARS.norm)
     if norm or image_size:
         raise InputError(f"{path}: stores its own frame and normalization; leave out --norm and --image_size")
     stored = NetworkInput(**content["input"])

@@ -58,25 +58,24 @@ def _kept_names(rows):
     return ("; should other patients have the same names, hash them: prepro_script.py without --keep_ids") * bool(kept)
 
 
-def refuse_mixing(output: str, chptfolder: str, runs: Sequence[dict], table: pd.DataFrame, data: str,
-                  sets: Sequence[str]) -> None:
+def refuse_mixing(output: str, runs: Sequence[dict], table: pd.DataFrame, data: str, sets: Sequence[str]) -> None:
     """Refuse (InputError) a folder with predictions that could not be averaged with those that are to be written.
 
     Files of `runs` are replaced. In another one the scans of each of `sets` must be the manifest's, and its checkpoint
-    the one that is there now.
+    the one that lies beside those of `runs` now.
 
     Parameters
     ----------
-    output, chptfolder, data : str
-        Folders of predictions and of checkpoints, path of the manifest.
+    output, data : str
+        Folder of predictions, path of the manifest.
     runs : list of dict
-        Of `prediction.find_runs`.
+        Of `prediction.asked_runs`.
     table : DataFrame
         All rows of the manifest.
     sets : list of str
         --set.
     """
-    replaced = {(run["split"], run["run"]) for run in runs}
+    replaced, folders = {(run["split"], run["run"]) for run in runs}, {run["path"].parent for run in runs}
     for split, run, path in find_run_files(output, "pred"):
         if (split, run) in replaced:
             continue
@@ -88,7 +87,9 @@ def refuse_mixing(output: str, chptfolder: str, runs: Sequence[dict], table: pd.
                 raise InputError(f"{path}: was predicted with another manifest: {len(others)} scans of set {name} are "
                                  f"not so in {data} ({some(others, 3)}); give another --output, predict split {split} "
                                  f"run {run}, too, or remove the file")
-        made_by, checkpoint = rows.get("checkpoint_sha256"), run_file(chptfolder, "checkpoint", split, run)
-        if made_by is not None and checkpoint.exists() and set(made_by) != {sha256(checkpoint)}:
-            raise InputError(f"{path}: was predicted by another checkpoint than {checkpoint} is now: predict split "
-                             f"{split} run {run}, too, give another --output, or remove the file")
+        beside = [run_file(folder, "checkpoint", split, run) for folder in folders]
+        now = {sha256(checkpoint): checkpoint for checkpoint in beside if checkpoint.exists()}
+        made_by = set(rows.get("checkpoint_sha256", ()))
+        if made_by and now and not made_by <= set(now):
+            raise InputError(f"{path}: was predicted by another checkpoint than {next(iter(now.values()))} is now: "
+                             f"predict split {split} run {run}, too, give another --output, or remove the file")

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from common.files import InputError
-from common.run_files import run_file
+from common.parameter_names import find_sites, network_state
 from common.sites import read_sites
 from evaluation import site_metrics
 from training.objectives import site_probabilities
-from utils import find_site_head, read_checkpoint
+from utils import read_checkpoint
 
 
 def stored_settings(path: str | Path, site_map: str | None = None) -> dict:
@@ -19,9 +19,8 @@ def stored_settings(path: str | Path, site_map: str | None = None) -> dict:
     Raises InputError for a checkpoint without site head, or with another number of sites than there are names.
     """
     content = read_checkpoint(path)
-    site_head, count = find_site_head({name.removeprefix("module."): value
-                                       for name, value in content.get("state_dict", {}).items()})
-    if not site_head:
+    known = find_sites(network_state(content, path), {})[1]
+    if not known:
         raise InputError(f"{path}: has no site head; predict.py predicts with it")
     settings = {name: content.get("model", {}).get(name) for name in ("sites", "site_on", "site_multi")}
     sites = {str(code): name for code, name in read_sites(site_map).items()}
@@ -29,15 +28,15 @@ def stored_settings(path: str | Path, site_map: str | None = None) -> dict:
         settings = {"sites": sites, "site_on": "all", "site_multi": False}
     elif site_map and sites != settings["sites"]:
         raise InputError(f"{path}: was trained with other sites than those of --site_map {site_map}; leave it out")
-    if len(settings["sites"]) != count:
-        raise InputError(f"{path}: its site head has {count} classes, not {len(settings['sites'])}; name them with "
-                         "--site_map")
+    if len(settings["sites"]) != len(known):
+        raise InputError(f"{path}: its site head has {len(known)} classes, not {len(settings['sites'])}; name them "
+                         "with --site_map")
     return settings
 
 
-def common_settings(folder: str | Path, runs: list[dict], site_map: str | None = None) -> dict:
+def common_settings(runs: list[dict], site_map: str | None = None) -> dict:
     """`stored_settings` of all the runs (`prediction.find_runs`). Raises InputError where they differ."""
-    paths = [run_file(folder, "checkpoint", run["split"], run["run"]) for run in runs]
+    paths = [run["path"] for run in runs]
     settings = stored_settings(paths[0], site_map)
     for path in paths[1:]:
         if stored_settings(path, site_map) != settings:

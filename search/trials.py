@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import utils
-from common import params, run_files
+from common import params
 from common.arguments import pick
 from common.files import InputError, sha256
 from dataset import check_augmentation
@@ -155,14 +155,14 @@ def from_checkpoint(args: Namespace, split: int, best: dict) -> Namespace:
     args : Namespace
         Of arguments.search_parser.
     best : dict
-        The split's row of best_run.csv.
+        The split's row of `prediction.best_runs`.
 
     Raises
     ------
     InputError
         The checkpoint cannot be read, or is not the one that best_run.csv ranks.
     """
-    path = run_files.run_file(args.chptfolder, "checkpoint", split, best["run"])
+    path = best["path"]
     model, content = utils.load_model(path)
     prediction.check_best(path, content, best, args.chptfolder)
     values = {"checkpoint": str(path), "cls_arch": "simple"}

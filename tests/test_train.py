@@ -231,18 +231,17 @@ def test_views_that_a_model_was_not_trained_on_are_left_out(trained, capsys):
     assert "trained on the views cor, sag, rot030; the manifest has no rot030" in capsys.readouterr().out
 
 
-def test_lars_checkpoint_needs_its_input_named(trained, tmp_path):
+def test_input_of_a_checkpoint_that_stores_none_can_be_named(trained, tmp_path):
     content = utils.read_checkpoint(trained / "results" / "checkpoint_split0_run1.pth")
     torch.save({k: content[k] for k in ("epoch", "state_dict", "optimizer", "lr_scheduler", "early_stopping", "auc")},
                tmp_path / "checkpoint_split0_run1.pth")
     (tmp_path / "best_run.csv").write_text("split,run,epoch,metric,value,rank\n0,1,1,auc,0.9,1\n")
     args = ("--data", trained / "data.csv", "--output", tmp_path, "--chptfolder", tmp_path, "--splits", 0, 0)
-    with pytest.raises(InputError, match="give --norm and --image_size"):
-        call(predict, *args, "--norm", "lars")
-    assert call(predict, *args, "--norm", "lars", "--image_size", 64, "--amp", "off") is None
+    assert call(predict, *args, "--norm", "thesis", "--image_size", 64, "--amp", "off") is None
     table = read_manifest(trained / "data.csv", (0,))
     table = table[table["split0"] == "test"].reset_index(drop=True)
-    x, _ = eval_batch(read_bodies(table, trained), np.arange(len(table)), (64, 64), (2.13, 3.39))
+    bodies = read_bodies(table, trained, box="lars")
+    x, _ = eval_batch(bodies, np.arange(len(table)), (64, 64), (0.6089, 1.8575))
     model, _ = utils.load_model(tmp_path / "checkpoint_split0_run1.pth")
     with torch.inference_mode():
         expected = model(x).double().softmax(1)[:, 1].numpy()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from lars_helpers import lars_checkpoint, one_channel_torchvision
 
 import utils
 from common.files import InputError
@@ -13,29 +14,6 @@ from utils import EarlyStopping, ResNet34
 
 LARS_HEAD = {"simple": {"fc.weight": (2, 512), "fc.bias": (2,)},
              "complex": {"fc.0.weight": (128, 512), "fc.0.bias": (128,), "fc.3.weight": (2, 128), "fc.3.bias": (2,)}}
-
-
-def one_channel_torchvision(seed=0):
-    """The plain torchvision network that LARS's is built from: one input channel, two outputs."""
-    torch.manual_seed(seed)
-    net = torchvision.models.resnet34(weights=None)
-    net.conv1 = torch.nn.Conv2d(1, 64, 7, 2, 3, bias=False)
-    net.fc = torch.nn.Linear(512, 2)
-    for module in net.modules():  # running statistics that are not the initial ones
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 2)
-    return net.eval()
-
-
-def lars_checkpoint(net, path):
-    """What LARS saves: features = Sequential of all but the last layer, and its training state."""
-    features = torch.nn.Sequential(*list(net.children())[:-1])
-    state = {f"features.{k}": v for k, v in features.state_dict().items()}
-    state |= {f"fc.{k}": v for k, v in net.fc.state_dict().items()}
-    optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, nesterov=True)
-    torch.save({"epoch": 7, "state_dict": state, "optimizer": optimizer.state_dict(), "lr_scheduler": None,
-                "early_stopping": None, "auc": np.float64(0.93)}, path)
 
 
 @pytest.mark.parametrize("cls_arch", ["simple", "complex"])

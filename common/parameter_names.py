@@ -1,0 +1,122 @@
+"""What the names and shapes of a file's parameters tell: whose they are, which head, what of them fits. Imports no
+torch."""
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from common.files import InputError
+
+STATES = ("state_dict", "model_state_dict", "model")  # where a file may hold parameters; else it is nothing else
+WRAPPERS = re.compile(r"(?:(?:module|_orig_mod|model|net|network|backbone|encoder)\.)*")
+LAYERS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool")  # of torchvision
+NO_PARAMETER = ("n_averaged",)  # of torch's AveragedModel
+FIRST = "features.0.weight"
+
+
+def network_state(content: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
+    """The parameters of a ResNet34 under the names that this toolkit and LARS give them.
+
+    Parameters
+    ----------
+    content : mapping
+        What the file `path` holds: a checkpoint, or parameters alone. Their names may begin with those of wrappers
+        (`module.`, `_orig_mod.`, `model.`, `backbone.`, ...) and be torchvision's, whose layers conv1 to avgpool become
+        features.0 to features.8.
+
+    Returns
+    -------
+    dict
+        Name -> tensor.
+
+    Raises
+    ------
+    InputError
+        Two parameters would have one name.
+    """
+    given = next((content[name] for name in STATES if _has_tensors(content.get(name))), content)
+    found: dict[str, Any] = {}
+    for old, value in given.items():
+        if not hasattr(value, "shape") or old in NO_PARAMETER:
+            continue
+        layer, point, rest = WRAPPERS.sub("", old, count=1).partition(".")
+        name = (f"features.{LAYERS.index(layer)}" if layer in LAYERS else layer) + point + rest
+        if name in found:
+            raise InputError(f"{path}: holds {name} twice, of two networks ({old} is one of them); give a file of one")
+        found[name] = value
+    return found
+
+
+def _has_tensors(value):
+    return isinstance(value, Mapping) and any(hasattr(each, "shape") for each in value.values())
+
+
+def one_channel(state: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of `network_state`, the first convolution's channels averaged to one."""
+    if FIRST not in state or len(state[FIRST].shape) != 4:
+        return state
+    return state | {FIRST: state[FIRST].mean(1, keepdim=True)}
+
+
+def head_options(state: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """cls_arch, hidden and dropout of a network's head; {} where it has none. `settings`: "model" of its checkpoint."""
+    if "fc.weight" in state:
+        return {"cls_arch": "simple"}
+    if "fc.0.weight" in state:
+        return {"cls_arch": "complex", "hidden": len(state["fc.0.weight"]), "dropout": settings.get("dropout", 0.5)}
+    return {}
+
+
+def find_sites(state: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[str | None, dict[str, str] | None]:
+    """Of a network's site head: site_head of `utils.SiteResNet34`, code -> name of its sites; (None, None) without."""
+    for site_head, weight in (("grid", "fc_loc.linear.weight"), ("linear", "fc_loc.weight")):
+        if weight in state:
+            return site_head, settings.get("sites") or {str(k): f"class {k}" for k in range(len(state[weight]))}
+    return None, None
+
+
+def fitting(state: Mapping[str, Any], own: Mapping[str, Any], same_sites: bool,
+            path: str | Path) -> tuple[dict[str, Any], str]:
+    """What of a file's parameters a network can take.
+
+    Parameters
+    ----------
+    state : mapping
+        Of `network_state`.
+    own : mapping
+        The network's state_dict.
+    same_sites : bool
+        Whether both mean the same lesion sites.
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    dict
+        Name -> tensor: all of `features`, and what has the shape of the network's heads.
+    str
+        Which were taken, which not.
+
+    Raises
+    ------
+    InputError
+        It lacks parameters of `features`, or has them in another shape.
+    """
+    left = [name for name in own if name not in state or state[name].shape != own[name].shape
+            or (name.startswith("fc_loc.") and not same_sites)]
+    lacking = [name for name in left if name.startswith("features.") and not name.endswith("num_batches_tracked")]
+    if lacking:
+        raise InputError(f"{path}: not the weights of a ResNet34: {len(lacking)} parameters are missing or of another "
+                         f"shape, such as {lacking[0]}; it holds {', '.join(list(state)[:3]) or 'no tensors'}")
+    taken = [name for name in own if name not in left]
+    heads, unused = [name for name in left if name.startswith("fc")], [name for name in state if name not in taken]
+    return {name: state[name] for name in taken}, (
+        f"{path}: took {_by_part(taken)}"
+        + f"; left random, since the checkpoint has another head: {_by_part(heads)}" * bool(heads)
+        + f"; not used: {_by_part(unused)}" * bool(unused))
+
+
+def _by_part(names: Iterable[str]) -> str:
+    """ "216 keys of features, 2 keys of fc"."""
+    return ", ".join(f"{count} keys of {part}" for part, count in Counter(n.split(".")[0] for n in names).items())
