@@ -24,8 +24,6 @@ LAYER3, LAYER4 = 6, 7  # their places in ResNet34.features
 class ResNet34(nn.Module):
     """torchvision's ResNet34 with one input channel; the parameters have the names of LARS.
 
-    Without pretrained weights every residual branch starts at zero (Goyal et al. 2017, arXiv:1706.02677, 5.1).
-
     Parameters
     ----------
     cls_arch : {"simple", "complex"}
@@ -156,7 +154,7 @@ class Float32Conv2d(nn.Conv2d):
 
 def random_features() -> nn.Sequential:
     """ResNet34 but for its last layer, with random weights: the `features` of ResNet34."""
-    net = torchvision.models.resnet34(weights=None, zero_init_residual=True)
+    net = torchvision.models.resnet34(weights=None)
     net.conv1 = Float32Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
     nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(*list(net.children())[:-1])

@@ -188,9 +188,6 @@ def test_gradients_of_both_heads(detach, site_head):
     sites = {str(48 + k): f"site {k}" for k in range(4)}
     model = utils.SiteResNet34(sites, site_head, detach).double()
     moved = tuple(f"features.{k}." for k in ((0, 1, 4, 5, 6) if site_head == "grid" else range(8)))
-    for module in model.modules():  # residual branches start at 0: there would be no gradient inside them
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.ones_(module.weight)
     x, learn, index = torch.randn(3, 1, 64, 64, dtype=torch.float64), build_objective(TRUE, TARGET), np.arange(3)
     boxes = torch.tensor([[[0.0, 1.0]] * 2] * 3, dtype=torch.float64)
 

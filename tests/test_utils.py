@@ -202,6 +202,13 @@ def test_dropout_mask_is_that_of_the_whole_batch_for_every_share():
     assert torch.equal(layer.eval()(x), x)
 
 
+def test_random_weights_are_torchvisions_ordinary_ones():
+    """A residual branch that starts at zero learns late."""
+    torch.manual_seed(0)
+    own = ResNet34().state_dict()
+    assert all((value == 1).all() for name, value in own.items() if name.endswith("bn2.weight"))
+
+
 @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam),
                                             ("adamw", torch.optim.AdamW)])
 def test_optimizers(name, kind):
@@ -227,7 +234,7 @@ def test_for_prediction_changes_nothing_in_float32_and_rounds_less_in_bfloat16()
                 layer1 = net.features[:5](x)
             assert layer1.dtype == (torch.float32 if changed else torch.bfloat16)
             errors.append((layer1.float() - net.features[:5](x)).abs().mean())
-    assert errors[1] < 0.8 * errors[0]
+    assert errors[1] < 0.95 * errors[0]
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in net.modules())
 
 
