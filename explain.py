@@ -10,10 +10,10 @@ Writes for each model to OUTPUT/TARGET_splitS_runR: maps/SCAN_VIEW.npy, the heat
 grid, in units of the score); panels/SCAN.png; sheet001.png, ..., highest probability first; peaks.csv. What is finished
 is left alone, unless its MIP is newer.
 
-Where the manifest has lesions' places (columns lesions, row0_mm, column0_mm, spacing_mm; of masks or the phantom), the
-pointing game follows: the share of positive scans whose map peaks within 3 cm of a lesion, beside the same with random
-weights and beside the brightest pixel of the MIP: pointing.csv, pointing.json. What counts is said in
-inference/pointing_game.py.
+Where the manifest has lesion masks (column mask) or lesions' places (columns lesions, row0_mm, column0_mm, spacing_mm;
+of masks or the phantom), the pointing game follows: the share of positive scans whose map peaks within 3 cm of a
+lesion, beside the same with random weights and of the brightest pixel of the MIP, with masks beside a random pixel of
+the body and false alarms, too: pointing.csv, pointing.json. What counts is said in inference/pointing_game.py.
 """
 import argparse
 from functools import partial
@@ -25,7 +25,8 @@ from common.arguments import Parser, pick, run_script
 from common.files import write_csv
 
 METHODS = {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}
-PEAK_COLUMNS = ("scan_id", "view", "filename", "probs", "peak_row", "peak_column", "heat", "distance_mm")
+PEAK_COLUMNS = ("scan_id", "view", "filename", "probs", "peak_row", "peak_column", "heat", "distance_mm",
+                "distance_pixels")
 
 
 def get_args_parser():
@@ -75,7 +76,7 @@ def main(args):
     table = read_manifest(args.data, () if "all" in args.set else splits_of(runs), need_target=False)
     table = chosen_scans(table, args.scans, args.data)
     if not args.no_pointing:
-        table = add_lesions(table, args.data)
+        table = add_lesions(table, args.data, arguments.images_folder(args), args.target)
     table = asked_rows(table, args.data, args.set, runs)
     for model in open_models(runs, table, args.chptfolder, args.data, arguments.images_folder(args), args.set, device,
                              amp, **pick(args, "batch_size", "norm", "image_size", "crop_bodies")):
@@ -104,10 +105,10 @@ def explain(model, args):
                          args.overwrite)
     overlays.draw_sheets(scans, folder, images, source, args.suv_max)
 
-    peaks = pointing_game.find_peaks(method, enumerate(map(np.load, rows["map"])), rows)
-    write_csv(peaks[list(PEAK_COLUMNS)].replace(np.inf, np.nan), folder / "peaks.csv")
+    peaks = pointing_game.find_peaks(method, enumerate(map(np.load, rows["map"])), rows, images)
+    write_csv(peaks[[name for name in PEAK_COLUMNS if name in peaks]].replace(np.inf, np.nan), folder / "peaks.csv")
     print(f"{name}: {len(rows)} heat maps of {rows['scan_id'].nunique()} scans -> {folder}")
-    if "known_lesions" in rows:
+    if {"known_lesions", "known_mask"} & set(rows):
         def random_maps(draw, places):
             network = gradcam.random_network(model.network, (draw, model.split, model.run))
             return maps_of(network, places, f"random weights {draw + 1} of {args.random}")

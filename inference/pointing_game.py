@@ -1,9 +1,10 @@
 """The pointing game: does a heat map peak near a lesion whose place is known?
 
-Zhang et al., IJCV 2018 (arXiv:1608.00507), with a distance in place of a mask. A view's map hits where its highest
-pixel lies within RADIUS_MM of a lesion's centre, both in the plane of the projection. A scan's peak is the highest
-pixel of all its views' maps, which are of one network and one score (of equal ones the first view's, coronal); it hits
-or misses as that view does. A map without a peak, all 0, misses.
+Zhang et al., IJCV 2018 (arXiv:1608.00507). A view's map hits where its highest pixel lies within RADIUS_MM of a pixel
+of the view's lesion mask (see `lesion_masks`); for the maps of sites, and where the manifest has no masks, of a
+lesion's centre, in the plane of the projection. A scan's peak is the highest pixel of all its views' maps, which are of
+one network and one score (of equal ones the first view's, coronal); it hits or misses as that view does. A map without
+a peak, all 0, misses.
 """
 import json
 import math
@@ -17,18 +18,24 @@ from common.files import InputError, write_csv, write_json
 from common.manifest import SYNTHETIC, VIEWS, is_synthetic, patient_column
 from common.mips import read_image
 from common.text import aligned
+from evaluation.estimates import short_text
 from evaluation.metrics import proportion_estimate
+from inference import lesion_masks
+from inference.lesion_masks import BODY, BRIGHTEST, RADIUS_MM
 
-RADIUS_MM = 30.0
 NEEDED = ("lesions", "row0_mm", "column0_mm", "spacing_mm", "target")  # of the manifest: without them no game
 SCAN = "scan"  # the row of a table that takes a scan's views together
-RANDOM, BRIGHTEST = "random weights", "brightest pixel"
+RANDOM = "random weights"
 
 
-def add_lesions(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
-    """The manifest's rows with `read_lesions` as `known_lesions`; without it, and said, where columns are missing."""
+def add_lesions(table: pd.DataFrame, path: str | Path, images: str | Path, target: str) -> pd.DataFrame:
+    """The manifest's rows with `read_lesions` as `known_lesions`, or, for the binary `target` where there are masks,
+    `lesion_masks.lesions_in_masks` as `known_mask`; without either, and said, where columns are missing.
+    """
+    if target == "binary" and "target" in table and table.get("mask", pd.Series("", table.index)).any():
+        return table.assign(known_mask=lesion_masks.lesions_in_masks(table, images))
     if missing := [name for name in NEEDED if name not in table]:
-        print(f"no pointing game: {path} has no column {', '.join(missing)}")
+        print(f"no pointing game: {path} has no {'mask, and no ' * (target == 'binary')}column {', '.join(missing)}")
         return table
     return table.assign(known_lesions=read_lesions(path, table))
 
@@ -113,7 +120,8 @@ def distance_mm(line: int | None, column: int | None, lesions: list[tuple], row:
     return float(np.hypot(*(project(lesions, row) - (line, column)).T).min() * row.spacing_mm)
 
 
-def find_peaks(kind: str, maps: Iterable[tuple[int, np.ndarray]], rows: pd.DataFrame, draw: int = 0) -> pd.DataFrame:
+def find_peaks(kind: str, maps: Iterable[tuple[int, np.ndarray]], rows: pd.DataFrame, images: str | Path,
+               draw: int = 0) -> pd.DataFrame:
     """Each map's peak, and how far from a lesion it lies.
 
     Parameters
@@ -123,23 +131,41 @@ def find_peaks(kind: str, maps: Iterable[tuple[int, np.ndarray]], rows: pd.DataF
     maps : iterable of (place, heat map)
         `place`: which of the rows.
     rows : DataFrame
-        From `heat_maps.describe`; `known_lesions`, if they are known, from `read_lesions`.
+        From `heat_maps.describe`; with `known_mask` or `known_lesions` of `add_lesions`, if there are any.
+    images : str or Path
+        Folder of MIPs and masks.
 
     Returns
     -------
     DataFrame
-        Those rows and kind, draw, peak_row, peak_column, heat, distance_mm, and site_distance_mm: to the nearest lesion
-        of the site that the map speaks for.
+        Those rows and kind, draw, peak_row, peak_column, heat, distance_mm (to the mask, or the nearest lesion's
+        centre), hit (0 or 1; NaN where the view's mask is not known), and, of masks, distance_pixels, of centres,
+        site_hit: a lesion of the site that the map speaks for.
     """
     found = {}
     for place, heat in maps:
         row, (line, column, value) = rows.iloc[place], peak(heat)
-        lesions = row.get("known_lesions") or []
-        of_site = [lesion for lesion in lesions if lesion[0] == row["code"]]
-        found[place] = dict(row) | {"kind": kind, "draw": draw, "peak_row": line, "peak_column": column, "heat": value,
-                                    "distance_mm": distance_mm(line, column, lesions, row),
-                                    "site_distance_mm": distance_mm(line, column, of_site, row)}
+        near = _to_mask(row, line, column, images) if "known_mask" in row else _to_centres(row, line, column)
+        found[place] = dict(row) | {"kind": kind, "draw": draw, "peak_row": line, "peak_column": column,
+                                    "heat": value} | near
     return pd.DataFrame.from_dict(found, orient="index")
+
+
+def _to_mask(row, line, column, images):
+    """Distances of a peak from the mask of its view."""
+    if not row["known_mask"]:
+        return {"distance_mm": math.nan, "distance_pixels": math.nan, "hit": math.nan}
+    pixels = math.inf if line is None else lesion_masks.distances(row, images)[line, column]
+    return {"distance_mm": pixels * row.get("spacing_mm", math.nan), "distance_pixels": pixels,
+            "hit": float(pixels <= lesion_masks.radius(row))}
+
+
+def _to_centres(row, line, column):
+    """Distances of a peak from the centres of lesions, if they are known."""
+    lesions = row.get("known_lesions") or []
+    any_mm, site_mm = (distance_mm(line, column, those, row)
+                       for those in (lesions, [lesion for lesion in lesions if lesion[0] == row["code"]]))
+    return {"distance_mm": any_mm, "hit": float(any_mm <= RADIUS_MM), "site_hit": float(site_mm <= RADIUS_MM)}
 
 
 def play(peaks: pd.DataFrame, rows: pd.DataFrame, images: str | Path, draws: int,
@@ -157,34 +183,53 @@ def play(peaks: pd.DataFrame, rows: pd.DataFrame, images: str | Path, draws: int
     settings : dict
         `target`, and what else is to stand in pointing.json.
     """
-    site = settings["target"].removeprefix("site:") if ":" in settings["target"] else None
-    places = np.flatnonzero([target == 1 and any(site is None or code == lesion[0] for lesion in lesions)
-                             for target, code, lesions in zip(pd.to_numeric(rows["target"]), rows["code"],
-                                                              rows["known_lesions"], strict=True)])
+    masks, peaks = "known_mask" in rows, _with_patients(peaks)
+    places = np.flatnonzero(_in_game(rows, settings["target"]))
     if not len(places):
-        print(f"no pointing game: no positive scan has a lesion{f' of site {site}' if site else ''} in the column "
-              "lesions")
+        print(f"no pointing game: no positive scan has a lesion{' of the site' * (':' in settings['target'])} in the "
+              f"column {'mask, in each of its views' if masks else 'lesions'}")
         return
     brightest = ((place, read_image(rows.iloc[place], images)) for place in places)
     every = pd.concat([peaks.loc[places],
-                       *(find_peaks(RANDOM, random_maps(draw, places), rows, draw) for draw in range(draws)),
-                       find_peaks(BRIGHTEST, brightest, rows)])
-    patient = every[patient_column(every)]
-    every["patient"] = patient.where(patient != "", every["scan_id"])
-    tables = [summarize(every).assign(near="any lesion")]
+                       *(find_peaks(RANDOM, random_maps(draw, places), rows, images, draw) for draw in range(draws)),
+                       lesion_masks.chance(places, rows, images) if masks
+                       else find_peaks(BRIGHTEST, brightest, rows, images)])
+    every = _with_patients(every)
+    tables = [summarize(every).assign(near="lesion mask" if masks else "any lesion")]
     if settings["target"] != "binary" and any(lesion[0] for place in places for lesion in rows["known_lesions"][place]):
-        of_site = every.assign(distance_mm=every["site_distance_mm"])
-        tables.append(summarize(of_site).assign(near="lesion of the site"))
+        tables.append(summarize(every.assign(hit=every["site_hit"])).assign(near="lesion of the site"))
     table = pd.concat(tables, ignore_index=True)
-    notice = SYNTHETIC if is_synthetic(rows).any() else None
+    notice, spacing = SYNTHETIC if is_synthetic(rows).any() else None, not masks or "spacing_mm" in rows
+    within = {"within_mm": RADIUS_MM} if spacing else {"within_pixels": lesion_masks.RADIUS_PIXELS}
+    distance = f"{RADIUS_MM / 10:g} cm" if spacing else f"{lesion_masks.RADIUS_PIXELS} pixels"
+    alarms = {"false_alarms": lesion_masks.false_alarms(peaks)} if masks else {}
     write_csv(table, folder / "pointing.csv")
-    write_json({"within_mm": RADIUS_MM, **settings, "notice": notice,
+    write_json({**within, **settings, "notice": notice, **alarms,
                 "rows": json.loads(table.to_json(orient="records", double_precision=15))}, folder / "pointing.json")
-    print(f"pointing game: peak within {RADIUS_MM / 10:g} cm of a lesion's centre; {len(places)} views of "
-          f"{rows['scan_id'][places].nunique()} positive scans, {every['patient'].nunique()} patients")
+    print(f"pointing game: peak within {distance} of a lesion's {'mask' if masks else 'centre'}; "
+          f"{len(places)} views of {rows['scan_id'][places].nunique()} positive scans, "
+          f"{every['patient'].nunique()} patients")
     print(as_text(table))
+    for each in alarms.values():
+        print(f"false alarms: {each['alarms']} of {each['controls']} controls peak as high as {lesion_masks.KEPT:.0%} "
+              f"of the hits: {short_text(each)}")
     if notice:
         print(notice)
+
+
+def _with_patients(peaks):
+    """With `patient`: whose scan it is, where that is not known the scan."""
+    patient = peaks[patient_column(peaks)]
+    return peaks.assign(patient=patient.where(patient != "", peaks["scan_id"]))
+
+
+def _in_game(rows, target):
+    """(n,) bool: of a positive scan whose lesions are known: by masks in all its views, or (of the site) by centres."""
+    positive = (pd.to_numeric(rows["target"]) == 1).to_numpy()
+    if "known_mask" in rows:
+        return positive & rows.groupby("scan_id")["known_mask"].transform("all").to_numpy()
+    return positive & [any(":" not in target or code == lesion[0] for lesion in lesions)
+                       for code, lesions in zip(rows["code"], rows["known_lesions"], strict=True)]
 
 
 def summarize(peaks: pd.DataFrame) -> pd.DataFrame:
@@ -193,8 +238,8 @@ def summarize(peaks: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     peaks : DataFrame
-        A row a map: kind, draw (0, 1, ... of repeated kinds), scan_id, view, heat (the peak's value), distance_mm,
-        patient.
+        A row a map: kind, draw (0, 1, ... of repeated kinds), scan_id, view, heat (the peak's value), hit (0 or 1, or
+        its probability), patient.
 
     Returns
     -------
@@ -204,11 +249,13 @@ def summarize(peaks: pd.DataFrame) -> pd.DataFrame:
     rows, peaks = [], peaks.reset_index(drop=True)
     for kind, own in peaks.groupby("kind", sort=False):
         hottest = own.loc[own.groupby(["draw", "scan_id"], sort=False)["heat"].idxmax()]
+        if kind == BODY:  # of a view at random
+            hottest = hottest.assign(hit=own.groupby("scan_id", sort=False)["hit"].mean().to_numpy())
         for view, part in [*own.groupby("view", sort=False), (SCAN, hottest)]:
-            hits = (part["distance_mm"] <= RADIUS_MM).to_numpy()
+            hits = part["hit"].to_numpy(float)
             share = proportion_estimate(hits, "scan with a known lesion", part["patient"])
             rows.append({"kind": kind, "view": view, "scans": part["scan_id"].nunique(), "maps": len(part),
-                         "hits": int(hits.sum()), "share": share["value"]}
+                         "hits": round(float(hits.sum()), 2), "share": share["value"]}
                         | {name: share[name] for name in ("ci_low", "ci_high", "ci_method")}
                         | {"no_peak": int((part["heat"] == 0).sum())})
     return pd.DataFrame(rows)
@@ -218,6 +265,6 @@ def as_text(table: pd.DataFrame) -> str:
     """Rows of `summarize`, lined up; the column `near` says of which lesions."""
     lines = [("heat map", "view", "peaks near", "hits", "share (95 % CI)", "maps without peak")]
     for row in table.itertuples():
-        lines.append((row.kind, row.view, row.near, f"{row.hits}/{row.maps}",
+        lines.append((row.kind, row.view, row.near, f"{row.hits:g}/{row.maps}",
                       f"{row.share:.3f} ({row.ci_low:.3f}–{row.ci_high:.3f})", str(row.no_peak)))
     return aligned(lines)

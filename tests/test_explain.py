@@ -168,7 +168,7 @@ def test_lesions_are_read_and_bad_ones_refused_by_row():
 def test_shares_by_view_and_by_scan():
     """Three patients of four scans: hits by hand; the scan takes the hotter view, of equal ones the first."""
     def rows(kind, draw, *maps):
-        return [{"kind": kind, "draw": draw, "scan_id": scan, "view": view, "heat": heat, "distance_mm": mm,
+        return [{"kind": kind, "draw": draw, "scan_id": scan, "view": view, "heat": heat, "hit": float(mm <= 30),
                  "patient": patient} for scan, patient, view, heat, mm in maps]
 
     maps = [("s1", "p1", "cor", 2.0, 10.0), ("s1", "p1", "sag", 3.0, 40.0),  # the sagittal one counts: a miss
