@@ -3,8 +3,8 @@
 python find_best_model.py --dir results
 
 Reads convergence_splitS_runR.csv, writes best_run.csv (split,run,epoch,metric,value,rank) beside them. Of equal AUCs
-the first epoch, the lowest run and the lowest split win; a run of train_loca.py --select loc or sum counts with the
-AUC of the epoch that it kept. A run without its checkpoint_splitS_runR.pth is left out; one
+the first epoch, the lowest run and the lowest split win; a run with --keep last, or of train_loca.py --select loc or
+sum, counts with the AUC of the epoch that it kept. A run without its checkpoint_splitS_runR.pth is left out; one
 that is not finished yet (there is a last_splitS_runR.pth) counts as far as it came, and is named.
 """
 import sys

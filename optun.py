@@ -5,9 +5,10 @@ python optun.py --splits 0-0 --trials 40 --weights none --image_size auto --pool
 python optun.py --space space.json --storage postgresql://user@host/optuna --output results    # on any number of hosts
 python train.py --params results/best_params_summary.csv --split_index 0 --output results    # then trains the winner
 
-The objective is the validation AUC (scans, mean over the views) of a trial's best epoch; test rows are not read. The
-same command again continues to --trials finished trials; started several times at once, the processes share them.
-Writes optuna_results_splitS.csv, best_params_summary.csv and optuna_report.html to --output.
+The objective is the validation AUC (scans, mean over the views) of the epoch that a trial keeps, its best one or by
+--keep its last; test rows are not read. The same command again continues to --trials finished trials; started several
+times at once, the processes share them. Writes optuna_results_splitS.csv, best_params_summary.csv and
+optuna_report.html to --output.
 """
 from common import arguments
 from common.arguments import run_script

@@ -6,9 +6,9 @@ python train.py --split_index 0-19 --run 1 2 --output results --weights none --i
 python train.py --params results/best_params_summary.csv --split_index 0 --output results    # the best of optun.py
 torchrun --nproc_per_node 4 train.py --split_index 0 --run 1 --output results    # on four GPUs, or CPU processes
 
-Writes convergence_splitS_runR.csv and .png, checkpoint_splitS_runR.pth (the best validation epoch) and its settings,
-settings_splitS_runR.json, to --output. Stopped at any moment, the same command with --resume goes on to the same bits;
-finished runs are left alone.
+Writes convergence_splitS_runR.csv and .png, checkpoint_splitS_runR.pth (the best validation epoch, or by --keep the
+last one) and its settings, settings_splitS_runR.json, to --output. Stopped at any moment, the same command with
+--resume goes on to the same bits; finished runs are left alone.
 """
 from common import arguments
 from common.arguments import pick, run_script
@@ -59,8 +59,8 @@ def main(args):
                     if options.eval_train:  # log the training set as it is after the epoch, as LARS does
                         train = evaluate(state.kept, batches.training_set(), amp, "training set", recorder.check)
                     validation = evaluate(state.kept, batches.validation(), amp, check=recorder.check)
-                    improved = state.end_epoch(objective, train, validation)  # schedule, early stopping
-                    recorder.epoch(improved)
+                    kept = state.end_epoch(objective, train, validation)  # schedule, early stopping
+                    recorder.epoch(kept)
             runs.finished(run, state)
     return runs.summary()
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from common.files import InputError, replace_file
 from common.parameter_names import find_sites, fitting, head_options, network_state, one_channel
-from common.renamed import current_names
+from common.renamed import current_args, current_names
 from common.text import short
 
 FEATURES = 512
@@ -371,8 +371,8 @@ def read_checkpoint(path: str | Path) -> dict:
         raise InputError(f"{path}: not a readable checkpoint: {reason}; give one of train.py or LARS") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a checkpoint: it holds a {type(content).__name__}")
-    return content | {name: current_names(content[name]) for name in ("args", "model")
-                      if isinstance(content.get(name), dict)}
+    current = {"args": current_args, "model": current_names}
+    return content | {name: current[name](content[name]) for name in current if isinstance(content.get(name), dict)}
 
 
 def load_model(path: str | Path) -> tuple[ResNet34, dict]:

@@ -302,6 +302,9 @@ def add_training_arguments(parser: Parser, nepochs: int = 40, note: str = "") ->
     add("--early_stopping", action="store_true",
         help="stop when the validation AUC has not improved by 0.001 for --patience epochs")
     add("--patience", type=positive_int, default=5, metavar="EPOCHS", help="patience of --early_stopping")
+    add("--keep", default="best", choices=("best", "last"),
+        help="epoch whose weights are kept: that of the best validation AUC, or the last one that was trained, with "
+             "--early_stopping the one it stops after (a schedule that ends at 0 is best at its end)")
     add("--seed", type=natural_int, default=0, help="random seed, combined with split, run and epoch")
     add("--batch_size", type=positive_int, default=50, metavar="N", help="images per step, at most")
     add("--optimizer", default="sgd", choices=("sgd", "adam", "adamw"), help="sgd: with Nesterov momentum")
@@ -342,7 +345,7 @@ def add_site_arguments(parser: Parser) -> None:
     add("--site_smoothing", type=fraction, default=0.0, metavar="S", help="label smoothing of the sites")
     add("--site_multi", action="store_true",
         help="several sites per scan: target_loc holds codes separated by semicolons, each predicted by a sigmoid")
-    add("--select", default="auc", choices=("auc", "loc", "sum"), help="what chooses the best epoch and stops early: "
+    add("--select", default="auc", choices=("auc", "loc", "sum"), help="what --keep best and --early_stopping follow: "
         "validation AUC, balanced accuracy of the site (--site_multi: mean average precision), or their sum")
     add_code_arguments(group)
 

@@ -3,6 +3,7 @@
 RENAMED = {"lambda_loc": "site_lambda", "detach_loc": "site_detach", "loc_on": "site_on", "loc_balance": "site_balance",
            "loc_smoothing": "site_smoothing", "sites_multi": "site_multi", "loc_map": "site_map",
            "loc_strict": "site_strict", "resume_anyway": "force_resume"}
+ADDED = {"keep": "best"}  # arguments that older settings lack: what was done then
 _WORDS = {"--normalize": [], "--no-normalize": ["--norm", "none"], "--lr_scheduler": ["--lr_schedule", "plateau"]}
 
 
@@ -23,6 +24,11 @@ def current_names(values: dict) -> dict:
     if str(values.get("normalize", True)) == "False":
         found["norm"] = "none"
     return found
+
+
+def current_args(values: dict) -> dict:
+    """Stored arguments under the names of today (`current_names`), with those of `ADDED`."""
+    return ADDED | current_names(values)
 
 
 def current_words(words: list) -> list[str]:

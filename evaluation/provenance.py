@@ -19,7 +19,7 @@ from common.text import ranges, some
 from evaluation import cohort_table
 from evaluation.ensemble import Model
 
-VALUES = {"commit": "commit", "data_hash": "data hash", "epoch": "best epoch", "device": "device",
+VALUES = {"commit": "commit", "data_hash": "data hash", "epoch": "epoch kept", "device": "device",
           "precision": "precision", "threads": "threads", "processes": "processes"}  # of the settings -> name shown
 GROUPS = {"versions": "version of ", "input": "input: ", "args": "--"}  # dicts among them -> prefix of their names
 LIBRARIES = ("numpy", "pandas", "scipy", "scikit-learn", "matplotlib")

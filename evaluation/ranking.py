@@ -9,7 +9,7 @@ from common.run_files import find_run_files, run_file
 
 
 def read_runs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The runs of a folder with their best epochs, and what is left out.
+    """The runs of a folder with the epochs that they kept, and what is left out.
 
     Returns
     -------
@@ -41,7 +41,8 @@ def read_runs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
 def best_epoch(path: Path) -> tuple[int, float] | None:
     """The first epoch with the highest validation AUC, and that AUC; None where every AUC is NaN or none is there.
 
-    Where the file has the metric `selected` (of train_loca.py --select), its highest value chooses the epoch.
+    Where the file has the metric `selected`, its highest value chooses the epoch: what train_loca.py --select follows,
+    or with --keep last the epoch's number.
 
     Raises
     ------

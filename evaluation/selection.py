@@ -4,6 +4,7 @@ What was chosen by a score looks better on that score's patients than on others.
 run do not say: best_run.csv, settings, logs, and the tables of a search.
 """
 import argparse
+import collections
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from common.text import ranges
 from evaluation.ensemble import Model
 from evaluation.ranking import read_ranks
 
-CRITERIA = {"auc": "validation AUC", "loc": "balanced accuracy of the site in validation",
+FOLLOWED = {"auc": "validation AUC", "loc": "balanced accuracy of the site in validation",
             "sum": "sum of both"}  # --select of train_loca.py
 SEARCHES = {"best_params_summary.csv": "optuna_results_split{}.csv",
             "best_params_finetuning_summary.csv": "optuna_resultsfinetuning_split{}.csv"}
@@ -41,9 +42,9 @@ def describe_selection(models: list[Model], top: int | None, ranking: Path, fold
     -------
     dict
         models, top, ranked (how many there are in best_run.csv; None without it), splits (whose validation patients
-        chose), missing (splits of best_run.csv without a model here), epochs {file: kept epoch}, criteria (of the
-        epochs), runs, trials {split: of how many the model is the best; None: of an unknown number}, thresholds; and
-        steps and summary of `in_words`.
+        chose), missing (splits of best_run.csv without a model here), epochs {file: kept epoch}, criteria {file: what
+        chose it; None: it is the last one of a fixed number}, runs, trials {split: of how many the model is the best;
+        None: of an unknown number}, thresholds; and steps and summary of `in_words`.
     """
     ranks = read_ranks(ranking) if ranking.is_file() else {}
     settings = {model.file: _settings(run_file(folder, "settings", model.split, model.run)) for model in models}
@@ -54,7 +55,7 @@ def describe_selection(models: list[Model], top: int | None, ranking: Path, fold
         "splits": sorted({split for split, _ in ranks} if top else {model.split for model in models}),
         "missing": sorted({split for split, _ in ranks} - {model.split for model in models}),
         "epochs": {file: each["epoch"] for file, each in known.items()},
-        "criteria": sorted({CRITERIA[each.get("args", {}).get("select") or "auc"] for each in known.values()}),
+        "criteria": {file: _criterion(each.get("args", {})) for file, each in known.items()},
         "runs": {model.split: _runs((ranking.parent, folder), model.split) for model in models if model.rank},
         "trials": {split: count for split, count in trials.items() if count != 0}, "thresholds": thresholds}
     return found | in_words(found, ranking.name)
@@ -62,14 +63,15 @@ def describe_selection(models: list[Model], top: int | None, ranking: Path, fold
 
 def in_words(found: dict, ranking: str) -> dict:
     """steps, {what was chosen: how, as far as it is known}, and summary, what they mean together (or None)."""
-    count, top, ranked, epochs, runs, trials = (found[key] for key in ("models", "top", "ranked", "epochs", "runs",
-                                                                       "trials"))
+    count, top, ranked, criteria, runs, trials = (found[key] for key in ("models", "top", "ranked", "criteria", "runs",
+                                                                         "trials"))
     steps = {"Epoch": "not known: there are no settings", "Run": f"not known: not in {ranking}",
              "Trial": "no search is known that gave these settings",
              "Models": f"all {count} that have predictions" + f"; {ranking} ranks {ranked}" * bool(ranked),
              "Thresholds": "0.5 alone"}
-    if epochs:
-        steps["Epoch"] = f"the one with the best {' or '.join(found['criteria'])}, in {len(epochs)} of {count} models"
+    if criteria:
+        kept = collections.Counter(f"the {how or 'last one, whatever its validation'}" for how in criteria.values())
+        steps["Epoch"] = "; ".join(f"{how}, in {n} of {count} models" for how, n in sorted(kept.items()))
     if runs:
         steps["Run"] = f"the best of {_many(runs)} by validation AUC, in {_splits(runs)}"
     if set(runs.values()) == {1}:
@@ -81,8 +83,8 @@ def in_words(found: dict, ranking: str) -> dict:
                            f"({_splits(found['splits'])})")
     if found["thresholds"]:
         steps["Thresholds"] = f"derived from {found['thresholds']}"
-    by_validation = {"epoch": epochs, "run": any(of != 1 for of in runs.values()), "trial": trials, "models": top,
-                     "thresholds": str(found["thresholds"]).startswith("validation")}
+    by_validation = {"epoch": any(criteria.values()), "run": any(of != 1 for of in runs.values()), "trial": trials,
+                     "models": top, "thresholds": str(found["thresholds"]).startswith("validation")}
     chosen = [name for name, known in by_validation.items() if known]
     of = _splits(found["splits"]) + " (each split its own)" * (len(found["splits"]) > 1)
     summary = f"The validation patients of {of} chose {', '.join(chosen[:-1])} and {''.join(chosen[-1:])}: on them the "
@@ -114,6 +116,14 @@ def _settings(path: Path) -> dict:
         return read_json_object(path, "settings", "{}") if path.is_file() else {}
     except InputError:
         return {}
+
+
+def _criterion(args: dict) -> str | None:
+    """What chose the epoch that a run kept, by its arguments; None: nothing that was measured in validation."""
+    followed = FOLLOWED[args.get("select") or "auc"]
+    if args.get("keep", "best") == "best":
+        return f"one with the best {followed}"
+    return f"last one, under early stopping by {followed}" if args.get("early_stopping") else None
 
 
 def _runs(folders: Iterable[Path], split: int) -> int | None:

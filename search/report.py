@@ -1,7 +1,7 @@
 """What a hyperparameter search found: tables, and one page that needs no network. Imports no torch.
 
 A study is an optuna.Study with one objective, trained epochs as its steps. Of a trial's user attributes the page reads
-best_epoch, and reason: why it was pruned or failed.
+kept_epoch (best_epoch in earlier versions), and reason: why it was pruned or failed.
 """
 import math
 import warnings
@@ -127,7 +127,7 @@ def write_report(path: str | Path, title: str, studies: dict[int, optuna.Study])
     starts = [trial.datetime_start for trial in trials if trial.datetime_start]
     ends = [trial.datetime_complete for trial in trials if trial.datetime_complete]
     when = (f" from {date(min(starts))}" if starts else "") + (f" to {date(max(ends))}" if ends else "")
-    names = ["Split", f"Best {VALUE[0].lower()}{VALUE[1:]}", "Trial", "Best epoch",
+    names = ["Split", f"Best {VALUE[0].lower()}{VALUE[1:]}", "Trial", "Epoch kept",
              *(name.capitalize() for name, _ in STATES.values()), "Hours"]
     with warnings.catch_warnings(), files.progress(studies.items(), Path(path).name, "split") as bar:
         warnings.simplefilter("ignore")  # what Optuna would warn of, the page says
@@ -166,10 +166,10 @@ def states(trials: list[FrozenTrial]) -> list[list[str]]:
 def best_table(ranked: list[FrozenTrial]) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table of the best trials."""
     names = parameters(ranked)
-    rows = [[str(trial.number), f"{trial.value:.4f}", str(trial.user_attrs.get("best_epoch", "")),
+    rows = [[str(trial.number), f"{trial.value:.4f}", kept_epoch(trial),
              f"{trial.duration.total_seconds():.0f}", *(as_shown(trial.params.get(name, "–")) for name in names)]
             for trial in ranked[:BEST]]
-    return ["Trial", VALUE, "Best epoch", "Seconds", *names], rows
+    return ["Trial", VALUE, "Epoch kept", "Seconds", *names], rows
 
 
 # ---------------------------------------------------------------- Optuna's plots
@@ -264,6 +264,11 @@ def plot(name: str, text: str, figure: go.Figure | None = None, height: int = HE
 def parameters(trials: list[FrozenTrial]) -> list[str]:
     """The names of all parameters that were drawn, in the order of the first trial that has them."""
     return list(dict.fromkeys(name for trial in trials for name in trial.params))
+
+
+def kept_epoch(trial: FrozenTrial) -> str:
+    """The epoch whose validation AUC is the trial's value; "" where it is not stored."""
+    return str(trial.user_attrs.get("kept_epoch", trial.user_attrs.get("best_epoch", "")))
 
 
 def as_shown(value: object) -> str:

@@ -23,8 +23,8 @@ ONLY_WITH = {"hidden": ("cls_arch", "complex"), "dropout": ("cls_arch", "complex
 # arguments that no space may hold: all trials have the same
 INPUT = ("image_size", "margin", "pool", "crop_bodies", "norm")
 _LENGTH = ("nepochs", "early_stopping", "patience")
-_NOT_DRAWN = (*INPUT, *_LENGTH, "weights", "checkpoint", "seed", "cached_placements", "transfer_learning", "finetune",
-              "eval_train")
+_NOT_DRAWN = (*INPUT, *_LENGTH, "keep", "weights", "checkpoint", "seed", "cached_placements", "transfer_learning",
+              "finetune", "eval_train")
 
 
 def read_space(args: Namespace, default: dict) -> tuple[dict, dict]:

@@ -91,7 +91,7 @@ class SplitTrials:
         schedule = utils.Schedule(optimizer, steps,
                                   **pick(args, "nepochs", "lr_schedule", "lr_anneal", "warmup_epochs"))
         state = TrainState(model, optimizer, schedule, utils.EarlyStopping(args.patience), images.network_input,
-                           self.amp, utils.build_ema(model, args.ema))
+                           self.amp, utils.build_ema(model, args.ema), keep=args.keep)
         batches = RunBatches(images, model, objective.y_true, (args.seed, images.split, RUN), self.amp,
                              cache=self.cache, check=check,
                              **pick(args, "batch_size", "augm", "oversample", "cached_placements"))

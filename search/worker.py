@@ -163,7 +163,7 @@ class Worker:
         return self.split_trials
 
     def objective(self, trial: optuna.Trial, study: optuna.Study, split_trials: SplitTrials, received: list) -> float:
-        """Train a trial -> its best epoch's validation AUC.
+        """Train a trial -> the validation AUC of the epoch that it keeps.
 
         A signal in `received` interrupts it; its parameters are then queued again.
         """
@@ -200,7 +200,7 @@ class Worker:
         self.ended, self.trials, ended = trial.number, self.trials + 1, time.perf_counter()
         self.training_seconds += ended - training_begun
         outcome = {"training_seconds": round(ended - training_begun, 3), "seconds": round(ended - begun, 3)}
-        outcome |= {"reason": reason} if reason else {"best_epoch": state.best["epoch"]}
+        outcome |= {"reason": reason} if reason else {"kept_epoch": state.best["epoch"]}
         for name, value in outcome.items():
             trial.set_user_attr(name, value)
         said = f"pruned: {reason}" if reason else f"AUC {state.best['value']:.4f} in epoch {state.best['epoch']}"

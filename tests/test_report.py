@@ -64,7 +64,7 @@ def test_settings_are_shown_as_texts(tmp_path):
                    commit="abc", versions={"torch": "2"}, data_hash="f00", input={"frame": [64, 32]}, model={"drop": 1})
     rows, _ = provenance.models_settings(tmp_path, [Model(tmp_path, "m", 0, 1)])
     assert {row["name"]: row["values"] for row in rows} == {
-        "commit": ["abc"], "data hash": ["f00"], "best epoch": ["3"], "version of torch": ["2"],
+        "commit": ["abc"], "data hash": ["f00"], "epoch kept": ["3"], "version of torch": ["2"],
         "input: frame": ["64 32"], "--lr": ["0.01"], "--image_size": ["310"], "--checkpoint": ["None"],
         "--balance": ["True"]}
 

@@ -130,6 +130,20 @@ def test_winner_is_trained_to_the_trial_s_bits(searched, capsys):
     assert content["args"]["lr"] == rows.set_index("split")["lr"][1] and content["args"]["weights"] == "none"
 
 
+def test_trials_that_keep_their_last_epoch_are_valued_by_it(cohort):
+    find(cohort, "--trials", 2, "--nepochs", 3, "--pruner", "none", "--keep", "last")
+    study, summary = study_of(cohort), cohort / "results" / "best_params_summary.csv"
+    assert all(trial.value == trial.intermediate_values[3] for trial in study.trials)
+    assert any(trial.value < max(trial.intermediate_values.values()) for trial in study.trials), "not their best"
+    assert {trial.user_attrs["kept_epoch"] for trial in study.trials} == {3}
+    call(train, "--params", summary, "--nepochs", 3, "--data", cohort / "data.csv", "--output", cohort / "winner",
+         *COMMON)
+    content = utils.read_checkpoint(cohort / "winner" / "checkpoint_split0_run1.pth")
+    assert (content["epoch"], content["auc"]) == (3, study.best_value)
+    with pytest.raises(InputError, match=r"other values of --keep \(last, now best\)"):
+        find(cohort, "--trials", 3, "--nepochs", 3)
+
+
 def test_same_seed_same_trials_to_the_bit(cohort, monkeypatch):
     """One search, and one in two parts that knows other targets of the test scans."""
     monkeypatch.setattr(studies, "STARTUP", 1)  # so that sampler and pruner rely on the trials before

@@ -44,7 +44,7 @@ def study_of(*trials):
 def mixed():
     """Trials in every state but waiting: 2 complete, 3 pruned, 1 failed and done again as 6, which runs."""
     return study_of(
-        trial(0, 0.81, epochs=(0.7, 0.81), best_epoch=2), trial(1, 0.93, hidden=128, lr=2e-4, best_epoch=1),
+        trial(0, 0.81, epochs=(0.7, 0.81), kept_epoch=2), trial(1, 0.93, hidden=128, lr=2e-4, kept_epoch=1),
         trial(2, 0.6, TrialState.PRUNED, epochs=(0.6,)), trial(3, 0.5, TrialState.PRUNED, epochs=(0.5,)),
         trial(4, None, TrialState.PRUNED, reason="out of memory: <script>alert(1)</script> & more"),
         trial(5, None, TrialState.FAIL), trial(6, None, TrialState.RUNNING, {"retry_history": [5]}))
@@ -78,7 +78,7 @@ def test_results_have_the_thesis_columns_and_the_drawn_values(tmp_path):
     report.write_results(tmp_path / "r.csv", mixed())
     lines = (tmp_path / "r.csv").read_text().splitlines()
     assert lines[0] == ("number,value,datetime_start,datetime_complete,duration,params_balance,params_batch_size,"
-                        "params_cls_arch,params_hidden,params_lr,user_attrs_best_epoch,user_attrs_reason,state")
+                        "params_cls_arch,params_hidden,params_lr,user_attrs_kept_epoch,user_attrs_reason,state")
     assert lines[1] == ("0,0.81,2026-03-04 05:06:07,2026-03-04 05:07:37,0 days 00:01:30,"
                         "False,32,simple,,0.001,2,,COMPLETE")
     assert lines[2].split(",")[5:] == ["True", "32", "complex", "128", "0.0002", "1", "", "COMPLETE"]
@@ -87,7 +87,7 @@ def test_results_have_the_thesis_columns_and_the_drawn_values(tmp_path):
 
 
 def test_results_are_optunas_own_table_where_no_trial_lacks_a_parameter(tmp_path):
-    study = study_of(*(trial(number, 0.1 * number, hidden=64, best_epoch=number) for number in range(12)))
+    study = study_of(*(trial(number, 0.1 * number, hidden=64, kept_epoch=number) for number in range(12)))
     report.write_results(tmp_path / "r.csv", study)
     attributes = (*report.COLUMNS, "params", "user_attrs", "state")
     assert (tmp_path / "r.csv").read_text() == study.trials_dataframe(attributes).to_csv(index=False)
@@ -128,7 +128,7 @@ def test_states_reasons_and_repetitions(tmp_path):
 
 def test_best_trials_are_ranked_and_show_what_was_drawn(tmp_path):
     values = [0.5 + 0.01 * (7 * number % 12) for number in range(12)]
-    study = study_of(*(trial(number, value, hidden=64 if number == 5 else None, best_epoch=number + 1)
+    study = study_of(*(trial(number, value, hidden=64 if number == 5 else None, kept_epoch=number + 1)
                        for number, value in enumerate(values)))
     text = pages(tmp_path / "r.html", {0: study})
     table = text[text.index("The 10 best trials of 12"):text.index('class="plots"')]
@@ -210,7 +210,7 @@ def test_importances_find_the_parameter_that_matters(tmp_path):
 
 
 def test_several_splits_are_folded_and_summed_up(tmp_path):
-    studies = {split: study_of(trial(0, 0.7 + 0.01 * split, best_epoch=1)) for split in (10, 2, 0)}
+    studies = {split: study_of(trial(0, 0.7 + 0.01 * split, kept_epoch=1)) for split in (10, 2, 0)}
     studies[5] = study_of()
     text = pages(tmp_path / "r.html", studies)
     assert re.findall(r'<details id="split(\d+)">', text) == ["0", "2", "5", "10"]

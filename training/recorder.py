@@ -149,15 +149,14 @@ class Recorder:
 
     # ------------------------------------------------------------ what an epoch gave
 
-    def epoch(self, improved: bool) -> None:
-        """Write and show the epoch that ended."""
+    def epoch(self, kept: bool) -> None:
+        """Write and show the epoch that ended; `kept`: of `TrainState.end_epoch`."""
         if not distributed.is_main():
             return
         state, epoch, table = self.state, self.state.epoch - 1, log_table(self.state)
+        improved = kept and state.keep == "best"
         if improved:
-            kept = {"epoch": epoch, "auc": state.best["auc"]} | state.checkpoint() | self.settings
-            save_checkpoint(self.files["checkpoint"], kept)
-            write_settings(self.files["settings"], kept)
+            self.keep()
         write_csv(table, self.files["convergence"])
         self.save()
         if time.monotonic() - self.drawn > FIGURE_SECONDS:
@@ -169,8 +168,18 @@ class Recorder:
         said += "".join(f" {key} {value:.3f}" for key, value in rows["validation"].items() if key.startswith("loc_"))
         tqdm.write(f"{self.name} epoch {epoch}: {said}" + " *" * improved, file=sys.stdout)
 
+    def keep(self) -> None:
+        """Write the checkpoint of the epoch that ended, and its settings."""
+        kept = {"epoch": self.state.best["epoch"], "auc": self.state.best["auc"]}
+        kept |= self.state.checkpoint() | self.settings
+        save_checkpoint(self.files["checkpoint"], kept)
+        write_settings(self.files["settings"], kept)
+
     def finish(self) -> None:
+        """Write what is written once, then remove last_*.pth."""
         if distributed.is_main():
+            if self.state.keep == "last":
+                self.keep()
             self.draw(log_table(self.state))
             if self.files["checkpoint"].exists() and not self.files["settings"].exists():  # begun by an earlier version
                 write_settings(self.files["settings"], read_checkpoint(self.files["checkpoint"]))
@@ -180,7 +189,7 @@ class Recorder:
         distributed.wait()
 
     def draw(self, table: pd.DataFrame) -> None:
-        draw_convergence(table, self.files["figure"], self.name)
+        draw_convergence(table, self.files["figure"], self.name, self.state.best["epoch"])
         self.drawn = time.monotonic()
 
     def _tensorboard(self, epoch, rows):
@@ -229,8 +238,8 @@ def run_settings(options: Namespace, model: dict, images: SplitImages, device: t
                          "pandas": pd.__version__}}
 
 
-def draw_convergence(table: pd.DataFrame, path: str | Path, title: str) -> None:
-    """Loss, AUC and what else chose the kept epoch, against the epoch: training dashed, validation solid; a PNG."""
+def draw_convergence(table: pd.DataFrame, path: str | Path, title: str, kept: int) -> None:
+    """Loss, AUC and what else chose the epoch `kept`, against the epoch: training dashed, validation solid; a PNG."""
     import matplotlib
 
     from evaluation import figure_style
@@ -241,21 +250,21 @@ def draw_convergence(table: pd.DataFrame, path: str | Path, title: str) -> None:
     with matplotlib.rc_context(figure_style.RC), replace_file(path, "wb") as file:
         figure, grid = figure_style.new_figure(figure_style.COLUMN * len(panels), 2.5, (1, len(panels)))
         for axes, (metric, label) in zip(grid[0], panels.items(), strict=True):
-            _panel(axes, table[table["metric"] == metric], metric, figure_style.BLUE)
+            _panel(axes, table[table["metric"] == metric], metric, figure_style.BLUE, kept)
             axes.set(xlabel="Epoch", ylabel=label)
             axes.legend()
         figure.suptitle(title)
         figure.savefig(file, format="png", dpi=200)
 
 
-def _panel(axes, rows, metric, colour):
-    """One metric: training dashed, validation solid, its highest value marked but for the loss."""
+def _panel(axes, rows, metric, colour, kept):
+    """One metric: training dashed, validation solid, the kept epoch marked but for the loss."""
     for name, style in (("train", "--"), ("validation", "-")):
         part = rows[rows["split"] == name]
         axes.plot(part["epoch"], part["value"], style, color="black" if name == "train" else colour, label=name,
                   linewidth=1.3, marker="." if len(part) < 30 else None)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    if metric != "loss" and part["value"].notna().any():
-        best = part.loc[part["value"].idxmax()]
-        axes.plot(best["epoch"], best["value"], "o", mfc="none", color="#D55E00", ms=7,
-                  label=f"highest: {best['value']:.3f}")
+    found = part[(part["epoch"] == kept) & part["value"].notna()]
+    if metric != "loss" and len(found):
+        axes.plot(found["epoch"], found["value"], "o", mfc="none", color="#D55E00", ms=7,
+                  label=f"kept, epoch {kept}: {found['value'].item():.3f}")

@@ -103,15 +103,15 @@ class Runs:
         """Take a run's end into the summary."""
         self._add_row(run, state.epoch - 1, state.best["epoch"], state.best["auc"], state.ended)
 
-    def _add_row(self, run, epochs, best_epoch, auc, ended):
-        self.rows[run.split, run.run] = {"epochs": epochs, "best_epoch": best_epoch, "auc": auc, "ended": ended,
+    def _add_row(self, run, epochs, kept_epoch, auc, ended):
+        self.rows[run.split, run.run] = {"epochs": epochs, "kept_epoch": kept_epoch, "auc": auc, "ended": ended,
                                          "seconds": f"{time.monotonic() - self.begun:.0f}"}
 
     def summary(self) -> int | None:
         """Print the runs as a table -> the exit code."""
-        say(f"{'split':>5} {'run':>3} {'epochs':>6} {'best':>5} {'val. AUC':>8} {'seconds':>8}  ")
+        say(f"{'split':>5} {'run':>3} {'epochs':>6} {'kept':>5} {'val. AUC':>8} {'seconds':>8}  ")
         for (split, run), row in self.rows.items():
-            say(f"{split:5} {run:3} {row['epochs']:>6} {row['best_epoch']:>5} {row['auc']:8.4f} {row['seconds']:>8}  "
+            say(f"{split:5} {run:3} {row['epochs']:>6} {row['kept_epoch']:>5} {row['auc']:8.4f} {row['seconds']:>8}  "
                 f"{row['ended']}")
         say(f"checkpoints: {run_file(self.output, 'checkpoint', 'S', 'R')}; find_best_model.py --dir {self.output} "
             "ranks them")
@@ -141,7 +141,7 @@ def find_result(run: Run) -> dict | None:
                          "--overwrite trains it again, or give another --run or --output")
     if not settings.exists():
         write_settings(settings, content)
-    return {"epochs": "", "best_epoch": content["epoch"], "auc": float(content["auc"]), "seconds": "",
+    return {"epochs": "", "kept_epoch": content["epoch"], "auc": float(content["auc"]), "seconds": "",
             "ended": "finished before"}
 
 
@@ -183,7 +183,7 @@ def begin(run: Run, images: SplitImages, model: utils.ResNet34, objective: Binar
     """
     options = run.options
     state = TrainState(model, optimizer, schedule, utils.EarlyStopping(options.patience), images.network_input, amp,
-                       utils.build_ema(model, options.ema), options.compile)
+                       utils.build_ema(model, options.ema), **pick(options, "compile", "keep"))
     recorder = Recorder(state, run.split, run.run, run_settings(options, settings, images, device, amp),
                         **pick(options, "output", "tensorboard", "checkpoint_minutes", "overwrite"))
     recorder.start_or_resume(options.force_resume)

@@ -31,13 +31,15 @@ class TrainState:
         `utils.build_ema`'s copy, which is validated and kept in the model's stead.
     compile : bool
         torch.compile the model (not its moving average).
+    keep : {"best", "last"}
+        Whether the epoch of the best validation is kept, or the last one.
     epoch : int
         The epoch that is trained, from 1.
     batches, outputs : int, tensor or None
         How many of its batches are done, and what this process's share of them gave.
     log : list of (epoch, set, metric, value)
     best : dict
-        Epoch, value of what chose it, and validation AUC of the epoch that is kept.
+        Epoch, value of what early stopping follows, and validation AUC of the epoch that is kept.
     ended : str
         Why the run ended.
     """
@@ -49,6 +51,7 @@ class TrainState:
     amp: torch.dtype | None
     ema: nn.Module | None = None
     compile: bool = False
+    keep: str = "best"
     epoch: int = 1
     batches: int = 0
     outputs: torch.Tensor | None = None
@@ -84,7 +87,7 @@ class TrainState:
         Returns
         -------
         bool
-            Whether the epoch is the best so far.
+            Whether the epoch is kept, unless a later one is.
 
         Raises
         ------
@@ -100,13 +103,15 @@ class TrainState:
         value = float(rows["validation"][objective.select])
         self.schedule.step_epoch(value)
         self.stopper.step(value)
+        if self.keep == "last":
+            rows["validation"]["selected"] = self.epoch  # for find_best_model.py, as in objectives
         self.log += [(self.epoch, name, key, float(number)) for name, row in rows.items()
                      for key, number in row.items()]
-        improved = value > self.best["value"]
-        if improved:
+        kept = self.keep == "last" or value > self.best["value"]
+        if kept:
             self.best = {"epoch": self.epoch, "value": value, "auc": float(rows["validation"]["auc"])}
         self.epoch, self.batches, self.outputs = self.epoch + 1, 0, None
-        return improved
+        return kept
 
     def checkpoint(self) -> dict:
         """LARS's keys, and the input. Only `state_dict` holds optimizer and schedule, which are two thirds of it."""
