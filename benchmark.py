@@ -6,6 +6,7 @@ python benchmark.py train                                               # minute
 python benchmark.py predict --chptfolder demo/results --data demo/data_resplit.csv      # 2 GB of temporary files
 python benchmark.py aggregate --scans 100000                            # 300 MB of temporary files
 python benchmark.py recipes --data demo/data_resplit.csv --split_index 0 1 --output results_recipes     # an hour
+python benchmark.py recipes --data demo/data_resplit.csv --split_index 0-4 --run 1-3 --recipes FILE.json   # hours
 
 prepro: PET series to SUV to both MIPs, files in the page cache, against reading the same files raw and against the same
 steps written plainly with pydicom and SimpleITK (pip install -r requirements-benchmark.txt; for that line only).
@@ -15,7 +16,8 @@ it; the ceiling in --amp's precision against the other one; and an epoch with fr
 predict: ten models in one go against ten plain loops; memory; with --chptfolder, bfloat16 against float32.
 aggregate: aggregate.py and compare.py on the predictions of ten models; the jackknife of BCa intervals in closed form
 against leaving each scan out.
-recipes: train.py under several recipes, as validation AUC against seconds of training.
+recipes: train.py under several recipes on the same folds: validation AUC and its paired difference from the first
+recipe, with intervals, against seconds. Stopped at any moment, the same command goes on.
 """
 import tempfile
 from pathlib import Path
@@ -42,8 +44,14 @@ def get_args_parser():
     add("--chptfolder", metavar="DIR", help="trained models whose bfloat16 predictions are compared")
     add = parser.add_argument_group("recipes").add_argument
     add("--split_index", **arguments.NUMBERS, metavar="S", help="data splits to train (default: 0)")
-    add("--only", metavar="TEXT", help="the recipes whose names hold this")
-    add("--output", type=Path, default="results_recipes", metavar="DIR", help="for tables and models")
+    add("--run", **arguments.NUMBERS, metavar="R", help="runs of each split, as of train.py (default: 1)")
+    add("--recipes", type=Path, metavar="FILE.json",
+        help='{"name": "options of train.py", ...}; the first is what the others are compared with, and their options '
+             "are added to its own (default: a table of five)")
+    add("--only", nargs="+", metavar="TEXT", help="beside the first, the recipes whose names hold one of these")
+    add("--report_test", action="store_true",
+        help="also measure the test sets: when the choice is made, which is for validation sets to make")
+    add("--output", type=Path, default="results_recipes", metavar="DIR", help="for tables and models, 85 MB each")
     add = parser.add_argument_group("running").add_argument
     add("--folder", metavar="FOLDER", help="where the temporary files go (default: the system's)")
     add("--repeats", type=positive_int, default=3, help="the fastest counts")
@@ -58,7 +66,9 @@ def main(args):
     if args.folder and not Path(args.folder).is_dir():
         raise InputError(f"--folder {args.folder}: no such folder; make it, or leave it out")
     if args.stage == "recipes":
-        return recipes.compare(args.data, args.images, args.split_index or [0], args.only, args.output)
+        return recipes.compare(args.data, args.images, args.split_index or [0], args.run or [1],
+                               recipes.read_recipes(args.recipes, args.only or ()), args.output, args.report_test,
+                               pick(args, "device", "amp", "threads"))
     with tempfile.TemporaryDirectory(prefix="benchmark_", dir=args.folder) as folder:
         if args.stage == "prepro":
             return prepro.compare(args.size, args.studies, args.repeats, Path(folder))

@@ -4,9 +4,10 @@ from pathlib import Path
 
 
 def run_file(folder: str | Path, kind: str, split: int | str, run: int | str) -> Path:
-    """The path of a run's file: kind is checkpoint, last, settings, convergence, figure (its curve), or pred."""
+    """The path of a run's file: kind is checkpoint, last, settings, bench, convergence, figure (its curve), or
+    pred."""
     kind, suffix = {"checkpoint": (kind, ".pth"), "last": (kind, ".pth"), "settings": (kind, ".json"),
-                    "figure": ("convergence", ".png")}.get(kind, (kind, ".csv"))
+                    "bench": (kind, ".json"), "figure": ("convergence", ".png")}.get(kind, (kind, ".csv"))
     return Path(folder) / f"{kind}_split{split}_run{run}{suffix}"
 
 

@@ -124,23 +124,28 @@ def newcombe_interval(auc: float, n_positive: int, n_negative: int) -> tuple[flo
 
 
 def auc_interval(y_true: ndarray, y_score: ndarray, groups: Groups = None) -> tuple[float, float, float, str]:
-    """The AUC, its interval and the interval's method: (auc, low, high, method).
+    """The AUC, its interval and the interval's method: (auc, low, high, method), see `interval_of`."""
+    auc, variance = delong(y_true, y_score, groups)
+    return auc, *interval_of(auc, variance, y_true, groups)
+
+
+def interval_of(auc: float, variance: float, y_true: ndarray, groups: Groups = None) -> tuple[float, float, str]:
+    """The interval of an AUC from its variance, and its method: (low, high, method).
 
     DeLong's variance on the logit scale, which keeps the limits inside 0..1 (Pepe MS. The Statistical Evaluation of
     Medical Tests, 2003, 5.2). Where that variance is 0 (classes apart, or every score the same) or undefined
     (one scan in a class) it would claim a certainty that is not there; Newcombe's interval takes its place, with the
     number of patients in each class instead of the scans.
     """
-    auc, variance = delong(y_true, y_score, groups)
     if variance > 0 and 0 < auc < 1:
         half = Z * np.sqrt(variance) / (auc * (1 - auc))
         low, high = expit(logit(auc) + np.array((-half, half)))
         clusters = "" if independent(groups) else " with Obuchowski's clusters"
-        return auc, float(low), float(high), f"DeLong{clusters}, logit scale"
+        return float(low), float(high), f"DeLong{clusters}, logit scale"
     index, _ = bootstrap.group_index(groups, len(y_true))
     n_positive, n_negative = (np.unique(index[np.asarray(y_true) == value]).size for value in (1, 0))
     low, high = newcombe_interval(auc, n_positive, n_negative)
-    return auc, low, high, "Newcombe 2006, method 5 (DeLong's variance is 0 or undefined)"
+    return low, high, "Newcombe 2006, method 5 (DeLong's variance is 0 or undefined)"
 
 
 def independent(groups: Groups) -> bool:
