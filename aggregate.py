@@ -45,7 +45,7 @@ def get_args_parser():
     add("--recalibrate", choices=("platt", "logistic", "temperature", "isotonic"),
         help="fitted to the calibration set, or without one to each model's validation predictions (default: none)")
     add("--operating_points", type=Path, metavar="FILE", help="apply the thresholds and recalibration of an earlier "
-        "run's operating_points.json instead of deriving them")
+        "run's operating_points.json, or those in a zip of models, instead of deriving them")
     add("--threshold_on_test", action="store_true", help="derive thresholds (and recalibration) from the scans that "
         "are measured; every output is then marked OPTIMISTIC")
     add = parser.add_argument_group("statistics").add_argument
@@ -71,7 +71,8 @@ def get_args_parser():
         "manifest's folder)")
     add("--heatmaps", type=Path, metavar="DIR", help="--output of explain.py, whose heat maps the page "
         "shows of failures")
-    add("--chptfolder", type=Path, metavar="DIR", help="checkpoints, for the settings of every model (default: --dir)")
+    add("--chptfolder", type=Path, metavar="DIR", help="checkpoints, or a zip of models, for the settings of every "
+        "model (default: --dir)")
     add = parser.add_argument_group("output").add_argument
     add("--output", type=Path, default=Path("results"), help="folder to write to")
     return parser

@@ -6,11 +6,13 @@ from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
+import safetensors.torch
 import torch
 import torchvision
 from torch import nn
 
 from common.files import InputError, replace_file
+from common.model_files import SUFFIX, only_checkpoint, read_file, read_header
 from common.parameter_names import find_sites, fitting, head_options, network_state, one_channel
 from common.renamed import current_args, current_names
 from common.text import short
@@ -356,17 +358,23 @@ def save_checkpoint(path: str | Path, content: dict) -> None:
 def read_checkpoint(path: str | Path) -> dict:
     """A checkpoint's content on the CPU, read as data only: tensors, numbers and texts (`weights_only`), no code.
 
+    Of a .safetensors file what its header says, and the tensors as `state_dict`; of a zip of one model that model's.
     NumPy scalars are let through: LARS stores its AUC as one, under the name of NumPy 1 or 2. Raises InputError.
     """
     scalar = np._core.multiarray.scalar
     allowed = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype,
                np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType]
+    path = only_checkpoint(path)
     try:
-        with torch.serialization.safe_globals(allowed):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == SUFFIX:  # of export_models.py, or of others
+            content = read_header(path) | {"state_dict": safetensors.torch.load(read_file(path))}
+        else:
+            with torch.serialization.safe_globals(allowed):
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, TypeError) as error:
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, TypeError,
+            safetensors.SafetensorError) as error:
         reason = short(str(error).split("WeightsUnpickler error:")[-1])  # without torch's advice to run its code
         raise InputError(f"{path}: not a readable checkpoint: {reason}; give one of train.py or LARS") from None
     if not isinstance(content, dict):

@@ -370,7 +370,8 @@ def add_model_range_arguments(parser: Parser, output: str = "results") -> argpar
     models = parser.add_argument_group("models")
     add = models.add_argument
     either = models.add_mutually_exclusive_group().add_argument
-    either("--chptfolder", default=output, metavar="DIR", help="folder of checkpoints and best_run.csv")
+    either("--chptfolder", default=output, metavar="DIR", help="folder of checkpoints and best_run.csv, or the zip "
+           "of export_models.py")
     either("--checkpoints", nargs="+", metavar="FILE", help="these checkpoints instead, of this toolkit or of LARS, by "
            "whatever name")
     add("--splits", **SPLITS)
@@ -438,7 +439,8 @@ def search_parser(doc: str | None, study: str, trials: int, nepochs: int, finetu
     if finetuning:
         add = parser.add_argument_group("start").add_argument
         add("--chptfolder", default="results", metavar="DIR",
-            help="folder of checkpoints and best_run.csv: each split starts from its own best run")
+            help="folder of checkpoints and best_run.csv, or the zip of export_models.py: each split starts from its "
+                 "own best run")
         add("--mode", choices=MODES, help="train the head, layer4 and the head, or all layers (default: searched)")
         add("--cached_placements", **CACHED)
     else:

@@ -35,6 +35,11 @@ def render(template: str, **context: object) -> str:
     return _TEMPLATES.get_template(template).render(context)
 
 
+def render_text(template: str, **context: object) -> str:
+    """As `render`, for a text that is not HTML: nothing is escaped."""
+    return _TEMPLATES.overlay(autoescape=False).get_template(template).render(context) + "\n"
+
+
 def write_page(path: str | Path, template: str, **context: object) -> None:
     """Write the page that `render` makes."""
     with replace_file(path) as file:

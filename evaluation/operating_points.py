@@ -17,6 +17,7 @@ import pandas as pd
 
 from common.digests import BY_IMAGE, COLUMNS, NOT_CHECKED, overlap, training_digests
 from common.files import InputError, replace_file, write_json
+from common.model_files import inside, read_file
 from common.text import some
 from evaluation.averaging import Rules
 from evaluation.calibration import fit_recalibration, recalibrate
@@ -24,6 +25,7 @@ from evaluation.derivation import MEASURED, find_bases
 from evaluation.ensemble import ENSEMBLES, Model, combine, score_models
 from evaluation.metrics import choose_thresholds
 
+FILE = "operating_points.json"
 FEW = 20  # scans of a class, below which a sensitivity or specificity of 0.95 or more is that of every one of them
 
 
@@ -87,7 +89,7 @@ def derive_rules(models: list[Model], scans: pd.DataFrame, how: str, recalibrati
 
 
 def read_rules(path: Path, models: list[Model], how: str, warnings: list[str]) -> tuple[dict[str, Rules], dict]:
-    """The same from an earlier run's operating_points.json.
+    """The same from an earlier run's operating_points.json, or a zip of models that holds it.
 
     Rules go with a checkpoint, by its SHA-256 where both runs know it, whatever its prediction file is called. `about`
     is what the file says of itself, with applied (its name), scans (their digests) and, in place of what was
@@ -100,7 +102,7 @@ def read_rules(path: Path, models: list[Model], how: str, warnings: list[str]) -
         earlier version, and its rules are for means over fewer models.
     """
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(read_file(inside(path, FILE)))
         combined, about = stored["combine"], {"source": stored["derived_from"]["source"], **stored["derived_from"]}
         before, now = stored.get("checkpoints", {}), checkpoints(models)
         files = [_now_called(file, before.get(file), now) for file in stored["models"]]
@@ -174,7 +176,7 @@ def write_rules(path: Path, models: list[Model], rules: dict[str, Rules], metric
                 applied: Path | None) -> None:
     """Write operating_points.json: that which was applied as it stands, else `rules`, derived from `scans`."""
     if applied:
-        content = applied.read_bytes()
+        content = read_file(inside(applied, FILE))
         with replace_file(path, "wb") as file:
             file.write(content)
         return

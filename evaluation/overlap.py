@@ -4,9 +4,9 @@ from pathlib import Path
 import pandas as pd
 
 from common.digests import BY_ID, BY_IMAGE, NONE, NOT_CHECKED, name_scans, overlap
-from common.files import InputError, read_json_object, sha256
+from common.files import InputError
 from common.manifest import LEARNED, read_manifest
-from common.run_files import run_file
+from common.model_files import checkpoint_file, checkpoint_sha256, exists, read_settings
 from common.text import some
 from evaluation.ensemble import Model
 
@@ -64,7 +64,7 @@ def find_overlap(models: list[Model], wanted: str, folder: Path) -> tuple[dict, 
     wanted : str
         The set that is measured.
     folder : Path
-        Of settings_splitS_runR.json, for prediction files that do not say it.
+        Of the models or their settings, or a zip of models, for prediction files that do not say it.
 
     Returns
     -------
@@ -104,11 +104,12 @@ def find_overlap(models: list[Model], wanted: str, folder: Path) -> tuple[dict, 
 def stored_digests(model: Model, folder: Path) -> dict | None:
     """`trained_on` of the settings of the model's checkpoint; None where there are none, or where the checkpoint that
     lies there is another than it was predicted with."""
-    path, checkpoint = (run_file(folder, kind, model.split, model.run) for kind in ("settings", "checkpoint"))
+    settings = read_settings(folder, model.split, model.run)
+    checkpoint = checkpoint_file(folder, model.split, model.run)
     made_by = set(model.rows.get("checkpoint_sha256", ()))
-    if not path.is_file() or made_by and checkpoint.is_file() and made_by != {sha256(checkpoint)}:
+    if settings is None or made_by and exists(checkpoint) and made_by != {checkpoint_sha256(checkpoint)}:
         return None
-    return read_json_object(path, "settings", '{"args": {"lr": 0.01}}').get("trained_on")
+    return settings.get("trained_on")
 
 
 def _text(counts):

@@ -11,8 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from common import __version__
-from common.files import InputError, read_csv, read_json_object
+from common.files import InputError, read_csv
 from common.manifest import SETS, read_manifest
+from common.model_files import is_export, read_settings
 from common.run_files import run_file
 from common.settings import commit
 from common.text import ranges, some
@@ -53,12 +54,14 @@ def this_run(files: Iterable[str | Path | None]) -> dict:
 
 
 def model_files(folder: Path, models: list[Model]) -> list[Path]:
-    """Each model's predictions, and in `folder` its settings, there or not."""
-    return [path for model in models for path in (model.path, run_file(folder, "settings", model.split, model.run))]
+    """Each model's predictions, and in `folder` its settings, there or not; a zip of models as a whole."""
+    return [path for model in models for path in (
+        model.path, folder if is_export(folder) else run_file(folder, "settings", model.split, model.run))]
 
 
 def models_settings(folder: Path, models: list[Model]) -> tuple[list[dict], list[str]]:
-    """The models' settings by their settings_splitS_runR.json in `folder`, which train.py writes beside a checkpoint.
+    """The models' settings by settings_splitS_runR.json in `folder`, which train.py writes beside a checkpoint, or by a
+    zip of models.
 
     Returns
     -------
@@ -69,14 +72,14 @@ def models_settings(folder: Path, models: list[Model]) -> tuple[list[dict], list
     """
     found, missing, warnings = [], [], []
     for model in models:
-        path, content = run_file(folder, "settings", model.split, model.run), {}
-        if not path.is_file():
-            missing.append(path.name)
-        else:
-            try:
-                content = read_json_object(path, "settings", '{"args": {"lr": 0.01}}')
-            except InputError as error:
-                warnings.append(str(error))
+        content: dict | None = {}
+        try:
+            content = read_settings(folder, model.split, model.run)
+        except InputError as error:
+            warnings.append(str(error))
+        if content is None:
+            missing.append(run_file(folder, "settings", model.split, model.run).name)
+            content = {}
         values = {shown: content[key] for key, shown in VALUES.items() if key in content}
         for key, before in GROUPS.items():
             values |= {f"{before}{name}": value for name, value in content.get(key, {}).items()}

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from common import params
-from common.files import InputError, read_csv, read_json_object
-from common.run_files import find_run_files, run_file
+from common.files import InputError, read_csv
+from common.model_files import read_settings
+from common.run_files import find_run_files
 from common.text import ranges
 from evaluation.ensemble import Model
 from evaluation.ranking import read_ranks
@@ -47,7 +48,7 @@ def describe_selection(models: list[Model], top: int | None, ranking: Path, fold
         None: of an unknown number}, thresholds; and steps and summary of `in_words`.
     """
     ranks = read_ranks(ranking) if ranking.is_file() else {}
-    settings = {model.file: _settings(run_file(folder, "settings", model.split, model.run)) for model in models}
+    settings = {model.file: _settings(folder, model) for model in models}
     known = {file: each for file, each in settings.items() if "epoch" in each}
     trials = {model.split: _trials(folder, model.split, settings[model.file].get("args", {})) for model in models}
     found = {
@@ -110,10 +111,10 @@ def _many(counts: dict[int, int | None]) -> str:
     return " to ".join(map(str, dict.fromkeys((known[0], known[-1])))) if known else "an unknown number"
 
 
-def _settings(path: Path) -> dict:
-    """settings_splitS_runR.json, or {}; `provenance.models_settings` warns where it cannot be read."""
+def _settings(folder: Path, model: Model) -> dict:
+    """The model's settings, or {}; `provenance.models_settings` warns where they cannot be read."""
     try:
-        return read_json_object(path, "settings", "{}") if path.is_file() else {}
+        return read_settings(folder, model.split, model.run) or {}
     except InputError:
         return {}
 

@@ -1,1 +1,1 @@
-"""Predictions of a range of models, heat maps, the pointing game."""
+"""Predictions of a range of models, heat maps, the pointing game, the zip for others."""

@@ -1,5 +1,6 @@
 """What predict.py, predict_loca.py and explain.py share: a range of models, the rows that each may see, the prediction
 files."""
+import io
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +14,9 @@ import utils
 from common import arguments
 from common.arguments import EXIT_SOME_FAILED
 from common.digests import overlap
-from common.files import InputError, sha256, write_csv
+from common.files import InputError, write_csv
 from common.manifest import VIEWS, add_digests, is_synthetic, report_views, suv_type_of
+from common.model_files import checkpoint_file, checkpoint_sha256, exists, read_file
 from common.run_files import run_file, run_of
 from dataset import LARS, NORMS, NetworkInput, fit_bodies, read_bodies
 from inference.folding import for_prediction
@@ -35,7 +37,7 @@ class Model:
     ----------
     split, run : int
     path : Path
-        Of the checkpoint; `sha256`: the file's; `content`: what it holds.
+        Of the checkpoint; `sha256`: of `checkpoint_sha256`; `content`: what it holds.
     network : utils.ResNet34
         In evaluation mode, on the device.
     batches : ImageBatches
@@ -98,7 +100,7 @@ def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: st
             notes.append("warning: trained on a SYNTHETIC cohort: the scores say nothing about patients")
         if "all" not in sets:
             wanted &= table[f"split{split}"].isin(sets)
-        index, digest = np.flatnonzero(wanted), sha256(path)
+        index, digest = np.flatnonzero(wanted), checkpoint_sha256(path)
         rows = table.iloc[index].reset_index(drop=True)
         rows = rows.assign(overlap=overlap(rows, content.get("trained_on")), checkpoint_sha256=digest)
         for note in notes + overlap_notes(rows, "all" if "all" in sets else f"split{split}", path, data):
@@ -170,7 +172,7 @@ def runs_of_files(files: Sequence[str], sets: Sequence[str]) -> list[dict]:
     """
     runs: dict[tuple[int, int], Path] = {}
     for number, path in enumerate(map(Path, files)):
-        named = run_of(path, "checkpoint")
+        named = run_of(path.with_suffix(".pth"), "checkpoint")
         if not named and "all" not in sets:
             raise InputError(f"{path}: its name says no split, whose {' and '.join(sets)} set is asked for; give --set "
                              "all, or call it checkpoint_splitS_runR.pth")
@@ -191,22 +193,22 @@ def find_runs(folder: str | Path, splits: Sequence[int], runs: list[int] | None 
     """
     if not runs:
         return best_runs(folder, splits)
-    asked = {(split, run): run_file(folder, "checkpoint", split, run) for split in splits for run in runs}
-    found = [{"split": split, "run": run, "path": path} for (split, run), path in asked.items() if path.exists()]
+    asked = {(split, run): checkpoint_file(folder, split, run) for split in splits for run in runs}
+    found = [{"split": split, "run": run, "path": path} for (split, run), path in asked.items() if exists(path)]
     if not found:
         raise InputError(f"{folder}: holds no checkpoint of splits {splits[0]} to {splits[-1]} and runs "
                          f"{', '.join(map(str, runs))}; correct --chptfolder, --splits or --run")
     return found, [f"split {split} run {run}: no checkpoint in {folder}" for (split, run), path in asked.items()
-                   if not path.exists()]
+                   if not exists(path)]
 
 
 def best_runs(folder: str | Path, splits: Sequence[int]) -> tuple[list[dict], list[str]]:
     """best_run.csv -> ([its row of each asked split, a dict], [a line for each split that it lacks]). Or InputError."""
     path = Path(folder) / "best_run.csv"
     try:
-        best = pd.read_csv(path)
+        best = pd.read_csv(io.BytesIO(read_file(path)))
         pairs = [(int(row["split"]), int(row["run"]), row) for row in best.to_dict("records")]
-        rows = {split: row | {"split": split, "run": run, "path": run_file(folder, "checkpoint", split, run)}
+        rows = {split: row | {"split": split, "run": run, "path": checkpoint_file(folder, split, run)}
                 for split, run, row in pairs}
     except FileNotFoundError:
         raise InputError(f"{path}: missing; find_best_model.py --dir {folder} writes it") from None

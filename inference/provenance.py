@@ -5,9 +5,10 @@ from pathlib import Path
 import pandas as pd
 
 from common.digests import BY_ID, BY_IMAGE, NOT_CHECKED, name_scans
-from common.files import InputError, read_csv, sha256
+from common.files import InputError, read_csv
 from common.manifest import LEARNED
-from common.run_files import find_run_files, run_file
+from common.model_files import checkpoint_file, checkpoint_sha256, exists
+from common.run_files import find_run_files
 from common.text import some
 
 # What is said of a model's rows by their column `overlap`
@@ -87,8 +88,8 @@ def refuse_mixing(output: str, runs: Sequence[dict], table: pd.DataFrame, data: 
                 raise InputError(f"{path}: was predicted with another manifest: {len(others)} scans of set {name} are "
                                  f"not so in {data} ({some(others, 3)}); give another --output, predict split {split} "
                                  f"run {run}, too, or remove the file")
-        beside = [run_file(folder, "checkpoint", split, run) for folder in folders]
-        now = {sha256(checkpoint): checkpoint for checkpoint in beside if checkpoint.exists()}
+        beside = [checkpoint_file(folder, split, run) for folder in folders]
+        now = {checkpoint_sha256(checkpoint): checkpoint for checkpoint in beside if exists(checkpoint)}
         made_by = set(rows.get("checkpoint_sha256", ()))
         if made_by and now and not made_by <= set(now):
             raise InputError(f"{path}: was predicted by another checkpoint than {next(iter(now.values()))} is now: "

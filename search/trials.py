@@ -11,7 +11,8 @@ from torch import nn
 import utils
 from common import params
 from common.arguments import pick
-from common.files import InputError, sha256
+from common.files import InputError
+from common.model_files import checkpoint_sha256, only_checkpoint
 from dataset import check_augmentation
 from inference import prediction
 from search.space import INPUT, fixed_args, worth_keeping
@@ -124,7 +125,7 @@ class SplitTrials:
         args, checkpoint = self.args, None
         if args.checkpoint:
             try:
-                checkpoint = sha256(args.checkpoint)
+                checkpoint = checkpoint_sha256(only_checkpoint(args.checkpoint))
             except OSError as error:
                 raise InputError(f"--checkpoint {args.checkpoint}: {error.strerror}") from None
         same = {name: value for name, value in vars(args).items() if name not in (*MAY_CHANGE, "checkpoint")}

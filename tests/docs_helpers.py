@@ -14,7 +14,8 @@ COMMAND = re.compile(r"^\s*(?:python|torchrun --nproc_per_node \d+) (\w+)\.py([^
 CHAPTERS = {"The chain": ["prepro_script", "make_splits", "train", "find_best_model", "predict", "aggregate",
                           "compare"],
             "Lesion sites and heat maps": ["train_loca", "predict_loca", "explain"],
-            "Searching": ["optun", "optuna_finetuning"], "Synthetic cohort and benchmarks": ["phantom", "benchmark"]}
+            "Giving networks to others": ["export_models"], "Searching": ["optun", "optuna_finetuning"],
+            "Synthetic cohort and benchmarks": ["phantom", "benchmark"]}
 
 
 def commands(text):

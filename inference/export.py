@@ -1,0 +1,160 @@
+"""The zip of export_models.py: see common/model_files.py for how it is read."""
+import contextlib
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import safetensors.torch
+import torch
+
+from common import __version__
+from common.files import InputError, read_csv, read_json_object, replace_file, sha256
+from common.model_files import HEADER, SUFFIX
+from common.run_files import run_file
+from common.settings import commit, plain
+from common.text import some
+from evaluation.ranking import read_ranks
+from inference.prediction import best_runs, check_best
+from training.recorder import WEIGHTS
+from utils import read_checkpoint
+
+COLUMNS = ("split", "run", "epoch", "metric", "value", "rank")  # of best_run.csv
+LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the files' date in the zip: the same models give the same bytes
+
+
+def best_models(folder: Path, top: int | None) -> list[dict]:
+    """Rows of `prediction.best_runs` of the `top` best ranks, best first; None: all. Raises InputError."""
+    path = folder / "best_run.csv"
+    if not path.is_file():
+        raise InputError(f"{path}: missing; find_best_model.py --dir {folder} writes it")
+    splits = [split for split, _ in read_ranks(path)]
+    if top and top > len(splits):
+        raise InputError(f"--top {top}: {path} ranks {len(splits)}")
+    return best_runs(folder, splits[:top])[0]
+
+
+@contextlib.contextmanager
+def new_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip to write to, there whole or not at all."""
+    with replace_file(path, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+        yield archive
+
+
+def add_model(archive: zipfile.ZipFile, run: dict, precision: str, folder: Path) -> dict[str, Any]:
+    """Write a model into the zip.
+
+    Parameters
+    ----------
+    run : dict
+        Of `best_models`.
+    precision : {"half", "float32"}
+    folder : Path
+        Where it comes from.
+
+    Returns
+    -------
+    dict
+        What its file's header says, and split, run, rank, value (validation AUC).
+
+    Raises
+    ------
+    InputError
+        It is another checkpoint than was ranked, LARS's own, or its weights do not fit half precision.
+    """
+    path = run["path"]
+    content = read_checkpoint(path)
+    if "input" not in content:
+        raise InputError(f"{path}: stores no network input, so that nobody could tell how to use it; export "
+                         "networks of train.py")
+    check_best(path, content, run, folder)
+    said = plain({name: value for name, value in content.items() if name not in WEIGHTS})
+    said["args"] = base_names(said.get("args", {}))
+    said["export"] = {"version": __version__, "commit": commit(), "precision": precision,
+                      "checkpoint_sha256": sha256(path)}
+    tensors = {name: value.contiguous() for name, value in content["state_dict"].items()}
+    if precision == "half":
+        tensors = as_half(tensors, path)
+    data = safetensors.torch.save(tensors, {HEADER: json.dumps(said, allow_nan=False)})
+    archive.writestr(_entry(path.with_suffix(SUFFIX).name), data)
+    return said | {name: run[name] for name in ("split", "run", "rank", "value")}
+
+
+def as_half(tensors: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    """Matrices and convolutions as float16; biases and batch norms, a thousandth of the size, as they are."""
+    found = {name: value.half() if value.is_floating_point() and value.dim() > 1 else value
+             for name, value in tensors.items()}
+    for name, value in found.items():
+        if not torch.isfinite(value).all():
+            raise InputError(f"{path}: {name} has values beyond half precision; give --precision float32")
+    return found
+
+
+def base_names(value: Any) -> Any:
+    """Arguments of train.py without the folders in them: they say where someone works, and who."""
+    if isinstance(value, dict):
+        return {name: base_names(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [base_names(each) for each in value]
+    return value.replace("\\", "/").rstrip("/").split("/")[-1] if isinstance(value, str) else value
+
+
+def find_rules(folder: Path, models: list[dict]) -> dict | None:
+    """operating_points.json, where it is of these models; None, and a line that says so, where it is not."""
+    path = folder / "operating_points.json"
+    if not path.is_file():
+        print(f"warning: no {path}: the zip has no thresholds but 0.5; aggregate.py writes it")
+        return None
+    stored, now = read_json_object(path, "operating points", '{"models": []}'), _checkpoints(models)
+    before = stored.get("checkpoints", {})
+    others = set(stored.get("models", ())) ^ set(now)
+    return _unless(path, others | {file for file in now if before.get(file) not in (None, now[file])}, stored, models)
+
+
+def find_metrics(folder: Path, models: list[dict]) -> dict | None:
+    """metrics.json, where it is of these models; None, and a line that says so, where it is not."""
+    path = folder / "metrics.json"
+    if not path.is_file():
+        print(f"warning: no {path}: the model card has no results; aggregate.py writes it")
+        return None
+    stored, now = read_json_object(path, "metrics", '{"models": []}'), _checkpoints(models)
+    others = {each["file"] for each in stored["models"]} ^ set(now)
+    for file in set(now) - others:
+        if (folder / file).is_file():
+            rows = read_csv(folder / file, (), lambda name: name == "checkpoint_sha256")
+            others |= {file} if set(rows.get("checkpoint_sha256", ())) - {now[file]} else set()
+    return _unless(path, others, stored, models)
+
+
+def _checkpoints(models):
+    """{prediction file: SHA-256 of its checkpoint}."""
+    return {run_file("", "pred", each["split"], each["run"]).name: each["export"]["checkpoint_sha256"]
+            for each in models}
+
+
+def _unless(path, others, stored, models):
+    if not others:
+        return stored
+    print(f"warning: {path} is of other models ({some(sorted(others), 3)}) and was left out; run predict.py and "
+          f"aggregate.py --top {len(models)} again, then this")
+    return None
+
+
+def ranking(runs: list[dict]) -> str:
+    """best_run.csv of the exported models, as text."""
+    return pd.DataFrame(runs).reindex(columns=COLUMNS).to_csv(index=False, lineterminator="\n")
+
+
+def add_texts(archive: zipfile.ZipFile, texts: dict[str, Any]) -> None:
+    """Write texts, and JSON, into the zip; what is None is left out."""
+    for name, text in texts.items():
+        if text is not None:
+            archive.writestr(_entry(name), text if isinstance(text, str) else json.dumps(text, indent=2) + "\n")
+
+
+def _entry(name):
+    entry = zipfile.ZipInfo(name, LONG_AGO)
+    entry.external_attr = 0o644 << 16
+    return entry
