@@ -1,8 +1,9 @@
 """Train the binary Deauville network (DS 1-3 against DS 4-5) on one or several data splits.
 
-python train.py --split_index 0 --run 1 --output results --cls_arch complex --optimizer sgd --lr 0.01 --early_stopping
-python train.py --split_index 0-19 --run 1 2 --output results --weights none --image_size auto --pool 2   # a sweep
-python train.py --split_index 0-19 --run 1 2 --output results --weights none --image_size auto --pool 2 --resume
+python train.py --split_index 0 --run 1 --output results --recipe small
+python train.py --split_index 0 --run 1 --output lars --cls_arch complex --optimizer sgd --lr 0.01 --early_stopping
+python train.py --split_index 0-19 --run 1 2 --output results --recipe small    # a sweep
+python train.py --split_index 0-19 --run 1 2 --output results --recipe small --resume
 python train.py --params results/best_params_summary.csv --split_index 0 --output results    # the best of optun.py
 torchrun --nproc_per_node 4 train.py --split_index 0 --run 1 --output results    # on four GPUs, or CPU processes
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from common import __version__, renamed
+from common import __version__, recipes, renamed
 from common.files import InputError, read_csv
 from common.memory import is_out_of_memory, memory_line
 from common.text import ranges
@@ -21,7 +21,7 @@ MODES = ("transfer_learning", "finetune", "full_retrain")  # of fine-tuning: wha
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose --help shows the script's docstring and every default, and whose errors are one line.
 
-    What it parses holds `given` too: {name: value} of the arguments that the command line gives, defaults left out.
+    What it parses holds `given` too: {name: value} of what the command line gives. --recipe replaces defaults only.
 
     Parameters
     ----------
@@ -41,6 +41,7 @@ class Parser(argparse.ArgumentParser):
         nothing = argparse.Namespace(**dict.fromkeys(vars(parsed)))  # None, which keeps defaults out
         given, _ = super().parse_known_args(words, nothing)
         parsed.given = {name: value for name, value in vars(given).items() if value is not None}
+        parsed.__dict__.update(recipes.taken(parsed))
         return parsed, rest
 
     def error(self, message):
@@ -302,9 +303,8 @@ def add_training_arguments(parser: Parser, nepochs: int = 40, note: str = "") ->
     add("--early_stopping", action="store_true",
         help="stop when the validation AUC has not improved by 0.001 for --patience epochs")
     add("--patience", type=positive_int, default=5, metavar="EPOCHS", help="patience of --early_stopping")
-    add("--keep", default="best", choices=("best", "last"),
-        help="epoch whose weights are kept: that of the best validation AUC, or the last one that was trained, with "
-             "--early_stopping the one it stops after (a schedule that ends at 0 is best at its end)")
+    add("--keep", default="best", choices=("best", "last"), help="epoch whose weights are kept: that of the best "
+        "validation AUC, or the last one trained, with --early_stopping the one it stops after (for a schedule to 0)")
     add("--seed", type=natural_int, default=0, help="random seed, combined with split, run and epoch")
     add("--batch_size", type=positive_int, default=50, metavar="N", help="images per step, at most")
     add("--optimizer", default="sgd", choices=("sgd", "adam", "adamw"), help="sgd: with Nesterov momentum")
@@ -396,7 +396,8 @@ def training_parser(doc: str | None, output: str = "results") -> Parser:
     """A Parser with all of train.py's arguments; `output` is --output's default."""
     parser = Parser(doc)
     add_run_arguments(parser, output).add_argument("--params", metavar="FILE",
-        help="best_params_summary.csv of a search: each split's row replaces the defaults below, not what is given")
+        help="best_params_summary.csv of a search: each split's row replaces defaults and recipe, not what is given")
+    recipes.add_recipe_argument(parser, "--params")
     add_data_arguments(parser)
     add_input_arguments(parser)
     add_model_arguments(parser)
@@ -406,15 +407,7 @@ def training_parser(doc: str | None, output: str = "results") -> Parser:
 
 
 def search_parser(doc: str | None, study: str, trials: int, nepochs: int, finetuning: bool = False) -> Parser:
-    """A Parser with the arguments of optun.py, or of optuna_finetuning.py.
-
-    Parameters
-    ----------
-    study : str
-        Default of --study.
-    trials, nepochs : int
-        Defaults of --trials and --nepochs.
-    """
+    """A Parser with the arguments of optun.py or optuna_finetuning.py; the values are defaults of their options."""
     parser = Parser(doc)
     add = parser.add_argument_group("search").add_argument
     add("--splits", **SPLITS)
@@ -434,7 +427,8 @@ def search_parser(doc: str | None, study: str, trials: int, nepochs: int, finetu
         help="how often workers report that they are alive; after three missed reports a worker's trial is repeated")
     add("--output", default="results", metavar="DIR", help="folder for tables and report")
     add_data_arguments(parser)
-    fixed = " (arguments that are given here are fixed in all trials, not searched)"
+    recipes.add_recipe_argument(parser, "--space")
+    fixed = " (arguments that are given here, or by --recipe, are fixed in all trials, not searched)"
     add_input_arguments(parser, " (default: that of the checkpoint)" if finetuning else "")
     if finetuning:
         add = parser.add_argument_group("start").add_argument

@@ -4,16 +4,17 @@ Its columns are named as train.py's arguments. `mode` is none of them but stands
 or full_retrain for neither.
 """
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
-from common import arguments, renamed
+from common import arguments, recipes, renamed
 from common.files import InputError, read_csv
+from common.text import as_text
 
 _OTHER_COLUMNS = ("split", "number", "value")  # of the best trial
 
 
 def for_split(args: argparse.Namespace, split: int, say: Callable[[str], object] = print) -> argparse.Namespace:
-    """train.py's arguments for one split: with --params FILE, the split's row replaces the defaults.
+    """train.py's arguments for one split: with --params FILE, the split's row replaces defaults and recipe.
 
     Parameters
     ----------
@@ -41,6 +42,8 @@ def for_split(args: argparse.Namespace, split: int, say: Callable[[str], object]
         given |= {"transfer_learning": args.transfer_learning, "finetune": args.finetune, "mode": mode.pop()}
     taken = {name: value for name, value in values.items() if name not in given}
     say(f"split {split}: from {args.params}: {listed(taken) or 'nothing'}")
+    if args.recipe:
+        say(f"split {split}: from {recipe_line(args, taken)}")
     if instead := [name for name in values if name in given]:
         said = [f"{name} {as_text(given[name])} (file: {as_text(values[name])})" for name in instead]
         say(f"split {split}: from the command line: {', '.join(said)}")
@@ -120,9 +123,10 @@ def with_values(args: argparse.Namespace, values: dict) -> argparse.Namespace:
     return argparse.Namespace(**vars(args) | values)
 
 
-def as_text(value: object) -> str:
-    """A value as `convert` reads it."""
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+def recipe_line(args: argparse.Namespace, others: Container[str] = ()) -> str:
+    """"recipe small: lr 0.0005, ...": what --recipe gives, without names that have `others`' values."""
+    chosen = {name: value for name, value in recipes.taken(args).items() if name not in others}
+    return f"recipe {args.recipe}: {listed(chosen) or 'nothing'}"
 
 
 def listed(values: dict) -> str:

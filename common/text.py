@@ -30,3 +30,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Lines of the rows' texts, their columns one below the other."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def as_text(value: object) -> str:
+    """A value as the command line and `params.convert` read it."""
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

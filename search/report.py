@@ -15,8 +15,8 @@ from markupsafe import Markup
 from optuna.trial import FrozenTrial, TrialState
 from plotly.offline import get_plotlyjs
 
-from common import files, html, params, renamed
-from common.text import ranges
+from common import files, html, renamed
+from common.text import as_text, ranges
 
 COLUMNS = ("number", "value", "datetime_start", "datetime_complete", "duration")
 VALUE = "Validation AUC"
@@ -88,11 +88,11 @@ def write_results(path: str | Path, study: optuna.Study) -> None:
 
 
 def _winner(split, study):
-    """A row of best_params_summary.csv, as common.params.read_values reads it."""
+    """A row of best_params_summary.csv, for common.params.read_values: what was drawn, and what all trials have."""
     best = best_trials(study)[0]
-    drawn = {name: params.as_text(value) for name, value in best.params.items()}
+    drawn = {name: as_text(value) for name, value in best.params.items()}
     fixed = renamed.current_names(study.user_attrs["settings"]["fixed"])
-    return {"split": split, "number": best.number, "value": best.value} | drawn | fixed
+    return {"split": split, "number": best.number, "value": best.value} | fixed | drawn
 
 
 def best_trials(study: optuna.Study) -> list[FrozenTrial]:

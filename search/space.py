@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.distributions import FloatDistribution, IntDistribution
 
-from common import arguments, params, renamed
+from common import arguments, params, recipes, renamed
 from common.files import InputError, read_json_object
 
 _CHOICES = {"batch_size": [16, 32, 64, 128], "optimizer": ["sgd", "adam"], "lr_schedule": ["step", "plateau"],
@@ -20,15 +20,14 @@ FINETUNING = {"lr": {"low": 1e-5, "high": 1e-3, "log": True}, "wd": {"low": 1e-6
               **_CHOICES, "mode": list(arguments.MODES)}
 ONLY_WITH = {"hidden": ("cls_arch", "complex"), "dropout": ("cls_arch", "complex"), "momentum": ("optimizer", "sgd"),
              "lr_anneal": ("lr_schedule", "step")}  # a parameter that has no effect elsewhere is not drawn there
-# arguments that no space may hold: all trials have the same
-INPUT = ("image_size", "margin", "pool", "crop_bodies", "norm")
 _LENGTH = ("nepochs", "early_stopping", "patience")
-_NOT_DRAWN = (*INPUT, *_LENGTH, "keep", "weights", "checkpoint", "seed", "cached_placements", "transfer_learning",
-              "finetune", "eval_train")
+# arguments that no space may hold: all trials have the same
+_NOT_DRAWN = (*recipes.INPUT, *_LENGTH, "keep", "weights", "checkpoint", "seed", "cached_placements",
+              "transfer_learning", "finetune", "eval_train")
 
 
 def read_space(args: Namespace, default: dict) -> tuple[dict, dict]:
-    """The default space with the changes of --space FILE.json, without what the command line fixes.
+    """The default space without what command line or --recipe fix, with the changes of --space FILE.json.
 
     Parameters
     ----------
@@ -51,7 +50,8 @@ def read_space(args: Namespace, default: dict) -> tuple[dict, dict]:
     path = args.space
     changes = read_json_object(path, "--space", '{"lr": {"low": 1e-4, "high": 1e-2}}') if path else {}
     known = [name for name in params.defaults() if name not in _NOT_DRAWN and hasattr(args, name)]
-    space = {name: drawn for name, drawn in default.items() if name not in args.given}
+    fixes = args.given | recipes.taken(args)
+    space = {name: drawn for name, drawn in default.items() if name not in fixes}
     fixed = {"mode": args.mode} if "mode" in args.given else {}
     for name, change in changes.items():
         name = renamed.RENAMED.get(name, name)
@@ -147,6 +147,8 @@ def fixed_args(args: Namespace) -> Namespace:
 
 
 def worth_keeping(args: Namespace) -> dict:
-    """Of a search's fixed arguments, what training the winner needs: those that are not train.py's defaults."""
+    """Of a search's fixed arguments, what training the winner needs: a recipe's, and what is not train.py's default."""
+    recipe = recipes.values(args.recipe)
     return {name: getattr(args, name) for name, default in params.defaults().items()
-            if name not in (*_LENGTH, "mode") and getattr(args, name) != default}
+            if name != "mode" and (name in recipe or getattr(args, name) != default)
+            and (name not in _LENGTH or getattr(args, name) == recipe.get(name))}

@@ -13,9 +13,11 @@ from common import params
 from common.arguments import pick
 from common.files import InputError
 from common.model_files import checkpoint_sha256, only_checkpoint
+from common.recipes import INPUT
+from common.text import as_text
 from dataset import check_augmentation
 from inference import prediction
-from search.space import INPUT, fixed_args, worth_keeping
+from search.space import fixed_args, worth_keeping
 from training.batches import RunBatches, steps_per_epoch
 from training.distributed import say
 from training.engine import evaluate, train_one_epoch
@@ -130,7 +132,7 @@ class SplitTrials:
                 raise InputError(f"--checkpoint {args.checkpoint}: {error.strerror}") from None
         same = {name: value for name, value in vars(args).items() if name not in (*MAY_CHANGE, "checkpoint")}
         return {"space": self.space, "arguments": same, "data": self.images.hash, "checkpoint": checkpoint,
-                "fixed": {name: params.as_text(value) for name, value in worth_keeping(args).items()}}
+                "fixed": {name: as_text(value) for name, value in worth_keeping(args).items()}}
 
 
 def _possible(codes, images):

@@ -56,6 +56,8 @@ def search(args: Namespace, default_space: dict, starts: dict, label: str = "") 
     InputError
     """
     space, fixed = read_space(args, default_space)
+    if args.recipe:
+        say(params.recipe_line(args, space | fixed))
     starts = {split: params.with_values(own, fixed) for split, own in starts.items()}
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.ERROR)

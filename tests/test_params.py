@@ -5,6 +5,7 @@ from conftest import call
 import train
 from common import params
 from common.files import InputError
+from common.text import as_text
 
 
 def summary(folder, text):
@@ -80,7 +81,7 @@ def test_bad_params_are_refused(tmp_path, text, said):
     ("norm", "none"), ("ema", 0.99),
 ])
 def test_text_and_back(name, value):
-    assert params.convert({name: params.as_text(value)}) == {name: value}
+    assert params.convert({name: as_text(value)}) == {name: value}
 
 
 def test_bad_params_are_one_line_before_anything_is_read(tmp_path):

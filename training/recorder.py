@@ -29,7 +29,7 @@ from utils import read_checkpoint, save_checkpoint
 
 FIGURE_SECONDS = 30  # between two drawings of the curve
 MAY_CHANGE = ("resume", "force_resume", "overwrite", "output", "data", "images", "split_index", "run", "device",
-              "threads", "amp", "checkpoint_minutes", "tensorboard", "params", "given")  # when a run goes on
+              "threads", "amp", "checkpoint_minutes", "tensorboard", "params", "recipe", "given")  # when a run goes on
 SHARED = {"model": "model", "device": "device", "precision": "precision", "threads": "threads",
           "processes": "processes", "torch": "torch", "data_hash": "data hash", "input": "input"}  # name -> as shown
 WEIGHTS = ("state_dict", "optimizer", "lr_scheduler", "early_stopping")  # of a checkpoint, what is no setting

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 
 import utils
-from common import arguments
+from common import arguments, recipes
 from common.arguments import pick
 from common.files import InputError
 from common.memory import is_out_of_memory, memory_line
-from common.params import for_split
+from common.params import for_split, recipe_line
 from common.run_files import run_file
 from common.settings import differences
 from dataset import NetworkInput
@@ -73,7 +73,11 @@ class Runs:
         self.rows = {(run.split, run.run): distributed.from_main(find_result(run)) for run in runs}
         self.todo = [run for run in runs if self.rows[run.split, run.run] is None]
         self.splits = sorted({run.split for run in self.todo})
+        if args.recipe and not args.params:  # else `for_split` says it
+            say(recipe_line(args))
         if self.todo:
+            if advice := recipes.advice(args):
+                say(advice)
             say(f"device {device}, {str(amp or torch.float32).removeprefix('torch.')}"
                 + f", {distributed.world()} processes" * (distributed.world() > 1))
 

@@ -1,0 +1,57 @@
+"""Values of train.py's options that go together, by name: --recipe. The one place of their values. Imports no torch."""
+import argparse
+import textwrap
+from typing import Any
+
+from common.text import as_text
+
+INPUT = ("image_size", "margin", "pool", "crop_bodies", "norm")  # a network that goes on from a checkpoint has its own
+_ADAMW = {"image_size": ["auto"], "augm": 3, "nepochs": 20, "batch_size": 16, "optimizer": "adamw", "wd": 0.01,
+          "lr_schedule": "onecycle", "keep": "last"}
+_SMALL = {"weights": "none", "lr": 0.0005, **_ADAMW}
+RECIPES: dict[str, tuple[str, dict[str, Any]]] = {  # name: what it is for, {option: value}
+    "small": ("no pretrained weights, 100 to 1000 scans", _SMALL),
+    "fast": ("as small, on pixels twice as large: a quarter of the work", {**_SMALL, "pool": 2}),
+    "imagenet": ("ImageNet weights; not measured here: no weights could be downloaded",
+                 {"weights": "imagenet", "lr": 0.0001, **_ADAMW}),
+    "lars": ("LARS's values, which are train.py's defaults",
+             {"weights": "imagenet", "image_size": [310], "augm": 0, "nepochs": 40, "batch_size": 50,
+              "optimizer": "sgd", "lr": 0.001, "momentum": 0.9, "wd": 0.0001, "lr_schedule": "step", "lr_anneal": 15,
+              "keep": "best"})}
+_OPTIMIZER = ("optimizer", "lr", "wd", "momentum", "lr_schedule")
+SMALL_IS_BETTER = "training starts from random weights: --recipe small is measured better than these defaults"
+
+
+def values(name: str | None) -> dict[str, Any]:
+    """{option: value} of a recipe; {} of None."""
+    return RECIPES[name][1] if name else {}
+
+
+def taken(args: argparse.Namespace) -> dict[str, Any]:
+    """What --recipe says of options that the command line does not give.
+
+    Parameters
+    ----------
+    args : Namespace
+        Of a Parser; with `chptfolder` (optuna_finetuning.py) the network input is the checkpoint's.
+    """
+    others = args.given.keys() | set(INPUT if "chptfolder" in args else ())
+    return {name: value for name, value in values(getattr(args, "recipe", None)).items()
+            if name in args and name not in others}
+
+
+def advice(args: argparse.Namespace) -> str | None:
+    """SMALL_IS_BETTER where train.py's default optimizer is to train random weights, unless it was asked for."""
+    asked = args.recipe or args.params or args.checkpoint or args.given.keys() & set(_OPTIMIZER)
+    return None if asked or args.weights != "none" else SMALL_IS_BETTER
+
+
+def add_recipe_argument(parser: argparse.ArgumentParser, option: str) -> None:
+    """--recipe, with all recipes and their values in --help; `option` replaces their values, too."""
+    shown = [f"values that go together, instead of the defaults; the command line and {option} replace them"]
+    for name, (purpose, chosen) in RECIPES.items():
+        words = " ".join(f"--{each} {as_text(value)}" for each, value in chosen.items())
+        shown += [f"  {name}: {purpose}", *textwrap.wrap(words, 105, initial_indent="    ", subsequent_indent="    ",
+                                                        break_on_hyphens=False)]
+    parser.add_argument_group("recipe", "\n".join(shown)).add_argument(
+        "--recipe", choices=tuple(RECIPES), help="which of them (default: none)")
