@@ -2,6 +2,7 @@
 import json
 import shutil
 import zipfile
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,9 @@ import utils
 from common import model_files
 from common.arguments import search_parser
 from common.files import InputError, sha256
+from dataset import NetworkInput
 from inference import export, prediction
+from inference.sites import common_settings
 from search import trials
 
 CPU = ("--device", "cpu", "--amp", "off", "--threads", 1)
@@ -169,6 +172,25 @@ def test_predicting_with_a_file_of_the_zip(study, tmp_path):
                     path / "checkpoint_split1_run1.safetensors") is None
     assert (tmp_path / "0" / "pred_split1_run1.csv").read_bytes() == (tmp_path / "1" / "pred_split1_run1.csv"
                                                                       ).read_bytes()
+
+
+def test_site_head_of_the_zip(tmp_path):
+    sites = {"1": "cervical", "8": "hilar"}
+    model = utils.SiteResNet34(sites, "grid", cls_arch="complex", hidden=16).eval()
+    told = {"sites": sites, "site_on": "positive", "site_multi": False, "dropout": 0.2}
+    utils.save_checkpoint(tmp_path / "checkpoint_split4_run2.pth", {
+        "epoch": 3, "auc": 0.75, "state_dict": model.state_dict(), "model": told, "args": {},
+        "input": asdict(NetworkInput((64, 64), (1.5, 2.0)))})
+    (tmp_path / "best_run.csv").write_text("split,run,epoch,metric,value,rank\n4,2,3,auc,0.75,1\n")
+    path = exported(tmp_path, tmp_path / "sites.zip", "--precision", "float32")
+    runs, _ = prediction.find_runs(path, [4])
+    assert common_settings(runs) == {name: told[name] for name in ("sites", "site_on", "site_multi")}
+    loaded, content = utils.load_model(runs[0]["path"])
+    x, boxes = torch.randn(2, 1, 64, 64), torch.tensor([[[0.1, 0.9], [0.2, 0.8]]] * 2)
+    assert torch.equal(loaded(x, 0, boxes), model(x, 0, boxes)) and loaded.fc[2].p == 0.2
+    assert prediction.find_runs(path, [3, 4], [2]) == (
+        [{"split": 4, "run": 2, "path": path / "checkpoint_split4_run2.safetensors"}],
+        [f"split 3 run 2: no checkpoint in {path}"])
 
 
 # ---------------------------------------------------------------- what does not fit together
