@@ -198,7 +198,7 @@ def measure(args, study, metrics, planned, thresholds):
     predictive_values.add(metrics, scans, ensembles, args.prevalence)
     decision_curve.add(metrics, scans, ensembles, thresholds)
     if args.cohort:
-        metrics |= centres.measure_centres(study.cohort, metrics, args.resamples, args.seed)
+        metrics |= centres.measure_centres(study.cohort, metrics, *statistics)
     if study.sites:
         metrics["sites"] = site_ensemble.measure_sites(study.sites, scans, *statistics)
     if study.endpoints:

@@ -22,6 +22,7 @@ from common.manifest import SYNTHETIC
 from common.text import some
 from evaluation import cohorts, ensemble
 from evaluation.averaging import Ensemble, Rules, average_models
+from evaluation.cautions import few_in_parts, high_aucs, swapped_labels
 from evaluation.ensemble import ENSEMBLES, Model, patients
 from evaluation.estimates import difference_text, long_text, no_estimate, p_text, short_text
 from evaluation.metrics import AT_THRESHOLD, DERIVED, OVERALL, THRESHOLD, Z, all_metrics
@@ -30,6 +31,7 @@ from evaluation.overlap import find_overlap
 
 INTERNAL = "internal"
 COMPARED = {"auc": "AUC", "sensitivity": "Sensitivity", "specificity": "Specificity"}
+KEPT = ("n", "n_positive", "n_groups_rarer", *OVERALL, "threshold", *AT_THRESHOLD, "operating_points")  # of a block
 FEWEST = 5  # centres, below which a variance between them says nothing
 
 
@@ -125,7 +127,7 @@ def read_centre(name: str, folder: Path, others: list[Centre], rules: dict[str, 
     return Centre(name, wanted, models, scans, ensembles, seen)
 
 
-def measure_centres(centres: list[Centre], internal: dict, resamples: int, seed: int) -> dict:
+def measure_centres(centres: list[Centre], internal: dict, resamples: int, seed: int, warnings: list[str]) -> dict:
     """The parts of metrics.json that the head of this module says.
 
     Parameters
@@ -134,6 +136,8 @@ def measure_centres(centres: list[Centre], internal: dict, resamples: int, seed:
         The first is INTERNAL, of which `internal` holds the blocks avg and max.
     resamples, seed : int
         Of the bootstrap.
+    warnings : list of str
+        To which those of `cautions` are added.
     """
     found: dict[str, dict] = {}
     with progress(centres, "cohorts", "cohort") as bar:
@@ -147,9 +151,13 @@ def measure_centres(centres: list[Centre], internal: dict, resamples: int, seed:
             found[each.name] = {
                 "set": each.wanted, "n_scans": len(labelled), "n_patients": n_patients,
                 "synthetic": bool(each.scans["synthetic"].any()), "overlap": each.overlap["text"],
-                **{name: {key: block[key] for key in ("n", "n_positive", *OVERALL, "threshold", *AT_THRESHOLD,
-                                                      "operating_points")} for name, block in blocks.items()}}
+                **{name: {key: block[key] for key in KEPT} for name, block in blocks.items()}}
     first, *others = found
+    parts = {f"cohort {name}": found[name]["avg"] for name in others}
+    unit = "scan" if any(found[name]["n_patients"] is None for name in others) else "patient"
+    warnings += few_in_parts({name: block["n_groups_rarer"] for name, block in parts.items()}, unit)
+    warnings += swapped_labels({name: block["auc"] for name, block in parts.items()})
+    warnings += high_aucs({name: (block["auc"], block["n_groups_rarer"]) for name, block in parts.items()}, unit)
     differences = {name: {each: {metric: difference(found[name][each][metric], found[first][each][metric])
                                  for metric in COMPARED} for each in ENSEMBLES} for name in others}
     return {"cohorts": found, "differences": differences, "heterogeneity": {

@@ -28,6 +28,10 @@ def rough(lines):
     return [line for line in lines if "intervals are rough" in line]
 
 
+def rough_aucs(lines):
+    return [line for line in lines if line.startswith("the interval of the AUC of")]
+
+
 # ---------------------------------------------------------------- few patients
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 6)), min_size=1, max_size=30), st.randoms())
@@ -69,6 +73,34 @@ def test_subgroups_of_few_patients_are_named(tmp_path):
 def test_coverage_with_few_patients_is_what_the_warning_says(patients, low, high, auc, clustered):
     """1000 studies, against 100 patients of the other class; 3 standard errors of room."""
     assert low - 0.03 <= auc_coverage(1000, patients, 100, auc, clustered, seed=1)[0] <= high + 0.02
+
+
+# ---------------------------------------------------------------- few patients for a high AUC
+
+def test_a_high_auc_of_few_patients_is_named():
+    aucs = {"a": ({"value": 0.95}, 59), "b": ({"value": 0.95}, 61), "c": ({"value": 0.99}, 19),
+            "d": ({"value": None}, 20), "e": ({"value": 1.0}, 400)}
+    (line,) = cautions.high_aucs(aucs, "patient")
+    assert line.startswith("the interval of the AUC of a (59), e (400) is rough: few patients")
+    assert cautions.high_aucs({"b": aucs["b"]}, "patient") == []
+
+
+def test_a_high_auc_is_named_on_the_page_of_a_run_and_of_a_comparison(tmp_path):
+    table = predictions(0, cohort(30, 30))
+    apart = np.where(np.arange(len(table)) % 20 == 0, 0.5, np.where(table["target"] == 1, 0.8, 0.2))
+    write(tmp_path, table.assign(probs=np.clip(table["probs"] / 50 + apart, 0, 1)))
+    (line,) = rough_aucs(measured(tmp_path)["warnings"])
+    assert "LARS-avg (30)" in line and "rough" in (tmp_path / "out" / "report.html").read_text()
+    out = tmp_path / "out"
+    call(compare, out / "ensemble_avg.csv", out / "ensemble_max.csv", "--output", out, "--resamples", 20)
+    assert "ensemble_avg (30)" in rough_aucs(json.loads((out / "compare.json").read_text())["warnings"])[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("positive", "negative", "auc"), [(30, 100, 0.95), (60, 100, 0.98), (30, 300, 0.98)])
+@pytest.mark.parametrize("clustered", [False, True])
+def test_coverage_of_high_aucs_is_what_the_warning_says(positive, negative, auc, clustered):
+    assert 0.86 <= auc_coverage(1000, positive, negative, auc, clustered, seed=1)[0] <= 0.96
 
 
 # ---------------------------------------------------------------- swapped labels

@@ -118,6 +118,7 @@ def test_other_centres_are_measured_with_frozen_thresholds(tmp_path, cal):
     metrics = measured(tmp_path, "--cohort", north, south, "--recalibrate", "platt")
     assert list(metrics["cohorts"]) == ["internal", "north", "south"]
     assert metrics["cohorts"]["internal"]["avg"]["auc"] == metrics["avg"]["auc"]
+    assert any("in one of the classes of cohort north (" in line for line in metrics["warnings"])
     call(aggregate, "--dir", tmp_path / "north", "--output", tmp_path / "alone", "--resamples", 50,
          "--operating_points", tmp_path / "out" / "operating_points.json")  # the same in two steps
     alone = json.loads((tmp_path / "alone" / "metrics.json").read_text())
