@@ -206,6 +206,16 @@ def test_the_declared_number_comes_first(tmp_path, text, ensemble, metric, point
     assert page.index("Primary analysis: ") < page.index("<nav>") and "exploratory" in page
 
 
+@pytest.mark.usefixtures("no_figure")
+def test_the_declared_number_may_be_of_a_cohort(tmp_path):
+    write(tmp_path, *splits())
+    metrics = measured(tmp_path, "--cohort", centre(tmp_path, "North A"), "--primary", "LARS-avg auc in North A")
+    assert metrics["primary"]["value"] == metrics["cohorts"]["North A"]["avg"]["auc"]["value"]
+    assert "LARS-avg, AUC in cohort North A, " in (tmp_path / "out" / "report.html").read_text()
+    with pytest.raises(InputError, match="south is none of the cohorts of --cohort"):
+        read_primary("LARS-avg auc in south", ["north"])
+
+
 @pytest.mark.parametrize("text", ["auc", "LARS auc", "LARS-avg area", "LARS-avg auc at youden", "LARS-avg ppv at 0.7"])
 def test_what_is_no_primary_analysis(text):
     with pytest.raises(InputError, match="--primary"):
