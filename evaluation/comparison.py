@@ -188,7 +188,7 @@ def tests_of(pair: dict) -> list[dict]:
         entry = pair[test]
         return {"test": what} | {key: entry[key] for key in ("difference", "ci_low", "ci_high", "p", "p_holm")
                                  if key in entry} | {"detail": "; ".join(filter(None, (
-                                     entry.get("primary"), detail, entry.get("reason"))))}
+                                     entry.get("primary"), detail, entry.get("reason")))).replace(" -", " −")}
 
     z, counts, nri = pair["delong"]["z"], pair["mcnemar"], pair["nri"]["asymptotic"]
     parts = "" if nri["nri"] is None else (f"Deauville 4–5 {nri['positives']:+.3f} ({nri['positives_up']} up, "

@@ -145,10 +145,13 @@ def write_comparison(path: Path, result: dict) -> None:
     """Write compare.html; `result` is what compare.json holds."""
     ensembles = [(each["name"], long_text(result["auc"][each["name"]]), each["threshold"])
                  for each in result["ensembles"]]
-    test = (result["primary"] or {}).get("test")
-    pairs = [(pair["a"], pair["b"], pair[test].get("verdict") if test else None,
-              [(row["test"], difference_text(row), p_text(row["p"]), p_text(row["p_holm"]), row["detail"])
-               for row in tests_of(pair)]) for pair in result["pairs"]]
+    test, pairs = (result["primary"] or {}).get("test"), []
+    for pair in result["pairs"]:
+        verdict = pair[test].get("verdict") if test else None
+        said = f": {verdict['text']}" if verdict else ""  # above the table
+        pairs.append((pair["a"], pair["b"], verdict, [
+            (row["test"], difference_text(row), p_text(row["p"]), p_text(row["p_holm"]),
+             row["detail"].replace(said, "", 1)) for row in tests_of(pair)]))
     primary = result["primary"] and NAMES[result["primary"]["metric"]]
     write_page(path, "compare.html", result=result, ensembles=ensembles, pairs=pairs, primary=primary,
                provenance=provenance_table(result["provenance"]))
@@ -272,11 +275,15 @@ def disagreement_row(row):
 
 def provenance_table(made):
     """Of `provenance.this_run`, and today's date, which only pages have."""
-    inputs = (f"{Path(name).name} {digest[:12]}" for name, digest in made["inputs"].items())
+    folders: dict[Path, list[str]] = {}
+    for name, digest in made["inputs"].items():
+        folders.setdefault(Path(name).parent, []).append(f"{Path(name).name} {digest[:12]}")
+    inputs = "; ".join(f"{folder}: {', '.join(files)}" for folder, files in folders.items())
     return [["Date", datetime.date.today().isoformat()], ["Version", made["version"]],
-            ["Commit", made["commit"] or "not known (outside git)"], ["Command", made["command"]],
+            ["Commit", Markup("<code>{}</code>").format(made["commit"] or "not known (outside git)")],
+            ["Command", made["command"]],
             ["Libraries", ", ".join(f"{name} {version}" for name, version in made["versions"].items())],
-            ["Input files, start of their SHA-256", ", ".join(inputs)]]
+            ["Input files, start of their SHA-256", inputs]]
 
 
 def sets_table(rows):
