@@ -217,8 +217,8 @@ def measure(args, study, metrics, planned, thresholds):
         *provenance.model_files(folder, models), best_run, args.dir / "sites.json", args.operating_points, args.readers,
         args.data, args.data and Path(args.data).with_name("errors.csv"),
         *(model.path for each in study.cohort[1:] for model in each.models)])
-    return {"wrong": wrong, "flow": provenance.cohort_flow(models, study.wanted, args.data, args.by),
-            "settings": settings}
+    return {"wrong": wrong, "settings": settings, "flow": provenance.cohort_flow(
+        models, study.wanted, args.data, args.by, {each.name: each.models for each in study.cohort[1:]})}
 
 
 def write(args, study, metrics, page):

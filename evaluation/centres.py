@@ -8,6 +8,7 @@ metrics.json then holds
     heterogeneity  {metric of COMPARED: of `heterogeneity`}: LARS-avg, over all of cohorts
 """
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -208,9 +209,10 @@ def report_tables(metrics: dict) -> dict | None:
             for name, each in metrics["differences"].items()]
     overlaps: dict[str, list[str]] = {}
     for name, each in found.items():
-        overlaps.setdefault(each["overlap"], []).append(name)
+        alike = re.fullmatch(r"none; compared: \d+ scans ([^,]*)", each["overlap"])  # of all its scans
+        overlaps.setdefault(f"none, compared {alike[1]}" if alike else each["overlap"], []).append(name)
     return {"others": others_text(metrics),
-            "overlaps": [f"{', '.join(of)}: {text}" for text, of in overlaps.items()],
+            "overlaps": [f"of {', '.join(of)}: {text}" for text, of in overlaps.items()],
             "whole": ([*head, *shown.values()], rows),
             "calls": (["Sensitivity, below it specificity", *names], at),
             "differences": (["Difference at 0.5", *COMPARED.values()], less),

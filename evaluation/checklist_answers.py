@@ -74,8 +74,8 @@ def _of_manifest(metrics, flow):
         found["preparation"] = "; ".join(facts), "how the images were made, differences between groups"
     if manifest["acquisition"]:
         found["acquisition"] = f"{flow['source']} holds {', '.join(manifest['acquisition'])} of each scan", "protocol"
-    found["characteristics"] = ("Table 1 (section Participants, table1.csv): by set and by the columns of --by, with "
-                                "differences and missing values", "treatments, dates, what the manifest lacks")
+    found["characteristics"] = ("Table 1 (section Participants, table1.csv): by set, cohort and the columns of --by, "
+                                "with differences and missing values", "treatments, dates, what the manifest lacks")
     level = "known patient" if manifest["patients"] else "scan"
     found["apart"] = (f"In {flow['source']} no {level} is in two sets of a split" + (f"; {seen}" if seen else ""),
                       "" if manifest["patients"] else "patients, which it does not name")
