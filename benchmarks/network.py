@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import torchvision
-from torch import nn
-from torch.utils.data import DataLoader
 
 import utils
 from benchmarks.measuring import in_new_process, peak_memory
+from benchmarks.plain_loop import NORM, SQUARE, PlainLoop
 from common import files, manifest, run_files
 from dataset import Bodies, NetworkInput, read_bodies
 from evaluation.metrics import delong
@@ -25,16 +23,13 @@ from training.images import SplitImages
 from training.state import TrainState
 
 BODY = (310, 160)  # pixels, the largest; the smallest is 20 less each way
-SQUARE = 310  # LARS's frame, pixels
 FRAMES = {"310 x 310": (SQUARE, SQUARE), "auto": (320, 160)}  # auto: what --image_size auto chooses for BODY
-MODELS = 10
+MODELS, SCANS = 10, 3000
 BATCH = 50  # images, where nothing else is asked for
-LOADERS = 2  # worker processes of the plain loop
-NORM = (1.5, 1.0)  # mean and standard deviation, SUV
 
 
-def train(folder: Path, batch_sizes: Sequence[int], n_images: int, frozen_images: int, repeats: int, device: str,
-          amp: str, threads: int | None) -> None:
+def train(folder: Path, batch_sizes: Sequence[int], n_images: int, frozen_images: int, scans: int | None, repeats: int,
+          device: str, amp: str, threads: int | None) -> None:
     """Print images/s of the training paths and their ratios.
 
     Parameters
@@ -45,12 +40,14 @@ def train(folder: Path, batch_sizes: Sequence[int], n_images: int, frozen_images
         Images a step.
     n_images, frozen_images : int
         Images of a round, and of an epoch with frozen layers.
+    scans : int or None
+        Of an epoch with all layers; None: SCANS, but none on a CPU, where they take minutes.
     repeats : int
         Rounds; the fastest counts.
     device, amp, threads
         Arguments of train.py.
     """
-    device, amp, machine = _start(device, amp, threads)
+    device, amp, machine = start(device, amp, threads)
     other = None if amp else torch.bfloat16
     for batch_size in batch_sizes:
         n = max(2, round(n_images / batch_size)) * batch_size  # whole batches, alike for all
@@ -73,18 +70,20 @@ def train(folder: Path, batch_sizes: Sequence[int], n_images: int, frozen_images
                   f"ceiling/in {_precision(other)} {taken[name, other] / ceiling:.2f}")
         print(f"  plain loop {n / plain:8.1f} images/s   LARS's epoch {n / lars:8.1f}", flush=True)
     _frozen(frozen_images, device, amp, machine)
+    if scans or device.type != "cpu":
+        _whole_epoch(scans or SCANS, device, amp, machine)
 
 
-def predict(folder: Path, scans: int, chptfolder: str | None, data: str, images: str, n_images: int, repeats: int,
-            device: str, amp: str, threads: int | None) -> None:
+def predict(folder: Path, scans: int | None, chptfolder: str | None, data: str, images: str, n_images: int,
+            repeats: int, device: str, amp: str, threads: int | None) -> None:
     """Print what predicting with ten models costs against ten plain loops, memory, and bfloat16 against float32.
 
     Parameters
     ----------
     folder : Path
         For temporary files.
-    scans : int
-        Of which the memory is measured.
+    scans : int or None
+        Of which seconds and memory are measured, with all models, but with two on a CPU; None: SCANS.
     chptfolder, data, images : str
         Trained models whose bfloat16 predictions are compared, if any, their manifest and its images.
     n_images : int
@@ -94,7 +93,7 @@ def predict(folder: Path, scans: int, chptfolder: str | None, data: str, images:
     device, amp, threads
         Arguments of predict.py.
     """
-    device, amp, machine = _start(device, amp, threads)
+    device, amp, machine = start(device, amp, threads)
     table = write_images(folder, n_images, n_images)
     paths = {"plain loop": PlainLoop(folder, table, BATCH, device).evaluate}
     for name, frame in FRAMES.items():
@@ -107,12 +106,7 @@ def predict(folder: Path, scans: int, chptfolder: str | None, data: str, images:
         print(f"  {name:10} {MODELS * n_images / taken[name]:8.1f} images/s a model   {MODELS} models / {MODELS} plain "
               f"loops {MODELS * taken['plain loop'] / taken[name]:.2f}")
     print(f"  plain loop {n_images / taken['plain loop']:8.1f} images/s", flush=True)
-    many = folder / "many"
-    write_images(many, 2 * scans, scans)
-    peak = in_new_process(_peak_of_predicting, folder / "auto", many / "data.csv", many, many, 2, device, amp)
-    array = 2 * scans * BODY[0] * BODY[1] * 4 / 1e9
-    print(f"memory for {scans} scans of two views: {peak:.2f} GB at most, the interpreter and PyTorch included; "
-          f"their array {array:.2f} GB; difference {peak - array:.2f} GB", flush=True)
+    _many_scans(folder, scans or SCANS, device, amp)
     if chptfolder:
         _compare_precisions(chptfolder, data, images, folder, device)
     else:
@@ -121,8 +115,8 @@ def predict(folder: Path, scans: int, chptfolder: str | None, data: str, images:
 
 # ---------------------------------------------------------------- measuring
 
-def _start(device, amp, threads):
-    """-> (device, amp, a line that says what is measured on)."""
+def start(device: str, amp: str, threads: int | None) -> tuple[torch.device, torch.dtype | None, str]:
+    """Arguments of train.py -> device, precision, and a line that says what is measured on."""
     device, amp = open_device(device, amp, threads)
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.cpu.get_capabilities()["architecture"]
     return device, amp, f"{device} ({kind}), {_precision(amp)}, {torch.get_num_threads()} threads"
@@ -202,18 +196,33 @@ def training_paths(table: pd.DataFrame, bodies: Bodies, n: int, frame: tuple[int
     return {"real path": real, "its ceiling": ceiling, "epoch": epoch}
 
 
+def _random_cohort(n):
+    """n training images of random pixels in memory, and a fifth as many to validate -> (their table, Bodies)."""
+    total, rng = n + max(4, n // 5), np.random.default_rng(0)
+    pixels = torch.from_numpy(rng.uniform(0.4, 5, (total, *BODY)).astype("float32"))
+    bodies = Bodies(pixels, torch.tensor([BODY] * total), [str(i) for i in range(total)])
+    return pd.DataFrame({"scan_id": bodies.names, "target": np.arange(total) % 2}), bodies
+
+
 def _frozen(n, device, amp, machine):
     """Print what an epoch with cached frozen layers costs against the same epoch without."""
-    n_val, rng = max(4, n // 5), np.random.default_rng(0)
-    pixels = torch.from_numpy(rng.uniform(0.4, 5, (n + n_val, *BODY)).astype("float32"))
-    bodies = Bodies(pixels, torch.tensor([BODY] * len(pixels)), [str(i) for i in range(len(pixels))])
-    table = pd.DataFrame({"scan_id": bodies.names, "target": np.arange(len(pixels)) % 2})
+    table, bodies = _random_cohort(n)
     for option in ("transfer_learning", "finetune"):
         epochs = {cached: training_paths(table, bodies, n, FRAMES["auto"], device, amp, BATCH, cached,
                                          **{option: True})["epoch"] for cached in (0, 1)}
         taken = _in_turn(epochs, 1, device)  # before what it times, it fills the cache
-        print(f"--{option}, {n} training and {n_val} validation images, auto, batch {BATCH}: an epoch "
+        print(f"--{option}, {n} training and {len(table) - n} validation images, auto, batch {BATCH}: an epoch "
               f"{taken[0]:.2f} s uncached, {taken[1]:.3f} s cached: {taken[0] / taken[1]:.1f} times; {machine}")
+
+
+def _whole_epoch(scans, device, amp, machine):
+    """Print what an epoch of so many scans of two views costs, validation included."""
+    n = 2 * scans
+    table, bodies = _random_cohort(n)
+    paths = training_paths(table, bodies, n, FRAMES["auto"], device, amp, BATCH)
+    taken = _in_turn({"epoch": paths["epoch"]}, 1, device)["epoch"]
+    print(f"an epoch of {scans} scans of two views, validated on {len(table) - n} images, auto, batch {BATCH}: "
+          f"{taken:.1f} s{_gpu_memory(device)}; {machine}", flush=True)
 
 
 # ---------------------------------------------------------------- prediction
@@ -228,10 +237,27 @@ def _predict(chptfolder, data, images, output, splits, device, amp, features=Tru
             prediction.write_predictions(model, model.outputs(), ["test"], output, features)
 
 
-def _peak_of_predicting(*args):
-    """In a process of its own: the most memory that it ever held, GB."""
+def _many_scans(folder, scans, device, amp):
+    """Print seconds and memory of predicting so many scans of two views, in a process of its own."""
+    many, models = folder / "many", MODELS if device.type != "cpu" else 2
+    write_images(many, 2 * scans, 2 * scans)
+    taken, peak, gpu = in_new_process(_measured, folder / "auto", many / "data.csv", many, many, models, device, amp)
+    array = 2 * scans * BODY[0] * BODY[1] * 4 / 1e9
+    print(f"{models} models over {scans} scans of two views: {taken:.1f} s{gpu}; {peak:.2f} GB of the host at most, "
+          f"interpreter and PyTorch included, {peak - array:.2f} GB above the array of {array:.2f} GB", flush=True)
+
+
+def _measured(*args):
+    """`_predict` in a process of its own: seconds, the most memory that it ever held, GB, and the GPU's, as text."""
+    device = args[5]
+    torch.empty(1, device=device)  # a GPU's start is no prediction
+    begin = time.perf_counter()
     _predict(*args)
-    return peak_memory() / 1000
+    return time.perf_counter() - begin, peak_memory() / 1000, _gpu_memory(device)
+
+
+def _gpu_memory(device):
+    return f", {torch.cuda.max_memory_allocated(device) / 1e9:.2f} GB of the GPU at most" * (device.type == "cuda")
 
 
 def _write_models(folder, frame):
@@ -260,51 +286,7 @@ def _compare_precisions(chptfolder, data, images, folder, device):
         print(f"{name:22}{len(apart):7}{apart.max():20.4f}{apart.mean():9.4f}{aucs[0]:10.4f}{aucs[1]:10.4f}")
 
 
-# ---------------------------------------------------------------- the plain loop
-
-class PlainLoop:
-    """As such scripts are written: a file read per image and epoch in worker processes, float32, 310 x 310."""
-
-    def __init__(self, folder: Path, table: pd.DataFrame, batch_size: int, device: torch.device) -> None:
-        self.device = device
-        rows = [(folder / row.filename, row.matrix_size_1, row.matrix_size_2, row.target) for row in table.itertuples()]
-        self.loader = DataLoader(rows, batch_size, shuffle=True, num_workers=LOADERS, collate_fn=plain_batch,
-                                 persistent_workers=True, pin_memory=device.type == "cuda")
-        self.model = torchvision.models.resnet34(weights=None, num_classes=2)
-        self.model.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
-        self.model.to(device)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), 0.001, 0.9, weight_decay=1e-4, nesterov=True)
-        self.criterion = nn.BCEWithLogitsLoss()
-
-    def train(self) -> None:
-        """One pass over the images."""
-        self.model.train()
-        for x, y in self.loader:
-            loss = self.criterion(self.model(x.to(self.device)), nn.functional.one_hot(y, 2).float().to(self.device))
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            loss.item()
-
-    def evaluate(self) -> torch.Tensor:
-        """-> (n,) probabilities, in the order of the loader."""
-        self.model.eval()
-        with torch.no_grad():
-            return torch.cat([self.model(x.to(self.device)).softmax(1)[:, 1].cpu() for x, _ in self.loader])
-
-
-def plain_batch(rows: Sequence[tuple[Path, int, int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Files, their shapes and targets -> images, each cropped to the body in the middle of the frame, and targets."""
-    frames = np.zeros((len(rows), 1, SQUARE, SQUARE), "float32")
-    for frame, (path, *shape, _) in zip(frames, rows, strict=True):
-        image = np.fromfile(path, "<f4").reshape(shape)
-        ys, xs = (np.flatnonzero((image > 0.3).any(axis)) for axis in (1, 0))
-        body = image[ys[0]:ys[-1] + 1, xs[0]:xs[-1] + 1]
-        top, left = (SQUARE - body.shape[0]) // 2, (SQUARE - body.shape[1]) // 2
-        frame[0, top:top + body.shape[0], left:left + body.shape[1]] = body
-    images = (frames.clip(0, 30) - NORM[0]) / np.float32(NORM[1])
-    return torch.from_numpy(images), torch.tensor([target for *_, target in rows])
-
+# ---------------------------------------------------------------- images
 
 def write_images(folder: Path, n: int, n_test: int = 0) -> pd.DataFrame:
     """n random bodies in frames of air as .bin files, and data.csv, whose first n_test rows are test -> its table."""
