@@ -3,6 +3,7 @@
 # make demo-loca  two heads, Deauville score and lesion site, on the same cohort, against a binary network trained alike
 # make study-loca the same in earnest: 1000 patients, three runs of each, paired (100 minutes; goes on where it was stopped)
 # make test       all fast tests (make test-slow: the long ones too)
+# make gpu-check  the tests that need a CUDA device, and what training and prediction cost there (10 GB of temporary files)
 # make lint       ruff, codespell, import-linter, mypy
 # make docs       the pages of docs/reference that are made from the code: scripts.md, modules.md
 # make clean      removes what the demo made and the virtual environment
@@ -25,7 +26,7 @@ LOCA_SITES = --site_head grid --site_lambda 1 --select sum
 STUDY = study
 STUDY_RUNS = 1 2 3
 
-.PHONY: demo demo-data demo-loca study-loca test test-slow lint docs clean
+.PHONY: demo demo-data demo-loca study-loca test test-slow gpu-check lint docs clean
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: requirements.txt requirements-dev.txt
@@ -93,6 +94,10 @@ test: $(VENV)/installed
 
 test-slow: $(VENV)/installed
 	$(PYTEST) -m "slow or not slow"
+
+gpu-check: $(VENV)/installed
+	$(PY) -m pytest -m gpu -rs
+	$(PY) benchmark.py train predict --device cuda --n_images 2048 --frozen_images 3000
 
 lint: $(VENV)/installed
 	$(PY) -m ruff check .

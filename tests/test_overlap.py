@@ -16,10 +16,14 @@ import predict
 import utils
 from common.digests import BY_IMAGE, NONE, NOT_CHECKED, overlap
 from common.files import InputError
-
-pytestmark = pytest.mark.usefixtures("no_figure")  # they take most of the time
+from evaluation import figures
 
 CPU = ("--device", "cpu", "--amp", "off", "--threads", 1)
+
+
+@pytest.fixture(autouse=True)
+def no_figure(monkeypatch):
+    monkeypatch.setattr(figures, "score_figures", lambda *arguments: {})
 
 
 @pytest.fixture(scope="module")

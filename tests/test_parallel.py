@@ -2,7 +2,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -10,35 +9,14 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT
-from training_helpers import SMALL, same, weights
+from training_helpers import SMALL, close_gradients, command, same, steps, torchrun, weights
 
 import utils
 from training import distributed
 
 
-def torchrun(processes, script, *args, timeout=240, check=0):
-    done = subprocess.run(command(processes, script, *args), capture_output=True, text=True, timeout=timeout, cwd=ROOT,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == check, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
-
-
-def command(processes, script, *args):
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] * (processes > 1)
-    return [sys.executable, *launcher, str(ROOT / script), *map(str, args)]
-
-
-def steps(cohort, processes, dtype, number):
-    out = cohort / f"{processes}_{dtype}.pth"
-    torchrun(processes, "tests/steps.py", cohort, out, dtype, number)
-    return torch.load(out, weights_only=True)
-
-
 def test_two_processes_have_the_gradients_of_one(cohort):
-    one, two = (steps(cohort, processes, "float32", 1) for processes in (1, 2))
-    for name, gradient in one["gradients"].items():
-        error = (gradient - two["gradients"][name]).norm() / gradient.norm().clamp(min=1e-12)
-        assert error < 1e-5 or gradient.norm() < 1e-6, (name, error)
+    close_gradients(*(steps(cohort, processes, "float64", 1) for processes in (1, 2)), 1e-9)
 
 
 @pytest.mark.slow

@@ -1,9 +1,12 @@
-"""Small training runs: arguments, a cohort with sites, an interrupt in mid-epoch, are two runs the same?"""
+"""Small training runs: arguments, a cohort with sites, an interrupt in mid-epoch, torchrun, are two runs the same?"""
+import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import torch
-from conftest import write_cohort
+from conftest import ROOT, write_cohort
 
 import utils
 from training.batches import ImageBatches
@@ -46,3 +49,29 @@ def signal_at(monkeypatch, epoch, batch):
 def same_run(one, other, name="split0_run1"):
     assert (one / f"convergence_{name}.csv").read_bytes() == (other / f"convergence_{name}.csv").read_bytes()
     assert same(weights(one / f"checkpoint_{name}.pth"), weights(other / f"checkpoint_{name}.pth"))
+
+
+def torchrun(processes, script, *args, timeout=240, check=0, env=None):
+    done = subprocess.run(command(processes, script, *args), capture_output=True, text=True, timeout=timeout, cwd=ROOT,
+                          env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})})
+    assert done.returncode == check, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def command(processes, script, *args):
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] * (processes > 1)
+    return [sys.executable, *launcher, str(ROOT / script), *map(str, args)]
+
+
+def steps(cohort, processes, dtype, number, *more, env=None):
+    """What tests/steps.py writes; `more`: device, --augm."""
+    out = cohort / "_".join(map(str, (processes, dtype, *more, "steps.pth")))
+    torchrun(processes, "tests/steps.py", cohort, out, dtype, number, *more, env=env)
+    return torch.load(out, weights_only=True)
+
+
+def close_gradients(one, other, tolerance):
+    """Two results of `steps` agree: each parameter's gradient, the difference's length by its own."""
+    for name, gradient in one["gradients"].items():
+        error = (gradient - other["gradients"][name]).norm() / gradient.norm().clamp(min=1e-12)
+        assert error < tolerance or gradient.norm() < 1e-6, (name, error)

@@ -21,6 +21,8 @@ def open_device(device: str, amp: str, threads: int | None) -> tuple[torch.devic
     """--device, --amp and --threads -> device and precision."""
     set_threads(threads)
     found = distributed.start(choose_device(device))
+    if found.type == "cuda":  # else sums differ from run to run, and a resumed run from an undisturbed one
+        torch.backends.cudnn.deterministic = True
     return found, choose_amp(amp, found)
 
 
