@@ -51,8 +51,8 @@ def get_args_parser():
     add = parser.add_argument_group("statistics").add_argument
     add("--by", nargs="+", default=[], metavar="COLUMN", help="subgroups by these columns of the prediction files "
         "(view, scanner, sex, ...); numbers are cut at their tertiles")
-    add("--primary", metavar="TEXT", help="the number that was planned, such as \"LARS-avg auc\" or \"LARS-max "
-        "sensitivity at youden\": first on the page; all others are exploratory")
+    add("--primary", metavar="TEXT", help="the number that was planned, such as \"LARS-avg auc\", \"LARS-max "
+        "sensitivity at youden\", \"LARS-avg auc in NAME\" (of --cohort): first on the page; others are exploratory")
     add("--prevalence", nargs="+", type=share, default=[], metavar="P", help="predictive values where this share of "
         "patients has Deauville 4-5 (0.3), beside those of the scans at hand")
     add("--decision_range", nargs=2, type=share, default=(0.01, 0.99), metavar=("LOW", "HIGH"), help="threshold "
@@ -113,7 +113,7 @@ def main(args):
         raise InputError("--operating_points: brings its own thresholds; leave out --threshold_on_test, --recalibrate")
     if args.cohort and args.pooled_folds:
         raise InputError("--cohort with --pooled_folds: another centre's scans are of no fold; leave out one")
-    planned = primary.read_primary(args.primary) if args.primary else None
+    planned = primary.read_primary(args.primary, [name for name, _ in args.cohort]) if args.primary else None
     thresholds = decision_curve.thresholds_of(*args.decision_range)
 
     study = read(args)
@@ -192,13 +192,13 @@ def measure(args, study, metrics, planned, thresholds):
     models, scans, ensembles, warnings = study.models, study.scans, study.ensembles, study.warnings
     statistics = args.resamples, args.seed, warnings
     metrics |= aggregation.measure(models, scans, ensembles, args.by, args.combine, *statistics)
-    if planned:
-        metrics["primary"] = primary.primary_entry(planned, metrics)
     calibration_curve.add(metrics, scans, ensembles)
     predictive_values.add(metrics, scans, ensembles, args.prevalence)
     decision_curve.add(metrics, scans, ensembles, thresholds)
     if args.cohort:
-        metrics |= centres.measure_centres(study.cohort, metrics, args.resamples, args.seed)
+        metrics |= centres.measure_centres(study.cohort, metrics, *statistics)
+    if planned:
+        metrics["primary"] = primary.primary_entry(planned, metrics)
     if study.sites:
         metrics["sites"] = site_ensemble.measure_sites(study.sites, scans, *statistics)
     if study.endpoints:
@@ -215,9 +215,10 @@ def measure(args, study, metrics, planned, thresholds):
     warnings += more + selection.missing_folds(metrics["selection"], metrics["folds"])
     metrics["provenance"] = provenance.this_run([
         *provenance.model_files(folder, models), best_run, args.dir / "sites.json", args.operating_points, args.readers,
-        args.data, args.data and Path(args.data).with_name("errors.csv")])
-    return {"wrong": wrong, "flow": provenance.cohort_flow(models, study.wanted, args.data, args.by),
-            "settings": settings}
+        args.data, args.data and Path(args.data).with_name("errors.csv"),
+        *(model.path for each in study.cohort[1:] for model in each.models)])
+    return {"wrong": wrong, "settings": settings, "flow": provenance.cohort_flow(
+        models, study.wanted, args.data, args.by, {each.name: each.models for each in study.cohort[1:]})}
 
 
 def write(args, study, metrics, page):
@@ -256,6 +257,8 @@ def write(args, study, metrics, page):
                             page["flow"], page["settings"], lists)
         written += ["metrics.json", "report.html", *(f"{each['file']} (.csv, .docx)" for each in lists)]
         outputs.print_metrics(metrics)
+    else:
+        checklists.remove_stale(args.output)
     outputs.remove_stale(args.output, [args.output / name for name in written] + drawn)
     for line in filter(None, (metrics["notice"], metrics["optimistic"])):
         print(line)

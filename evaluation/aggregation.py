@@ -44,7 +44,7 @@ from common.manifest import SYNTHETIC
 from common.text import some
 from evaluation import bootstrap, contrasts, disagreement
 from evaluation.averaging import Ensemble, average_models
-from evaluation.cautions import few_patients, rarer_class, swapped_labels
+from evaluation.cautions import few_in_parts, few_patients, high_aucs, rarer_class, swapped_labels
 from evaluation.ensemble import ENSEMBLES, Model, folds, folds_text, patients, subgroups
 from evaluation.estimates import no_estimate
 from evaluation.metrics import THRESHOLD, all_metrics, reliability_bins
@@ -207,7 +207,10 @@ def doubtful(result: dict, rarer: int, unit: str) -> list[str]:
     parts = {f"fold {split}": blocks["avg"] for split, blocks in result["folds"].items()}
     parts |= {f"{column} {value}": blocks["avg"] for column, found in result["subgroups"].items()
               for value, blocks in found.items()}
-    aucs = {label: result[name]["auc"] for name, label in ENSEMBLES.items()}
+    whole = {label: result[name] for name, label in ENSEMBLES.items()}
+    aucs = {label: block["auc"] for label, block in whole.items()}
     aucs |= {model["file"]: model["avg"]["auc"] for model in result["models"]}
-    return (few_patients(rarer, unit, {name: block.get("n_groups_rarer", 0) for name, block in parts.items()})
-            + swapped_labels(aucs))
+    sizes = {name: block.get("n_groups_rarer", 0) for name, block in parts.items()}
+    few = few_patients(rarer, unit) or few_in_parts(sizes, unit)
+    return few + swapped_labels(aucs) + high_aucs(
+        {name: (block["auc"], block.get("n_groups_rarer", 0)) for name, block in (whole | parts).items()}, unit)

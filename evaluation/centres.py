@@ -8,11 +8,13 @@ metrics.json then holds
     heterogeneity  {metric of COMPARED: of `heterogeneity`}: LARS-avg, over all of cohorts
 """
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from scipy.special import logit
 from scipy.stats import chi2
 
@@ -22,14 +24,16 @@ from common.manifest import SYNTHETIC
 from common.text import some
 from evaluation import cohorts, ensemble
 from evaluation.averaging import Ensemble, Rules, average_models
+from evaluation.cautions import few_in_parts, high_aucs, swapped_labels
 from evaluation.ensemble import ENSEMBLES, Model, patients
-from evaluation.estimates import difference_text, long_text, no_estimate, p_text, short_text
+from evaluation.estimates import difference_text, long_text, no_estimate, p_text
 from evaluation.metrics import AT_THRESHOLD, DERIVED, OVERALL, THRESHOLD, Z, all_metrics
 from evaluation.operating_points import checkpoints, identities
 from evaluation.overlap import find_overlap
 
 INTERNAL = "internal"
 COMPARED = {"auc": "AUC", "sensitivity": "Sensitivity", "specificity": "Specificity"}
+KEPT = ("n", "n_positive", "n_groups_rarer", *OVERALL, "threshold", *AT_THRESHOLD, "operating_points")  # of a block
 FEWEST = 5  # centres, below which a variance between them says nothing
 
 
@@ -125,7 +129,7 @@ def read_centre(name: str, folder: Path, others: list[Centre], rules: dict[str, 
     return Centre(name, wanted, models, scans, ensembles, seen)
 
 
-def measure_centres(centres: list[Centre], internal: dict, resamples: int, seed: int) -> dict:
+def measure_centres(centres: list[Centre], internal: dict, resamples: int, seed: int, warnings: list[str]) -> dict:
     """The parts of metrics.json that the head of this module says.
 
     Parameters
@@ -134,6 +138,8 @@ def measure_centres(centres: list[Centre], internal: dict, resamples: int, seed:
         The first is INTERNAL, of which `internal` holds the blocks avg and max.
     resamples, seed : int
         Of the bootstrap.
+    warnings : list of str
+        To which those of `cautions` are added.
     """
     found: dict[str, dict] = {}
     with progress(centres, "cohorts", "cohort") as bar:
@@ -147,9 +153,13 @@ def measure_centres(centres: list[Centre], internal: dict, resamples: int, seed:
             found[each.name] = {
                 "set": each.wanted, "n_scans": len(labelled), "n_patients": n_patients,
                 "synthetic": bool(each.scans["synthetic"].any()), "overlap": each.overlap["text"],
-                **{name: {key: block[key] for key in ("n", "n_positive", *OVERALL, "threshold", *AT_THRESHOLD,
-                                                      "operating_points")} for name, block in blocks.items()}}
+                **{name: {key: block[key] for key in KEPT} for name, block in blocks.items()}}
     first, *others = found
+    parts = {f"cohort {name}": found[name]["avg"] for name in others}
+    unit = "scan" if any(found[name]["n_patients"] is None for name in others) else "patient"
+    warnings += few_in_parts({name: block["n_groups_rarer"] for name, block in parts.items()}, unit)
+    warnings += swapped_labels({name: block["auc"] for name, block in parts.items()})
+    warnings += high_aucs({name: (block["auc"], block["n_groups_rarer"]) for name, block in parts.items()}, unit)
     differences = {name: {each: {metric: difference(found[name][each][metric], found[first][each][metric])
                                  for metric in COMPARED} for each in ENSEMBLES} for name in others}
     return {"cohorts": found, "differences": differences, "heterogeneity": {
@@ -186,21 +196,43 @@ def report_tables(metrics: dict) -> dict | None:
     if "cohorts" not in metrics:
         return None
     found, head = metrics["cohorts"], ["Cohort", "Set", "Scans (Deauville 4–5)", "Patients"]
-    shown = {"auc": "AUC", "brier": "Brier score", "calibration_slope": "Calibration slope"}
+    shown = {"auc": "AUC", "brier": "Brier score", "calibration_intercept": "Calibration intercept",
+             "calibration_slope": "Calibration slope"}
     rows = [[name, each["set"], f"{each['avg']['n']} ({each['avg']['n_positive']})",
              "not known" if each["n_patients"] is None else str(each["n_patients"]),
              *(long_text(each["avg"][metric]) for metric in shown)] for name, each in found.items()]
     names = list(points_of(next(iter(found.values()))["avg"]))
-    at = [[name, *(f"{short_text(at['sensitivity'])} / {short_text(at['specificity'])}"
-                   for at in points_of(each["avg"]).values())] for name, each in found.items()]
+    at = [[name, *(Markup("<span>{}</span><br><span>{}</span>").format(
+        *(long_text(at[metric]) for metric in ("sensitivity", "specificity")))
+        for at in points_of(each["avg"]).values())] for name, each in found.items()]
     less = [[f"{name} less {next(iter(found))}", *(difference_text(each["avg"][metric]) for metric in COMPARED)]
             for name, each in metrics["differences"].items()]
-    varied = [f"{label}: I² {100 * each['i2']:.0f} %, τ² {each['tau2']:.3f} (logit), p {p_text(each['p'])}"
-              if "i2" in each else f"{label}: {each['reason']}"
-              for metric, label in COMPARED.items() for each in [metrics["heterogeneity"][metric]]]
-    return {"whole": ([*head, *shown.values()], rows),
-            "calls": (["Sensitivity / specificity", *names], at),
-            "differences": (["Difference of LARS-avg at 0.5", *COMPARED.values()], less), "heterogeneity": varied}
+    overlaps: dict[str, list[str]] = {}
+    for name, each in found.items():
+        alike = re.fullmatch(r"none; compared: \d+ scans ([^,]*)", each["overlap"])  # of all its scans
+        overlaps.setdefault(f"none, compared {alike[1]}" if alike else each["overlap"], []).append(name)
+    return {"others": others_text(metrics),
+            "overlaps": [f"of {', '.join(of)}: {text}" for text, of in overlaps.items()],
+            "whole": ([*head, *shown.values()], rows),
+            "calls": (["Sensitivity, below it specificity", *names], at),
+            "differences": (["Difference at 0.5", *COMPARED.values()], less),
+            "heterogeneity": varied_text(metrics["heterogeneity"])}
+
+
+def others_text(metrics: dict) -> str:
+    """"north (40 scans), south (30 scans)": the cohorts but INTERNAL; "" without."""
+    return ", ".join(f"{name} ({each['avg']['n']} scans)" for name, each in metrics.get("cohorts", {}).items()
+                     if name != INTERNAL)
+
+
+def varied_text(found: dict) -> str:
+    """How much the cohorts vary, or why that is not known."""
+    reasons = {each["reason"] for each in found.values() if "reason" in each}
+    if len(reasons) == 1 and all("reason" in each for each in found.values()):
+        return f"not given: {reasons.pop()}"
+    return "; ".join(f"{label} {each['reason']}" if "reason" in each else
+                     f"{label} I² {100 * each['i2']:.0f} %, τ² {each['tau2']:.3f}, p {p_text(each['p'])}"
+                     for label, each in zip(COMPARED.values(), found.values(), strict=True))
 
 
 def difference(one: dict, other: dict) -> dict:

@@ -4,7 +4,9 @@ An answer has a name, which tripod_ai.csv and claim.csv give to the items that i
 manifest without --data, settings without settings_splitS_runR.json, a view without its column) is the author's.
 """
 from common.digests import NOT_CHECKED
+from evaluation.centres import others_text
 from evaluation.derivation import VALIDATION
+from evaluation.ensemble import ENSEMBLES
 
 
 def answers(metrics: dict, flow: dict, settings: list[dict]) -> dict[str, str]:
@@ -28,20 +30,25 @@ def _of_scans(metrics, flow):
     counts = f"{measured['n']} scans, {measured['n_positive']} with Deauville 4-5"
     unlabelled, lacking = metrics["n_scans"] - measured["n"], len(metrics["scans_lacking_a_model"])
     thresholds = f"{about['source']}, {about['n_scans']} scans" if about["source"] else "none but 0.5"
+    others, endpoints = others_text(metrics), ", ".join(metrics.get("prognosis", {}))
+    also = f"; other cohorts: {others}" if others else ""
     found = {
-        "sources": (f"{metrics['n_scans']} scans{patients}, counted in section Cohort", "origin, whom they represent"),
-        "outcome": ("Target 1 is Deauville 4-5, 0 is 1-3", "who read it, when, how, blinded to what"),
-        "sample_size": (f"{counts}, are measured", "how the size was chosen"),
-        "numbers": (f"Measured: {counts}; thresholds: {thresholds}; sets: section Cohort", "what is missing there"),
+        "sources": (f"{metrics['n_scans']} scans{patients}, counted in section Participants{also}",
+                    "origin, whom they represent"),
+        "outcome": (f"Target 1 is Deauville 4-5, 0 is 1-3{f'; {endpoints}: section Prognosis' if endpoints else ''}",
+                    "who read it, when, how, blinded to what"),
+        "sample_size": (f"{counts}, are measured{also}", "how the size was chosen"),
+        "numbers": (f"Measured: {counts}{also}; thresholds: {thresholds}; sets: section Participants",
+                    "what is missing there"),
         "missing": (f"{lacking} scans lack a model's prediction and are averaged over the other models; {unlabelled} "
                     "have no label and are not measured", "why"),
         "subset": (f"Measured: set {metrics['set']}; {unlabelled} of its scans have no label", "selection before that"),
-        "flow": (f"Section Cohort, from {flow['source']}", "what came before")}
+        "flow": (f"Section Participants, from {flow['source']}", "what came before")}
     if views:
         found["predictors"] = f"Images, of the views {', '.join(views)}", "acquisition, choice"
     if about["source"] == VALIDATION:
-        found["partition"] = ("Validation scans of each model: section Cohort; no training scans were read (--data)",
-                              "how the sets were drawn")
+        found["partition"] = ("Validation scans of each model: section Participants; no training scans were read "
+                              "(--data)", "how the sets were drawn")
     if seen := _seen(metrics):
         found["apart"] = f"{seen[0].upper()}{seen[1:]}", "how the sets were drawn"
     return found
@@ -61,18 +68,21 @@ def _of_manifest(metrics, flow):
     facts = list(manifest["images"])
     if excluded is not None:
         facts.append(f"errors.csv beside the manifest lists {sum(excluded.values())} refusals")
-        found["exclusions"] = f"{facts[-1]}, by reason: section Cohort", "eligibility"
-        found["flow"] = f"Section Cohort, from {flow['source']}; {facts[-1]}", "what came before"
+        found["exclusions"] = f"{facts[-1]}, by reason: section Participants", "eligibility"
+        found["flow"] = f"Section Participants, from {flow['source']}; {facts[-1]}", "what came before"
     if facts:
         found["preparation"] = "; ".join(facts), "how the images were made, differences between groups"
     if manifest["acquisition"]:
         found["acquisition"] = f"{flow['source']} holds {', '.join(manifest['acquisition'])} of each scan", "protocol"
-    found["characteristics"] = ("Table 1 (section Cohort, table1.csv): by set and by the columns of --by, with "
-                                "differences and missing values", "treatments, dates, what the manifest lacks")
+    found["characteristics"] = ("Table 1 (section Participants, table1.csv): by set, cohort and the columns of --by, "
+                                "with differences and missing values", "treatments, dates, what the manifest lacks")
     level = "known patient" if manifest["patients"] else "scan"
     found["apart"] = (f"In {flow['source']} no {level} is in two sets of a split" + (f"; {seen}" if seen else ""),
                       "" if manifest["patients"] else "patients, which it does not name")
-    found["partition"] = f"Columns {manifest['splits']} of {flow['source']}: section Cohort", "how the sets were drawn"
+    found["partition"] = (f"Columns {manifest['splits']} of {flow['source']}: section Participants",
+                          "how the sets were drawn")
+    if metrics["set"] != "all":
+        found["internal"] = f"Set {metrics['set']} of {flow['source']}: section Results", "whether it is internal"
     return found
 
 
@@ -80,23 +90,29 @@ def _of_analysis(metrics):
     by, models, made = ", ".join(metrics["subgroups"]), metrics["models"], metrics["provenance"]
     method, source = metrics["recalibrate"], metrics["validation"]["source"]
     thresholds = f", and from thresholds derived from {source}: section Operating points" if source else ""
+    others = others_text(metrics)
+    fitted = f"{method}, fitted to {source}" if method else "none"
     found = {
-        "measures": ("Section Methods", "why these"),
+        "measures": (f"Section Methods; {_primary(metrics.get('primary'))}", "why these"),
         "uncertainty": (f"Intervals of 95 % by {metrics['independent_unit']}: section Methods", ""),
-        "updating": (f"Recalibration: {method or 'none'}", "other updating"),
+        "updating": (f"Recalibration: {fitted}", "other updating"),
         "updated": ("Before and after recalibration: section Calibration" if method else "No recalibration",
                     "other updating"),
         "prediction": ("A model's score of a scan is the mean (LARS-avg) or maximum (LARS-max) over its views; then "
                        f"the {metrics['combine']} over {len(models)} models", "the code that predicts"),
         "output": (f"Probability of Deauville 4-5; positive from 0.5 on{thresholds}", "why"),
-        "performance": (f"Section Results; subgroups: {by or 'none (--by)'}", ""),
+        "performance": (f"Section Results; subgroups: {by or 'none (--by)'}; other cohorts: "
+                        f"{others or 'none (--cohort)'}", ""),
         "diagnostic": ("Sections Results and Operating points", ""),
         "failures": (f"{metrics['avg']['fn']} false negatives and {metrics['avg']['fp']} false positives at 0.5, each "
                      "listed: section Failures, failures.csv; where models disagree: disagreement.csv", "why"),
         "code": (f"Evaluated with version {made['version']}, commit {made['commit'] or 'not known'}", "where it is")}
-    if by:
-        found["clusters"] = (f"Performance by {by}, and differences with Holm's adjustment: section Subgroups",
-                             "which are clusters")
+    groups = [f"Performance by {by}, and differences with Holm's adjustment: section Subgroups"] if by else []
+    groups += [f"Performance in {others}, and differences from internal: section Cohorts"] if others else []
+    if groups:
+        found["clusters"] = "; ".join(groups), "which are clusters"
+    if others:
+        found["external"] = f"Cohorts {others}, as --cohort names them: section Cohorts", "settings, places"
     if len(models) > 1:
         found["robustness"] = "Models alone, by view and by number: section Views and models", "other analyses"
     if metrics.get("readers", {}).get("pairs"):
@@ -104,6 +120,13 @@ def _of_analysis(metrics):
     if metrics["warnings"]:
         found["limitations"] = f"{len(metrics['warnings'])} warnings at the head of the page", "what they mean, others"
     return found
+
+
+def _primary(entry):
+    if not entry:
+        return "no primary one was declared (--primary)"
+    at, of = (f" {word} {entry[key]}" if entry[key] else "" for word, key in (("at", "point"), ("in", "cohort")))
+    return f"primary, declared with this run: {ENSEMBLES[entry['ensemble']]} {entry['metric']}{at}{of}"
 
 
 def _of_models(metrics, settings):
@@ -120,9 +143,11 @@ def _of_models(metrics, settings):
 
     tell("imbalance", "why", "--balance", "--oversample")
     tell("network_input", "why", "input: frame", "input: norm", "input: pool")
-    tell("training", "why, what else was tried", "--optimizer", "--lr", "--nepochs", "--early_stopping", "--augm")
+    tell("training", "why, what else was tried", "--optimizer", "--lr", "--nepochs", "--early_stopping", "--augm",
+         before=f"section Models: {len(metrics['models'])} models, ")
     tell("initialization", "why", "--weights", "--checkpoint")
-    tell("specification", "where the weights can be had", "--cls_arch", "input: frame")
+    tell("specification", "where the weights can be had", "--cls_arch", "input: frame",
+         before="section Models: ResNet34 of one channel, ")
     tell("software", "what else was used", *(name for name in values if name.startswith("version of ")),
          before=f"evaluated with {libraries}; models: ")
     return found

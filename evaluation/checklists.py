@@ -52,7 +52,7 @@ def write_checklists(folder: Path, metrics: dict, flow: dict, settings: list[dic
     for stem, (name, source) in SOURCES.items():
         table = read_csv(Path(__file__).with_name(f"{stem}.csv"))
         table["this_run"] = table.pop("answer").map(found).fillna("")
-        for suffix, read in ((".csv", read_csv), (".docx", _read_docx)):
+        for suffix, read in READERS.items():
             path = folder / f"checklist_{stem}{suffix}"
             filled = _filled(path, read)
             whole = table.merge(filled, "left", "item").fillna("")
@@ -63,6 +63,18 @@ def write_checklists(folder: Path, metrics: dict, flow: dict, settings: list[dic
         written.append({"name": name, "source": source, "file": f"checklist_{stem}", "items": len(table),
                         "answered": int((table["this_run"] != "").sum())})
     return written
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove, and say so, checklists of an earlier call; what an author has filled in is kept, and said."""
+    for stem in SOURCES:
+        for suffix, read in READERS.items():
+            path = folder / f"checklist_{stem}{suffix}"
+            if (_filled(path, read)[BY_AUTHOR[1:]] != "").any(axis=None):
+                print(f"kept {path}: it belonged to earlier predictions, and is filled in")
+            elif path.exists():
+                path.unlink()
+                print(f"removed {path}: it belonged to earlier predictions")
 
 
 def _filled(path, read):
@@ -114,3 +126,6 @@ def _write_docx(table: pd.DataFrame, path: Path, title: str, texts: Sequence[str
     with replace_file(path, "wb") as file, zipfile.ZipFile(content) as dated, zipfile.ZipFile(file, "w") as undated:
         for part in dated.infolist():  # a zip archive holds the time of each part
             undated.writestr(zipfile.ZipInfo(part.filename), dated.read(part), zipfile.ZIP_DEFLATED)
+
+
+READERS = {".csv": read_csv, ".docx": _read_docx}

@@ -6,7 +6,7 @@ patient is counted by patient, others by scan. Differences: standardized mean di
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -73,7 +73,8 @@ def smd_categories(a: ArrayLike, b: ArrayLike) -> float | None:
 
 # ---------------------------------------------------------------- of a manifest
 
-def of_manifest(table: pd.DataFrame, splits: Sequence[int], by: Sequence[str]) -> dict:
+def of_manifest(table: pd.DataFrame, splits: Sequence[int], by: Sequence[str], measured: Collection[str] = (),
+                cohorts: Mapping[str, pd.DataFrame] | None = None) -> dict:
     """Table 1 of a manifest, and its scans as a diagram of their flow needs them.
 
     Parameters
@@ -84,6 +85,10 @@ def of_manifest(table: pd.DataFrame, splits: Sequence[int], by: Sequence[str]) -
         Of the models; their columns are in the table.
     by : sequence of str
         Columns of further groups; those that the manifest lacks, or that differ between views, are passed over.
+    measured : collection of str
+        scan_ids at whose tertiles numbers of `by` are cut, as those of the subgroups are; none of them: all.
+    cohorts : mapping or None
+        {name: rows of another cohort, of the manifest's columns}: a group each beside the sets.
 
     Returns
     -------
@@ -93,16 +98,28 @@ def of_manifest(table: pd.DataFrame, splits: Sequence[int], by: Sequence[str]) -
     """
     scans = table.drop_duplicates("scan_id").set_index("scan_id")
     target = scans["target"].astype(str).str.strip() if "target" in scans else pd.Series("", scans.index)
-    patient = None
-    if "patient_id" in scans:  # a scan without one is a patient of its own
-        patient = scans["patient_id"].where(scans["patient_id"] != "", "  " + scans.index)
-    groupings = {"set": roles(table, splits)} | {
-        column: groups for column in by if (groups := by_column(table, column)) is not None}
-    flow = pd.DataFrame({"set": groupings["set"], "labelled": target != "", "positive": target.isin(("1", "1.0")),
-                         "patient": patient}, index=scans.index)
+    found = roles(table, splits)
+    groupings = {"set": found} | {
+        column: groups for column in by if (groups := by_column(table, column, measured)) is not None}
+    flow = pd.DataFrame({"set": found, "labelled": target != "", "positive": target.isin(("1", "1.0")),
+                         "patient": patients_of(scans)}, index=scans.index)
+    if cohorts:
+        parts = {f"cohort {name}": rows[~rows["scan_id"].isin(scans.index)].reindex(
+            columns=table.columns, fill_value="") for name, rows in cohorts.items()}
+        table = pd.concat([table, *parts.values()])
+        scans = table.drop_duplicates("scan_id").set_index("scan_id")
+        groupings = {name: groups.reindex(scans.index) for name, groups in groupings.items()}
+        groupings["set"] = groupings["set"].cat.add_categories(list(parts))
+        for name, rows in parts.items():
+            groupings["set"][rows["scan_id"].unique()] = name
     groupings = {name: groups for name, groups in groupings.items() if len(groups.cat.categories) > 1}
     columns, left_out = described(table)
-    return {"scans": flow, "table_one": table_one(columns, groupings, patient), "left_out": left_out}
+    return {"scans": flow, "table_one": table_one(columns, groupings, patients_of(scans)), "left_out": left_out}
+
+
+def patients_of(scans: pd.DataFrame) -> pd.Series | None:
+    """By scan_id; a scan without patient is a patient of its own; None without the column."""
+    return scans["patient_id"].where(scans["patient_id"] != "", "  " + scans.index) if "patient_id" in scans else None
 
 
 # ---------------------------------------------------------------- groups, columns
@@ -164,11 +181,13 @@ def described(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     return pd.DataFrame(found, index=scans.index), left_out
 
 
-def by_column(table: pd.DataFrame, column: str) -> pd.Series | None:
+def by_column(table: pd.DataFrame, column: str, measured: Collection[str] = ()) -> pd.Series | None:
     """By scan_id the subgroup of --by, as `ensemble.subgroups` has it; None where the column is missing or of views."""
     if column not in table or table.groupby("scan_id")[column].nunique().max() > 1:
         return None
-    names = label_values(table[["scan_id", column]], column)
+    rows = table[["scan_id", column]]
+    of = rows[rows["scan_id"].isin(measured)]
+    names = label_values(rows, column, of if (of[column] != "").any() else rows)
     values = table.drop_duplicates("scan_id").set_index("scan_id")[column]
     return pd.Series(pd.Categorical(values.map(names), list(dict.fromkeys(names.values()))), values.index)
 
@@ -295,10 +314,13 @@ def on_page(table: pd.DataFrame) -> tuple[list[str], list[list[str]], list[str]]
         if name.startswith("SMD, "):
             blocks.append([])
     for block in filter(None, blocks):
-        if len(shown) + len(block) <= MOST_COLUMNS:
+        if len(shown) + len(block) <= MOST_COLUMNS or block is blocks[0]:
             shown += block
         else:
             hidden.append(block[-1].removeprefix("SMD, "))
     labels = table["variable"].str.cat(table["value"].map(lambda text: f": {text}" if text else ""))
     labels += table["counted"].map(lambda unit: ", patients" if unit == "patients" else "")
-    return ["", *shown], [[label, *row] for label, row in zip(labels, table[shown].to_numpy(), strict=True)], hidden
+    cells = table[shown].copy()
+    for name in cells.columns[cells.columns.str.startswith("SMD, ")]:
+        cells[name] = cells[name].str.replace(r" \(.*", "", regex=True)  # between which groups: in the file
+    return ["", *shown], [[label, *row] for label, row in zip(labels, cells.to_numpy(), strict=True)], hidden

@@ -16,7 +16,7 @@ from common.manifest import SYNTHETIC, is_synthetic
 from common.text import some
 from evaluation import paired_tests
 from evaluation.bootstrap import CONFIDENCE
-from evaluation.cautions import few_patients, rarer_class, swapped_labels
+from evaluation.cautions import few_patients, high_aucs, rarer_class, swapped_labels
 from evaluation.cohorts import check_ids
 from evaluation.ensemble import COLUMNS, Model, check_rows, join_scans, number, patients, score_models
 from evaluation.estimates import difference_text, long_text, p_text
@@ -170,7 +170,9 @@ def compare(models: list[Model], thresholds: list[str], scans: pd.DataFrame, res
         notices += [SYNTHETIC] * bool(is_synthetic(model.rows).any()) + [*model.rows.get("notice", ())]
     unit, n_patients = ("scan", None) if groups is None else ("patient", len(set(groups)))
     aucs = {model.file: auc_estimate(y, scans[f"score {model.file}"].to_numpy(), groups) for model in models}
-    warnings += few_patients(rarer_class(y, groups), unit) + swapped_labels(aucs)
+    rarer = rarer_class(y, groups)
+    warnings += few_patients(rarer, unit) + swapped_labels(aucs)
+    warnings += high_aucs({name: (auc, rarer) for name, auc in aucs.items()}, unit)
     return {"ensembles": [{"name": model.file, "file": str(model.path), "threshold": threshold}
                           for model, threshold in zip(models, thresholds, strict=True)],
             "n_scans": len(scans), "n_positive": int(y.sum()), "n_patients": n_patients, "independent_unit": unit,
@@ -186,7 +188,7 @@ def tests_of(pair: dict) -> list[dict]:
         entry = pair[test]
         return {"test": what} | {key: entry[key] for key in ("difference", "ci_low", "ci_high", "p", "p_holm")
                                  if key in entry} | {"detail": "; ".join(filter(None, (
-                                     entry.get("primary"), detail, entry.get("reason"))))}
+                                     entry.get("primary"), detail, entry.get("reason")))).replace(" -", " −")}
 
     z, counts, nri = pair["delong"]["z"], pair["mcnemar"], pair["nri"]["asymptotic"]
     parts = "" if nri["nri"] is None else (f"Deauville 4–5 {nri['positives']:+.3f} ({nri['positives_up']} up, "

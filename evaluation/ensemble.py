@@ -340,15 +340,17 @@ def subgroups(models: list[Model], scans: pd.DataFrame, column: str) -> dict[str
     return groups
 
 
-def label_values(rows, column):
-    """{text of a column: name of its subgroup}, in the order of the subgroups."""
+def label_values(rows, column, measured=None):
+    """{text of a column: name of its subgroup}, in the order of the subgroups; the tertiles are those of `measured`, of
+    the same columns (default: of `rows`)."""
     texts = sorted(rows[column].unique(), key=lambda text: (text == "", text))
     numbers = {text: number(text) for text in texts if text}
     if len(set(numbers.values())) <= MOST_VALUES or np.isnan(list(numbers.values())).any():
         if len(texts) > MOST_GROUPS:
             raise InputError(f"--by {column}: has {len(texts)} different values; give a column of groups")
         return {text: text or "(missing)" for text in texts}
-    per_scan = rows[rows[column] != ""].groupby("scan_id")[column].first().map(numbers)
+    known = rows if measured is None else measured
+    per_scan = known[known[column] != ""].groupby("scan_id")[column].first().map(numbers)
     cut = np.unique(np.quantile(per_scan, [1 / 3, 2 / 3], method="lower"))
     names = [f"up to {cut[0]:g}", *(f"above {low:g}, up to {high:g}" for low, high in itertools.pairwise(cut)),
              f"above {cut[-1]:g}"]

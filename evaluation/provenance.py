@@ -4,7 +4,7 @@ import hashlib
 import platform
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -92,7 +92,8 @@ def models_settings(folder: Path, models: list[Model]) -> tuple[list[dict], list
     return rows, warnings
 
 
-def cohort_flow(models: list[Model], wanted: str, data: str | None = None, by: Sequence[str] = ()) -> dict:
+def cohort_flow(models: list[Model], wanted: str, data: str | None = None, by: Sequence[str] = (),
+                cohorts: Mapping[str, list[Model]] | None = None) -> dict:
     """Scans, patients and scans with target 1 of each split's sets; from a manifest exclusions and Table 1, too.
 
     Parameters
@@ -106,6 +107,8 @@ def cohort_flow(models: list[Model], wanted: str, data: str | None = None, by: S
         files hold.
     by : sequence of str
         Columns of Table 1's further groups.
+    cohorts : mapping or None
+        {name: the models' files of another cohort}, which Table 1 has beside the sets.
 
     Returns
     -------
@@ -116,7 +119,7 @@ def cohort_flow(models: list[Model], wanted: str, data: str | None = None, by: S
         table_one, left_out: of `cohort_table.table_one` and `described`.
     """
     if data:
-        return _manifest_flow(models, wanted, Path(data), by)
+        return _manifest_flow(models, wanted, Path(data), by, cohorts or {})
     rows = []
     for model in models:
         rows.append(_counts(model.rows, model.file, wanted))
@@ -126,7 +129,7 @@ def cohort_flow(models: list[Model], wanted: str, data: str | None = None, by: S
             "scans and no exclusions; aggregate.py --data CSV counts them"}
 
 
-def _manifest_flow(models, wanted, data, by):
+def _manifest_flow(models, wanted, data, by, cohorts):
     splits = sorted({model.split for model in models})
     if wanted == "all" and not read_csv(data, (), lambda name: name in {f"split{split}" for split in splits}).size:
         splits = []  # new patients
@@ -144,7 +147,21 @@ def _manifest_flow(models, wanted, data, by):
         flow["refused"] = lines["study"].nunique() if "study" in lines else len(lines)
         if "warnings" in table:
             flow["masks"] = table.loc[table["warnings"].str.contains("no mask was used"), "scan_id"].nunique()
-    return flow | cohort_table.of_manifest(table, splits, by)
+    measured = {scan for model in models if "target" in model.rows for scan in model.rows.dropna(
+        subset="target")["scan_id"]}
+    return flow | cohort_table.of_manifest(table, splits, by, measured, {
+        name: _rows_of(of, set(table.columns)) for name, of in cohorts.items()})
+
+
+def _rows_of(models, columns):
+    """A cohort's rows with the manifest's columns, each scan's of the first model that has it."""
+    found: list[pd.DataFrame] = []
+    for model in models:
+        known = set().union(*(rows["scan_id"] for rows in found))
+        if not set(model.rows["scan_id"]) <= known:
+            rows = read_csv(model.path, ("scan_id",), columns.__contains__)
+            found.append(rows[rows["scan_id"].isin(model.rows["scan_id"]) & ~rows["scan_id"].isin(known)])
+    return pd.concat(found)
 
 
 def manifest_facts(table: pd.DataFrame, splits: list[int]) -> dict:

@@ -135,7 +135,7 @@ def measure(readers: Readers, scans: pd.DataFrame, each: Ensemble, resamples: in
     count, consensus = calls.notna().sum(axis=1), majority(calls)
     ties = calls.index[(count > 1) & consensus.isna()].tolist()
     if ties:
-        warnings.append(f"{len(ties)} scans have as many readers for as against and no consensus: {some(ties)}")
+        warnings.append(f"readers: no consensus, as many for as against, of {some(ties)} ({len(ties)} in all)")
     call = (each.prob >= THRESHOLD).astype(float)
     columns = calls if len(names) == 1 else calls.assign(**{CONSENSUS: consensus})
     found = {name: _against(column, call, scans, resamples, seed) for name, column in columns.items()}

@@ -59,7 +59,7 @@ FIGURES = {  # file -> (section of the page, heading, what to read in it)
                   "Accuracy of the scans that are kept when the most doubtful are referred."),
 }
 BY_COLUMN = {  # beginning of a file's name, before that of a column if there is one -> the same
-    "cohorts": ("cohorts", "Cohorts", "LARS-avg; sensitivity and specificity at 0.5. Dotted: the first."),
+    "cohorts": ("cohorts", "Cohorts", "LARS-avg; sensitivity and specificity at 0.5. Dotted: internal."),
     "flow": ("cohort", "Flow of scans", "From errors.csv and the manifest to the scans that are measured."),
     "forest": ("subgroups", "Subgroups",
                "LARS-avg; sensitivity and specificity at 0.5. Dotted: the estimate of all scans."),
@@ -72,9 +72,10 @@ METHODS = {
            "variance is 0, Newcombe 2006. The bootstrap's interval is in metrics.json, too.",
     "Proportions": "Wilson 1927; with several scans of a patient on the effective sample size of Rao and Scott 1992.",
     "Everything else": "Bias-corrected and accelerated bootstrap (Efron 1987), by {unit}.",
-    "Calibration": "Intercept and slope: Cox 1958, Van Calster 2019. Expected calibration error: ten bins of equal "
-                   "width (Naeini 2015). Recalibration: logistic (Cox 1958), with Platt's targets (1999), by "
-                   "temperature (Guo 2017), or isotonic (Zadrozny and Elkan 2002) within 1/(n + 2) and 1 − 1/(n + 2).",
+    "Calibration": "Intercept with the slope at 1 (calibration in the large), and slope: Cox 1958, Van Calster 2019. "
+                   "Expected calibration error: ten bins of equal width (Naeini 2015). Recalibration: logistic (Cox "
+                   "1958), with Platt's targets (1999), by temperature (Guo 2017), or isotonic (Zadrozny and Elkan "
+                   "2002) within 1/(n + 2) and 1 − 1/(n + 2).",
     "Calibration curve": "Logistic regression on a restricted cubic spline of the logit (Harrell 2015) with 4 knots, "
                          "or 3 where a class has fewer than 40 patients; band: jackknife by {unit}. ICI, E50, E90: "
                          "Austin and Steyerberg 2019; where every probability is right: 1000 simulations of outcomes "
@@ -144,10 +145,13 @@ def write_comparison(path: Path, result: dict) -> None:
     """Write compare.html; `result` is what compare.json holds."""
     ensembles = [(each["name"], long_text(result["auc"][each["name"]]), each["threshold"])
                  for each in result["ensembles"]]
-    test = (result["primary"] or {}).get("test")
-    pairs = [(pair["a"], pair["b"], pair[test].get("verdict") if test else None,
-              [(row["test"], difference_text(row), p_text(row["p"]), p_text(row["p_holm"]), row["detail"])
-               for row in tests_of(pair)]) for pair in result["pairs"]]
+    test, pairs = (result["primary"] or {}).get("test"), []
+    for pair in result["pairs"]:
+        verdict = pair[test].get("verdict") if test else None
+        said = f": {verdict['text']}" if verdict else ""  # above the table
+        pairs.append((pair["a"], pair["b"], verdict, [
+            (row["test"], difference_text(row), p_text(row["p"]), p_text(row["p_holm"]),
+             row["detail"].replace(said, "", 1)) for row in tests_of(pair)]))
     primary = result["primary"] and NAMES[result["primary"]["metric"]]
     write_page(path, "compare.html", result=result, ensembles=ensembles, pairs=pairs, primary=primary,
                provenance=provenance_table(result["provenance"]))
@@ -252,7 +256,8 @@ def primary_text(entry: dict | None) -> dict | None:
     if entry is None:
         return None
     at = f" at {DERIVED[entry['point']]}" if entry["point"] else f" at {THRESHOLD}" * (entry["metric"] in AT_THRESHOLD)
-    return {"name": f"{ENSEMBLES[entry['ensemble']]}, {NAMES[entry['metric']]}{at}", "estimate": long_text(entry)}
+    name = f"{ENSEMBLES[entry['ensemble']]}, {NAMES[entry['metric']]}{at}"
+    return {"name": name + (f" in cohort {entry['cohort']}" if entry["cohort"] else ""), "estimate": long_text(entry)}
 
 
 def subgroup_table(subgroups):
@@ -270,11 +275,15 @@ def disagreement_row(row):
 
 def provenance_table(made):
     """Of `provenance.this_run`, and today's date, which only pages have."""
-    inputs = (f"{Path(name).name} {digest[:12]}" for name, digest in made["inputs"].items())
+    folders: dict[Path, list[str]] = {}
+    for name, digest in made["inputs"].items():
+        folders.setdefault(Path(name).parent, []).append(f"{Path(name).name} {digest[:12]}")
+    inputs = "; ".join(f"{folder}: {', '.join(files)}" for folder, files in folders.items())
     return [["Date", datetime.date.today().isoformat()], ["Version", made["version"]],
-            ["Commit", made["commit"] or "not known (outside git)"], ["Command", made["command"]],
+            ["Commit", Markup("<code>{}</code>").format(made["commit"] or "not known (outside git)")],
+            ["Command", made["command"]],
             ["Libraries", ", ".join(f"{name} {version}" for name, version in made["versions"].items())],
-            ["Input files, start of their SHA-256", ", ".join(inputs)]]
+            ["Input files, start of their SHA-256", inputs]]
 
 
 def sets_table(rows):

@@ -16,6 +16,7 @@ from prediction_helpers import binormal, share_inside
 
 from evaluation import metrics
 
+HIGH = ((30, 100), (40, 100), (60, 100), (80, 100), (40, 40), (60, 60), (100, 100), (30, 300), (60, 300))
 SHARE = 0.45 * 0.8 + 0.55 * 0.2  # of positive scans in `prediction_helpers.binormal`
 
 
@@ -59,6 +60,10 @@ if __name__ == "__main__":
         found = [[auc_coverage(count, *sizes, auc, clustered) for clustered in (False, True)]
                  for auc in (0.75, 0.85, 0.95)]
         cells = [f"{one[k]:.3f} ({several[k]:.3f})" for k in (0, 1) for one, several in found]
+        print(f"| {sizes[0]} against {sizes[1]} | {' | '.join(cells)} |", flush=True)
+    for sizes in HIGH:
+        cells = [f"{min(sizes) * (1 - auc):.1f}: {' '.join(f'{each:.3f}' for each in one)}" for auc in (0.9, 0.95, 0.98)
+                 for one in [[auc_coverage(count, *sizes, auc, clustered)[0] for clustered in (False, True)]]]
         print(f"| {sizes[0]} against {sizes[1]} | {' | '.join(cells)} |", flush=True)
     for clustered in (False, True):
         print("bars, several scans a patient:" if clustered else "bars:", *bar_coverage(count, clustered))

@@ -95,8 +95,13 @@ def by_hand(tables, over_views="mean", of="val"):
     return joined["p"].mean(), joined.size(), joined["y"].first()
 
 
-def aggregated(tmp_path, *options):
-    call(aggregate, "--dir", tmp_path, "--output", tmp_path / "out", "--resamples", 60, *options)
-    tables = [pd.read_csv(tmp_path / "out" / f"ensemble_{name}.csv") for name in ("avg", "max")]
-    path = tmp_path / "out" / "metrics.json"
-    return *tables, json.loads(path.read_text()) if path.exists() else None
+def measured(folder, *options):
+    """metrics.json of aggregate.py on a folder's predictions; None without targets. Its output is the folder's out."""
+    call(aggregate, "--dir", folder, "--output", folder / "out", "--resamples", 50, *options)
+    path = folder / "out" / "metrics.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def aggregated(folder, *options):
+    metrics = measured(folder, "--resamples", 60, *options)
+    return *(pd.read_csv(folder / "out" / f"ensemble_{name}.csv") for name in ("avg", "max")), metrics

@@ -8,22 +8,13 @@ from conftest import call
 from coverage_helpers import auc_coverage, bar_coverage
 from hypothesis import given
 from hypothesis import strategies as st
-from prediction_helpers import predictions, write
+from prediction_helpers import measured, predictions, write
 from scipy.stats import binomtest
 
-import aggregate
 import compare
-from evaluation import cautions, figures, metrics
+from evaluation import cautions, metrics
 
-
-@pytest.fixture(autouse=True)
-def no_figure(monkeypatch):
-    monkeypatch.setattr(figures, "score_figures", lambda *arguments: {})
-
-
-def aggregated(folder, *options):
-    call(aggregate, "--dir", folder, "--output", folder / "out", "--resamples", 20, *options)
-    return json.loads((folder / "out" / "metrics.json").read_text())
+pytestmark = pytest.mark.usefixtures("no_figure")  # they take most of the time
 
 
 def cohort(positive, negative, scans_each=1):
@@ -35,6 +26,10 @@ def cohort(positive, negative, scans_each=1):
 
 def rough(lines):
     return [line for line in lines if "intervals are rough" in line]
+
+
+def rough_aucs(lines):
+    return [line for line in lines if line.startswith("the interval of the AUC of")]
 
 
 # ---------------------------------------------------------------- few patients
@@ -52,7 +47,7 @@ def test_rarer_class_counts_patients_whatever_their_names_and_order(rows, random
 
 def test_patients_of_the_rarer_class_are_counted_not_scans(tmp_path, capsys):
     write(tmp_path, predictions(0, cohort(8, 30, scans_each=3)))
-    metrics_ = aggregated(tmp_path)
+    metrics_ = measured(tmp_path)
     assert (metrics_["avg"]["n_positive"], metrics_["avg"]["n_groups_rarer"]) == (24, 8)
     (line,) = rough(metrics_["warnings"])
     assert line.startswith("only 8 patients in one of the classes") and line in capsys.readouterr().out
@@ -61,13 +56,13 @@ def test_patients_of_the_rarer_class_are_counted_not_scans(tmp_path, capsys):
     call(compare, out / "ensemble_avg.csv", out / "ensemble_max.csv", "--output", out, "--resamples", 20)
     assert rough(json.loads((out / "compare.json").read_text())["warnings"]) == [line]
     write(tmp_path, predictions(0, cohort(20, 30)))
-    assert rough(aggregated(tmp_path)["warnings"]) == []
+    assert rough(measured(tmp_path)["warnings"]) == []
 
 
 def test_subgroups_of_few_patients_are_named(tmp_path):
     scans = cohort(30, 30).assign(sex=["F"] * 5 + ["M"] * 40 + ["F"] * 15, ward=["A"] * 30 + ["B"] * 30)
     write(tmp_path, predictions(0, scans))
-    (line,) = rough(aggregated(tmp_path, "--by", "sex", "view", "ward")["warnings"])
+    (line,) = rough(measured(tmp_path, "--by", "sex", "view", "ward")["warnings"])
     assert line.startswith("fewer than 20 patients in one of the classes of sex F (5), sex M (15): these intervals are")
 
 
@@ -80,17 +75,45 @@ def test_coverage_with_few_patients_is_what_the_warning_says(patients, low, high
     assert low - 0.03 <= auc_coverage(1000, patients, 100, auc, clustered, seed=1)[0] <= high + 0.02
 
 
+# ---------------------------------------------------------------- few patients for a high AUC
+
+def test_a_high_auc_of_few_patients_is_named():
+    aucs = {"a": ({"value": 0.95}, 59), "b": ({"value": 0.95}, 61), "c": ({"value": 0.99}, 19),
+            "d": ({"value": None}, 20), "e": ({"value": 1.0}, 400)}
+    (line,) = cautions.high_aucs(aucs, "patient")
+    assert line.startswith("the interval of the AUC of a (59), e (400) is rough: few patients")
+    assert cautions.high_aucs({"b": aucs["b"]}, "patient") == []
+
+
+def test_a_high_auc_is_named_on_the_page_of_a_run_and_of_a_comparison(tmp_path):
+    table = predictions(0, cohort(30, 30))
+    apart = np.where(np.arange(len(table)) % 20 == 0, 0.5, np.where(table["target"] == 1, 0.8, 0.2))
+    write(tmp_path, table.assign(probs=np.clip(table["probs"] / 50 + apart, 0, 1)))
+    (line,) = rough_aucs(measured(tmp_path)["warnings"])
+    assert "LARS-avg (30)" in line and "rough" in (tmp_path / "out" / "report.html").read_text()
+    out = tmp_path / "out"
+    call(compare, out / "ensemble_avg.csv", out / "ensemble_max.csv", "--output", out, "--resamples", 20)
+    assert "ensemble_avg (30)" in rough_aucs(json.loads((out / "compare.json").read_text())["warnings"])[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("positive", "negative", "auc"), [(30, 100, 0.95), (60, 100, 0.98), (30, 300, 0.98)])
+@pytest.mark.parametrize("clustered", [False, True])
+def test_coverage_of_high_aucs_is_what_the_warning_says(positive, negative, auc, clustered):
+    assert 0.86 <= auc_coverage(1000, positive, negative, auc, clustered, seed=1)[0] <= 0.96
+
+
 # ---------------------------------------------------------------- swapped labels
 
 def test_an_auc_below_one_half_hints_at_swapped_labels(tmp_path, capsys):
     tables = [predictions(k, cohort(30, 30)) for k in range(2)]
     write(tmp_path, *tables)
-    assert not any("swapped" in line for line in aggregated(tmp_path)["warnings"])
+    assert not any("swapped" in line for line in measured(tmp_path)["warnings"])
     write(tmp_path, tables[0], tables[1].assign(probs=1 - tables[1]["probs"]))
-    (line,) = (line for line in aggregated(tmp_path)["warnings"] if "swapped" in line)
+    (line,) = (line for line in measured(tmp_path)["warnings"] if "swapped" in line)
     assert line.startswith("the AUC of pred_split1_run1.csv is below 0.5 with its whole interval: are the labels")
     write(tmp_path, *(table.assign(target=1 - table["target"]) for table in tables))
-    (line,) = (line for line in aggregated(tmp_path)["warnings"] if "swapped" in line)
+    (line,) = (line for line in measured(tmp_path)["warnings"] if "swapped" in line)
     assert line.startswith("the AUC of LARS-avg, LARS-max, pred_split0_run1.csv, pred_split1_run1.csv is below 0.5")
     out = tmp_path / "out"
     capsys.readouterr()

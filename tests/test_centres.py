@@ -7,7 +7,7 @@ import pytest
 from conftest import call
 from hypothesis import given
 from hypothesis import strategies as st
-from prediction_helpers import mislabelled, predictions, splits, with_cal, write
+from prediction_helpers import measured, mislabelled, predictions, splits, with_cal, write
 from scipy.special import expit, logit
 from scipy.stats import binomtest, chi2, norm
 
@@ -111,18 +111,14 @@ def centre(folder, name, n=40, seed=50, models=4, **columns):
     return f"{name}={folder / name}"
 
 
-def aggregated(folder, *options):
-    call(aggregate, "--dir", folder, "--output", folder / "out", "--resamples", 50, *options)
-    return json.loads((folder / "out" / "metrics.json").read_text())
-
-
 @pytest.mark.parametrize("cal", [False, True])
 def test_other_centres_are_measured_with_frozen_thresholds(tmp_path, cal):
     write(tmp_path, *(with_cal(splits()) if cal else splits()))
     north, south = centre(tmp_path, "north"), centre(tmp_path, "south", n=30, seed=80)
-    metrics = aggregated(tmp_path, "--cohort", north, south, "--recalibrate", "platt")
+    metrics = measured(tmp_path, "--cohort", north, south, "--recalibrate", "platt")
     assert list(metrics["cohorts"]) == ["internal", "north", "south"]
     assert metrics["cohorts"]["internal"]["avg"]["auc"] == metrics["avg"]["auc"]
+    assert any("in one of the classes of cohort north (" in line for line in metrics["warnings"])
     call(aggregate, "--dir", tmp_path / "north", "--output", tmp_path / "alone", "--resamples", 50,
          "--operating_points", tmp_path / "out" / "operating_points.json")  # the same in two steps
     alone = json.loads((tmp_path / "alone" / "metrics.json").read_text())
@@ -132,6 +128,7 @@ def test_other_centres_are_measured_with_frozen_thresholds(tmp_path, cal):
             key: block[key] if key in block else alone[name][key] for key in ("auc", "brier", "sensitivity", "tp")}
         for point, at in block["operating_points"].items():
             assert at["specificity"] == alone[name]["operating_points"][point]["specificity"]
+    assert str(tmp_path / "north" / "pred_split2_run1.csv") in metrics["provenance"]["inputs"]
     less = metrics["differences"]["south"]["avg"]["auc"]
     assert less == difference(metrics["cohorts"]["south"]["avg"]["auc"], metrics["avg"]["auc"])
     assert "needs 5 centres" in metrics["heterogeneity"]["auc"]["reason"]
@@ -141,7 +138,7 @@ def test_other_centres_are_measured_with_frozen_thresholds(tmp_path, cal):
     assert {"0.5", "Youden"} <= set(table["threshold"])
     page = (tmp_path / "out" / "report.html").read_text()
     assert "south less internal" in page and (tmp_path / "out" / "cohorts.pdf").exists()
-    aggregated(tmp_path)
+    measured(tmp_path)
     assert not (tmp_path / "out" / "cohorts.csv").exists() and not list((tmp_path / "out").glob("cohorts.*"))
 
 
@@ -153,7 +150,7 @@ def test_five_centres_have_a_heterogeneity(tmp_path):
         others.append(centre(tmp_path, name, seed=90 + k, n=60))
         tables = [pd.read_csv(path) for path in sorted((tmp_path / name).glob("pred_*.csv"))]
         write(tmp_path / name, *mislabelled(tables))
-    found = aggregated(tmp_path, "--cohort", *others)["heterogeneity"]["auc"]
+    found = measured(tmp_path, "--cohort", *others)["heterogeneity"]["auc"]
     assert found["n_centres"] == 5 and 0 <= found["i2"] <= 1 and found["tau2"] >= 0
     assert "I² " in (tmp_path / "out" / "report.html").read_text()
 
@@ -162,37 +159,37 @@ def test_five_centres_have_a_heterogeneity(tmp_path):
 def test_cohorts_that_do_not_belong_are_refused(tmp_path, capsys):
     write(tmp_path, *(table.assign(checkpoint_sha256=f"{k:064x}") for k, table in enumerate(splits())))
     with pytest.raises(InputError, match="lacks pred_split3_run1.csv; predict it with the same models"):
-        aggregated(tmp_path, "--cohort", centre(tmp_path, "few", models=3))
+        measured(tmp_path, "--cohort", centre(tmp_path, "few", models=3))
     with pytest.raises(InputError, match="pred_split0_run1.csv is of another checkpoint"):
-        aggregated(tmp_path, "--cohort", centre(tmp_path, "other", checkpoint_sha256="f" * 64))
-    aggregated(tmp_path, "--cohort", centre(tmp_path, "unsaid"))
+        measured(tmp_path, "--cohort", centre(tmp_path, "other", checkpoint_sha256="f" * 64))
+    measured(tmp_path, "--cohort", centre(tmp_path, "unsaid"))
     assert "cohort unsaid: whether pred_split0_run1.csv, pred_split1_run1.csv and 2 more are of the same check" in (
         capsys.readouterr().out)
     with pytest.raises(InputError, match="no scan of .* has a target"):
-        aggregated(tmp_path, "--cohort", centre(tmp_path, "blind", target=""))
+        measured(tmp_path, "--cohort", centre(tmp_path, "blind", target=""))
     again = centre(tmp_path, "again")
     write(tmp_path / "again", *(table[table["set"] == "test"].assign(set="all") for table in splits()))
     with pytest.raises(InputError, match="--cohort again: s040, s041, s042 and 21 more, or their patients or images, "
                                          "are in cohort internal, too"):
-        aggregated(tmp_path, "--cohort", again)
+        measured(tmp_path, "--cohort", again)
     known = with_cal(splits())
     write(tmp_path, *known)
     write(tmp_path / "again", *(table[table["set"] == "cal"].assign(set="all", scan_id="v" + table["scan_id"])
                                 for table in known))
     with pytest.raises(InputError, match="are in what the thresholds were derived from, too"):
-        aggregated(tmp_path, "--cohort", again)
+        measured(tmp_path, "--cohort", again)
     call(aggregate, "--dir", tmp_path, "--output", tmp_path / "out", "--resamples", 20)
     with pytest.raises(InputError, match="are in what the thresholds were derived from, too"):  # applied: by digest
-        aggregated(tmp_path, "--cohort", again, "--operating_points", tmp_path / "out" / "operating_points.json")
+        measured(tmp_path, "--cohort", again, "--operating_points", tmp_path / "out" / "operating_points.json")
     with pytest.raises(InputError, match="--cohort seen: 40 of 40 scans, or their patients, were trained"):
-        aggregated(tmp_path, "--cohort", centre(tmp_path, "seen", overlap="train"))
+        measured(tmp_path, "--cohort", centre(tmp_path, "seen", overlap="train"))
     capsys.readouterr()
-    metrics = aggregated(tmp_path, "--cohort", centre(tmp_path, "drawn", synthetic=1))
+    metrics = measured(tmp_path, "--cohort", centre(tmp_path, "drawn", synthetic=1))
     assert "cohort drawn: The cohort is SYNTHETIC" in capsys.readouterr().out
     assert metrics["cohorts"]["drawn"]["synthetic"] and not metrics["cohorts"]["internal"]["synthetic"]
     for text in ("north", "=x", "internal=x", "a="):
         with pytest.raises(SystemExit):
-            aggregated(tmp_path, "--cohort", text)
+            measured(tmp_path, "--cohort", text)
 
 
 # ---------------------------------------------------------------- aggregate.py --primary
@@ -203,11 +200,21 @@ def test_cohorts_that_do_not_belong_are_refused(tmp_path, capsys):
     ("LARS-avg specificity at youden", "avg", "specificity", "youden"), ("LARS-avg ppv at 0.5", "avg", "ppv", None)])
 def test_the_declared_number_comes_first(tmp_path, text, ensemble, metric, point):
     write(tmp_path, *splits())
-    metrics = aggregated(tmp_path, "--primary", text)
+    metrics = measured(tmp_path, "--primary", text)
     block = metrics[ensemble]["operating_points"][point] if point else metrics[ensemble]
     assert metrics["primary"]["value"] == block[metric]["value"] and metrics["primary"]["metric"] == metric
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.index("Primary analysis: ") < page.index("<nav>") and "exploratory" in page
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_the_declared_number_may_be_of_a_cohort(tmp_path):
+    write(tmp_path, *splits())
+    metrics = measured(tmp_path, "--cohort", centre(tmp_path, "North A"), "--primary", "LARS-avg auc in North A")
+    assert metrics["primary"]["value"] == metrics["cohorts"]["North A"]["avg"]["auc"]["value"]
+    assert "LARS-avg, AUC in cohort North A, " in (tmp_path / "out" / "report.html").read_text()
+    with pytest.raises(InputError, match="south is none of the cohorts of --cohort"):
+        read_primary("LARS-avg auc in south", ["north"])
 
 
 @pytest.mark.parametrize("text", ["auc", "LARS auc", "LARS-avg area", "LARS-avg auc at youden", "LARS-avg ppv at 0.7"])

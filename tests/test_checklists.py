@@ -13,15 +13,12 @@ from prediction_helpers import predictions, splits, write
 
 import aggregate
 from common.files import InputError
-from evaluation import checklist_answers, figures
+from evaluation import checklist_answers
+
+pytestmark = pytest.mark.usefixtures("no_figure")  # they take most of the time
 
 LISTS = {name: pd.read_csv(ROOT / "evaluation" / f"{name}.csv", keep_default_na=False, dtype=str)
          for name in ("tripod_ai", "claim")}
-
-
-@pytest.fixture(autouse=True)
-def no_figure(monkeypatch):
-    monkeypatch.setattr(figures, "score_figures", lambda *arguments: {})
 
 
 def run(folder, *options):
@@ -82,7 +79,8 @@ def test_every_answer_belongs_to_an_item_and_every_item_names_a_known_answer(tmp
     options = write_everything(tmp_path)
     (tmp_path / "settings_split0_run1.json").unlink()  # a warning
     run(tmp_path, *options)
-    assert set(given) == {name for table in LISTS.values() for name in table["answer"] if name} - {"variability"}
+    named = {name for table in LISTS.values() for name in table["answer"] if name}
+    assert set(given) == named - {"variability", "external"}
 
 
 # ---------------------------------------------------------------- what a run says
@@ -120,6 +118,17 @@ def test_what_was_read_is_said(tmp_path):
     assert claim["26"].startswith("all 2 that have predictions; best_run.csv ranks 2: section Models")
 
 
+def test_other_cohorts_are_said(tmp_path):
+    write(tmp_path, *splits(2))
+    north = pd.DataFrame({"scan_id": [f"n{k}" for k in range(20)], "target": [0, 1] * 10})
+    write(tmp_path / "north", *(predictions(k, north, set="all") for k in range(2)))
+    said = run(tmp_path, "--cohort", f"north={tmp_path / 'north'}", "--primary", "LARS-avg auc in north")
+    assert said["claim"]["33"].startswith("Cohorts north (20 scans), as --cohort names them: section Cohorts.")
+    assert said["claim"]["33"] == said["tripod_ai"]["6a"]
+    assert "Performance in north (20 scans), and differences from internal" in said["tripod_ai"]["23b"]
+    assert "primary, declared with this run: LARS-avg auc in north" in said["tripod_ai"]["12e"]
+
+
 # ---------------------------------------------------------------- the files
 
 def table_of(path):
@@ -137,6 +146,19 @@ def test_document_holds_what_the_csv_holds_and_what_no_reader_may_miss(tmp_path)
         text = " ".join(paragraph.text for paragraph in document.paragraphs)
         assert "SYNTHETIC" in text and "OPTIMISTIC" in text
         assert "tblHeader" in document.tables[0].rows[0]._tr.xml
+
+
+def test_checklists_of_earlier_predictions_go_unless_they_are_filled_in(tmp_path, capsys):
+    write(tmp_path, predictions())
+    run(tmp_path)
+    path = tmp_path / "out" / "checklist_claim.csv"
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table.loc[3, "author"] = "mine"
+    table.to_csv(path, index=False)
+    write(tmp_path, predictions().drop(columns="target"))
+    call(aggregate, "--dir", tmp_path, "--output", tmp_path / "out")
+    assert [each.name for each in (tmp_path / "out").glob("checklist*")] == ["checklist_claim.csv"]
+    assert f"kept {path}" in capsys.readouterr().out
 
 
 def test_what_the_author_filled_in_stays(tmp_path):

@@ -147,6 +147,28 @@ def test_a_column_of_by_makes_groups_and_one_of_views_does_not(tmp_path):
     assert not any("view" in name for name in one) and (one.loc["centre"]["SMD, centre"] == "").all()
 
 
+def test_other_cohorts_stand_beside_the_sets(tmp_path):
+    table = manifest(tmp_path, split0=SETS, sex=["F", "F", "M", "M", "M", "NA"], centre=["x"] * 6)
+    north = pd.DataFrame({"scan_id": ["n1", "n1", "n2", "a"], "patient_id": ["q", "q", "q", "p0"], "sex": ["M"] * 4,
+                          "target": ["1", "1", "0", "0"]})
+    found = cohort_table.of_manifest(table, (0,), ("sex",), cohorts={"north": north})
+    one = found["table_one"].set_index(["variable", "value"])
+    assert list(one.columns)[:6] == ["counted", "All", "Training", "Test", "cohort north", "SMD, set"]
+    assert list(one.loc[("Scans", "")])[1:5] == ["8", "4", "2", "2"]  # scan a is in the manifest
+    assert list(one.loc[("Patients", "")])[1:5] == ["5", "2", "2", "1"]
+    assert list(one.loc[("sex", "M")])[:5] == ["patients", "3 (75 %)", "1 (50 %)", "1 (100 %)", "1 (100 %)"]
+    assert one.loc[("Scans", ""), "sex: M"] == "3" and len(found["scans"]) == 6  # groups of --by: of the manifest
+    assert one.loc[("centre", "missing"), "cohort north"] == "1 (100 %)"  # of patients
+
+
+def test_numbers_are_cut_at_the_tertiles_of_the_measured_scans(tmp_path):
+    ids = [f"s{k:02d}" for k in range(40)]
+    table = pd.DataFrame({"scan_id": ids, "filename": ids, "view": "cor", "age": [str(k) for k in range(40)]})
+    groups = cohort_table.by_column(table, "age", ids[:9])
+    assert list(groups.cat.categories) == ["up to 2", "above 2, up to 5", "above 5"] and groups["s39"] == "above 5"
+    assert list(cohort_table.by_column(table, "age").cat.categories)[0] == "up to 13"
+
+
 def test_a_page_shows_the_sets_and_what_else_has_room():
     columns = ["variable", "value", "counted", "All", "Training", "Test", "SMD, set", *(f"a: {k}" for k in range(6)),
                "SMD, a", "b: 1", "b: 2", "SMD, b"]
@@ -154,6 +176,9 @@ def test_a_page_shows_the_sets_and_what_else_has_room():
     head, rows, hidden = cohort_table.on_page(table)
     assert head == ["", "All", "Training", "Test", "SMD, set", "b: 1", "b: 2", "SMD, b"] and hidden == ["a"]
     assert rows == [["sex: M, patients", *head[1:]]]
+    wide = pd.DataFrame([["sex", "M", "scans", *"123456789", "0.51 (a, b)"]],
+                        columns=["variable", "value", "counted", "All", *"BCDEFGHI", "SMD, set"])
+    assert cohort_table.on_page(wide) == (["", "All", *"BCDEFGHI", "SMD, set"], [["sex: M", *"123456789", "0.51"]], [])
 
 
 TWO = "Training or validation"

@@ -1,5 +1,4 @@
 """Whether prediction files belong together: ids written in two ways, folds, other cohorts."""
-import json
 
 import numpy as np
 import pandas as pd
@@ -7,26 +6,16 @@ import pytest
 from conftest import call
 from hypothesis import given
 from hypothesis import strategies as st
-from prediction_helpers import SCANS, predictions, splits, write
+from prediction_helpers import SCANS, measured, predictions, splits, write
 
-import aggregate
 import compare
 from common.files import InputError
-from evaluation import figures
 from evaluation.cohorts import canonical
+
+pytestmark = pytest.mark.usefixtures("no_figure")  # they take most of the time
 
 WRITTEN_ALIKE = [("007", "7"), ("P1", "p1"), ("P 1", "P1"), ("1.0", "1"), ("1e3", "1000"),
                  ("1E+03", "1000.0"), ("0", "000"), ("10", "1e1"), ("Ｐ１", "p1"), ("e\u0301a", "éa")]
-
-
-@pytest.fixture(autouse=True)
-def no_figure(monkeypatch):
-    monkeypatch.setattr(figures, "score_figures", lambda *arguments: {})
-
-
-def aggregated(folder, *options):
-    call(aggregate, "--dir", folder, "--output", folder / "out", "--resamples", 20, *options)
-    return json.loads((folder / "out" / "metrics.json").read_text())
 
 
 # ---------------------------------------------------------------- ids
@@ -58,7 +47,7 @@ def test_near_matches_between_files_are_named_and_refused(tmp_path, column, one,
     write(tmp_path, *tables)
     message = f"{column} ['\"].*in pred_split. ?.*one id, written in two ways"
     with pytest.raises(InputError, match=message) as raised:
-        aggregated(tmp_path)
+        measured(tmp_path)
     assert repr(one) in str(raised.value) and repr(other) in str(raised.value)
     for name, table in zip("ab", tables, strict=True):
         table.groupby("scan_id", as_index=False).first().rename(columns={"probs": "ensemble_prob"}).to_csv(
@@ -71,13 +60,13 @@ def test_near_matches_of_validation_and_test_are_refused(tmp_path):
     table = predictions(0).replace({"s0": "007"})
     write(tmp_path, table, pd.concat([predictions(1).iloc[2:], table.iloc[:2].assign(scan_id="7", set="val")]))
     with pytest.raises(InputError, match="scan_id '007' in pred_split0_run1.csv and '7' in pred_split1_run1.csv"):
-        aggregated(tmp_path)
+        measured(tmp_path)
 
 
 def test_ids_that_one_file_tells_apart_are_two(tmp_path):
     tables = [predictions(k).replace({"s0": "7", "s1": "007"}) for k in range(2)]
     write(tmp_path, tables[0], tables[1][tables[1]["scan_id"] != "7"])
-    metrics = aggregated(tmp_path)
+    metrics = measured(tmp_path)
     assert metrics["n_scans"] == 8
     assert "scan_id '007' and '7' differ only in how they are written; they count as two" in metrics["warnings"]
 
@@ -94,7 +83,7 @@ def test_two_cohorts_of_one_split_are_refused(tmp_path):
     for options in ([], ["--pooled_folds"]):
         with pytest.raises(InputError, match="pred_split0_run1.csv and pred_split0_run2.csv are of different cohorts "
                                              "or manifests: the first lacks bs0, bs1, bs2 and 5 more, the second s0"):
-            aggregated(tmp_path, *options)
+            measured(tmp_path, *options)
 
 
 def test_two_cohorts_that_overlap_are_refused(tmp_path):
@@ -103,33 +92,33 @@ def test_two_cohorts_that_overlap_are_refused(tmp_path):
     write(tmp_path, one)
     write(tmp_path, mixed, run=2)
     with pytest.raises(InputError, match="the first lacks bs2, .* the second s2, s3"):
-        aggregated(tmp_path)
+        measured(tmp_path)
     (tmp_path / "pred_split0_run2.csv").unlink()
     write(tmp_path, *(table.assign(set="all") for table in (one, mixed)))
     with pytest.raises(InputError, match="pred_split0_run1.csv and pred_split1_run1.csv are of different cohorts"):
-        aggregated(tmp_path)
+        measured(tmp_path)
     write(tmp_path, *(table.assign(split0="test", split1="test") for table in (one, mixed)))
     with pytest.raises(InputError, match="the first lacks bs2, .* the second s2, s3"):
-        aggregated(tmp_path)
+        measured(tmp_path)
     write(tmp_path, one, mixed)  # nothing says that both splits have the same test set
-    assert aggregated(tmp_path)["avg"]["n"] == 14
+    assert measured(tmp_path)["avg"]["n"] == 14
 
 
 def test_models_of_other_views_may_have_other_scans(tmp_path):
     table = predictions(0)
     write(tmp_path, table[(table["view"] == "cor") & (table["scan_id"] != "s0")])
     write(tmp_path, table[(table["view"] == "sag") & (table["scan_id"] != "s1")], run=2)
-    assert aggregated(tmp_path)["avg"]["n"] == 8
+    assert measured(tmp_path)["avg"]["n"] == 8
 
 
 def test_pooled_folds_do_not_pass_two_cohorts(tmp_path):
     tables = [predictions(0), named(predictions(1), "b")]
     write(tmp_path, *(table.assign(split0="test", split1="test") for table in tables))  # LARS: one test set for all
     with pytest.raises(InputError, match="are of different cohorts or manifests: the first lacks bs0"):
-        aggregated(tmp_path, "--pooled_folds")
+        measured(tmp_path, "--pooled_folds")
     write(tmp_path, *tables, named(predictions(2), "b"))
     with pytest.raises(InputError, match="no scan of pred_split0_run1.csv is in pred_split1_run1.csv, pred_split2"):
-        aggregated(tmp_path)
+        measured(tmp_path)
 
 
 def test_a_patient_in_two_folds_is_refused(tmp_path):
@@ -137,7 +126,7 @@ def test_a_patient_in_two_folds_is_refused(tmp_path):
     tables[1].loc[:1, "patient_id"] = "p0"
     write(tmp_path, *tables)
     with pytest.raises(InputError, match="patient p0 is in the sets of splits 0, 1, so that each was trained on"):
-        aggregated(tmp_path, "--pooled_folds")
+        measured(tmp_path, "--pooled_folds")
 
 
 def test_test_sets_of_their_own_are_averaged_over_what_they_share(tmp_path):
@@ -148,7 +137,7 @@ def test_test_sets_of_their_own_are_averaged_over_what_they_share(tmp_path):
         tables = [table.assign(**{f"split{k}": np.where(held, "test", "train")}) for table in tables]
     tables = [table[table[f"split{k}"] == "test"] for k, table in enumerate(tables)]
     write(tmp_path, *tables)
-    assert aggregated(tmp_path)["avg"]["n"] == pd.concat(tables)["scan_id"].nunique()
+    assert measured(tmp_path)["avg"]["n"] == pd.concat(tables)["scan_id"].nunique()
 
 
 # ---------------------------------------------------------------- patients, subgroups
@@ -158,7 +147,7 @@ def test_patients_are_those_of_measured_scans(tmp_path):
     for table in tables:
         table.loc[table["patient_id"] == "p025", "target"] = ""
     write(tmp_path, *tables)
-    metrics = aggregated(tmp_path)
+    metrics = measured(tmp_path)
     assert (metrics["n_scans"], metrics["avg"]["n"]) == (24, 22)
     assert metrics["n_patients"] == metrics["avg"]["n_groups"] == 11
     assert "<b>22 scans</b> of 11 patients" in " ".join((tmp_path / "out" / "report.html").read_text().split())
@@ -172,9 +161,9 @@ def test_a_blank_in_one_view_does_not_switch_off_calibration_in_subgroups(tmp_pa
         if k < 2:
             table.loc[table["view"] == "sag", ["sex", "dose"]] = ""
     write(tmp_path, *tables)
-    blanks = aggregated(tmp_path, "--by", "sex", "dose", "--recalibrate", "platt")
+    blanks = measured(tmp_path, "--by", "sex", "dose", "--recalibrate", "platt")
     write(tmp_path, *(table.assign(sex=tables[2]["sex"], dose=tables[2]["dose"]) for table in tables))
-    assert blanks["subgroups"] == aggregated(tmp_path, "--by", "sex", "dose", "--recalibrate", "platt")["subgroups"]
+    assert blanks["subgroups"] == measured(tmp_path, "--by", "sex", "dose", "--recalibrate", "platt")["subgroups"]
     assert list(blanks["subgroups"]["sex"]) == ["F", "M"]
     points = blanks["subgroups"]["sex"]["F"]["avg"]["operating_points"]
     assert points["youden"]["threshold"] == blanks["avg"]["operating_points"]["youden"]["threshold"]

@@ -17,6 +17,8 @@ import explain
 from common.files import InputError
 from common.run_files import heat_folder, heat_map
 
+pytestmark = pytest.mark.usefixtures("no_figure")  # they take most of the time
+
 SHAPE = (20, 12)
 
 
@@ -41,12 +43,6 @@ def run(case, *options):
     table = pd.read_csv(case / "out" / "failures.csv")
     text = (case / "out" / "report.html").read_text()
     return table, Page(text), text
-
-
-@pytest.fixture(autouse=True)
-def no_figure(monkeypatch):
-    from evaluation import figures
-    monkeypatch.setattr(figures, "score_figures", lambda *arguments: {})
 
 
 def pictures(page):

@@ -66,14 +66,16 @@ def test_compare_names_the_primary_test_first(tmp_path, capsys):
     assert table.loc[0, "test"] == "Sensitivity, bootstrap" and table["detail"].str.startswith("primary").sum() == 1
     assert set(table["test"]) >= {"Specificity, bootstrap", "Accuracy, bootstrap", "AUC, DeLong"}
     assert "primary: non-inferior and equivalent" in capsys.readouterr().out
-    assert "Sensitivity: a is non-inferior and equivalent" in (tmp_path / "compare.html").read_text()
+    page = (tmp_path / "compare.html").read_text()
+    assert "Sensitivity: a is non-inferior and equivalent" in page and page.count("non-inferior and equivalent at") == 1
     assert "every other test is exploratory" in (tmp_path / "compare.html").read_text()
 
 
-def test_without_primary_nothing_is_said_of_it(tmp_path):
+def test_without_primary_all_tests_are_exploratory(tmp_path):
     call(compare, *two_files(tmp_path), "--output", tmp_path, "--resamples", 19)
     result = json.loads((tmp_path / "compare.json").read_text())
-    assert result["primary"] is None and "exploratory" not in (tmp_path / "compare.html").read_text()
+    page = (tmp_path / "compare.html").read_text()
+    assert result["primary"] is None and "No primary test was declared (--primary): all are exploratory" in page
     assert pd.read_csv(tmp_path / "compare.csv").loc[0, "test"] == "AUC, DeLong"
 
 

@@ -16,14 +16,10 @@ import predict
 import utils
 from common.digests import BY_IMAGE, NONE, NOT_CHECKED, overlap
 from common.files import InputError
-from evaluation import figures
+
+pytestmark = pytest.mark.usefixtures("no_figure")  # they take most of the time
 
 CPU = ("--device", "cpu", "--amp", "off", "--threads", 1)
-
-
-@pytest.fixture(autouse=True)
-def no_figure(monkeypatch):
-    monkeypatch.setattr(figures, "score_figures", lambda *arguments: {})
 
 
 @pytest.fixture(scope="module")

@@ -20,17 +20,11 @@ import utils
 from common.files import InputError
 from common.sites import SITES
 from dataset import NetworkInput, eval_batch, fit_bodies, read_bodies
-from evaluation import figures, site_metrics
+from evaluation import site_metrics
 
 NAMES = list(SITES.values())
 PROBS = [f"L{k}" for k in range(14)]
 CPU = ("--device", "cpu", "--amp", "off", "--threads", 1)
-
-
-@pytest.fixture
-def no_figure(monkeypatch):
-    """Most of the time of aggregate.py goes into the figures."""
-    monkeypatch.setattr(figures, "score_figures", lambda *arguments: {})
 
 
 @pytest.fixture(scope="module")

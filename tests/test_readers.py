@@ -214,7 +214,7 @@ def test_the_page_of_a_study(done):
     words = " ".join(page.words)
     assert not page.open and "readers" in page.ids
     for text in ("Deauville scores 1 to 5, of which 4 and 5 are positive", "reader2: specificity", "Gwet's AC1",
-                 "scans are ties and have none", "model, consensus"):
+                 "with a tie", "model, consensus"):
         assert text in words, text
     assert set(readers.points(metrics["readers"])) == {"reader1", "reader2", "consensus"}
     assert "readers" not in run(folder) and not (folder / "readers.csv").exists()

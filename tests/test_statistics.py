@@ -519,3 +519,19 @@ def test_coverage_of_the_bootstrap(clustered):
     assert 0.93 <= share_inside(aucs, 0.85) <= 0.97
     assert 0.93 <= share_inside(differences, 0) <= 0.97
     assert 0.03 <= np.mean(np.array(p_values) < 0.05) <= 0.07
+
+
+# ---------------------------------------------------------------- the band of the ROC curve
+
+def test_roc_band_is_that_of_scikit_learns_curves_of_the_resamples():
+    rng = np.random.default_rng(5)
+    y, groups = rng.integers(0, 2, 40), np.arange(40) // 2
+    score = (y + rng.normal(0, 1, 40)).round(1)  # with ties
+    grid, curves = np.linspace(0.0131, 0.9871, 21), []  # beside the steps, where a curve has two values
+    for weights in bootstrap.resample_weights(groups, 40, 500, 3):
+        for times in weights:
+            fpr, tpr, _ = sk.roc_curve(y, score, sample_weight=times, drop_intermediate=False)
+            curves.append(np.interp(grid, fpr, tpr))
+    np.testing.assert_allclose(bootstrap.roc_band(y, score, grid, groups, seed=3),
+                               np.quantile(curves, (0.025, 0.975), axis=0), atol=1e-12)
+    assert bootstrap.roc_band(np.ones(5), np.arange(5.0), grid) is None

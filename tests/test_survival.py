@@ -120,6 +120,12 @@ def test_no_hazard_ratio_has_a_reason(time, event, group, reason):
     assert ratio["value"] is None and reason in ratio["reason"]
 
 
+def test_median_follow_up_is_that_of_the_censorings():
+    """Events at 1 and 4, censored at 2 and 3: 1, then 2/3 at 2 (three at risk) and 1/3 at 3."""
+    curve = survival.kaplan_meier(np.array([1.0, 2, 3, 4]), np.array([False, True, True, False]))
+    assert survival.median_time(curve)["value"] == 3
+
+
 # ---------------------------------------------------------------- C-index
 
 @pytest.mark.parametrize("time, event, x, concordant, discordant, tied", [
