@@ -113,6 +113,8 @@ def main(args):
         raise InputError("--operating_points: brings its own thresholds; leave out --threshold_on_test, --recalibrate")
     if args.cohort and args.pooled_folds:
         raise InputError("--cohort with --pooled_folds: another centre's scans are of no fold; leave out one")
+    if args.heatmaps and not args.heatmaps.is_dir():
+        raise InputError(f"--heatmaps {args.heatmaps}: no such folder; give the --output of explain.py")
     planned = primary.read_primary(args.primary, [name for name, _ in args.cohort]) if args.primary else None
     thresholds = decision_curve.thresholds_of(*args.decision_range)
 

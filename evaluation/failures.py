@@ -119,8 +119,6 @@ def _manifest_rows(data, shown):
 
 def _find_maps(folder: Path, models: list[Model], scans: list[str]) -> dict[str, list[Path]]:
     """{scan: folders of the models that have maps of it}."""
-    if not folder.is_dir():
-        raise InputError(f"--heatmaps {folder}: no such folder; give the --output of explain.py")
     found: dict[str, list[Path]] = {}
     for model in models:
         place = heat_folder(folder, "binary", model.split, model.run)

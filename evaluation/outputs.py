@@ -9,10 +9,10 @@ from evaluation.averaging import Ensemble
 from evaluation.calibration_curve import error_text
 from evaluation.disagreement import disagreement_list
 from evaluation.ensemble import ENSEMBLES
-from evaluation.estimates import short_text
+from evaluation.estimates import difference_text, short_text
 from evaluation.failures import list_failures
 from evaluation.metrics import DERIVED, THRESHOLD
-from evaluation.report import FIGURES
+from evaluation.report import FIGURES, primary_name
 from evaluation.site_metrics import NAMES
 
 
@@ -93,6 +93,11 @@ def print_metrics(metrics: dict) -> None:
     majority = ", calls by majority" if metrics["validation"].get("by") == "majority" else ""
     thresholds = f"thresholds: {source}{majority}; " if source else ""
     print(f"intervals: DeLong and Wilson, by {unit}; {thresholds}everything else: report.html\n")
+    for name, each in list(metrics.get("cohorts", {}).items())[1:]:
+        auc, less = short_text(each["avg"]["auc"]), difference_text(metrics["differences"][name]["avg"]["auc"])
+        print(f"cohort {name}: {each['avg']['n']} scans; {ENSEMBLES['avg']}: AUC {auc}, less internal {less}")
+    if "primary" in metrics:
+        print(f"primary analysis: {primary_name(metrics['primary'])}, {short_text(metrics['primary'])}\n")
     for name, block in metrics.get("prognosis", {}).items():
         ratio, c = (short_text(block["markers"]["avg"][key]) for key in ("hazard_ratio", "c_index"))
         print(f"{name}: {block['n_patients']} patients, {block['n_events']} events; {ENSEMBLES['avg']}: hazard ratio "

@@ -113,7 +113,7 @@ def write_report(path: Path, metrics: dict, figures: Iterable[Path], disagreemen
         Of `checklists.write_checklists`.
     """
     blocks, names = [metrics[key] for key in ENSEMBLES], [model_name(model) for model in metrics["models"]]
-    differing = [row for row in settings if len(set(row["values"])) > 1]
+    differing, primary = [row for row in settings if len(set(row["values"])) > 1], metrics.get("primary")
     write_page(
         path, "report.html", metrics=metrics, ensembles=ENSEMBLES, flow=flow, settings=settings, remedy=REMEDY,
         no_ece_interval=NO_ECE_INTERVAL, slopes={label: long_text(metrics[key]["calibration_slope"])
@@ -126,12 +126,12 @@ def write_report(path: Path, metrics: dict, figures: Iterable[Path], disagreemen
         table_one=cohort_table.on_page(flow["table_one"]) if flow["manifest"] else None,
         figures=[figure(image) for image in figures if image.suffix == ".svg"],
         folds=fold_table(metrics), views_and_models=views_and_models(metrics),
-        primary=primary_text(metrics.get("primary")), cohorts=centres.report_tables(metrics),
+        primary=primary and {"name": primary_name(primary), "estimate": long_text(primary)},
+        cohorts=centres.report_tables(metrics),
         subgroups=subgroup_table(metrics["subgroups"]),
         contrasts=contrasts.report_table(metrics["contrasts"]), failures=wrong,
         disagreement=[disagreement_row(row) for row in disagreement.head(LISTED).itertuples()],
-        referral=[[label, *(f"{100 * each['referred']:.0f} %: {each['accuracy']:.3f} of {each['n_kept']}"
-                            for each in curve)] for label, curve in metrics["avg"]["selective"].items()],
+        referral=referral_table(metrics["avg"]["selective"]),
         cohort=sets_table(flow["rows"]), checklists=checklists, provenance=provenance_table(metrics["provenance"]),
         prognosis=prognosis.report_tables(metrics.get("prognosis", {})),
         **readers.report_tables(metrics.get("readers")),
@@ -251,13 +251,11 @@ def model_name(model):
     return Path(model["file"]).stem.removeprefix("pred_")
 
 
-def primary_text(entry: dict | None) -> dict | None:
-    """The primary analysis as the page's head says it."""
-    if entry is None:
-        return None
+def primary_name(entry: dict) -> str:
+    """"LARS-avg, Sensitivity at Youden in cohort north", of `primary.primary_entry`."""
     at = f" at {DERIVED[entry['point']]}" if entry["point"] else f" at {THRESHOLD}" * (entry["metric"] in AT_THRESHOLD)
-    name = f"{ENSEMBLES[entry['ensemble']]}, {NAMES[entry['metric']]}{at}"
-    return {"name": name + (f" in cohort {entry['cohort']}" if entry["cohort"] else ""), "estimate": long_text(entry)}
+    of = f" in cohort {entry['cohort']}" if entry["cohort"] else ""
+    return f"{ENSEMBLES[entry['ensemble']]}, {NAMES[entry['metric']]}{at}{of}"
 
 
 def subgroup_table(subgroups):
@@ -271,6 +269,14 @@ def disagreement_row(row):
     return [Markup("<code>{}</code>").format(row.scan_id), {"0": "1–3", "1": "4–5"}.get(str(row.target), ""),
             f"{row.ensemble_prob:.3f}", "none" if row.sd != row.sd else f"{row.sd:.3f}",
             f"{100 * row.vote_share:.0f} %", f"{100 * row.consistency:.0f} %", str(row.n_models)]
+
+
+def referral_table(curves):
+    """A row for each order of referral, a column for each share of the scans."""
+    shares = [f"{100 * each['referred']:.0f} % referred" for each in next(iter(curves.values()))]
+    return ["Referred first", *shares], [
+        [label, *(f"{each['accuracy']:.3f} of {each['n_kept']} scans" for each in curve)]
+        for label, curve in curves.items()]
 
 
 def provenance_table(made):

@@ -208,9 +208,12 @@ def test_the_declared_number_comes_first(tmp_path, text, ensemble, metric, point
 
 
 @pytest.mark.usefixtures("no_figure")
-def test_the_declared_number_may_be_of_a_cohort(tmp_path):
+def test_the_declared_number_may_be_of_a_cohort(tmp_path, capsys):
     write(tmp_path, *splits())
     metrics = measured(tmp_path, "--cohort", centre(tmp_path, "North A"), "--primary", "LARS-avg auc in North A")
+    printed, auc = capsys.readouterr().out, metrics["primary"]["value"]
+    assert f"cohort North A: 40 scans; LARS-avg: AUC {auc:.3f} (" in printed
+    assert f"primary analysis: LARS-avg, AUC in cohort North A, {auc:.3f} (" in printed
     assert metrics["primary"]["value"] == metrics["cohorts"]["North A"]["avg"]["auc"]["value"]
     assert "LARS-avg, AUC in cohort North A, " in (tmp_path / "out" / "report.html").read_text()
     with pytest.raises(InputError, match="south is none of the cohorts of --cohort"):

@@ -114,6 +114,12 @@ def test_cohort_flow_from_the_manifest(tmp_path):
     assert provenance.cohort_flow(models, "test", tmp_path / "data.csv")["rows"][0]["patients"] == 32 + 1
 
 
+def test_referral_has_a_column_for_each_share():
+    curve = [{"referred": 0.0, "accuracy": 0.75, "n_kept": 8}, {"referred": 0.5, "accuracy": 1.0, "n_kept": 4}]
+    assert report.referral_table({"sd": curve}) == (["Referred first", "0 % referred", "50 % referred"],
+                                                    [["sd", "0.750 of 8 scans", "1.000 of 4 scans"]])
+
+
 def test_an_estimate_in_words():
     entry = {"value": -0.1234, "ci_low": -0.5, "ci_high": 0.25, "ci_method": "x"}
     assert estimates.long_text(entry) == "−0.123 (−0.500 to 0.250)"
