@@ -68,7 +68,7 @@ $(PY) predict_loca.py --data $1/data_resplit.csv --chptfolder $2/loca --output $
 $(PY) predict.py --data $1/data_resplit.csv --chptfolder $2/binary --output $2/binary --splits 0 0 --run $3 --set val test
 $(PY) aggregate.py --dir $2/binary --output $2/binary --data $1/data_resplit.csv
 $(PY) aggregate.py --dir $2/loca --output $2/loca --data $1/data_resplit.csv
-$(PY) explain.py $(call looking,$1,$2,$3) --target site --method hirescam --cam_layer layer1
+$(PY) explain.py $(call looking,$1,$2,$3) --target site
 $(PY) explain.py $(call looking,$1,$2,$3) --target binary
 $(PY) compare.py $2/loca/ensemble_avg.csv $2/binary/ensemble_avg.csv --names "two heads" binary --output $2/compare
 endef

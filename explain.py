@@ -1,7 +1,7 @@
 """Where the network looks: heat maps (Grad-CAM, HiResCAM), a panel per scan, contact sheets, the pointing game.
 
 python explain.py --chptfolder results --splits 0 0                                       # test set of split 0
-python explain.py --chptfolder results --splits 0 0 --method hirescam --cam_layer layer1 --max_scans 48
+python explain.py --chptfolder results --splits 0 0 --method gradcam --cam_layer layer3 --max_scans 48
 python explain.py --chptfolder results_loca --splits 0 0 --target site                    # each scan's predicted site
 python explain.py --chptfolder results_loca --splits 0 0 --target site:hilar --cam_layer layer2
 python explain.py --chptfolder results --splits 0 0 --data NEW.csv --set all --scans A B  # two new scans
@@ -35,10 +35,10 @@ def get_args_parser():
     group.add_argument("--target", type=target, default="binary", metavar="binary|site|site:NAME",
                        help="what the map speaks for: Deauville 4-5; the predicted site of each scan; one site, by "
                             "its name or code")
-    group.add_argument("--method", default="gradcam", choices=("gradcam", "hirescam"),
+    group.add_argument("--method", default="hirescam", choices=("gradcam", "hirescam"),
                        help="gradcam weights each channel of the layer by its mean gradient over the image, "
                             "hirescam each cell by its own gradient")
-    group.add_argument("--cam_layer", default="layer3", choices=("layer1", "layer2", "layer3", "layer4"),
+    group.add_argument("--cam_layer", default="layer1", choices=("layer1", "layer2", "layer3", "layer4"),
                        help="a cell of these is 4, 8, 16, 32 pixels of the network's frame wide: 1.3, 2.6, 5.2, 10.5 "
                             "cm at 3.27 mm, with --pool 2 in training twice that")
     group.add_argument("--output", default="heatmaps", metavar="DIR", help="where the models' folders go")

@@ -250,7 +250,7 @@ def test_explain_writes_maps_panels_sheets_and_the_pointing_game(cohort):
     for path in folder.rglob("*.png"):
         assert imread(path).std() > 0.05  # a picture, not an empty page
     game, data = pd.read_csv(folder / "pointing.csv"), json.loads((folder / "pointing.json").read_text())
-    assert game["kind"].tolist() == [k for k in ("Grad-CAM", "random weights", "brightest pixel") for _ in range(3)]
+    assert game["kind"].tolist() == [k for k in ("HiResCAM", "random weights", "brightest pixel") for _ in range(3)]
     assert game["view"].tolist() == ["cor", "sag", "scan"] * 3 and set(game["scans"]) == {2}
     assert game["hits"].tolist()[-3:] == [2, 2, 2]  # the brightest pixel lies in the square
     assert data["within_mm"] == 30 and [row["share"] for row in data["rows"]] == game["share"].tolist()
@@ -274,7 +274,7 @@ def test_finished_scans_are_left_alone_and_settings_are_not_mixed(cohort, capsys
     assert {path.name for path in now if now[path] != first.get(path) and path.suffix == ".npy"} == {
         "s003_cor.npy", "s005_sag.npy"}
     assert np.array_equal(np.load(changed), before)
-    with pytest.raises(InputError, match=r"holds heat maps with another cam_layer \(layer3, now layer2\); --overwrite"):
+    with pytest.raises(InputError, match=r"holds heat maps with another cam_layer \(layer1, now layer2\); --overwrite"):
         call(explain, *args, "--cam_layer", "layer2")
     call(explain, *args, "--cam_layer", "layer2", "--overwrite", "--scans", "s003", "--no_pointing")
     assert {path.name for path in written(folder)} == {"s003_cor.npy", "s003_sag.npy", "s003.png"}
