@@ -1,8 +1,8 @@
 """Probabilities of Deauville 4-5 for every view, from the best run of each split of a range.
 
 python predict.py --output results --chptfolder results --splits 0 19                      # test set of each split
-python predict.py --output results --chptfolder results --splits 0 19 --set val test
-python predict.py --output new --chptfolder results --splits 0 19 --data NEW.csv --set all  # new patients
+python predict.py --output results --chptfolder results --set val test
+python predict.py --output new --chptfolder results --data NEW.csv --set all  # new patients
 python predict.py --output new --checkpoints lars/A.pth lars/B.pth --data NEW.csv --set all   # LARS's own networks
 
 Writes pred_splitS_runR.csv to --output: the manifest's columns, set, probs, F1..F512. Run find_best_model.py first: it

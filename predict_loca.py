@@ -2,7 +2,7 @@
 
 python predict_loca.py --output results_loca --chptfolder results_loca --splits 0 19
 python predict_loca.py --output results_loca --chptfolder results_loca --splits 0 0 --run 1-3 --set val test
-python predict_loca.py --output new --chptfolder results_loca --splits 0 19 --data NEW.csv --set all  # new patients
+python predict_loca.py --output new --chptfolder results_loca --data NEW.csv --set all  # new patients
 
 Writes what predict.py writes and, after `probs`: L0..L13, the sites' probabilities of the view (0 for one that was not
 trained); pred_loc, the class index of the largest mean over the scan's views (with several sites a scan all of 0.5 or

@@ -75,8 +75,9 @@ def run_script(get_args_parser: Callable[[], Parser], main: Callable[[argparse.N
     try:
         splits = getattr(args, "splits", None) or getattr(args, "split_index", None)
         files = getattr(args, "checkpoints", None)
-        if splits and prints:
-            asked = f"checkpoints: {len(files)}" if files else f"splits: {ranges(sorted(splits))}"
+        if prints and (splits or hasattr(args, "splits")):
+            asked = (f"checkpoints: {len(files)}" if files else
+                     f"splits: {ranges(sorted(splits)) if splits else 'all that have a model'}")
             print(f"{cohort_line(args.data)}; {asked}", flush=True)
         sys.exit(main(args) or EXIT_DONE)
     except InputError as error:
@@ -374,7 +375,8 @@ def add_model_range_arguments(parser: Parser, output: str = "results") -> argpar
            "of export_models.py")
     either("--checkpoints", nargs="+", metavar="FILE", help="these checkpoints instead, of this toolkit or of LARS, by "
            "whatever name")
-    add("--splits", **SPLITS)
+    add("--splits", **SPLITS | {"default": None, "help": "range of data splits, both ends included; 0 19 is read as "
+        "0-19 (default: all that have a model)"})
     add("--run", **NUMBERS, metavar="R", help="runs of each split, numbers and ranges (default: that of best_run.csv)")
     add("--set", nargs="+", default=["test"], choices=("train", "val", "test", "cal", "all"),
         help="rows to predict, by the split's column (cal: calibration set); all: all rows, also of a manifest "

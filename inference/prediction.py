@@ -16,7 +16,7 @@ from common.arguments import EXIT_SOME_FAILED
 from common.digests import overlap
 from common.files import InputError, write_csv
 from common.manifest import VIEWS, add_digests, is_synthetic, report_views, suv_type_of
-from common.model_files import checkpoint_file, checkpoint_sha256, exists, read_file
+from common.model_files import checkpoint_file, checkpoint_sha256, checkpoints_in, exists, read_file
 from common.run_files import run_file, run_of
 from dataset import LARS, NORMS, NetworkInput, fit_bodies, read_bodies
 from inference.folding import for_prediction
@@ -186,13 +186,22 @@ def runs_of_files(files: Sequence[str], sets: Sequence[str]) -> list[dict]:
     return [{"split": split, "run": run, "path": path} for (split, run), path in runs.items()]
 
 
-def find_runs(folder: str | Path, splits: Sequence[int], runs: list[int] | None = None) -> tuple[list[dict], list[str]]:
+def find_runs(folder: str | Path, splits: Sequence[int] | None = None,
+              runs: list[int] | None = None) -> tuple[list[dict], list[str]]:
     """What to predict with: ([{split, run, path, ...}, ...], [a line for each model that there is not]) or InputError.
 
-    Without `runs` (--run) these are rows of best_run.csv, whose epoch and value `check_best` then compares.
+    Without `splits` (--splits) these are all that have a model of the runs. Without `runs` (--run) they are rows of
+    best_run.csv, whose epoch and value `check_best` then compares.
     """
     if not runs:
         return best_runs(folder, splits)
+    if splits is None:
+        there = [{"split": split, "run": run, "path": path} for split, run, path in checkpoints_in(folder)
+                 if run in runs]
+        if not there:
+            raise InputError(f"{folder}: holds no checkpoint of runs {', '.join(map(str, runs))}; correct --chptfolder "
+                             "or --run")
+        return there, []
     asked = {(split, run): checkpoint_file(folder, split, run) for split in splits for run in runs}
     found = [{"split": split, "run": run, "path": path} for (split, run), path in asked.items() if exists(path)]
     if not found:
@@ -202,8 +211,11 @@ def find_runs(folder: str | Path, splits: Sequence[int], runs: list[int] | None 
                    if not exists(path)]
 
 
-def best_runs(folder: str | Path, splits: Sequence[int]) -> tuple[list[dict], list[str]]:
-    """best_run.csv -> ([its row of each asked split, a dict], [a line for each split that it lacks]). Or InputError."""
+def best_runs(folder: str | Path, splits: Sequence[int] | None = None) -> tuple[list[dict], list[str]]:
+    """best_run.csv -> ([its row of each asked split, a dict], [a line for each split that it lacks]). Or InputError.
+
+    `splits` None: all its rows, by split.
+    """
     path = Path(folder) / "best_run.csv"
     try:
         best = pd.read_csv(io.BytesIO(read_file(path)))
@@ -214,7 +226,10 @@ def best_runs(folder: str | Path, splits: Sequence[int]) -> tuple[list[dict], li
         raise InputError(f"{path}: missing; find_best_model.py --dir {folder} writes it") from None
     except (ValueError, pd.errors.ParserError, KeyError) as error:
         raise InputError(f"{path}: not a best_run.csv ({error}); find_best_model.py --dir {folder} writes it") from None
+    splits = sorted(rows) if splits is None else splits
     found = [rows[split] for split in splits if split in rows]
+    if not splits:
+        raise InputError(f"{path}: no row; find_best_model.py --dir {folder} writes it")
     if not found:
         raise InputError(f"{path}: no model of splits {splits[0]} to {splits[-1]}; it has {sorted(rows)}")
     return found, [f"split {split}: no model in {path}" for split in splits if split not in rows]

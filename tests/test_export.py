@@ -191,6 +191,12 @@ def test_site_head_of_the_zip(tmp_path):
     assert prediction.find_runs(path, [3, 4], [2]) == (
         [{"split": 4, "run": 2, "path": path / "checkpoint_split4_run2.safetensors"}],
         [f"split 3 run 2: no checkpoint in {path}"])
+    there = [{"split": 4, "run": 2, "path": path / "checkpoint_split4_run2.safetensors"}]
+    assert prediction.find_runs(path, None, [1, 2]) == (there, [])
+    (row,), missing = prediction.find_runs(path)  # of best_run.csv
+    assert {name: row[name] for name in there[0]} == there[0] and not missing
+    with pytest.raises(InputError, match="holds no checkpoint of runs 7; correct --chptfolder or --run"):
+        prediction.find_runs(path, None, [7])
 
 
 # ---------------------------------------------------------------- what does not fit together

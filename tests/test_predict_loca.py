@@ -169,6 +169,9 @@ def test_runs_instead_of_the_best(chain, capsys):
     assert names == ["pred_split0_run1.csv", "pred_split0_run2.csv", "pred_split1_run1.csv"]
     first, second, _ = predicted(chain, "runs")
     assert (first["scan_id"] == second["scan_id"]).all() and not np.allclose(first["probs"], second["probs"])
+    assert call(predict_loca, "--data", chain / "data.csv", "--output", chain / "all_runs", "--chptfolder",
+                chain / "loca", "--run", "1-2", "--no_features", *CPU) is None  # none was asked for that lacks
+    assert [path.name for path in sorted((chain / "all_runs").glob("pred*.csv"))] == names
     with pytest.raises(InputError, match="holds no checkpoint of splits 0 to 1 and runs 7; correct --chptfolder"):
         call(predict, "--data", chain / "data.csv", "--chptfolder", chain / "loca", "--splits", 0, 1, "--run", 7)
 
