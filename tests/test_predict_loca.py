@@ -126,8 +126,9 @@ def test_field_means_keep_the_sum(seed, height, width):
 
 
 def test_the_site_does_not_depend_on_where_the_frame_has_the_body():
-    """A body moved by 16 pixels, a whole number of cells, has the same fields; its place in the frame differs. The frame's
-    border is farther from it than a cell of layer3 sees.
+    """A body moved by 16 pixels, a whole number of cells, has the same fields; its place in the frame differs.
+
+    The frame's border is farther from it than a cell of layer3 sees.
     """
     torch.manual_seed(0)
     model, body = utils.SiteResNet34({str(k): f"site {k}" for k in range(14)}).eval(), 1 + torch.rand(1, 1, 64, 48)
