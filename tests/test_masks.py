@@ -178,7 +178,7 @@ def test_a_run_writes_mask_mips_lesions_and_targets(tree, capsys):
     assert first["target"].tolist() == ["1", "0", ""] and first["lesions"].tolist() == [f":{BOX_LESION}:1.000", "", ""]
     assert table["mask"].tolist() == [name.replace(".bin", "_mask.bin") for name in table["filename"][:8]] + [""] * 4
     known = read_manifest(tree / "out" / "data.csv", need_target=False)
-    known = pointing_game.add_lesions(known, "data.csv")
+    known = pointing_game.add_lesions(known, "data.csv", tree / "out", "site")  # by centres
     for row in known[:4].itertuples():
         shape = int(row.matrix_size_1), int(row.matrix_size_2)
         mask = np.fromfile(tree / "out" / row.mask, "<f4").reshape(shape)

@@ -238,7 +238,7 @@ def test_each_network_is_trained_once_and_compared(tmp_path, capsys):
         return code, pd.read_csv(tmp_path / "out" / "recipes.csv").set_index("recipe"), capsys.readouterr()
 
     code, rows, said = bench("--augm 3")
-    assert code is None and rows["networks"].to_dict() == {"base": 2, "flips": 2} and (rows["asked"] == 2).all()
+    assert not code and rows["networks"].to_dict() == {"base": 2, "flips": 2} and (rows["asked"] == 2).all()
     assert rows.loc["flips", "changed"] == "augm 3" and (rows["seconds"] > 0.01).all()
     assert not [name for name in rows if name.startswith("test")] and "  test" not in said.out
     aucs = {}
@@ -252,7 +252,7 @@ def test_each_network_is_trained_once_and_compared(tmp_path, capsys):
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/*")}
     code, more, said = bench("--augm 3", "--report_test")
-    assert code is None and before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/*")}
+    assert not code and before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/*")}
     assert {"test_auc", "test_difference"} <= {*more} and "  test  " in said.out
     assert more["test_pooled"].isna().all()  # the same scans in both splits
     pd.testing.assert_frame_equal(more[[*rows]], rows)
