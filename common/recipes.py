@@ -19,7 +19,7 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {  # name: what it is for, {opt
               "optimizer": "sgd", "lr": 0.001, "momentum": 0.9, "wd": 0.0001, "lr_schedule": "step", "lr_anneal": 15,
               "keep": "best"})}
 _OPTIMIZER = ("optimizer", "lr", "wd", "momentum", "lr_schedule")
-SMALL_IS_BETTER = "training starts from random weights: --recipe small is measured better than these defaults"
+FOR_RANDOM = "training starts from random weights: the defaults are for pretrained ones, --recipe small for random ones"
 
 
 def values(name: str | None) -> dict[str, Any]:
@@ -41,9 +41,9 @@ def taken(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def advice(args: argparse.Namespace) -> str | None:
-    """SMALL_IS_BETTER where train.py's default optimizer is to train random weights, unless it was asked for."""
+    """FOR_RANDOM where train.py's default optimizer is to train random weights, unless it was asked for."""
     asked = args.recipe or args.params or args.checkpoint or args.given.keys() & set(_OPTIMIZER)
-    return None if asked or args.weights != "none" else SMALL_IS_BETTER
+    return None if asked or args.weights != "none" else FOR_RANDOM
 
 
 def add_recipe_argument(parser: argparse.ArgumentParser, option: str) -> None:

@@ -103,29 +103,36 @@ def base_names(value: Any) -> Any:
 
 def find_rules(folder: Path, models: list[dict]) -> dict | None:
     """operating_points.json, where it is of these models; None, and a line that says so, where it is not."""
-    path = folder / "operating_points.json"
-    if not path.is_file():
-        print(f"warning: no {path}: the zip has no thresholds but 0.5; aggregate.py writes it")
+    if not (stored := _of_aggregate(folder / "operating_points.json", "thresholds but 0.5")):
         return None
-    stored, now = read_json_object(path, "operating points", '{"models": []}'), _checkpoints(models)
-    before = stored.get("checkpoints", {})
-    others = set(stored.get("models", ())) ^ set(now)
-    return _unless(path, others | {file for file in now if before.get(file) not in (None, now[file])}, stored, models)
+    now, before = _checkpoints(models), stored.get("checkpoints", {})
+    others = set(stored["models"]) ^ set(now)
+    others |= {file for file in now if before.get(file) not in (None, now[file])}
+    return _unless(folder / "operating_points.json", others, stored, models)
 
 
 def find_metrics(folder: Path, models: list[dict]) -> dict | None:
     """metrics.json, where it is of these models; None, and a line that says so, where it is not."""
-    path = folder / "metrics.json"
-    if not path.is_file():
-        print(f"warning: no {path}: the model card has no results; aggregate.py writes it")
+    if not (stored := _of_aggregate(folder / "metrics.json", "results")):
         return None
-    stored, now = read_json_object(path, "metrics", '{"models": []}'), _checkpoints(models)
+    now = _checkpoints(models)
     others = {each["file"] for each in stored["models"]} ^ set(now)
     for file in set(now) - others:
         if (folder / file).is_file():
             rows = read_csv(folder / file, (), lambda name: name == "checkpoint_sha256")
             others |= {file} if set(rows.get("checkpoint_sha256", ())) - {now[file]} else set()
-    return _unless(path, others, stored, models)
+    return _unless(folder / "metrics.json", others, stored, models)
+
+
+def _of_aggregate(path, what):
+    """A JSON of aggregate.py; None, and a warning that the zip has no `what`, where there is none."""
+    if not path.is_file():
+        print(f"warning: no {path}: the zip has no {what}; aggregate.py writes it")
+        return None
+    stored = read_json_object(path, "models", '{"models": []}')
+    if "models" not in stored:
+        raise InputError(f"{path}: lists no models: is it of an earlier version? run aggregate.py again, then this")
+    return stored
 
 
 def _checkpoints(models):

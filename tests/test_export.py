@@ -201,6 +201,15 @@ def test_site_head_of_the_zip(tmp_path):
 
 # ---------------------------------------------------------------- what does not fit together
 
+@pytest.mark.parametrize(("name", "find"), [("operating_points.json", export.find_rules),
+                                            ("metrics.json", export.find_metrics)])
+def test_a_file_that_lists_no_models_is_refused(tmp_path, name, find, capsys):
+    assert find(tmp_path, []) is None and f"warning: no {tmp_path / name}: the zip has no " in capsys.readouterr().out
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(InputError, match="lists no models: .* run aggregate.py again, then this"):
+        find(tmp_path, [])
+
+
 def test_thresholds_and_numbers_of_other_models_are_left_out(study, tmp_path, capsys):
     best = exported(study / "results", tmp_path / "best.zip", "--top", 1)
     said = capsys.readouterr().out

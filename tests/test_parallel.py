@@ -20,8 +20,8 @@ def test_two_processes_have_the_gradients_of_one(cohort):
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_weights_of_one_after_five_steps(cohort):
-    one, two = (steps(cohort, processes, "float64", 5) for processes in (1, 2))
+def test_two_processes_have_the_weights_of_one_after_twenty_steps(cohort):
+    one, two = (steps(cohort, processes, "float64", 20) for processes in (1, 2))
     assert one["weights"].keys() == two["weights"].keys()
     for name, tensor in one["weights"].items():
         torch.testing.assert_close(two["weights"][name], tensor, rtol=0, atol=1e-8)

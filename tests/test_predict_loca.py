@@ -166,12 +166,12 @@ def test_probabilities_are_those_of_the_network(chain):
 
 def test_runs_instead_of_the_best(chain, capsys):
     assert call(predict_loca, "--data", chain / "data.csv", "--output", chain / "runs", "--chptfolder", chain / "loca",
-                "--splits", 0, 1, "--run", "1-2", "--no_features", *CPU) == 1
+                "--splits", 0, 1, "--run", "1-2", *CPU) == 1
     assert f"split 1 run 2: no checkpoint in {chain / 'loca'}" in capsys.readouterr().out
     names = [path.name for path in sorted((chain / "runs").glob("pred*.csv"))]
     assert names == ["pred_split0_run1.csv", "pred_split0_run2.csv", "pred_split1_run1.csv"]
     first, second, _ = predicted(chain, "runs")
-    assert (first["scan_id"] == second["scan_id"]).all()
+    assert (first["scan_id"] == second["scan_id"]).all() and not np.allclose(first["F1"], second["F1"])
     assert not set(first["checkpoint_sha256"]) & set(second["checkpoint_sha256"])
     assert call(predict_loca, "--data", chain / "data.csv", "--output", chain / "all_runs", "--chptfolder",
                 chain / "loca", "--run", "1-2", "--no_features", *CPU) is None  # none was asked for that lacks

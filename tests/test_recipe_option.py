@@ -91,7 +91,7 @@ def test_training_says_and_stores_what_the_recipe_gave(cohort):
     words = ("--data", cohort / "data.csv", "--output", cohort / "results", *QUICK)
     done = run("train.py", *words, "--recipe", "small", check=0)
     left = {name: value for name, value in recipes.values("small").items() if name not in ("nepochs", "batch_size")}
-    assert f"\nrecipe small: {params.listed(left)}\n" in done.stdout and recipes.SMALL_IS_BETTER not in done.stdout
+    assert f"\nrecipe small: {params.listed(left)}\n" in done.stdout and recipes.FOR_RANDOM not in done.stdout
     content = utils.read_checkpoint(cohort / "results" / "checkpoint_split0_run1.pth")
     assert content["epoch"] == 2 and content["args"]["recipe"] == "small" and content["args"]["nepochs"] == 2
     assert left.items() <= content["args"].items()
@@ -106,7 +106,7 @@ def test_training_says_and_stores_what_the_recipe_gave(cohort):
 def test_training_from_random_weights_by_default_names_the_recipe(cohort, capsys):
     call(train, "--data", cohort / "data.csv", "--output", cohort / "results", *QUICK, "--nepochs", 1, "--weights",
          "none", "--image_size", "auto")
-    assert capsys.readouterr().out.count(recipes.SMALL_IS_BETTER) == 1
+    assert capsys.readouterr().out.count(recipes.FOR_RANDOM) == 1
 
 
 # ---------------------------------------------------------------- searching

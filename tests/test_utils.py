@@ -5,6 +5,7 @@ import pytest
 import torch
 import torchvision
 from lars_helpers import lars_checkpoint, one_channel_torchvision
+from training_helpers import quiet_branches
 
 import utils
 from common.files import InputError
@@ -217,9 +218,12 @@ def test_optimizers(name, kind):
     assert name != "sgd" or optimizer.defaults["nesterov"]
 
 
-def test_for_prediction_changes_nothing_in_float32_and_rounds_less_in_bfloat16():
+@pytest.mark.parametrize(("quiet", "share"), [(True, 0.8), (False, 0.95)])  # branches that add little gain most
+def test_for_prediction_changes_nothing_in_float32_and_rounds_less_in_bfloat16(quiet, share):
     torch.manual_seed(3)
     model, x = ResNet34(), torch.rand(6, 1, 96, 64) * 20
+    if quiet:
+        quiet_branches(model)
     model.train()
     for _ in range(20):  # batch norm statistics that are not 0 and 1
         model(torch.rand(4, 1, 96, 64) * 20)
@@ -234,7 +238,7 @@ def test_for_prediction_changes_nothing_in_float32_and_rounds_less_in_bfloat16()
                 layer1 = net.features[:5](x)
             assert layer1.dtype == (torch.float32 if changed else torch.bfloat16)
             errors.append((layer1.float() - net.features[:5](x)).abs().mean())
-    assert errors[1] < 0.95 * errors[0]
+    assert errors[1] < share * errors[0]
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in net.modules())
 
 
