@@ -101,6 +101,8 @@ def explain(model, args):
     heat_maps.write_maps(maps_of, model, rows, images, args.overwrite)
 
     scans, source = overlays.by_probability(rows, args.max_scans), f"{method} of {args.cam_layer}, {name}"
+    if model.content.get("synthetic"):
+        source += ", trained on a SYNTHETIC cohort"
     overlays.draw_panels(scans, folder, images, source, args.suv_max, model.batches.network_input.spacing_mm,
                          args.overwrite)
     overlays.draw_sheets(scans, folder, images, source, args.suv_max)

@@ -19,7 +19,7 @@ from common.files import InputError
 from common.manifest import read_manifest
 from dataset import Bodies, NetworkInput, _pool, crop_body, fit_bodies
 from evaluation import metrics
-from inference import gradcam, pointing_game
+from inference import gradcam, overlays, pointing_game
 from preprocessing import conversion, geometry
 from training.batches import Batch, ImageBatches, Pass, batch_indices
 
@@ -255,6 +255,13 @@ def test_explain_writes_maps_panels_sheets_and_the_pointing_game(cohort):
     assert game["hits"].tolist()[-3:] == [2, 2, 2]  # the brightest pixel lies in the square
     assert data["within_mm"] == 30 and [row["share"] for row in data["rows"]] == game["share"].tolist()
     assert "SYNTHETIC" in done.stdout and "brightest pixel  scan  any lesion  2/2" in done.stdout
+
+
+def test_a_picture_says_that_its_network_is_of_a_synthetic_cohort(cohort, monkeypatch):
+    sources = []
+    monkeypatch.setattr(overlays, "draw_panels", lambda scans, folder, images, source, *rest: sources.append(source))
+    call(explain, *options(cohort, "--no_pointing", "--max_scans", 1, output="said"))
+    assert sources == ["HiResCAM of layer1, split 0 run 1, trained on a SYNTHETIC cohort"]
 
 
 def test_finished_scans_are_left_alone_and_settings_are_not_mixed(cohort, capsys):
