@@ -152,8 +152,8 @@ def reliability(states: dict[str, dict[str, tuple]]) -> Figure:
             calibration_figures.draw_calibration(upper, found, label, style, mark, shaded=k == len(shown))
             lower.hist(p, bins=np.linspace(0, 1, 21), histtype="step", **style | {"linewidth": 1})
         upper.set(ylim=(0, 1), title=name)
-        upper.legend(loc="upper left")
         lower.set(xlim=(0, 1), xlabel="Predicted probability of Deauville 4–5")
+        lower.legend(*upper.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, -0.75))
     axes[0, 0].set_ylabel("Share with Deauville 4–5")
     axes[1, 0].set_ylabel("Scans")
     return figure
@@ -240,8 +240,8 @@ def score_distribution(curves: dict, blocks: dict) -> Figure:
         cell.set_title(name)
         cell.yaxis.get_major_locator().set_params(integer=True)
     axes[-1, 0].set_xlabel("Predicted probability of Deauville 4–5")
-    shown = axes[0, 0].get_legend_handles_labels()
-    figure.legend(*shown, loc="outside lower center", ncols=2)
+    shown = axes[0, 0].get_legend_handles_labels()  # below the axes: one of the figure would lie on write_figure's note
+    axes[-1, 0].legend(*shown, loc="upper center", bbox_to_anchor=(0.5, -0.5), ncols=2)
     return figure
 
 

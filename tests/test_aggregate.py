@@ -383,6 +383,7 @@ def test_figures_are_a_journals_columns_wide_and_the_roc_square_with_both_curves
         assert np.trapezoid(curve.get_ydata(), curve.get_xdata()) == pytest.approx(auc["value"])
     for figure in shown.values():
         assert all(axis.get_xlabel() or axis.get_ylabel() or axis.get_title() for axis in figure.axes)
+        assert not figure.legends  # they would lie on the note below, "SYNTHETIC" among others
     widths = {imread(tmp_path / "out" / f"{name}.png").shape[1] / 600 * 25.4 for name in shown}
     assert {round(width) for width in widths} == {85, 174}
     svg = (tmp_path / "out" / "roc.svg").read_text()
