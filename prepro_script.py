@@ -8,31 +8,21 @@ Studies that give no trustworthy SUV are listed in errors.csv with the reason an
 command again converts what is new or changed, and leaves the rest.
 """
 import os
-import re
 from pathlib import Path
 
 from common.arguments import EXIT_SOME_FAILED, Parser, positive_int, run_script
 from common.files import InputError
 from common.workers import processes
-from preprocessing.archives import list_files, read_checksums
 from preprocessing.conversion import Options, convert_studies, error_row, read_key
-from preprocessing.dicom_series import add_overrides, find_studies, want_series
 from preprocessing.dicom_values import Refused
 from preprocessing.dose import SUV_TYPES
-from preprocessing.overrides import read_overrides
 from preprocessing.series_choice import print_list
+from preprocessing.studies import add_study_arguments, check_study_arguments, find_asked
 
 
 def get_args_parser():
     parser = Parser(__doc__)
-    group = parser.add_argument_group("input")
-    group.add_argument("--input", required=True, action="append", metavar="FOLDER",
-                       help="searched with its subfolders and archives (.zip, .tar, .tar.gz, .dcm.gz) for PET series "
-                            "and SUV volumes (.nii, .nii.gz, .nrrd); or one archive or volume, or a DICOMDIR (its "
-                            "folder is searched); may be given several times")
-    group.add_argument("--series", action="append", default=[], metavar="UID", help="SeriesInstanceUID to use in its "
-                       "study; may be given several times (default, and in other studies: original, static, axial, "
-                       "FDG, attenuation corrected, then the longest from head to feet, then the most slices)")
+    group = add_study_arguments(parser)
     group.add_argument("--checksums", metavar="FILE", help="SHA-256 sums as sha256sum writes them, names relative to "
                        "--input: files that are changed, missing or not listed are refused")
     group.add_argument("--labels", metavar="TABLE",
@@ -44,12 +34,6 @@ def get_args_parser():
     group.add_argument("--target_from_masks", action="store_true", help="target 1 where the mask of a study holds a "
                        "lesion, 0 where it is empty, none where there is no mask; not for studies with a target in "
                        "--labels")
-    group.add_argument("--overrides", metavar="TABLE", help="CSV or .xlsx of StudyInstanceUID and any of weight_kg, "
-                       "height_m, sex, dose_MBq, injection_time, series_time (the decay correction's; HH:MM:SS, or "
-                       "YYYY-MM-DD HH:MM:SS): used instead of what the files say, and named in `warnings`")
-    group.add_argument("--frames", metavar="WHICH", help="of a dynamic series, where there is no static one or "
-                       "--series names it: last, mean (weighted by duration), or the number of a time frame, from 1")
-    group.add_argument("--allow_uncorrected", action="store_true", help="take series without attenuation correction")
     group = parser.add_argument_group("output")
     group.add_argument("--output", metavar="FOLDER", help="gets images/*.bin, data.csv, errors.csv, qc.html, done.json")
     group.add_argument("--save_suv", action="store_true", help="write each study's SUV volume, too: suv/SCAN.nii.gz")
@@ -75,21 +59,12 @@ def get_args_parser():
 
 def main(args):
     check_arguments(args)
-    folder, paths = list_files(*args.input)
     labels = None
     if args.labels and not args.list:
         from preprocessing.tables import read_labels  # it imports pandas
         labels = read_labels(args.labels, args.keep_ids, not args.target_from_masks)
-    overrides = read_overrides(args.overrides) if args.overrides else {}
-    sums = read_checksums(args.checksums, folder, paths) if args.checksums else None
     with processes(args.workers) as run:
-        studies, refused = find_studies(folder, paths, sums, run)
-        if not studies and not refused:
-            raise InputError(f"--input {', '.join(args.input)}: no PET image (Modality PT) among {len(paths)} files; "
-                             "give the folder that holds the DICOM studies")
-        want_series(studies, args.series)
-        if overrides:
-            print(add_overrides(studies, overrides, args.overrides))
+        folder, studies, refused = find_asked(args, run, args.checksums)
         if args.list:
             return EXIT_SOME_FAILED if print_list(studies, refused, run) else None
         output = Path(args.output)
@@ -116,12 +91,11 @@ def main(args):
 
 
 def check_arguments(args):
+    check_study_arguments(args)
     if not args.list and not args.output:
         raise InputError("--output: missing; give the folder to write to, or --list")
     if not 0.5 <= args.spacing <= 20:
         raise InputError(f"--spacing {args.spacing:g}: must be 0.5 to 20 mm")
-    if args.frames and not re.fullmatch(r"last|mean|[1-9]\d{0,4}", args.frames):
-        raise InputError(f"--frames {args.frames}: must be last, mean or a number from 1")
     if args.skip_unlabelled and not args.labels:
         raise InputError("--skip_unlabelled: needs --labels")
     if args.views > 180:

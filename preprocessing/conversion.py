@@ -28,7 +28,7 @@ from preprocessing.volumes import is_volume, read_volume, write_volume
 MAX_ROWS = 310  # the height of LARS's frame
 ERROR_COLUMNS = ["study", "attribute", "value", "reason", "remedy"]
 # A change in any module of this folder converts every study again, except in these
-WITHOUT_INFLUENCE = {"tables.py", "qc_page.py", "splits.py"}
+WITHOUT_INFLUENCE = {"tables.py", "qc_page.py", "splits.py", "studies.py"}
 CODE = sorted(path for path in Path(__file__).parent.glob("*.py") if path.name not in WITHOUT_INFLUENCE)
 
 Row = dict[str, Any]  # of data.csv or errors.csv
@@ -185,7 +185,8 @@ def convert_study(job: tuple[str, Study], output: Path, key: bytes | None, optio
     Returns
     -------
     rows, errors : list of dict
-        Rows of data.csv without labels, one a view, and of errors.csv: the study's, or its mask's.
+        Rows of data.csv without labels, one a view, and of errors.csv: the study's, or its mask's. The first hold what
+        of `dose.recorded` is known, too.
 
     Raises
     ------
@@ -232,6 +233,7 @@ def _write_mips(volume: SuvVolume, mask: np.ndarray | None, scan_id: str, warnin
               "suv_max": round(float(volume.array.max()), 3), "suv_mean": round(float(volume.array.mean()), 4),
               "uptake_min": "" if volume.uptake_min is None else round(volume.uptake_min, 1),
               "units": volume.units, "scanner": volume.scanner,
+              **{name: round(value, 2) for name, value in volume.recorded.items()},
               "warnings": "; ".join(text.replace("; ", ", ") for text in warnings)}
     if mask is not None:
         common["lesions"] = lesions_of(mask, volume)

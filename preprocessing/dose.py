@@ -2,6 +2,7 @@
 
 Times are seconds since year 0 of the calendar, on the clock of the files.
 """
+import contextlib
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -153,6 +154,20 @@ def injected_dose(radio: Header, warn: Warn) -> float:
                           "give dose_MBq in --overrides, or correct the files")
         warn(f"RadionuclideTotalDose {dose / 1e6:g} MBq is unusual")
     return dose
+
+
+def recorded(header: Header) -> dict[str, float]:
+    """What is known of how a scan was acquired, whether the SUV needs it or not: weight_kg, dose_MBq, frame_min
+    (minutes per bed position, or of the frame); what is missing or refused is left out.
+    """
+    found = {}
+    with contextlib.suppress(Refused):
+        found["weight_kg"] = body_weight(header, lambda text: None)
+    with contextlib.suppress(Refused):
+        found["dose_MBq"] = injected_dose(radiopharmaceutical(header), lambda text: None) / 1e6
+    with contextlib.suppress(Refused):
+        found["frame_min"] = positive(header, "ActualFrameDuration", "") / 1000 / MINUTE
+    return found
 
 
 def tracer_of(radio: Header) -> tuple[str, str]:

@@ -62,6 +62,8 @@ class SuvVolume:
         The series' own, before it was turned into (z, y, x).
     suv_type : str
         Of `dose.SUV_TYPES`: what the values are normalised to.
+    recorded : dict of str to float
+        Of `dose.recorded`.
     """
 
     array: np.ndarray
@@ -76,6 +78,7 @@ class SuvVolume:
     series_uid: str = field(repr=False)
     stored: Grid = field(repr=False)
     suv_type: str = "bw"
+    recorded: dict[str, float] = field(default_factory=dict)
 
 
 def suv_volume(folder_or_files: Files, allow_uncorrected: bool = False, suv_type: str = "bw",
@@ -154,7 +157,7 @@ def _convert(headers: list[Header], allow_uncorrected: bool, suv_type: str) -> S
     scanner = " ".join(filter(None, (text(first, k) for k in ("Manufacturer", "ManufacturerModelName"))))
     patient, study, series = (text(first, k) for k in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
     return SuvVolume(array, spacing, origin, warnings, text(first, "Units"), uptake, scanner, patient, study,
-                     series, stored, suv_type)
+                     series, stored, suv_type, dose.recorded(first))
 
 
 def body_mean(array: np.ndarray) -> float:

@@ -148,7 +148,20 @@ def with_labels(made: Mapping[str, Sequence[Row]], labels: Labels | None, key: b
 
 
 def write_results(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[str], output: Path, run: Run) -> None:
-    """Write data.csv, errors.csv and qc.html.
+    """Write what `write_tables` writes, and qc.html.
+
+    Parameters
+    ----------
+    rows, errors, carried, output
+        As `write_tables` takes them.
+    run : Run
+        Of `conversion.processes`.
+    """
+    write_qc(write_tables(rows, errors, carried, output), output, output / "qc.html", run)
+
+
+def write_tables(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[str], output: Path) -> pd.DataFrame:
+    """Write data.csv and errors.csv.
 
     Parameters
     ----------
@@ -158,8 +171,11 @@ def write_results(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[
         Columns of --labels that go into data.csv.
     output : Path
         Folder, with images/ in it.
-    run : Run
-        Of `conversion.processes`.
+
+    Returns
+    -------
+    DataFrame
+        data.csv.
     """
     columns = [c for c in MANIFEST_COLUMNS if c not in carried and (
         c not in OPTIONAL_COLUMNS or any(c in row for row in rows))]
@@ -171,7 +187,7 @@ def write_results(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[
         write_csv(pd.DataFrame(errors, columns=ERROR_COLUMNS), output / "errors.csv")
     else:
         (output / "errors.csv").unlink(missing_ok=True)
-    write_qc(manifest, output, output / "qc.html", run)
+    return manifest
 
 
 def print_results(rows: Sequence[Row], errors: Sequence[Row], labels: Labels | None, studies: dict[str, Study],

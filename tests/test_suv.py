@@ -578,6 +578,17 @@ def test_other_objects_are_passed_over_and_two_series_are_not(tmp_path):
     assert suv.suv_volume(sorted((tmp_path / "a" / "pet2").iterdir())).series_uid == "1.2.5.1"
 
 
+@pytest.mark.parametrize(("changed", "known"), [
+    ({}, {"weight_kg": 70.0, "dose_MBq": 370.0, "frame_min": 3.0}),
+    ({"Units": "GML", "PatientWeight": 82.5, "RadionuclideTotalDose": 250.0, "ActualFrameDuration": 150000},
+     {"weight_kg": 82.5, "dose_MBq": 250.0, "frame_min": 2.5}),  # a dose in MBq
+    ({"Units": "GML", "PatientWeight": None, "RadionuclideTotalDose": None, "ActualFrameDuration": None}, {})])
+def test_weight_dose_and_frame_are_recorded_whether_the_suv_needs_them_or_not(changed, known, tmp_path):
+    volume = suv.suv_volume(write_series(tmp_path, spacing=(20.0, 5.0, 4.0), **changed, **(
+        {"per_suv": 1.0} if "Units" in changed else {})))
+    assert volume.recorded == pytest.approx(known)
+
+
 def test_uncorrected_only_when_asked(tmp_path):
     folder = write_series(tmp_path / "pet", CorrectedImage=["DECY"])
     assert suv.suv_volume(folder, allow_uncorrected=True).array.max() == pytest.approx(4, rel=2e-4)
