@@ -13,11 +13,18 @@ from pathlib import Path
 from common.arguments import EXIT_SOME_FAILED, Parser, positive_int, run_script
 from common.files import InputError
 from common.workers import processes
-from preprocessing.conversion import Options, convert_studies, error_row, read_key
+from preprocessing.conversion import Options, convert_studies, error_row
 from preprocessing.dicom_values import Refused
 from preprocessing.dose import SUV_TYPES
+from preprocessing.identifiers import check_same_key, find_key, read_key, update_crosswalk
 from preprocessing.series_choice import print_list
-from preprocessing.studies import add_study_arguments, check_study_arguments, find_asked
+from preprocessing.studies import (
+    add_key_argument,
+    add_study_arguments,
+    check_study_arguments,
+    crosswalk_rows,
+    find_asked,
+)
 
 
 def get_args_parser():
@@ -45,8 +52,7 @@ def get_args_parser():
     group.add_argument("--views", type=positive_int, default=2, metavar="N", help="projections at N angles, in whole "
                        "degrees, evenly over half a turn about the body's axis (the other half are mirror images): "
                        "coronal (cor, 0) and sagittal (sag, 90) always, the others as rot030 for 30 degrees")
-    group.add_argument("--key", metavar="FILE", help="secret, 16 bytes or more, for hashing StudyInstanceUID and "
-                       "PatientID into scan_id and patient_id (default: hash_key.txt in --output, made where missing)")
+    add_key_argument(group)
     group.add_argument("--keep_ids", action="store_true", help="write StudyInstanceUID, PatientID and every column of "
                        "--labels as they are")
     group = parser.add_argument_group("running")
@@ -68,7 +74,10 @@ def main(args):
         if args.list:
             return EXIT_SOME_FAILED if print_list(studies, refused, run) else None
         output = Path(args.output)
-        key = None if args.keep_ids else read_key(args.key, output)
+        key_file = None if args.keep_ids else find_key(args.key, output)
+        key = read_key(key_file) if key_file else None
+        if key and not args.overwrite:
+            check_same_key(output, key)
         if labels and args.target_from_masks:
             from preprocessing.tables import check_targets
             check_targets(labels, studies)
@@ -86,6 +95,8 @@ def main(args):
             passed_over = []
         errors = sorted(errors + failed, key=lambda row: row["study"])
         tables.write_results(rows, errors, labels.carried if labels else [], output, run)
+        if key_file:
+            update_crosswalk(key_file, crosswalk_rows({uid: studies[uid] for uid in made}, key))
         tables.print_results(rows, errors, labels, studies, passed_over, output)
         return EXIT_SOME_FAILED if errors else None
 

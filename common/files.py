@@ -18,7 +18,8 @@ if TYPE_CHECKING:  # --help answers without pandas
     import pandas as pd
 
 
-NAMES = ("scan_id", "filename", "patient_id", "StudyInstanceUID", "target_loc")  # texts, though they look like numbers
+NAMES = ("scan_id", "filename", "patient_id", "StudyInstanceUID", "StudyDate", "AccessionNumber",
+         "target_loc")  # texts, though they look like numbers
 COLUMNS = (*NAMES, "target", "deauville", "matrix_size_1", "matrix_size_2", "view", "spacing_mm", "probs", "set")
 _SPELLINGS = {name.replace("_", "").lower(): name for name in COLUMNS}
 
@@ -37,7 +38,7 @@ def sha256(path: str | Path) -> str:
 
 
 @contextlib.contextmanager
-def replace_file(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+def replace_file(path: str | Path, mode: str = "w", private: bool = False) -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`; on success flush it to disk and rename it to `path`, on failure remove it.
 
     Parameters
@@ -46,6 +47,8 @@ def replace_file(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         The file to write; its folder is made where it is missing.
     mode : {"w", "wb"}
         UTF-8 text with newlines as given (names of files that are not UTF-8 with \\udcXX for a byte), or bytes.
+    private : bool
+        Only its owner may read it (mode 600): it may name patients.
 
     Yields
     ------
@@ -56,8 +59,14 @@ def replace_file(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     encoding, newline, errors = (None, None, None) if "b" in mode else ("utf-8", "", "backslashreplace")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    rights = 0o600 if private else 0o666  # less what umask takes
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags, rights)
+
     try:
-        with open(temporary, mode.replace("w", "x"), encoding=encoding, newline=newline, errors=errors) as file:
+        with open(temporary, mode.replace("w", "x"), encoding=encoding, newline=newline, errors=errors,
+                  opener=opener) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -170,9 +179,12 @@ def _separator(path: str | Path, header: str) -> str:
     return most[0]
 
 
-def write_csv(table: "pd.DataFrame", path: str | Path) -> None:
-    """Write a pandas DataFrame without its index; floats in their shortest exact form, lines ended by a line feed."""
-    with replace_file(path) as file:
+def write_csv(table: "pd.DataFrame", path: str | Path, private: bool = False) -> None:
+    """Write a pandas DataFrame without its index; floats in their shortest exact form, lines ended by a line feed.
+
+    `private`: only its owner may read it, as `replace_file`.
+    """
+    with replace_file(path, private=private) as file:
         table.to_csv(file, index=False, lineterminator="\n")
 
 

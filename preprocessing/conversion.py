@@ -6,8 +6,6 @@ import importlib
 import json
 import math
 import os
-import re
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +18,7 @@ from preprocessing.archives import local_files, split_member
 from preprocessing.dicom_series import Study
 from preprocessing.dicom_values import Refused, unexpected
 from preprocessing.geometry import first_centre, project
+from preprocessing.identifiers import hash_id
 from preprocessing.masks import lesions_of, study_mask
 from preprocessing.series_choice import choose_series
 from preprocessing.suv import SuvVolume, suv_volume
@@ -28,7 +27,7 @@ from preprocessing.volumes import is_volume, read_volume, write_volume
 MAX_ROWS = 310  # the height of LARS's frame
 ERROR_COLUMNS = ["study", "attribute", "value", "reason", "remedy"]
 # A change in any module of this folder converts every study again, except in these
-WITHOUT_INFLUENCE = {"tables.py", "qc_page.py", "splits.py", "studies.py"}
+WITHOUT_INFLUENCE = {"tables.py", "labels.py", "qc_page.py", "splits.py", "studies.py"}
 CODE = sorted(path for path in Path(__file__).parent.glob("*.py") if path.name not in WITHOUT_INFLUENCE)
 
 Row = dict[str, Any]  # of data.csv or errors.csv
@@ -84,7 +83,7 @@ def convert_studies(studies: dict[str, Study], folder: Path, output: Path, key: 
     folder, output : Path
         What was searched, and where images/ and done.json are.
     key : bytes or None
-        Of `read_key`.
+        Of `identifiers.read_key`.
     overwrite : bool
         Convert also what is done and unchanged.
     run : Run
@@ -288,54 +287,3 @@ def pixel_origin(volume: SuvVolume, spacing: float, angle: float, shape: tuple[i
         volume.origin[1:], volume.array.shape[1:], volume.spacing[1:], strict=True))  # the middle, as the projection's
     across = x * math.cos(math.radians(angle)) + y * math.sin(math.radians(angle))
     return first[0] + (shape[0] - 1) * spacing, across - (shape[1] - 1) * spacing / 2
-
-
-# Identifiers
-
-def read_key(path: str | None, output: Path) -> bytes:
-    """The key of the hashes.
-
-    Parameters
-    ----------
-    path : str or None
-        File of --key; None: hash_key.txt in `output`, made there the first time.
-    output : Path
-        Output folder.
-
-    Returns
-    -------
-    bytes
-        64 bytes for `hash_id`.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read or holds fewer than 16 bytes.
-    """
-    default = output / "hash_key.txt"
-    if path is None:
-        with contextlib.suppress(FileExistsError):
-            output.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(default, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(secrets.token_hex(32) + "\n")
-            print(f"new key {default}: with it, scan_id and patient_id can be traced to studies and patients. Keep it "
-                  "from whoever gets the images, and give it as --key wherever the same patients must match")
-    try:
-        secret = Path(path or default).read_bytes().strip()
-    except OSError as error:
-        raise InputError(f"--key {path or default}: {error.strerror}; give a readable file") from error
-    if len(secret) < 16:
-        raise InputError(f"--key {path or default}: {len(secret)} bytes; a key needs at least 16")
-    return hashlib.blake2b(secret).digest()
-
-
-def hash_id(value: str, key: bytes | None) -> str:
-    """Keyed BLAKE2b (RFC 7693) of an identifier, 24 hexadecimal digits; the identifier itself where key is None."""
-    if key is None:
-        return re.sub(r"[/\\\ud800-\udfff]", "_", value)  # it becomes a file's name
-    return hashlib.blake2b(value.encode(errors="surrogateescape"), digest_size=12, key=key).hexdigest()
-
-
-def fingerprint(key: bytes | None) -> str:
-    """Of the key of `hash_id`, column id_key: only identifiers under one key can be compared."""
-    return "kept" if key is None else hash_id("id_key", key)[:8]

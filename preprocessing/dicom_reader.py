@@ -19,8 +19,9 @@ from preprocessing.dicom_values import Header, NotDicom, Refused, damaged, numbe
 TAGS = """
 00020010 TransferSyntaxUID 00080008 ImageType 00080016 SOPClassUID 00080018 SOPInstanceUID 00080020 StudyDate
 00080021 SeriesDate 00080022 AcquisitionDate 0008002A AcquisitionDateTime 00080031 SeriesTime 00080032 AcquisitionTime
-00080060 Modality 00080070 Manufacturer 00080100 CodeValue 00080201 TimezoneOffsetFromUTC 0008103E SeriesDescription
-00081090 ManufacturerModelName 00100020 PatientID 00100040 PatientSex 00101020 PatientSize 00101030 PatientWeight
+00080050 AccessionNumber 00080060 Modality 00080070 Manufacturer 00080100 CodeValue 00080201 TimezoneOffsetFromUTC
+0008103E SeriesDescription 00081090 ManufacturerModelName 00100020 PatientID 00100040 PatientSex 00101020 PatientSize
+00101030 PatientWeight
 00180031 Radiopharmaceutical 00181072 RadiopharmaceuticalStartTime 00181074 RadionuclideTotalDose
 00181075 RadionuclideHalfLife 00181078 RadiopharmaceuticalStartDateTime 00181242 ActualFrameDuration
 00189074 FrameAcquisitionDateTime 00189220 FrameAcquisitionDuration 00189701 DecayCorrectionDateTime

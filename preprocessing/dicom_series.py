@@ -3,6 +3,7 @@
 studies, refused = find_studies(*list_files("dicom"))
 files, warnings = choose_series(studies[uid])            # series_choice.py
 """
+import functools
 import os
 import re
 import zipfile
@@ -16,13 +17,20 @@ from common.files import InputError, progress, sha256
 from common.text import some
 from common.workers import Run, run_here
 from preprocessing.archives import archive_errors, archive_members, is_archive, open_archive
+from preprocessing.dates import to_date
 from preprocessing.dicom_masks import MaskFile, describe_mask, is_mask
 from preprocessing.dicom_reader import SERIES_UID, is_dicomdir, is_pet, read_header, series_of
-from preprocessing.dicom_values import NotDicom, Refused, damaged, unexpected
+from preprocessing.dicom_values import NotDicom, Refused, damaged, text, unexpected
 from preprocessing.masks import mask_names
 from preprocessing.volumes import NNUNET, is_volume, suv_volumes, unread
 
 Refusals = list[tuple[str, Refused]]  # path relative to the searched folder, and why
+IDENTITY = ("PatientID", "StudyDate", "AccessionNumber")
+
+
+@functools.lru_cache(maxsize=1024)  # the slices of a study share one tuple
+def _identity(*values: str) -> tuple[str, ...]:
+    return values
 
 
 class FoundFile(NamedTuple):
@@ -41,6 +49,8 @@ class FoundFile(NamedTuple):
         What is wrong with it.
     mask : MaskFile or None
         What a mask refers to.
+    identity : tuple of str
+        The attributes of `IDENTITY` of a PET image.
     """
 
     path: str
@@ -49,6 +59,7 @@ class FoundFile(NamedTuple):
     series: str = ""
     fault: Refused | None = None
     mask: MaskFile | None = None
+    identity: tuple[str, ...] = ("", "", "")
 
 
 @dataclass
@@ -65,8 +76,9 @@ class Study:
         Why the study cannot be converted.
     wanted : str or None
         SeriesInstanceUID that the user chose.
-    patient : str
-        Of a volume: the first folder of its path.
+    patient, date, accession : str
+        PatientID, StudyDate (as 2024-03-10) and AccessionNumber; "" where files differ or do not say. Of a volume
+        `patient` is the first folder of its path.
     overrides : dict of str to str
         Its row of --overrides.
     masks : list of MaskFile
@@ -78,6 +90,8 @@ class Study:
     refused: Refused | None = None
     wanted: str | None = None
     patient: str = ""
+    date: str = ""
+    accession: str = ""
     overrides: dict[str, str] = field(default_factory=dict)
     masks: list[MaskFile] = field(default_factory=list)
 
@@ -204,7 +218,8 @@ def _peek_file(path: str, file: IO[bytes] | None = None) -> FoundFile:
         wrong = [keyword for keyword, uid in (("StudyInstanceUID", study), ("SeriesInstanceUID", series))
                  if kind == "pet" and not re.fullmatch(r"[0-9.]{1,64}", uid)]
         fault = Refused(wrong[0], "", "is not a UID", "export the series again") if wrong else None
-        return FoundFile(path, kind, study, series, fault, mask)
+        identity = _identity(*(text(header, keyword) if kind == "pet" else "" for keyword in IDENTITY))
+        return FoundFile(path, kind, study, series, fault, mask, identity)
     except zipfile.BadZipFile:
         raise
     except Exception as error:  # a damaged file may break anything; it must not end the run
@@ -218,9 +233,15 @@ def _peek_file(path: str, file: IO[bytes] | None = None) -> FoundFile:
 def group_series(found: Sequence[FoundFile], folder: Path) -> tuple[dict[str, Study], Refusals]:
     """Files by study and series: `find_studies` after its search."""
     studies = _volume_studies([one.path for one in found if one.kind == "volume"], folder)
+    identities: dict[str, set[tuple[str, ...]]] = {}
     for one in found:
         if one.kind == "pet":
             studies.setdefault(one.study, Study()).series.setdefault(one.series, []).append(one.path)
+            identities.setdefault(one.study, set()).add(one.identity)
+    for uid, several in identities.items():
+        patient, day, accession = (values.pop() if len(values := set(of_files)) == 1 else ""
+                                   for of_files in zip(*several, strict=True))
+        studies[uid].patient, studies[uid].date, studies[uid].accession = patient, to_date(day), accession
     others = {one.series for one in found if one.kind == "other"}
     n_studies = Counter(series for study in studies.values() for series in study.series)
     for study in studies.values():

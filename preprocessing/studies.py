@@ -1,6 +1,7 @@
 """Which studies a script is asked for: the arguments, and the search. Of prepro_script.py and score.py."""
 import argparse
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from common.arguments import Parser
@@ -8,6 +9,7 @@ from common.files import InputError
 from common.workers import Run
 from preprocessing.archives import list_files, read_checksums
 from preprocessing.dicom_series import Refusals, Study, add_overrides, find_studies, want_series
+from preprocessing.identifiers import CROSSWALK, hash_id
 from preprocessing.overrides import read_overrides
 
 
@@ -29,6 +31,19 @@ def add_study_arguments(parser: Parser) -> argparse._ArgumentGroup:
         "last, mean (weighted by duration), or the number of a time frame, from 1")
     add("--allow_uncorrected", action="store_true", help="take series without attenuation correction")
     return group
+
+
+def add_key_argument(group: argparse._ArgumentGroup) -> None:
+    """What hashes identifiers: `given` of `identifiers.find_key`."""
+    group.add_argument("--key", metavar="FILE", help="secret, 16 bytes or more, for hashing StudyInstanceUID and "
+                       "PatientID into scan_id and patient_id (default: the nearest hash_key.txt in --output or above "
+                       "it, else made in the folder above it); crosswalk.csv beside it leads back to patients")
+
+
+def crosswalk_rows(studies: Mapping[str, Study], key: bytes) -> list[dict[str, str]]:
+    """Rows for `identifiers.update_crosswalk` of studies by StudyInstanceUID."""
+    return [dict(zip(CROSSWALK, (hash_id(uid, key), uid, study.patient, study.date, study.accession), strict=True))
+            for uid, study in studies.items()]
 
 
 def check_study_arguments(args: argparse.Namespace) -> None:

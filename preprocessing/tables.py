@@ -10,8 +10,9 @@ import pandas as pd
 from common.files import InputError, read_csv, write_csv
 from common.text import some
 from common.workers import Run
-from preprocessing.conversion import ERROR_COLUMNS, Row, fingerprint, hash_id
+from preprocessing.conversion import ERROR_COLUMNS, Row
 from preprocessing.dicom_series import Study
+from preprocessing.identifiers import fingerprint, hash_id
 from preprocessing.qc_page import write_qc
 
 # What describes a view's image, and its study, in data.csv

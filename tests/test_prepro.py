@@ -155,13 +155,16 @@ def test_labels_and_hashes(two_studies, capsys):
     assert all(identity not in text_of(two_studies / "out") for identity in IDENTITIES)
     printed = capsys.readouterr().out
     assert "1 rows of" in printed and "line 4" in printed and not any(i in printed for i in IDENTITIES[:5])
-    key = two_studies / "out" / "hash_key.txt"
+    key = two_studies / "hash_key.txt"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600 and "hash_key.txt" in printed
     before = (two_studies / "out" / "data.csv").read_bytes()
     prepro(two_studies, "--labels", two_studies / "labels.csv")  # the key is used again
     assert (two_studies / "out" / "data.csv").read_bytes() == before
     (two_studies / "other").write_text("another key, long enough")
-    prepro(two_studies, "--labels", two_studies / "labels.csv", "--key", two_studies / "other")
+    other = ("--labels", two_studies / "labels.csv", "--key", two_studies / "other")
+    with pytest.raises(InputError, match="was hashed with another key"):
+        prepro(two_studies, *other)
+    prepro(two_studies, *other, "--overwrite")
     assert not set(pd.read_csv(two_studies / "out" / "data.csv")["scan_id"]) & set(table["scan_id"])
 
 
@@ -169,7 +172,7 @@ def test_keep_ids(two_studies):
     prepro(two_studies, "--keep_ids")
     table = pd.read_csv(two_studies / "out" / "data.csv")
     assert set(table["scan_id"]) == {"1.2.3", "1.2.4"} and set(table["patient_id"]) == {"MRN4711", "MRN4712"}
-    assert "target" not in table and not (two_studies / "out" / "hash_key.txt").exists()
+    assert "target" not in table and not list(two_studies.rglob("hash_key.txt"))
 
 
 def test_scans_of_one_patient_share_the_patient(two_studies):
