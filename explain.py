@@ -8,7 +8,7 @@ python explain.py --chptfolder results --splits 0 0 --data NEW.csv --set all --s
 
 Writes for each model to OUTPUT/TARGET_splitS_runR: maps/SCAN_VIEW.npy, the heat map on the MIP's pixels (float32, SUV's
 grid, in units of the score); panels/SCAN.png; sheet001.png, ..., highest probability first; peaks.csv. What is finished
-is left alone, unless its MIP is newer.
+is left alone, unless its MIP is another one.
 
 Where the manifest has lesion masks (column mask) or lesions' places (columns lesions, row0_mm, column0_mm, spacing_mm;
 of masks or the phantom), the pointing game follows: the share of positive scans whose map peaks within 3 cm of a
@@ -98,7 +98,7 @@ def explain(model, args):
     rows = heat_maps.describe(model, site, folder)
     maps_of = partial(heat_maps.compute, model=model, rows=rows, method=args.method, layer=args.cam_layer,
                       images=images)
-    heat_maps.write_maps(maps_of, model, rows, images, args.overwrite)
+    heat_maps.write_maps(maps_of, folder, model, rows, images, args.overwrite)
 
     scans, source = overlays.by_probability(rows, args.max_scans), f"{method} of {args.cam_layer}, {name}"
     if model.content.get("synthetic"):

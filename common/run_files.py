@@ -4,10 +4,11 @@ from pathlib import Path
 
 
 def run_file(folder: str | Path, kind: str, split: int | str, run: int | str) -> Path:
-    """The path of a run's file: kind is checkpoint, last, settings, bench, convergence, figure (its curve), or
-    pred."""
+    """The path of a run's file: kind is checkpoint, last, settings, bench, convergence, figure (its curve),
+    pred, or running (its lock)."""
     kind, suffix = {"checkpoint": (kind, ".pth"), "last": (kind, ".pth"), "settings": (kind, ".json"),
-                    "bench": (kind, ".json"), "figure": ("convergence", ".png")}.get(kind, (kind, ".csv"))
+                    "bench": (kind, ".json"), "figure": ("convergence", ".png"),
+                    "running": (kind, ".lock")}.get(kind, (kind, ".csv"))
     return Path(folder) / f"{kind}_split{split}_run{run}{suffix}"
 
 
@@ -36,3 +37,8 @@ def heat_folder(folder: str | Path, target: str, split: int, run: int) -> Path:
 def heat_map(folder: Path, scan: str, view: str) -> Path:
     """The file of a view's heat map in a `heat_folder`: (rows, columns) float32 on the MIP's pixels."""
     return folder / "maps" / f"{safe_name(f'{scan}_{view}')}.npy"
+
+
+def panel(folder: Path, scan: str) -> Path:
+    """The picture of a scan in a `heat_folder`."""
+    return folder / "panels" / f"{safe_name(scan)}.png"

@@ -1,5 +1,6 @@
 """The heat maps of one model: what they speak for, and a file for each MIP."""
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from torch import nn
 
 from common.files import InputError, progress, replace_file, write_json
 from common.mips import read_image
-from common.run_files import heat_map
+from common.run_files import heat_map, panel
 from common.settings import differences
 from common.sites import scored_classes
 from inference import gradcam
@@ -165,16 +166,20 @@ def compute(network: nn.Module, places: np.ndarray, label: str, model: Model, ro
                                         model.batches.network_input)
 
 
-def write_maps(maps_of: Callable, model: Model, rows: pd.DataFrame, images: str | Path, overwrite: bool) -> None:
-    """Save the maps that are missing or older than their MIP, with `overwrite` all; `maps_of`: `compute`, but for its
-    first three arguments.
+def write_maps(maps_of: Callable, folder: Path, model: Model, rows: pd.DataFrame, images: str | Path,
+               overwrite: bool) -> None:
+    """Save the maps that are missing or of another MIP, with `overwrite` all; `maps_of`: `compute`, but for its first
+    three arguments.
+
+    A map has the time of the MIP that it was made of, which may well be older than the one that it replaces. The panel
+    that shows an old map is removed.
     """
-    stale = [k for k, row in rows.iterrows() if overwrite or not newer(row["map"], Path(images) / row["filename"])]
+    times = [(Path(images) / name).stat().st_mtime_ns for name in rows["filename"]]
+    stale = [k for k, path in enumerate(rows["map"])
+             if overwrite or not path.exists() or path.stat().st_mtime_ns != times[k]]
+    for k in stale:
+        panel(folder, rows["scan_id"][k]).unlink(missing_ok=True)
     for place, heat in maps_of(model.network, np.array(stale, int), "heat maps"):
         with replace_file(rows["map"][place], "wb") as file:
             np.save(file, heat)
-
-
-def newer(path: Path, *sources: Path) -> bool:
-    """Whether `path` exists and is not older than any of `sources`."""
-    return path.exists() and all(path.stat().st_mtime_ns >= source.stat().st_mtime_ns for source in sources)
+        os.utime(rows["map"][place], ns=(times[place], times[place]))

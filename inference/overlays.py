@@ -15,8 +15,7 @@ from common import mips
 from common.files import progress, replace_file
 from common.manifest import is_synthetic, views_of
 from common.mips import read_image
-from common.run_files import safe_name
-from inference.heat_maps import newer
+from common.run_files import panel
 from inference.pointing_game import peak
 
 HEAT = LinearSegmentedColormap.from_list("heat", mips.HEAT)
@@ -38,7 +37,7 @@ def by_probability(rows: pd.DataFrame, most: int | None = None) -> list[pd.DataF
 
 def draw_panels(scans: list[pd.DataFrame], folder: Path, images: str | Path, source: str, suv_max: float,
                 spacing: float | None, overwrite: bool) -> None:
-    """panels/SCAN.png of each scan; those that are newer than their maps stay, unless `overwrite` says otherwise.
+    """panels/SCAN.png of each scan; those that are there stay, unless `overwrite` says otherwise.
 
     Parameters
     ----------
@@ -56,8 +55,8 @@ def draw_panels(scans: list[pd.DataFrame], folder: Path, images: str | Path, sou
     """
     with progress(scans, "panels", "scan") as bar:
         for scan in bar:
-            path = folder / "panels" / f"{safe_name(scan['scan_id'].iloc[0])}.png"
-            if overwrite or not newer(path, *scan["map"]):
+            path = panel(folder, scan["scan_id"].iloc[0])
+            if overwrite or not path.exists():
                 _draw_panel(path, scan, images, source, suv_max, spacing)
 
 

@@ -273,13 +273,14 @@ def test_finished_scans_are_left_alone_and_settings_are_not_mixed(cohort, capsys
     call(explain, *args)
     assert written(folder) == first
     changed = folder / "maps" / "s003_cor.npy"
-    os.utime(cohort / "images" / "s003_cor.bin")
+    os.utime(cohort / "images" / "s003_cor.bin", (1e9, 1e9))  # replaced by an older one
     (folder / "maps" / "s005_sag.npy").unlink()
     before = np.load(changed)
     call(explain, *args)
     now = written(folder)
-    assert {path.name for path in now if now[path] != first.get(path) and path.suffix == ".npy"} == {
-        "s003_cor.npy", "s005_sag.npy"}
+    assert {path.name for path in now if now[path] != first.get(path)} == {
+        "s003_cor.npy", "s003.png", "s005.png"}
+    assert now.keys() == first.keys()
     assert np.array_equal(np.load(changed), before)
     with pytest.raises(InputError, match=r"holds heat maps with another cam_layer \(layer1, now layer2\); --overwrite"):
         call(explain, *args, "--cam_layer", "layer2")
