@@ -7,13 +7,15 @@ python prepro_script.py --input dicom --list                                    
 Studies that give no trustworthy SUV are listed in errors.csv with the reason and a remedy; the others go on. The same
 command again converts what is new or changed, and leaves the rest.
 """
+import contextlib
 import os
 from pathlib import Path
 
 from common.arguments import EXIT_SOME_FAILED, Parser, positive_int, run_script
 from common.files import InputError
+from common.locks import locked
 from common.workers import processes
-from preprocessing.conversion import Options, convert_studies, error_row
+from preprocessing.conversion import Options, convert_studies, error_row, refuse_dropping
 from preprocessing.dicom_values import Refused
 from preprocessing.dose import SUV_TYPES
 from preprocessing.identifiers import check_same_key, find_key, read_key, update_crosswalk
@@ -69,15 +71,19 @@ def main(args):
     if args.labels and not args.list:
         from preprocessing.tables import read_labels  # it imports pandas
         labels = read_labels(args.labels, args.keep_ids, not args.target_from_masks)
-    with processes(args.workers) as run:
+    lock = contextlib.nullcontext() if args.list else locked(Path(args.output, "running.lock"),
+                                                             f"{args.output} is written")
+    with lock, processes(args.workers) as run:
         folder, studies, refused = find_asked(args, run, args.checksums)
         if args.list:
             return EXIT_SOME_FAILED if print_list(studies, refused, run) else None
         output = Path(args.output)
         key_file = None if args.keep_ids else find_key(args.key, output)
         key = read_key(key_file) if key_file else None
-        if key and not args.overwrite:
-            check_same_key(output, key)
+        if not args.overwrite:
+            if key:
+                check_same_key(output, key)
+            refuse_dropping(output, folder, studies, refused, key)
         if labels and args.target_from_masks:
             from preprocessing.tables import check_targets
             check_targets(labels, studies)

@@ -41,6 +41,7 @@ def main(args):
         images = cohort.split_images(run.split, arguments.image_size(options.image_size),
                                      **pick(options, "margin", "pool", "crop_bodies", "norm"))
         with runs.failures_listed(run):
+            runs.claim(run)  # no other process trains it
             head = pick(options, "cls_arch", "hidden", "dropout")
             seed_weights(*run.seed)
             model = start_model(ResNet34(**head), device, images.network_input,
@@ -53,7 +54,7 @@ def main(args):
                                 **pick(options, "nepochs", "lr_schedule", "lr_anneal", "warmup_epochs"))
             state, recorder, batches = begin(run, images, model, objective, optimizer, schedule, head, device, amp)
 
-            with recorder.interruptible():  # Ctrl-C and SIGTERM wait for the next batch
+            with recorder.interruptible():  # signals wait for the next batch
                 for epoch in state.epochs(options.nepochs, options.early_stopping):
                     train = train_one_epoch(network, objective, optimizer, batches.training(epoch, state.batches),
                                             state, recorder.after_batch)

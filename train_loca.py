@@ -45,6 +45,7 @@ def main(args):
         images = cohort.split_images(run.split, arguments.image_size(options.image_size),
                                      **pick(options, "margin", "pool", "crop_bodies", "norm"))
         with runs.failures_listed(run):
+            runs.claim(run)
             head = pick(options, "cls_arch", "hidden", "dropout")
             seed_weights(*run.seed)
             model = SiteResNet34(site["sites"], site["site_head"], site["site_detach"], **head)

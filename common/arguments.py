@@ -1,6 +1,5 @@
 """What the scripts share at the command line: the parser, argument groups, exit codes. Imports no torch."""
 import argparse
-import io
 import math
 import os
 import re
@@ -10,8 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 from common import __version__, recipes, renamed
+from common.faults import fault_line
 from common.files import InputError, read_csv
-from common.memory import is_out_of_memory, memory_line
+from common.signals import interrupt_on_signals
+from common.streams import last_line, lose_output, open_streams
 from common.text import ranges
 
 EXIT_DONE, EXIT_SOME_FAILED, EXIT_BAD_INPUT = 0, 1, 2
@@ -58,20 +59,14 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 def run_script(get_args_parser: Callable[[], Parser], main: Callable[[argparse.Namespace], int | None]) -> None:
     """Parse the command line, run `main(args)`, and end the process.
 
-    The exit code is 0 or what `main` returns (1: some items failed and are listed); 2 after bad input or where memory
-    ran out, with one line on stderr; 130 or 143 after SIGINT or SIGTERM, which `main` sees as KeyboardInterrupt, so
-    that it can save what it has.
+    The exit code is 0 or what `main` returns (1: some items failed and are listed); 2 after bad input or a fault of the
+    machine, with one line on stderr; 128 + signal after a signal, which `main` sees as KeyboardInterrupt, so that it
+    can save what it has.
     """
     os.environ.pop("MPLBACKEND", None)  # a notebook's: figures go to files
-    for stream in (sys.stdout, sys.stderr):  # cp1252, ascii: what they lack is written as \u2265, no error
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    def interrupt(signum, frame):
-        raise KeyboardInterrupt(signum)
-
+    open_streams()
     args, prints = get_args_parser().parse_args(), os.environ.get("RANK", "0") == "0"  # torchrun's first process
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, interrupt)
+    interrupt_on_signals()
     try:
         splits = getattr(args, "splits", None) or getattr(args, "split_index", None)
         files = getattr(args, "checkpoints", None)
@@ -79,23 +74,25 @@ def run_script(get_args_parser: Callable[[], Parser], main: Callable[[argparse.N
             asked = (f"checkpoints: {len(files)}" if files else
                      f"splits: {ranges(sorted(splits)) if splits else 'all that have a model'}")
             print(f"{cohort_line(args.data)}; {asked}", flush=True)
-        sys.exit(main(args) or EXIT_DONE)
+        code = main(args) or EXIT_DONE
+        sys.stdout.flush()
+        sys.exit(code)
     except InputError as error:
         if prints:
-            print("error: " + " ".join(str(error).split()), file=sys.stderr)
+            last_line("error: " + " ".join(str(error).split()))
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt as interruption:
         signum = signal.Signals(interruption.args[0] if interruption.args else signal.SIGINT)
-        print(f"\ninterrupted by {signum.name}", file=sys.stderr)
+        last_line(f"\ninterrupted by {signum.name}")
         sys.exit(128 + signum)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        print(f"error: {memory_line(error, args)}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
     except BrokenPipeError:  # the reader of our output went away, as in `... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        lose_output()
         sys.exit(EXIT_SOME_FAILED)
+    except Exception as error:
+        if (line := fault_line(error, args)) is None:
+            raise
+        last_line(f"error: {line}")
+        sys.exit(EXIT_BAD_INPUT)
 
 
 def cohort_line(data: str) -> str:

@@ -14,6 +14,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from common.faults import of_file
+from common.processes import is_left_over, tag
+
 if TYPE_CHECKING:  # --help answers without pandas
     import pandas as pd
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:  # --help answers without pandas
 NAMES = ("scan_id", "filename", "patient_id", "StudyInstanceUID", "StudyDate", "AccessionNumber",
          "target_loc")  # texts, though they look like numbers
 COLUMNS = (*NAMES, "target", "deauville", "matrix_size_1", "matrix_size_2", "view", "spacing_mm", "probs", "set")
+_searched: set[tuple[int, Path]] = set()  # (process, folder) of `remove_leftovers`
 _SPELLINGS = {name.replace("_", "").lower(): name for name in COLUMNS}
 
 
@@ -58,7 +62,8 @@ def replace_file(path: str | Path, mode: str = "w", private: bool = False) -> It
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     encoding, newline, errors = (None, None, None) if "b" in mode else ("utf-8", "", "backslashreplace")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    remove_leftovers(path.parent)
+    temporary = path.with_name(f".{path.name}.{tag()}{secrets.token_hex(4)}.tmp")
     rights = 0o600 if private else 0o666  # less what umask takes
 
     def opener(name: str, flags: int) -> int:
@@ -71,9 +76,34 @@ def replace_file(path: str | Path, mode: str = "w", private: bool = False) -> It
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if fault := of_file(error, path, temporary):
+            raise fault from error
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let new names survive a power cut, in their order; Windows has nothing of the kind."""
+    with contextlib.suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove, once a process and folder, the temporary files that killed processes left there."""
+    if (os.getpid(), folder) in _searched:
+        return
+    _searched.add((os.getpid(), folder))
+    for path in [Path(each) for each in os.scandir(folder) if each.name[0] == "." and each.name.endswith(".tmp")]:
+        if is_left_over(path, r"\..+\."):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def read_csv(path: str | Path, needed: Iterable[str] = (),

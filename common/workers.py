@@ -1,13 +1,19 @@
 """Work in several processes. Imports no torch."""
 import contextlib
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 from common.files import InputError
+from common.processes import is_left_over, tag
+from common.signals import ending_signals
 
+PREFIX = "prepro-"  # of the folder for temporary files
 Run = Callable[[Callable[[Any], Any], Sequence[Any], int], Iterable[Any]]
 
 
@@ -18,7 +24,9 @@ def run_here(function: Callable[[Any], Any], items: Sequence[Any], chunk: int) -
 
 @contextlib.contextmanager
 def processes(workers: int) -> Iterator[Run]:
-    """Start worker processes; they end with the `with`.
+    """Start worker processes; they end with the `with`, and so do temporary files, whatever ended who made them.
+
+    Those of an earlier run that was killed are removed, too.
 
     Parameters
     ----------
@@ -35,18 +43,27 @@ def processes(workers: int) -> Iterator[Run]:
     InputError
         A worker died.
     """
-    if workers == 1:
-        yield run_here
-        return
-    pool = ProcessPoolExecutor(workers, initializer=_start_worker)
-    try:
-        yield lambda function, items, chunk: pool.map(function, items, chunksize=chunk)
-    except BrokenProcessPool as error:
-        raise InputError(f"--workers {workers}: a process died, probably for lack of memory; use fewer") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        if is_left_over(path, PREFIX):
+            shutil.rmtree(path, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=PREFIX + tag(), ignore_cleanup_errors=True) as folder:
+        if workers == 1:
+            before, tempfile.tempdir = tempfile.tempdir, folder
+            try:
+                yield run_here
+            finally:
+                tempfile.tempdir = before
+            return
+        pool = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(folder,))
+        try:
+            yield lambda function, items, chunk: pool.map(function, items, chunksize=chunk)
+        except BrokenProcessPool as error:
+            raise InputError(f"--workers {workers}: a process died, probably for lack of memory; use fewer") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends the run
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _start_worker(folder: str) -> None:
+    tempfile.tempdir = folder
+    for signum in ending_signals():  # the main process ends the run
+        signal.signal(signum, signal.SIG_DFL if signum == signal.SIGTERM else signal.SIG_IGN)

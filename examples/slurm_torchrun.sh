@@ -14,6 +14,7 @@
 #SBATCH --cpus-per-task=16
 #SBATCH --mem=64G
 #SBATCH --time=02:00:00
+#SBATCH --signal=TERM@120              # two minutes before the limit: torchrun hands SIGTERM, not SIGUSR1, to train.py
 #SBATCH --output=slurm-%j.log
 set -euo pipefail
 

@@ -121,7 +121,7 @@ def archive_errors(path: str) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError,
-            OSError) as error:
+            OSError) as error:  # of a full disk see `unexpected`
         raise Refused("archive", Path(path).name, f"cannot be read: {' '.join(str(error).split())[:200]}",
                       "copy it again from its source, or unpack it and give the folder") from error
 
@@ -206,22 +206,22 @@ def split_member(path: str) -> tuple[str, str | None]:
 
 
 def _for_each(paths: Sequence[str], read: Callable[[str, IO[bytes] | None], T]) -> list[T]:
-    """[read(path, None or the open binary file of an archive's member), ...]; every archive is opened once."""
-    done = []
-    with contextlib.ExitStack() as stack:
-        archives: dict[str, zipfile.ZipFile | _Unpacked] = {}
-        for path in paths:
-            source, member = split_member(path)
-            if member is None:
-                done.append(read(path, None))
-                continue
-            with archive_errors(source):
-                if source not in archives:
-                    archives[source] = stack.enter_context(cast(zipfile.ZipFile, open_archive(source)))
-                    archive_members(archives[source], source)  # it may be another file than `find_studies` saw
-                with archives[source].open(member) as file:
-                    done.append(read(path, file))
-    return done
+    """[read(path, None or the open binary file of an archive's member), ...]; each archive is opened once, one at a
+    time."""
+    members: dict[str, list[str]] = {}
+    done: dict[str, T] = {}
+    for path in paths:
+        members.setdefault(split_member(path)[0], []).append(path)
+    for source, inside in members.items():
+        if inside == [source]:
+            done[source] = read(source, None)
+            continue
+        with archive_errors(source), open_archive(source) as archive:
+            archive_members(archive, source)  # it may be another file than `find_studies` saw
+            for path in inside:
+                with archive.open(path[len(source) + 1:]) as file:
+                    done[path] = read(path, file)
+    return [done[path] for path in paths]
 
 
 def read_headers(paths: Sequence[str]) -> list[Header]:

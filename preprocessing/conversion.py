@@ -6,16 +6,17 @@ import importlib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from common.files import InputError, progress, replace_file, write_json
+from common.text import some
 from common.workers import Run
 from preprocessing.archives import local_files, split_member
-from preprocessing.dicom_series import Study
+from preprocessing.dicom_series import Refusals, Study
 from preprocessing.dicom_values import Refused, unexpected
 from preprocessing.geometry import first_centre, project
 from preprocessing.identifiers import hash_id
@@ -109,7 +110,8 @@ def convert_studies(studies: dict[str, Study], folder: Path, output: Path, key: 
     todo = [job for job in jobs if job[0] not in made]
 
     def save() -> None:
-        done = {scan_id: {"digest": digests[scan_id], "rows": rows} for scan_id, rows in sorted(made.items())}
+        done = {scan_id: {"digest": digests[scan_id], "rows": rows, "places": _places(studies[ids[scan_id]], key)}
+                for scan_id, rows in sorted(made.items())}
         write_json(done, output / "done.json")
 
     try:
@@ -149,17 +151,66 @@ def _code_version() -> str:
     return hashlib.blake2b(b"".join(path.read_bytes() for path in CODE)).hexdigest()
 
 
-def _read_done(output: Path, digests: dict[str, str]) -> dict[str, list[Row]]:
-    """scan_id -> rows of data.csv without labels, of the studies in done.json whose digest and images are unchanged."""
+def _done(output: Path) -> dict[str, Any]:
+    """done.json: scan_id -> digest and rows of data.csv without labels; empty where there is none."""
     path = output / "done.json"
     try:
         done = json.loads(path.read_text(encoding="utf-8"))
-        return {scan_id: entry["rows"] for scan_id, entry in done.items() if entry["digest"] and entry[
-            "digest"] == digests.get(scan_id) and all(_is_whole(output, row) for row in entry["rows"])}
+        if all(entry["rows"] and isinstance(entry["digest"], str) and all(
+                row["filename"] and row["matrix_size_1"] * row["matrix_size_2"] for row in entry["rows"])
+                for entry in done.values()):
+            return done
+        raise ValueError
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: cannot be read ({type(error).__name__}); remove it, or give --overwrite") from error
+
+
+def refuse_dropping(output: Path, folder: Path, studies: Mapping[str, Study], refused: Refusals,
+                    key: bytes | None) -> None:
+    """Refuse to take studies out of data.csv that an earlier run wrote, because --input has them no more.
+
+    Those that are there and refused now may go: errors.csv lists where they lie.
+
+    Parameters
+    ----------
+    output : Path
+        Where done.json is.
+    folder, studies, refused
+        Of `dicom_series.find_studies`.
+    key : bytes or None
+        Of `read_key`.
+
+    Raises
+    ------
+    InputError
+    """
+    ids = {hash_id(uid, key) for uid in studies}
+    places = [os.path.abspath(folder / where) for where, _ in refused]
+    there = {_place_id(place, key) for path in places for place in (path, os.path.dirname(path))}
+    gone = [scan_id for scan_id, entry in _done(output).items()
+            if scan_id not in ids and not there & set(entry.get("places", ()))]
+    if gone:
+        raise InputError(f"{output}: data.csv holds {len(gone)} studies that --input lacks, or names otherwise (--key, "
+                         f"--keep_ids): {some(gone, 2)}; give their folder, too (--input A --input B), another "
+                         "--output, or --overwrite, which drops them")
+
+
+def _places(study: Study, key: bytes | None) -> list[str]:
+    """Where a study's files lie, folders and archives, each as a hash."""
+    folders = {os.path.dirname(path) for paths in study.series.values() for path in paths}
+    return sorted({_place_id(os.path.abspath(split_member(folder)[0]), key) for folder in folders})
+
+
+def _place_id(place: str, key: bytes | None) -> str:
+    return hashlib.blake2b(os.fsencode(place), digest_size=12, key=key or b"").hexdigest()
+
+
+def _read_done(output: Path, digests: dict[str, str]) -> dict[str, list[Row]]:
+    """scan_id -> rows of data.csv without labels, of the studies in done.json whose digest and images are unchanged."""
+    return {scan_id: entry["rows"] for scan_id, entry in _done(output).items() if entry["digest"] and entry[
+        "digest"] == digests.get(scan_id) and all(_is_whole(output, row) for row in entry["rows"])}
 
 
 def _is_whole(output: Path, row: Row) -> bool:
@@ -189,8 +240,8 @@ def convert_study(job: tuple[str, Study], output: Path, key: bytes | None, optio
 
     Raises
     ------
-    InputError
-        The output cannot be written.
+    OSError
+        The output cannot be written, or the machine lacks something else.
     """
     scan_id, study = job
     try:
@@ -213,7 +264,7 @@ def convert_study(job: tuple[str, Study], output: Path, key: bytes | None, optio
         return rows, [error_row(where, error) for where, error in wrong]
     except Exception as error:  # whatever a damaged file provokes is that study's refusal, not the run's end
         if isinstance(error, OSError) and str(error.filename or "").startswith(str(output)):
-            raise InputError(f"--output {output}: {error.strerror}; give a folder that can be written") from error
+            raise
         return [], [error_row(study.folder, unexpected(error))]
 
 

@@ -197,7 +197,7 @@ def _peek_archive(path: str) -> list[FoundFile]:
                 with archive_errors(inner), archive.open(info) as file:
                     found.append(_peek_file(inner, file))
             except Refused as error:
-                found.append(FoundFile(inner, "none", fault=error))
+                found.append(FoundFile(inner, "none", fault=unexpected(error)))
     return found
 
 

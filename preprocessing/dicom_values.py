@@ -5,6 +5,7 @@ import struct
 from datetime import date
 from typing import Any
 
+from common.faults import OF_MACHINE, machine_fault
 from common.files import InputError
 
 Header = dict[Any, Any]  # keyword, or tag of a private element -> bytes as stored, or a list of headers (a sequence)
@@ -56,7 +57,12 @@ def damaged(path: str | os.PathLike[str], reason: str) -> Refused:
 
 
 def unexpected(error: Exception, name: str = "") -> Refused:
-    """The refusal for an exception that nothing foresaw; a Refused itself."""
+    """The refusal for an exception that nothing foresaw; a Refused itself.
+
+    A full disk and the like, which no other file would survive either, is raised again.
+    """
+    if (fault := machine_fault(error)) and fault.errno in OF_MACHINE:
+        raise fault
     if isinstance(error, Refused):
         return error
     return Refused("file", name, f"cannot be converted ({type(error).__name__}: {' '.join(str(error).split())[:200]})",

@@ -10,12 +10,13 @@ import hashlib
 import os
 import re
 import secrets
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.files import InputError, read_csv, write_csv
+from common.locks import locked
+from common.processes import tag
 
 KEY_NAME, CROSSWALK_NAME, LEAST_BYTES = "hash_key.txt", "crosswalk.csv", 16
 CROSSWALK = ("scan_id", "StudyInstanceUID", "PatientID", "StudyDate", "AccessionNumber")
@@ -75,7 +76,7 @@ def _make_key(folder: Path) -> Path:
 
 def _write_once(path: Path, text: str) -> None:
     """Write a file of mode 600, whole or not at all; one that is there meanwhile stays as it is."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".{path.name}.{tag()}{secrets.token_hex(4)}.tmp")
     try:
         _create(temporary, text)
         try:
@@ -172,7 +173,7 @@ def update_crosswalk(key_file: Path, rows: Sequence[Mapping[str, str]]) -> Path:
     import pandas as pd
 
     path = key_file.with_name(CROSSWALK_NAME)
-    with _alone(path):
+    with locked(path.with_name(f".{path.name}.lock"), f"{path} is written", wait=20):
         before: Sequence[Mapping[Any, str]] = []
         if path.exists():  # read_csv spells PatientID as the manifest does
             before = read_csv(path, ("scan_id",)).rename(columns={"patient_id": "PatientID"}).to_dict("records")
@@ -180,22 +181,3 @@ def update_crosswalk(key_file: Path, rows: Sequence[Mapping[str, str]]) -> Path:
         table = pd.DataFrame([known[scan] for scan in sorted(known)], columns=list(CROSSWALK))
         write_csv(table, path, private=True)
     return path
-
-
-@contextlib.contextmanager
-def _alone(path: Path, seconds: float = 20) -> Iterator[None]:
-    """Between reading a file and replacing it, keep other processes from doing so."""
-    lock, until = path.with_name(f".{path.name}.lock"), time.monotonic() + seconds
-    while True:
-        try:
-            os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-            break
-        except FileExistsError:
-            if time.monotonic() > until:
-                raise InputError(f"{lock}: another run is writing {path.name}; where none is, remove this file and "
-                                 "give the command again") from None
-            time.sleep(0.05)
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)

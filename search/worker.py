@@ -17,13 +17,13 @@ from optuna.trial import TrialState
 from common import arguments, manifest, params, text
 from common.files import InputError
 from common.memory import is_out_of_memory
+from common.signals import deferred_signals
 from search import report, studies
 from search.space import read_space, suggest
 from search.trials import SplitTrials
 from training.device import open_device
 from training.distributed import say
 from training.images import Cohort
-from training.signals import deferred_signals
 from training.state import NotFinite
 
 POLL_SECONDS = 2

@@ -206,7 +206,7 @@ def write_medium(folder):
 def test_dicomdir(tmp_path):
     index = write_medium(tmp_path / "dicom")
     assert all(not path.suffix for path in (tmp_path / "dicom").rglob("*"))
-    assert call(prepro_script, "--input", index, "--output", tmp_path / "out", "--workers", 1) is None
+    assert call(prepro_script, "--input", index, "--output", tmp_path / "out", "--workers", 1, "--keep_ids") is None
     assert table(tmp_path)["warnings"].tolist() == ["", ""]
     for path in list((tmp_path / "dicom").rglob("*")):  # all in one folder, and the index unreadable
         if path.is_file() and path != index:
@@ -491,6 +491,9 @@ def test_what_has_changed_is_converted_again(converted):
     assert converted_now("--spacing", 4) == ["1.2.3", "1.2.4", "1.2.5", "1.2.6"]
     assert converted_now() == ["1.2.3", "1.2.4", "1.2.5", "1.2.6"]
     shutil.rmtree(folder / "dicom" / "D")
+    with pytest.raises(InputError, match=r"holds 1 studies that --input lacks.*: 1.2.6; give their folder, too"):
+        prepro(folder)
+    assert prepro(folder, "--overwrite") is None
     assert converted_now() == [] and "1.2.6" not in (folder / "out" / "done.json").read_text()
     (folder / "dicom" / "A" / "1" / "008.dcm").write_bytes(bytes(200))  # damaged: done before, refused now
     assert converted_now(code=1) == [] and set(table(folder)["scan_id"]) == {"1.2.4", "1.2.5"}
@@ -552,7 +555,7 @@ def test_a_folder_without_rights_is_named(tmp_path, monkeypatch):
     scandir = os.scandir
 
     def refuse(path):
-        if os.fspath(path) == str(closed):
+        if path in (closed, str(closed)):
             raise PermissionError(13, "Permission denied", os.fspath(path))
         return scandir(path)
 

@@ -90,9 +90,6 @@ def test_crosswalk_is_kept_and_merged(tmp_path):
     assert path == tmp_path / "crosswalk.csv" and mode(path) == 0o600
     assert path.read_text().splitlines() == [
         ",".join(CROSSWALK), "a,1.2.a,1e5,2024-03-10,", "b,1.2.b,007,2024-03-10,", "c,1.2.c,1e5,2024-03-10,"]
-    (tmp_path / ".crosswalk.csv.lock").touch()
-    with pytest.raises(InputError, match=r"\.crosswalk\.csv\.lock: another run"), identifiers._alone(path, 0):
-        pass
 
 
 def _add(folder, scan):

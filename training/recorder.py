@@ -20,10 +20,10 @@ from common.files import InputError, replace_file, write_csv, write_json
 from common.manifest import is_synthetic
 from common.run_files import run_file
 from common.settings import commit, differences, plain
+from common.signals import Interrupted, deferred_signals
 from dataset import NetworkInput
 from training import distributed
 from training.images import SplitImages
-from training.signals import Interrupted, deferred_signals
 from training.state import TrainState
 from utils import read_checkpoint, save_checkpoint
 
@@ -65,12 +65,9 @@ class Recorder:
                       for kind in ("checkpoint", "last", "convergence", "figure", "settings")}
         self.board = tensorboard and Path(tensorboard) / f"split{split}_run{run}"
         self.received, self.saved, self.drawn, self.writer = [], time.monotonic(), 0.0, None
-        if distributed.is_main():
-            for path in self.files.values():  # what a killed process was writing
-                for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-                    leftover.unlink(missing_ok=True)
-                if overwrite:
-                    path.unlink(missing_ok=True)
+        if overwrite and distributed.is_main():
+            for path in self.files.values():
+                path.unlink(missing_ok=True)
 
     # ------------------------------------------------------------ start, stop, go on
 
@@ -104,7 +101,7 @@ class Recorder:
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Within, a first Ctrl-C or SIGTERM waits for the next batch; the state is saved, then the signal takes effect.
+        """Within, a first of `ending_signals` waits for the next batch; the state is saved, then it takes effect.
 
         Where there is none, the run is finished at the end.
         """

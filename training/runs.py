@@ -12,6 +12,7 @@ import utils
 from common import arguments, recipes
 from common.arguments import pick
 from common.files import InputError
+from common.locks import is_held, locked
 from common.memory import is_out_of_memory, memory_line
 from common.params import for_split, recipe_line
 from common.run_files import run_file
@@ -70,7 +71,8 @@ class Runs:
                                  f"{distributed.world()} processes")
         self.output = args.output
         runs = [Run(split, run, options[split]) for split in args.split_index for run in args.run]
-        self.rows = {(run.split, run.run): distributed.from_main(find_result(run)) for run in runs}
+        self.rows = {(run.split, run.run): distributed.from_main(None if is_held(_lock(run)) else find_result(run))
+                     for run in runs}
         self.todo = [run for run in runs if self.rows[run.split, run.run] is None]
         self.splits = sorted({run.split for run in self.todo})
         if args.recipe and not args.params:  # else `for_split` says it
@@ -89,7 +91,11 @@ class Runs:
         """
         self.begun = time.monotonic()
         try:
-            yield
+            with contextlib.ExitStack() as self.claimed:
+                yield
+            return
+        except FinishedMeanwhile as finished:
+            self.rows[run.split, run.run] = finished.row
             return
         except InputError as error:
             said = str(error)
@@ -102,6 +108,28 @@ class Runs:
         if distributed.is_main():
             print(f"error: split {run.split} run {run.run}: {said}", file=sys.stderr)
         self._add_row(run, "", "", float("nan"), f"failed: {said}")
+
+    def claim(self, run: Run) -> None:
+        """Take the run's lock, within `failures_listed`.
+
+        Raises
+        ------
+        InputError
+            Another process trains it, or has begun it.
+        FinishedMeanwhile
+            It has trained it.
+        """
+        said = row = None
+        if distributed.is_main():
+            try:
+                self.claimed.enter_context(locked(_lock(run), f"split {run.split} run {run.run} is trained"))
+                row = find_result(run)
+            except InputError as error:
+                said = str(error)
+        if said := distributed.from_main(said):
+            raise InputError(said)
+        if row := distributed.from_main(row):
+            raise FinishedMeanwhile(row)
 
     def finished(self, run: Run, state: TrainState) -> None:
         """Take a run's end into the summary."""
@@ -121,6 +149,18 @@ class Runs:
             "ranks them")
         failed = any(row["ended"].startswith("failed") for row in self.rows.values())
         return arguments.EXIT_SOME_FAILED if failed else None
+
+
+class FinishedMeanwhile(Exception):
+    """Another process trained the run: `row` of the summary."""
+
+    def __init__(self, row: dict):
+        super().__init__(row)
+        self.row = row
+
+
+def _lock(run):
+    return run_file(run.options.output, "running", run.split, run.run)
 
 
 def find_result(run: Run) -> dict | None:

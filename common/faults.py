@@ -1,0 +1,60 @@
+"""Faults of the machine, disk, rights and memory: recognized, and said in one line with a remedy. Imports no torch."""
+import errno
+import os
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+from common.memory import is_out_of_memory, memory_line
+
+NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
+OF_MACHINE = NO_ROOM | {errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # whatever file is read or written
+REMEDIES = {
+    **dict.fromkeys(NO_ROOM, "free some room there, or give a folder on another disk"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give this user the right to it, or give another folder"),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "a file stands where a folder is needed: remove it, or give another "
+                                                   "folder"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (ulimit -n), or give fewer --workers"),
+    errno.EISDIR: "a folder stands where a file is needed: remove it, or give another path",
+    errno.ENOENT: "it, or its folder, is not there or was removed meanwhile: give the same command again",
+    errno.ENAMETOOLONG: "give shorter names"}
+OTHERWISE = "see whether the disk or file server works, then give the same command again"
+
+
+def machine_fault(error: BaseException) -> OSError | None:
+    """The fault of the machine behind an error: itself, or where another one was raised over it, one of OF_MACHINE."""
+    if isinstance(error, OSError):
+        return error
+    return next((each for each in _behind(error) if each.errno in OF_MACHINE), None)
+
+
+def of_file(error: BaseException, path: Path, temporary: Path) -> OSError | None:
+    """The fault of writing `path` by a `temporary` file, naming the path; None where an error is another one.
+
+    torch and zipfile raise errors of their own over it; NumPy, of a write that was cut short, one without errno.
+    """
+    if isinstance(error, OSError | RuntimeError | ValueError):
+        for fault in _behind(error):
+            if fault.filename in (None, str(temporary)):
+                return OSError(fault.errno or errno.ENOSPC, fault.strerror or str(fault), str(path))
+    return None
+
+
+def _behind(error: BaseException | None) -> Iterator[OSError]:
+    while error:
+        if isinstance(error, OSError):
+            yield error
+        error = error.__cause__ or error.__context__
+
+
+def fault_line(error: BaseException, args: Namespace) -> str | None:
+    """What a script with these arguments says of an error, one line; None where it is no fault of the machine."""
+    if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
+        return memory_line(error, args)
+    if (fault := machine_fault(error)) is None:
+        return None
+    where = f"{os.fsdecode(fault.filename)}: " if isinstance(fault.filename, str | bytes | os.PathLike) else ""
+    process = f" (process {os.environ['RANK']})" if "RANK" in os.environ else ""
+    said = " ".join((fault.strerror or str(fault) or type(fault).__name__).split())
+    return f"{where}{said}{process}; {REMEDIES.get(fault.errno or 0, OTHERWISE)}"
+

@@ -1,0 +1,62 @@
+"""Signals that end a script, and Ctrl-C while a network is trained: a flag, looked at after a batch."""
+import contextlib
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+from common.streams import lose_dead_terminals
+
+
+class Interrupted(Exception):
+    """A signal came: the run's state is to be saved."""
+
+
+def ending_signals() -> list[signal.Signals]:
+    """Ctrl-C, SIGTERM, a closed terminal (but not under nohup), and SIGUSR1, by which Slurm warns of a time limit."""
+    names = ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"]
+    found = [getattr(signal, name) for name in names if hasattr(signal, name)]  # Windows lacks the last two
+    return [signum for signum in found if signum.name != "SIGHUP" or signal.getsignal(signum) != signal.SIG_IGN]
+
+
+def interrupt_on_signals() -> None:
+    """From now on such a signal raises KeyboardInterrupt(its number)."""
+    def interrupt(signum, frame):
+        lose_dead_terminals()
+        raise KeyboardInterrupt(signum)
+
+    for signum in ending_signals():
+        signal.signal(signum, interrupt)
+
+
+@contextlib.contextmanager
+def deferred_signals() -> Iterator[list[int]]:
+    """Within: a first one of `ending_signals` is only put on the list that this yields; a second takes effect at once.
+
+    Left by an exception, the signal takes effect then: whoever handles the exception shall not go on.
+    """
+    received: list[int] = []
+    handlers: dict[int, Any] = {}
+
+    def note(signum, frame):
+        lose_dead_terminals()
+        received.append(signum)
+        if len(received) > 1:
+            signal.signal(signum, handlers[signum])
+            signal.raise_signal(signum)
+
+    for signum in ending_signals():
+        handlers[signum] = signal.signal(signum, note)
+    try:
+        yield received
+    except BaseException:
+        _restore(handlers)
+        if received:
+            signal.raise_signal(received[0])
+        raise
+    finally:
+        _restore(handlers)
+
+
+def _restore(handlers):
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)

@@ -1,0 +1,126 @@
+"""Scripts in processes of their own that need not import anything: forked from one that has (multiprocessing's
+forkserver). They are real: they take signals, are killed, have their exit code."""
+import io
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import time
+
+os.environ["PYTHONPATH"] = os.pathsep.join([*(p for p in sys.path if p), os.environ.get("PYTHONPATH", "")])
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["faults_imports"])
+RUNS = "split0_run1"
+
+
+def _main(script, words, said, before):
+    os.setsid()
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)  # as in any other process
+    for number in (1, 2):
+        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    sys.stdout, sys.stderr = (io.TextIOWrapper(open(number, "wb", 0), write_through=True) for number in (1, 2))
+    sys.argv = [script, *words]
+    if before:
+        before()
+    import importlib
+
+    from common.arguments import run_script
+    module = importlib.import_module(script.removesuffix(".py"))
+    run_script(module.get_args_parser, module.main)
+
+
+class Script:
+    """A script that runs: `pid`, `kill(signal)`, `end()` -> its exit code, negative for the signal that killed it.
+
+    `before` is called in its process first.
+    """
+
+    def __init__(self, folder, script, *words, before=None):
+        self.said = folder / f"said_{time.monotonic_ns()}.txt"
+        self.process = context.Process(target=_main, args=(script, [str(word) for word in words], str(self.said),
+                                                           before))
+        self.process.start()
+        self.pid = self.process.pid
+
+    def alive(self):
+        return self.process.is_alive()
+
+    def kill(self, signum):
+        if self.alive():
+            os.kill(self.pid, signum)
+
+    def end(self, seconds=120):
+        self.process.join(seconds)
+        assert self.process.exitcode is not None, f"{self.output()}\n{self.pid} does not end"
+        return self.process.exitcode
+
+    def output(self):
+        return self.said.read_text(errors="replace") if self.said.exists() else ""
+
+    def last(self):
+        """The one line of its error, after whatever it said before; no traceback."""
+        said = self.output()
+        assert "Traceback" not in said, said
+        return said.replace("\r", "\n").strip().split("\n")[-1]
+
+
+def done(folder, script, *words, code=0, before=None):
+    """Run a script to its end, assert its exit code -> the Script."""
+    process = Script(folder, script, *words, before=before)
+    assert process.end() == code, f"exit code {process.end()}, not {code}\n{process.output()}"
+    return process
+
+
+# ---------------------------------------------------------------- what may happen before: `before`
+
+def small_disk():
+    """No file may grow beyond 4000 bytes, less than a MIP."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+
+
+def ignore_hangup():
+    """As nohup does."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+# ---------------------------------------------------------------- what a folder holds
+
+DATES = ("datetime_start", "datetime_complete", "duration", "user_attrs_seconds", "user_attrs_training_seconds",
+         "optuna.db", "report.html", "seconds")
+
+
+def contents(folder):
+    """{name: bytes} of a folder's files, without locks and what says when it was made."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def check_whole(folder):
+    """Every file that stands under its own name can be read to its end."""
+    import numpy as np
+    import pandas as pd
+    from PIL import Image
+
+    import utils
+    for path in folder.rglob("*"):
+        if path.name.startswith(".") or not path.is_file() or path.name.endswith(".lock"):
+            continue
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".csv":
+            pd.read_csv(path, dtype=str)
+            assert path.read_bytes().endswith(b"\n"), path
+        elif path.suffix == ".pth":
+            utils.read_checkpoint(path)
+        elif path.suffix == ".npy":
+            np.load(path)
+        elif path.suffix == ".png":
+            Image.open(path).load()
+        elif path.suffix == ".html":
+            assert path.read_text().rstrip().endswith("</html>"), path
+
+
+def leftovers(*folders):
+    return [path for folder in folders for path in folder.rglob("*")
+            if path.name.endswith((".tmp", ".lock")) or path.name.startswith("prepro-")]
