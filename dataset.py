@@ -10,12 +10,10 @@ import torch
 
 from common.files import InputError, progress
 from common.manifest import VIEWS
-from common.mips import read_image
+from common.mips import BODY_SUV, read_image
 
-BODY_SUV = 0.3  # a pixel above it belongs to the body: muscle reads 0.5 in a MIP, air below 0.2
 CLIP_SUV = (0.0, 30.0)
 NORMS = {"lars": (2.13, 3.39), "thesis": (0.6089, 1.8575), "none": (0.0, 1.0)}  # mean and standard deviation, SUV
-BOXES = ("suv", "lars")  # what counts as the body: see `body_box`
 FRAME_MULTIPLE = 32  # the network halves its input five times
 NOISE_SUV = 0.1
 MEMORY_SHARE = 0.5  # of the free memory, for the images
@@ -184,7 +182,10 @@ def norm_constants(bodies: Bodies, index: np.ndarray) -> tuple[float, float]:
         clipped = bodies.images[i].clamp(*CLIP_SUV).double()  # padding is 0: it adds nothing to either sum
         total, squares = total + clipped.sum().item(), squares + clipped.square().sum().item()
     mean = total / pixels
-    return mean, max(0.0, squares / pixels - mean**2) ** 0.5
+    sd = max(0.0, squares / pixels - mean**2) ** 0.5
+    if not sd > 0:
+        raise InputError(f"every pixel of the training images' bodies is {mean:g} SUV; give other images, or --norm")
+    return mean, sd
 
 
 @dataclass

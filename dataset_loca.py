@@ -19,7 +19,7 @@ LISTED = 20  # rows named in a warning
 
 
 def read_loca_manifest(path: str | Path, splits: Sequence[int], sites: dict, multi: bool = False, strict: bool = False,
-                       need_target: bool = True) -> tuple[pd.DataFrame, list[str]]:
+                       need_target: bool = True, allow_leakage: bool = False) -> tuple[pd.DataFrame, list[str]]:
     """`manifest.read_manifest`, and the column true_loc: class indices as text, "3", with `multi` "3;9", "" unknown.
 
     Parameters
@@ -30,6 +30,8 @@ def read_loca_manifest(path: str | Path, splits: Sequence[int], sites: dict, mul
         Several codes a row are allowed.
     strict : bool
         Refuse rows whose target and site contradict each other; else their site is left unknown.
+    need_target, allow_leakage
+        Of read_manifest.
 
     Returns
     -------
@@ -43,7 +45,7 @@ def read_loca_manifest(path: str | Path, splits: Sequence[int], sites: dict, mul
     InputError
         An unknown code, several codes without `multi`, scans whose rows differ, and what read_manifest refuses.
     """
-    table = read_manifest(path, splits, need_target=need_target)
+    table = read_manifest(path, splits, need_target=need_target, allow_leakage=allow_leakage)
     if "target_loc" not in table:
         if need_target:
             raise InputError(f"{path}: no column target_loc (code of the lesion's site, {NO_LESION}: none)")

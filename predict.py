@@ -15,7 +15,7 @@ from common.arguments import Parser, pick, run_script
 def get_args_parser():
     parser = Parser(__doc__)
     arguments.add_prediction_arguments(parser)
-    arguments.add_data_arguments(parser)
+    arguments.add_data_arguments(parser, leakage=True)
     arguments.add_device_arguments(parser)
     return parser
 
@@ -28,11 +28,12 @@ def main(args):
 
     device, amp = open_device(args.device, args.amp, args.threads)
     runs, missing = asked_runs(args)
-    table = read_manifest(args.data, () if "all" in args.set else splits_of(runs), need_target=False)
+    table = read_manifest(args.data, () if "all" in args.set else splits_of(runs), need_target=False,
+                          allow_leakage=args.allow_leakage)
     refuse_mixing(args.output, runs, table, args.data, args.set)
     table = asked_rows(table, args.data, args.set, runs)
     for model in open_models(runs, table, args.chptfolder, args.data, arguments.images_folder(args), args.set, device,
-                             amp, **pick(args, "batch_size", "norm", "image_size", "crop_bodies")):
+                             amp, **pick(args, "batch_size", "norm", "image_size", "crop_bodies", "allow_leakage")):
         write_predictions(model, model.outputs(), args.set, args.output, not args.no_features)
     return say_missing(missing)
 

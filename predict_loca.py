@@ -15,7 +15,7 @@ from common.arguments import Parser, pick, run_script
 def get_args_parser():
     parser = Parser(__doc__)
     arguments.add_prediction_arguments(parser, "results_loca")
-    arguments.add_data_arguments(parser)
+    arguments.add_data_arguments(parser, leakage=True)
     arguments.add_code_arguments(parser.add_argument_group("lesion site"))
     arguments.add_device_arguments(parser)
     return parser
@@ -36,13 +36,14 @@ def main(args):
     settings = common_settings(runs, args.site_map)  # what the models' site heads mean
     sites = {int(code): name for code, name in settings["sites"].items()}
     table, warnings = read_loca_manifest(args.data, () if "all" in args.set else splits_of(runs), sites,
-                                         settings["site_multi"], args.site_strict, need_target=False)
+                                         settings["site_multi"], args.site_strict, need_target=False,
+                                         allow_leakage=args.allow_leakage)
     for line in warnings:
         print(f"warning: {line}")
     refuse_mixing(args.output, runs, table, args.data, args.set)
     table = asked_rows(table, args.data, args.set, runs)
     for model in open_models(runs, table, args.chptfolder, args.data, arguments.images_folder(args), args.set, device,
-                             amp, **pick(args, "batch_size", "norm", "image_size", "crop_bodies")):
+                             amp, **pick(args, "batch_size", "norm", "image_size", "crop_bodies", "allow_leakage")):
         write_json(settings, Path(args.output) / "sites.json")
         outputs, true_loc = model.outputs(), model.rows.pop("true_loc")
         columns = site_columns(outputs.logits[:, 2:], settings, model.rows["scan_id"], true_loc)

@@ -31,10 +31,10 @@ def main(args):
     from utils import ResNet34, Schedule, build_optimizer
 
     device, amp = open_device(args.device, args.amp, args.threads)
-    runs = Runs(args, device, amp)  # --split_index x --run; what is finished is left alone
+    table = read_manifest(args.data, args.split_index, allow_leakage=args.allow_leakage)
+    runs = Runs(args, device, amp, table)  # --split_index x --run; what is finished is left alone
     if runs.todo:
-        table = read_manifest(args.data, runs.splits)
-        cohort = Cohort(table, args.data, arguments.images_folder(args), runs.splits, device)
+        cohort = Cohort(table, args.data, arguments.images_folder(args), runs.splits, device, args.allow_leakage)
 
     for run in runs.todo:
         options = run.options  # args, with the values of --params for this split

@@ -32,13 +32,13 @@ def main(args):
 
     site = site_settings(read_sites(args.site_map), **pick(args, "site_head", "site_detach", "site_on", "site_multi"))
     device, amp = open_device(args.device, args.amp, args.threads)
-    runs = Runs(args, device, amp)
+    table, warnings = read_loca_manifest(args.data, args.split_index, read_sites(args.site_map), args.site_multi,
+                                         args.site_strict, allow_leakage=args.allow_leakage)
+    for line in warnings:
+        say(f"warning: {line}")
+    runs = Runs(args, device, amp, table)
     if runs.todo:
-        table, warnings = read_loca_manifest(args.data, runs.splits, read_sites(args.site_map), args.site_multi,
-                                             args.site_strict)
-        for line in warnings:
-            say(f"warning: {line}")
-        cohort = Cohort(table, args.data, arguments.images_folder(args), runs.splits, device)
+        cohort = Cohort(table, args.data, arguments.images_folder(args), runs.splits, device, args.allow_leakage)
 
     for run in runs.todo:  # as in train.py, with a site head and its part of the loss
         options = run.options

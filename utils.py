@@ -1,6 +1,8 @@
 """ResNet34 for one-channel MIPs, optimizers, schedules, early stopping, checkpoints."""
 import functools
 import pickle
+import re
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.error import URLError
@@ -11,11 +13,12 @@ import torch
 import torchvision
 from torch import nn
 
+from common.checkpoint_content import check_content
 from common.files import InputError, replace_file
-from common.model_files import SUFFIX, only_checkpoint, read_file, read_header
+from common.model_files import SUFFIX, check_records, only_checkpoint, read_file, read_header
 from common.parameter_names import find_sites, fitting, head_options, network_state, one_channel
 from common.renamed import current_args, current_names
-from common.text import short
+from common.text import short, some
 
 FEATURES = 512
 LAYER3, LAYER4 = 6, 7  # their places in ResNet34.features
@@ -369,16 +372,25 @@ def read_checkpoint(path: str | Path) -> dict:
         if path.suffix == SUFFIX:  # of export_models.py, or of others
             content = read_header(path) | {"state_dict": safetensors.torch.load(read_file(path))}
         else:
-            with torch.serialization.safe_globals(allowed):
+            check_records(path)
+            with torch.serialization.safe_globals(allowed), warnings.catch_warnings(action="ignore"):
                 content = torch.load(path, map_location="cpu", weights_only=True)
+    except (InputError, MemoryError):
+        raise
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, TypeError,
-            safetensors.SafetensorError) as error:
-        reason = short(str(error).split("WeightsUnpickler error:")[-1])  # without torch's advice to run its code
-        raise InputError(f"{path}: not a readable checkpoint: {reason}; give one of train.py or LARS") from None
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch goes on with how to run it
+        raise InputError(f"{path}: holds {named[1] if named else 'something'} beside tensors, numbers and texts, which "
+                         "may be code: it was not read; give a checkpoint of train.py or LARS, or a file of the "
+                         "state_dict alone") from None
+    except Exception as error:  # whatever damage provokes in torch
+        raise InputError(f"{path}: not a readable checkpoint: {short(error)}; give one of train.py or LARS") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a checkpoint: it holds a {type(content).__name__}")
+    check_content(content, path)
+    if isinstance(content.get("model"), str):
+        del content["model"]
     current = {"args": current_args, "model": current_names}
     return content | {name: current[name](content[name]) for name in current if isinstance(content.get(name), dict)}
 
@@ -392,7 +404,8 @@ def load_model(path: str | Path) -> tuple[ResNet34, dict]:
     state, settings = network_state(content, path), content.get("model", {})
     head, (site_head, sites) = head_options(state, settings), find_sites(state, settings)
     if not head:
-        raise InputError(f"{path}: no checkpoint of a ResNet34 with a head `fc`; it has {', '.join(list(content)[:5])}")
+        raise InputError(f"{path}: no checkpoint of a ResNet34 with a head `fc`; it has "
+                         f"{some(content, 5) or 'nothing'}")
     model = SiteResNet34(sites, site_head, **head) if site_head else ResNet34(**head)
     try:
         model.load_state_dict(state)

@@ -230,11 +230,14 @@ def add_run_arguments(parser: Parser, output: str = "results") -> argparse._Argu
     return group
 
 
-def add_data_arguments(parser: Parser) -> None:
-    """The manifest and the folder of its images."""
+def add_data_arguments(parser: Parser, leakage: bool = False) -> None:
+    """The manifest and the folder of its images; `leakage` adds --allow_leakage."""
     add = parser.add_argument_group("data").add_argument
     add("--data", default="data.csv", metavar="CSV", help="manifest, one row per view")
     add("--images", metavar="DIR", help="folder of the manifest's relative filenames (default: the manifest's folder)")
+    if leakage:
+        add("--allow_leakage", action="store_true", help="go on where a patient or an image is in two sets, or a scan "
+            "was trained on that is tested; checkpoints, predictions and pages are then marked LEAKAGE")
 
 
 def add_device_arguments(parser: Parser, compile: bool = False) -> None:
@@ -397,7 +400,7 @@ def training_parser(doc: str | None, output: str = "results") -> Parser:
     add_run_arguments(parser, output).add_argument("--params", metavar="FILE",
         help="best_params_summary.csv of a search: each split's row replaces defaults and recipe, not what is given")
     recipes.add_recipe_argument(parser, "--params")
-    add_data_arguments(parser)
+    add_data_arguments(parser, leakage=True)
     add_input_arguments(parser)
     add_model_arguments(parser)
     add_training_arguments(parser)

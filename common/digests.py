@@ -63,6 +63,16 @@ def training_digests(table: pd.DataFrame, sets: Iterable[str], salt: str | None 
     return found
 
 
+def are_digests(stored: Any) -> bool:
+    """Whether a value from a file is what `training_digests` gives."""
+    def texts(value):
+        return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+
+    return (isinstance(stored, dict) and isinstance(stored.get("salt"), str) and texts(stored.get("id_keys"))
+            and all(isinstance(stored.get(name), dict) and all(texts(stored[name].get(column)) for column in COLUMNS)
+                    for name in LEARNED))
+
+
 def overlap(table: pd.DataFrame, stored: dict[str, Any] | None) -> np.ndarray:
     """What each row shares with a model's training, by its scan, its patient and its image.
 

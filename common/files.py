@@ -1,12 +1,16 @@
 """Errors that bad input raises, files written whole or not at all, progress bars. Imports no torch."""
+import collections
 import contextlib
 import csv
+import errno
 import hashlib
 import itertools
 import json
+import math
 import os
 import re
 import secrets
+import stat
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -25,6 +29,7 @@ NAMES = ("scan_id", "filename", "patient_id", "StudyInstanceUID", "StudyDate", "
          "target_loc")  # texts, though they look like numbers
 COLUMNS = (*NAMES, "target", "deauville", "matrix_size_1", "matrix_size_2", "view", "spacing_mm", "probs", "set")
 _searched: set[tuple[int, Path]] = set()  # (process, folder) of `remove_leftovers`
+MOST_SHEET, MOST_CELLS = 2**27, 10**7  # bytes of an unpacked workbook; cells of a sheet
 _SPELLINGS = {name.replace("_", "").lower(): name for name in COLUMNS}
 
 
@@ -35,9 +40,21 @@ class InputError(Exception):
     """
 
 
+def open_file(path: str | os.PathLike[str], mode: str = "rb", **options: Any) -> Any:
+    """`open`, to read; but OSError at a pipe, device or folder, of which reading might never end."""
+    def opener(name: str, flags: int) -> int:
+        descriptor = os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe that nobody writes to would hang
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a file, but a folder, pipe or device", name)
+
+    return open(path, mode, opener=opener, **options)
+
+
 def sha256(path: str | Path) -> str:
     """SHA-256 of a file, hexadecimal."""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -107,7 +124,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def read_csv(path: str | Path, needed: Iterable[str] = (),
-             usecols: Callable[[str], bool] | None = None) -> "pd.DataFrame":
+             usecols: Callable[[str], bool] | None = None, whole: bool = False) -> "pd.DataFrame":
     """A table as people save it, as a DataFrame of text, without blanks around it, empty fields as "".
 
     Separated by commas, semicolons or tabs (also after a line `sep=;`); UTF-8, UTF-16 or cp1252; or an Excel sheet
@@ -120,11 +137,14 @@ def read_csv(path: str | Path, needed: Iterable[str] = (),
         Columns that must be there.
     usecols : callable, optional
         Whether to read the column of this name.
+    whole : bool
+        Refuse a last line that does not end in a line feed, though it has all fields: of what programs write.
 
     Raises
     ------
     InputError
-        Unreadable or ambiguous, a line longer than the header, two columns of one name, a column of `needed` missing.
+        Unreadable or ambiguous, a line longer than the header, a last line that breaks off, two columns of one name, a
+        column of `needed` missing.
     """
     import pandas as pd
 
@@ -133,20 +153,23 @@ def read_csv(path: str | Path, needed: Iterable[str] = (),
 
     options: dict[str, Any] = {"dtype": str, "keep_default_na": False}
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             start = file.read(4)
-        if start[:4] == b"PK\x03\x04":  # a zip archive, as every .xlsx is
+        if start == b"PK\x03\x04":  # a zip archive, as every .xlsx is
+            _check_sheet(path)
             separator, table = "", pd.read_excel(path, header=None, **options)
             names = _names(path, table.iloc[0] if len(table) else [])
             table = table.iloc[1:, [k for k in range(len(names)) if wanted(k)]].reset_index(drop=True)
         else:
             for encoding in ("utf-16",) if start[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252"):
                 with contextlib.suppress(UnicodeDecodeError):
-                    separator, names, skipped = _check_lines(path, encoding)
+                    separator, names, skipped = _check_lines(path, encoding, whole)
                     break
             table = pd.read_csv(path, encoding=encoding, sep=separator, skipinitialspace=True, header=0,
                                 skiprows=skipped, names=range(len(names)), usecols=wanted, **options)
-    except (OSError, ValueError, KeyError, csv.Error, zipfile.BadZipFile) as error:  # pandas' are ValueErrors
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # whatever damage provokes in pandas and openpyxl
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(f"{path}: cannot be read as a table: {reason}; give a CSV or .xlsx") from error
     table = table.rename(columns=dict(enumerate(names))).apply(lambda column: column.str.strip())
@@ -160,22 +183,45 @@ def read_csv(path: str | Path, needed: Iterable[str] = (),
     return table
 
 
+def _check_sheet(path: str | Path) -> None:
+    """Refuse a workbook that unpacks to more than MOST_CELLS; pandas fills every row to the width of the widest."""
+    import openpyxl
+
+    with open_file(path) as file, zipfile.ZipFile(file) as archive:
+        if (size := sum(info.file_size for info in archive.infolist())) > MOST_SHEET:
+            raise InputError(f"{path}: unpacks to {size >> 20} MiB; save it as CSV")
+        widths = [len(row) for row in openpyxl.load_workbook(file, read_only=True).worksheets[0].iter_rows()]
+    if len(widths) * max(widths, default=0) > MOST_CELLS:
+        raise InputError(f"{path}: its sheet has {len(widths)} rows of up to {max(widths)} cells; save it as CSV")
+
+
 def _names(path: str | Path, header: Iterable[Any]) -> list[str]:
     """The columns' names as this project writes them, where they are of COLUMNS in another case or with blanks."""
     found = [re.sub(r"\s+", " ", str(name).strip()) for name in header]
     names = [_SPELLINGS.get(re.sub(r"[\s_]", "", name).lower(), name) for name in found]
     if twice := [name for name in names if name and names.count(name) > 1]:
         raise InputError(f"{path}: two columns read as {twice[0]}; keep one")
+    if second := [name for name in names if re.sub(r"\.\d+$", "", name) in COLUMNS and name not in COLUMNS]:
+        raise InputError(f"{path}: {second[0]} is what pandas calls a second column of that name; keep one")
     return [name or f"Unnamed: {k}" for k, name in enumerate(names)]
 
 
-def _check_lines(path: str | Path, encoding: str) -> tuple[str, list[str], int]:
+def _check_lines(path: str | Path, encoding: str, whole: bool) -> tuple[str, list[str], int]:
     """A text file's separator, its columns' names, and whether Excel's line `sep=;` comes first (1 or 0).
 
-    Raises InputError at a line longer than the header: pandas would drop or move its fields.
+    Raises InputError at a line longer than the header: pandas would drop or move its fields; and at a last line that
+    breaks off.
     """
-    with open(path, encoding=encoding, newline="") as file:
-        lines = itertools.dropwhile(lambda line: not line.strip(), file)
+    last, fields = "", []
+
+    def each_line(file):
+        nonlocal last
+        for line in file:
+            last = line
+            yield line
+
+    with open_file(path, "r", encoding=encoding, newline="") as file:
+        lines = itertools.dropwhile(lambda line: not line.strip(), each_line(file))
         first = next(lines, "")
         said = re.fullmatch(r'"?sep=(.)"?[,;\s]*', first)
         separator = said[1] if said else _separator(path, first)
@@ -185,6 +231,9 @@ def _check_lines(path: str | Path, encoding: str) -> tuple[str, list[str], int]:
             if len(fields) > len(names) and any(fields):
                 raise InputError(f"{path}, line {rows.line_num + bool(said)}: has more fields than the header; correct "
                                  "the file")
+    if last.strip() and last[-1] not in "\r\n" and (whole or fields and len(fields) < len(names)):
+        raise InputError(f"{path}: its last line breaks off, {last[-30:]!r}: copy or make the file again; if it is "
+                         "whole, end it with a line feed")
     return separator, names, int(bool(said))
 
 
@@ -227,20 +276,35 @@ def write_json(data: Any, path: str | Path) -> None:
 
 def read_json_object(path: str | Path, option: str, example: str) -> dict[str, Any]:
     """The object in a JSON file that an option names -> dict. Raises InputError; also where a name is there twice."""
-    def each_once(pairs):
-        names = [name for name, _ in pairs]
-        if len(set(names)) < len(names):
-            raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} is there twice")
-        return dict(pairs)
-
     try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file, object_pairs_hook=each_once)
+        with open_file(path) as file:
+            found = parse_json(file.read())
     except (OSError, ValueError) as error:
         raise InputError(f"{option} {path}: cannot be read as JSON: {error}") from None
     if not isinstance(found, dict):
         raise InputError(f"{option} {path}: must be an object, such as {example}")
     return found
+
+
+def parse_json(content: str | bytes) -> Any:
+    """The value that a JSON text holds. Raises ValueError; also where a name is there twice, at a number that is not
+    finite, and at what is nested too deeply.
+    """
+    def each_once(pairs):
+        names = collections.Counter(name for name, _ in pairs)
+        if len(names) < len(pairs):
+            raise ValueError(f"{names.most_common(1)[0][0]!r} is there twice")
+        return dict(pairs)
+
+    def finite(text):
+        if not math.isfinite(float(text)):
+            raise ValueError(f"{text} is no finite number")
+        return float(text)
+
+    try:
+        return json.loads(content, object_pairs_hook=each_once, parse_constant=finite, parse_float=finite)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
 
 
 def progress(items: Iterable[Any] | None, description: str, unit: str, total: int | None = None) -> tqdm:

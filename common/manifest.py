@@ -3,7 +3,10 @@
 Columns: scan_id, filename, target, matrix_size_1 (rows), matrix_size_2 (columns), split0, split1, ... (SETS), and
 optionally patient_id, view, spacing_mm, suv_type and anything else, which is carried through.
 """
-from collections.abc import Iterable
+import contextlib
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +17,14 @@ from common.text import some
 
 LEARNED = ("train", "val")  # what training reads
 SETS = (*LEARNED, "test", "cal")  # cal, a calibration set, is the same scans in every split
+LEAKAGE = "leakage"  # a column: what is in two sets, of what was made with --allow_leakage
+MARK = "LEAKAGE"  # what every page and line says of it
 SYNTHETIC = "The cohort is SYNTHETIC: these numbers say nothing about patients."
 VIEWS = ("cor", "sag")  # coronal and sagittal; rotating projections are rot030, ...: their angle in degrees
 
 
 def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: bool = True,
-                  need_images: bool = True) -> pd.DataFrame:
+                  need_images: bool = True, allow_leakage: bool = False) -> pd.DataFrame:
     """Read and check a manifest.
 
     Parameters
@@ -30,6 +35,8 @@ def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: boo
         `target` must be there, 0 or 1 in every row.
     need_images : bool
         The matrix sizes must be there.
+    allow_leakage : bool
+        Mark a patient or an image in two sets of a split in the column LEAKAGE, instead of refusing it.
 
     Returns
     -------
@@ -60,7 +67,7 @@ def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: boo
     refuse(table["filename"] == "", "filename", "is empty")
     refuse(table.duplicated("filename"), "filename", "is there twice: keep one row per view")
     for column in sizes:
-        refuse(~table[column].str.fullmatch(r"[1-9]\d*"), column, "is not a number of pixels")
+        refuse(~table[column].str.fullmatch(r"[1-9][0-9]{0,3}"), column, "is not a number of pixels below 10,000")
         table[column] = table[column].astype("int64")
     if "target" in table:
         number = pd.to_numeric(table["target"], errors="coerce")
@@ -72,7 +79,7 @@ def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: boo
         refuse(~table[f"split{split}"].isin(SETS), f"split{split}", "is not train, val, test or cal")
     if "spacing_mm" in table:
         spacing = pd.to_numeric(table["spacing_mm"], errors="coerce")
-        refuse(~(spacing > 0), "spacing_mm", "is not a length in mm")
+        refuse(~((spacing > 0) & (spacing < np.inf)), "spacing_mm", "is not a length in mm")
         refuse((spacing - spacing.iloc[0]).abs() > 1e-3, "spacing_mm",
                f"differs from the first row's {spacing.iloc[0]}: make all MIPs with one --spacing")
         table["spacing_mm"] = spacing
@@ -87,12 +94,36 @@ def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: boo
     for column in [c for c in ("target", "patient_id", *[f"split{s}" for s in splits]) if c in table]:
         first = table.groupby("scan_id")[column].transform("first")
         refuse(table[column] != first, column, "differs between the rows of this scan: correct the CSV")
-    try:
-        for check in (check_patients, check_images):
+    for check in (check_patients, check_images):
+        with leakage(table, allow_leakage, f"{path}: "):
             check(table, [f"split{s}" for s in splits])
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
     return table
+
+
+@contextlib.contextmanager
+def leakage(table: pd.DataFrame, allow: bool, where: str = "") -> Iterator[None]:
+    """Within, a check of `table` for what is in two sets may raise InputError: it is raised again, with `where` before
+    it, or with --allow_leakage said, and written into the column LEAKAGE, which prediction files carry on.
+    """
+    try:
+        yield
+    except InputError as error:
+        if not allow:
+            raise InputError(f"{where}{error}; --allow_leakage goes on and marks whatever is made") from None
+        add_leakage(table, f"{where}{error}")
+        print(f"warning: {MARK}: {where}{error}")
+
+
+def add_leakage(table: pd.DataFrame, text: str) -> None:
+    """Write into the column LEAKAGE, in place, what every row is marked with."""
+    before = leakage_of(table)
+    if text not in before:
+        table[LEAKAGE] = "; ".join(filter(None, (before, text)))
+
+
+def leakage_of(table: pd.DataFrame) -> str:
+    """What a table of rows is marked with in the column LEAKAGE; "" where nothing leaked."""
+    return "; ".join(text for text in dict.fromkeys(table.get(LEAKAGE, ())) if text)
 
 
 def check_classes(path: str | Path, table: pd.DataFrame, split: int) -> None:
@@ -131,17 +162,44 @@ def patient_column(table: pd.DataFrame) -> str:
     return "patient_id" if "patient_id" in table else "scan_id"
 
 
+def spelled_alike(names: pd.Series) -> pd.Series:
+    """Names without what people write in two ways: blanks, letters' case and width, zeros before a number and after
+    its point: 007, 7 and 7.0 are one.
+    """
+    def plain(name):
+        text = re.sub(r"\s", "", unicodedata.normalize("NFKC", name)).casefold()
+        return re.sub(r"(?<![\d.])0+(?=\d)", "", re.sub(r"^(\d+)\.0+$", r"\1", text))
+
+    return names.map({name: plain(name) for name in names.unique()})
+
+
 def check_patients(table: pd.DataFrame, split_columns: Iterable[str]) -> None:
-    """Refuse a patient in two sets of one split: InputError naming patient, column and sets. Empty ids are unknown."""
+    """Refuse a patient in two sets of one split, under one name or under two that are `spelled_alike`: InputError
+    naming patient, column, sets and rows. Empty ids are unknown."""
     patient = patient_column(table)
     known = table[table[patient] != ""]
+    known = known.assign(alike=spelled_alike(known[patient]))
     for column in split_columns:
-        n_sets = known.groupby(patient)[column].nunique()
-        if (n_sets > 1).any():
-            name = n_sets.index[n_sets > 1][0]
-            sets = " and ".join(sorted(set(known.loc[known[patient] == name, column])))
-            raise InputError(f"{patient} {name} is in {sets} of {column}; a patient's scans belong in one set: run "
-                             "make_splits.py --overwrite")
+        n_sets = known.groupby("alike")[column].nunique()
+        for alike in n_sets.index[n_sets > 1]:
+            rows = known[known["alike"] == alike]
+            names = list(rows[patient].unique())
+            sets = " and ".join(sorted(set(rows[column])))
+            where = f"is in {sets} of {column} ({rows_of(rows, column)})"
+            if len(names) == 1:
+                raise InputError(f"{patient} {names[0]} {where}; a patient's scans belong in one set: run "
+                                 "make_splits.py --overwrite")
+            raise InputError(f"{patient} {' or '.join(map(repr, names))} {where}: if this is one patient, write it in "
+                             "one way, then run make_splits.py --overwrite; if not, give them names that differ by "
+                             "more than blanks, case or zeros")
+
+
+def rows_of(rows: pd.DataFrame, column: str) -> str:
+    """"train: rows 2, 3; val: row 8": the lines of a manifest by their set in a split's column."""
+    if "row" not in rows:
+        return f"scans {some(rows['scan_id'].unique())}"
+    return "; ".join(f"{name}: row{'s' * (len(part) > 1)} {some(part['row'])}"
+                     for name, part in ((name, rows[rows[column] == name]) for name in sorted(set(rows[column]))))
 
 
 def check_images(table: pd.DataFrame, split_columns: Iterable[str]) -> None:
@@ -153,7 +211,8 @@ def check_images(table: pd.DataFrame, split_columns: Iterable[str]) -> None:
         n_sets = copies.groupby("image_sha256")[column].nunique()
         for digest in n_sets.index[n_sets > 1]:
             rows = copies[copies["image_sha256"] == digest].drop_duplicates(column)
-            scans = " and ".join(f"{row['scan_id']} ({row[column]})" for _, row in rows.iterrows())
+            scans = " and ".join(f"{row['scan_id']} ({row[column]}" + (f", row {row['row']})" if "row" in row else ")")
+                                 for _, row in rows.iterrows())
             raise InputError(f"scans {scans} of {column} have the same image, {rows['filename'].iloc[0]}; remove one "
                              "of them or, where both are one patient's, correct patient_id: then run make_splits.py "
                              "--overwrite")
@@ -174,6 +233,27 @@ def add_digests(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
         print(f"warning: {len(unread)} of {len(table)} images are not in {folder} ({some(unread, 2)}): their "
               "image_sha256 stays empty, and whether an image is there under two names is not checked; give --images")
     return table.assign(image_sha256=digests)
+
+
+def compare_images(table: pd.DataFrame, folder: str | Path, data: str, splits: Iterable[int],
+                   allow_leakage: bool = False) -> pd.DataFrame:
+    """`add_digests` of the images that a script reads, which are then compared: `check_images`.
+
+    Parameters
+    ----------
+    data : str
+        Path of the manifest, whose rows in `table` need not be all.
+    splits, allow_leakage
+        Of `read_manifest`.
+    """
+    lacked = "image_sha256" not in table or (table["image_sha256"] == "").any()
+    table = add_digests(table, folder)
+    if lacked:
+        print(f"{data} lacks image_sha256: whether an image is in two sets was looked for among the {len(table)} that "
+              "are read here; make_splits.py adds the column, for all of them")
+        with leakage(table, allow_leakage, f"{data}: "):
+            check_images(table, [f"split{split}" for split in splits])
+    return table
 
 
 def is_synthetic(rows: pd.DataFrame) -> pd.Series:

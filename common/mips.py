@@ -1,10 +1,17 @@
 """MIPs as files, and the colours of heat maps over them. Imports no torch."""
+import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from common.files import InputError
+from common.files import InputError, open_file
+from common.text import short
+
+BODY_SUV = 0.3  # a pixel above it belongs to the body: muscle reads 0.5 in a MIP, air below 0.2
+BOXES = ("suv", "lars")  # what counts as the body: see `dataset.body_box`
+LEAST_SUV, MOST_SUV = -1, 1e6  # beyond it is none: all of the dose in 1 ml of a body of 70 kg would be 70,000
+MOST_MEDIAN = 30  # of the pixels of a body
 
 CLEAR = 0.08  # share of the maximum below which a heat map does not show
 HEAT: tuple[tuple[float, tuple[float, ...]], ...] = (
@@ -15,30 +22,71 @@ HEAT: tuple[tuple[float, tuple[float, ...]], ...] = (
 def read_image(row: Any, folder: str | Path, name: str = "") -> np.ndarray:
     """One MIP, `.bin` (little-endian float32, row-major) or `.npy` -> (rows, columns) float32, SUV; or InputError.
 
-    `name`: another file of the row's than its `filename`.
+    `name`: another file of the row's than its `filename`; its values need be no SUV.
     """
     path, shape = Path(folder) / (name or row.filename), (row.matrix_size_1, row.matrix_size_2)
+    says = f"row {row.row} of the manifest says"
     try:
-        if path.suffix == ".npy":
-            image = np.load(path, allow_pickle=False)
-            if image.dtype.kind not in "biuf":
-                raise ValueError(f"its values are {image.dtype}, not numbers")
-            if image.shape != shape:
-                raise InputError(f"{path}: {image.shape}, but row {row.row} of the manifest says {shape}")
-        else:
-            image = np.fromfile(path, dtype="<f4")
-            if path.stat().st_size != 4 * shape[0] * shape[1]:
-                raise InputError(f"{path}: {path.stat().st_size} bytes, but row {row.row} of the manifest says "
-                                 f"{shape[0]} x {shape[1]} float32, {4 * shape[0] * shape[1]} bytes")
-            image = image.reshape(shape)
+        with open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if path.suffix == ".npy":
+                stored, by_columns, dtype = _npy_header(file)
+                if dtype.kind not in "biuf":
+                    raise ValueError(f"its values are {dtype}, not numbers")
+                if stored != shape:
+                    raise InputError(f"{path}: {stored}, but {says} {shape}")
+                if size - file.tell() != dtype.itemsize * shape[0] * shape[1]:
+                    raise ValueError(f"{size - file.tell()} bytes for {shape[0]} x {shape[1]} {dtype}")
+            else:
+                dtype, by_columns, need = np.dtype("<f4"), False, 4 * shape[0] * shape[1]
+                if size != need:
+                    raise InputError(f"{path}: {size} bytes, but {says} {shape[0]} x {shape[1]} float32, {need} bytes")
+            values = np.fromfile(file, dtype)
     except FileNotFoundError:
         raise InputError(f"{path}: missing (row {row.row} of the manifest); give the images' folder with --images, or "
                          "make them: prepro_script.py for DICOM, make demo-data for the demo") from None
     except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: not a readable image: {error}") from None
+        raise InputError(f"{path}: not a readable image: {short(error)}") from None
+    with np.errstate(over="ignore"):
+        image = np.ascontiguousarray(values.reshape(shape, order="F" if by_columns else "C"), np.float32)
     if not np.isfinite(image).all():
         raise InputError(f"{path}: holds NaN or infinity; make it again with prepro_script.py")
-    return image.astype(np.float32)
+    if not name and (reason := no_suv(image)):
+        raise InputError(f"{path}: {reason}; a MIP is little-endian float32, row by row, SUV: make it again with "
+                         f"prepro_script.py, or correct row {row.row} of the manifest")
+    return image
+
+
+def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """What a `.npy` file says of itself: shape, whether it goes by columns, dtype. Raises ValueError."""
+    formats = np.lib.format
+    try:
+        version = formats.read_magic(file)
+        return {(1, 0): formats.read_array_header_1_0, (2, 0): formats.read_array_header_2_0}[version](file)
+    except Exception as error:  # whatever its text provokes in Python's parser
+        raise ValueError(f"no header of a .npy file: {short(error)}") from None
+
+
+def no_suv(image: np.ndarray) -> str:
+    """Why (rows, columns) float32 cannot be a MIP of SUV, or "": often it was written in another form than it is."""
+    body, flat, raw = image[image > BODY_SUV], image.ravel(), image.view(np.uint8)
+    if raw.min() >= 9 and raw.max() < 127:
+        return "it is text"
+    if image.min() < LEAST_SUV:
+        return f"its minimum is {image.min():.3g}"
+    if not len(body):
+        return ""  # said where the body is cut out
+    if image.max() > MOST_SUV:
+        return f"its maximum is {image.max():.3g}"
+    if (median := np.median(body)) > MOST_MEDIAN:
+        return f"the median of its body is {median:.3g}: are the values Bq/ml?"
+    if image.size > 2 and not flat[::2].any() and flat[1::2].any():
+        return "every second value is 0, as if it were float64"
+    if image.shape[0] != image.shape[1] and min(image.shape) > 1:
+        across, down = (np.abs(flat[step:] - flat[:-step]).mean() for step in image.shape)
+        if across < 0.5 * down:
+            return f"its rows have {image.shape[0]} values, as if rows and columns were swapped"
+    return ""
 
 
 def read_mask(row: Any, folder: str | Path, name: str) -> np.ndarray:

@@ -4,13 +4,13 @@ A file in a zip is written as a path through it, models.zip/best_run.csv. It is 
 a zip can name nothing outside itself, and what is larger than a model can be is refused. An exported model is a
 .safetensors file: tensors, and as text in its header all else that its checkpoint holds. Imports no torch.
 """
-import json
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
 
-from common.files import InputError, read_json_object, sha256
+from common.checkpoint_content import check_content
+from common.files import InputError, open_file, parse_json, read_json_object, sha256
 from common.run_files import run_file, run_of
 from common.text import short
 
@@ -54,7 +54,7 @@ def read_file(path: str | Path, count: int | None = None) -> bytes:
     path = Path(path)
     most = MOST_BYTES.get(path.suffix, MOST_TEXT)
     if not is_export(path.parent):
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             return file.read(-1 if count is None else count)
     if not exists(path):
         raise FileNotFoundError(path)
@@ -107,12 +107,28 @@ def read_header(path: str | Path) -> dict[str, Any]:
         size = int.from_bytes(read_file(path, 8), "little")
         if not 0 < size <= MOST_TEXT:
             raise InputError(f"{path}: not a .safetensors file")
-        header = json.loads(read_file(path, 8 + size)[8:])
-        return dict(json.loads(header.get("__metadata__", {}).get(HEADER, "{}")))
+        header = parse_json(read_file(path, 8 + size)[8:])
+        content = dict(parse_json(header.get("__metadata__", {}).get(HEADER, "{}")))
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint") from None
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: its header cannot be read: {short(error)}; export it again") from None
+    check_content(content, path)
+    return content
+
+
+def check_records(path: str | Path) -> None:
+    """Check a checkpoint by the CRC-32 of every record in it. Raises ValueError or another of DAMAGED; a file of before
+    torch 1.6 is no zip and has none.
+    """
+    with open_file(path) as file:
+        if file.read(4) != b"PK\x03\x04":
+            return
+        with zipfile.ZipFile(file) as archive:
+            if any(info.compress_type or info.file_size != info.compress_size for info in archive.infolist()):
+                raise ValueError("its records are packed, as torch.save never does")
+            if damaged := archive.testzip():
+                raise ValueError(f"{damaged} is not what its CRC-32 says: damaged; copy it again")
 
 
 def read_settings(folder: str | Path, split: int, run: int) -> dict[str, Any] | None:
@@ -120,7 +136,9 @@ def read_settings(folder: str | Path, split: int, run: int) -> dict[str, Any] | 
     InputError."""
     path, exported = run_file(folder, "settings", split, run), checkpoint_file(folder, split, run)
     if path.is_file():
-        return read_json_object(path, "settings", '{"args": {"lr": 0.01}}')
+        settings = read_json_object(path, "settings", '{"args": {"lr": 0.01}}')
+        check_content(settings, path)
+        return settings
     return read_header(exported) or None if exported.suffix == SUFFIX and exists(exported) else None
 
 

@@ -12,6 +12,7 @@ STATES = ("state_dict", "model_state_dict", "model")  # where a file may hold pa
 WRAPPERS = re.compile(r"(?:(?:module|_orig_mod|model|net|network|backbone|encoder)\.)*")
 LAYERS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool")  # of torchvision
 NO_PARAMETER = ("n_averaged",)  # of torch's AveragedModel
+FLOATS = ("float32", "float64", "float16", "bfloat16")
 FIRST = "features.0.weight"
 
 
@@ -22,8 +23,8 @@ def network_state(content: Mapping[str, Any], path: str | Path) -> dict[str, Any
     ----------
     content : mapping
         What the file `path` holds: a checkpoint, or parameters alone. Their names may begin with those of wrappers
-        (`module.`, `_orig_mod.`, `model.`, `backbone.`, ...) and be torchvision's, whose layers conv1 to avgpool become
-        features.0 to features.8.
+        (`module.`, `_orig_mod.`, `model.`, `backbone.`, ...), or with anything that stands before the first layer's,
+        and be torchvision's, whose layers conv1 to avgpool become features.0 to features.8.
 
     Returns
     -------
@@ -33,19 +34,51 @@ def network_state(content: Mapping[str, Any], path: str | Path) -> dict[str, Any
     Raises
     ------
     InputError
-        Two parameters would have one name.
+        Two parameters would have one name, one has no text for a name, or values that no trained network has.
     """
     given = next((content[name] for name in STATES if _has_tensors(content.get(name))), content)
     found: dict[str, Any] = {}
+    given = {old: value for old, value in given.items() if hasattr(value, "shape") and old not in NO_PARAMETER}
+    if odd := [old for old in given if not isinstance(old, str)]:
+        raise InputError(f"{path}: calls a parameter {odd[0]!r}, which is no name; give another checkpoint")
+    prefix = _prefix(given, path)
     for old, value in given.items():
-        if not hasattr(value, "shape") or old in NO_PARAMETER:
-            continue
-        layer, point, rest = WRAPPERS.sub("", old, count=1).partition(".")
+        layer, point, rest = WRAPPERS.sub("", old.removeprefix(prefix), count=1).partition(".")
         name = (f"features.{LAYERS.index(layer)}" if layer in LAYERS else layer) + point + rest
         if name in found:
             raise InputError(f"{path}: holds {name} twice, of two networks ({old} is one of them); give a file of one")
         found[name] = value
+    for name, value in found.items():
+        if wrong := _wrong_values(name, value):
+            raise InputError(f"{path}: {name} {wrong}: damaged, or not of a trained network; give another checkpoint")
     return found
+
+
+def _wrong_values(name: str, tensor: Any) -> str:
+    """Why a tensor cannot be a parameter of a network that works, or ""."""
+    if str(getattr(tensor, "layout", "")) != "torch.strided" or tensor.device.type != "cpu":
+        return f"is a {type(tensor).__name__}, no stored tensor"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return f"has the shape {tuple(tensor.shape)}, more than what is stored of it"
+    if name.endswith("num_batches_tracked"):
+        return ""
+    if str(tensor.dtype).removeprefix("torch.") not in FLOATS:
+        return f"holds {tensor.dtype}"
+    if not tensor.float().isfinite().all():
+        return "holds NaN or infinity"
+    return "holds a negative variance" if name.endswith("running_var") and (tensor < 0).any() else ""
+
+
+def _prefix(names: Iterable[str], path: str | Path) -> str:
+    """What stands before the names of a ResNet's layers, such as "resnet." of resnet.conv1.weight; "" where nothing but
+    WRAPPERS does, or there is no such layer. InputError where there are several."""
+    stems = [name.removesuffix(first) for name in names for first in ("conv1.weight", FIRST)
+             if re.fullmatch(r"((?!layer\d|features)\w+\.)*" + re.escape(first), name)]
+    if "" in stems or any(WRAPPERS.fullmatch(stem) for stem in stems) or not stems:
+        return ""
+    if len(stems) > 1:
+        raise InputError(f"{path}: holds several networks, {' and '.join(stems)}; give a file of one")
+    return stems[0]
 
 
 def _has_tensors(value):
@@ -63,7 +96,7 @@ def head_options(state: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[
     """cls_arch, hidden and dropout of a network's head; {} where it has none. `settings`: "model" of its checkpoint."""
     if "fc.weight" in state:
         return {"cls_arch": "simple"}
-    if "fc.0.weight" in state:
+    if "fc.0.weight" in state and len(state["fc.0.weight"].shape) == 2:
         return {"cls_arch": "complex", "hidden": len(state["fc.0.weight"]), "dropout": settings.get("dropout", 0.5)}
     return {}
 
@@ -71,7 +104,7 @@ def head_options(state: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[
 def find_sites(state: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[str | None, dict[str, str] | None]:
     """Of a network's site head: site_head of `utils.SiteResNet34`, code -> name of its sites; (None, None) without."""
     for site_head, weight in (("grid", "fc_loc.linear.weight"), ("linear", "fc_loc.weight")):
-        if weight in state:
+        if weight in state and len(state[weight].shape) == 2:
             return site_head, settings.get("sites") or {str(k): f"class {k}" for k in range(len(state[weight]))}
     return None, None
 

@@ -40,7 +40,7 @@ operating_points; of no scan {n: 0, n_positive: 0} and SHOWN, none of them with 
 import pandas as pd
 
 from common.files import progress
-from common.manifest import SYNTHETIC
+from common.manifest import LEAKAGE, MARK, SYNTHETIC
 from common.text import some
 from evaluation import bootstrap, contrasts, disagreement
 from evaluation.averaging import Ensemble, average_models
@@ -80,6 +80,7 @@ def describe(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ense
         optimistic = [THRESHOLDS_ON_TEST.format(" and recalibration" if method else "")]
     optimistic += [f"OPTIMISTIC: {line}" for line in set_warnings(wanted, scans) if wanted != "all"]
     optimistic += [f"OPTIMISTIC: {overlap['optimistic']}"] if overlap["optimistic"] else []
+    optimistic += [f"{MARK}: {overlap[LEAKAGE]}"] if overlap.get(LEAKAGE) else []
     by, voted = ensembles["avg"].by, ensembles["avg"].voted.sum()
     if by == "mean and majority":
         warnings.append(f"{voted} of {len(scans)} scans have not the models for whose mean thresholds (and "

@@ -20,7 +20,7 @@ from scipy.stats import chi2
 
 from common.digests import overlap, training_digests
 from common.files import InputError, progress
-from common.manifest import SYNTHETIC
+from common.manifest import LEAKAGE, SYNTHETIC
 from common.text import some
 from evaluation import cohorts, ensemble
 from evaluation.averaging import Ensemble, Rules, average_models
@@ -105,8 +105,8 @@ def read_centre(name: str, folder: Path, others: list[Centre], rules: dict[str, 
     if unknown := [file for file in now if None in (now[file], before[file])]:
         said.append(f"whether {some(unknown, 2)} are of the same checkpoints as in the first cohort was not checked")
     seen, not_checked = find_overlap(models, wanted, settings)
-    if seen["optimistic"]:
-        raise InputError(f"--cohort {name}: {seen['optimistic']}; leave them out of the manifest and predict again")
+    if wrong := seen["optimistic"] or not others[0].overlap[LEAKAGE] and seen[LEAKAGE]:
+        raise InputError(f"--cohort {name}: {wrong}; leave them out of the manifest and predict again")
     scans, more = ensemble.join_scans(models)
     if scans["target"].isna().all():
         raise InputError(f"--cohort {name}: no scan of {folder} has a target; give its labels to prepro_script.py")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.files import InputError, progress, read_csv
-from common.manifest import SYNTHETIC, is_synthetic
+from common.manifest import MARK, SYNTHETIC, is_synthetic, leakage_of
 from common.text import some
 from evaluation import paired_tests
 from evaluation.bootstrap import CONFIDENCE
@@ -44,7 +44,7 @@ def read_scores(path: Path, name: str, threshold: str, wanted: str) -> Model:
         A column or the set is missing, a value is wrong, a scan is there twice.
     """
     columns = (*COLUMNS, "ensemble_prob", "notice", f"pred_{threshold}")
-    rows = read_csv(path, ("scan_id", "target"), lambda name: name in columns)
+    rows = read_csv(path, ("scan_id", "target"), lambda name: name in columns, whole=True)
     if not {"ensemble_prob", "probs"} & set(rows):
         raise InputError(f"{path}: has neither ensemble_prob nor probs; give what aggregate.py or predict.py wrote")
     if "set" in rows:
@@ -168,6 +168,7 @@ def compare(models: list[Model], thresholds: list[str], scans: pd.DataFrame, res
     notices: list[str] = []
     for model in models:
         notices += [SYNTHETIC] * bool(is_synthetic(model.rows).any()) + [*model.rows.get("notice", ())]
+        notices += [f"{MARK}: {leaked}"] if (leaked := leakage_of(model.rows)) else []
     unit, n_patients = ("scan", None) if groups is None else ("patient", len(set(groups)))
     aucs = {model.file: auc_estimate(y, scans[f"score {model.file}"].to_numpy(), groups) for model in models}
     rarer = rarer_class(y, groups)

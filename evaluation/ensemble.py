@@ -15,13 +15,13 @@ import pandas as pd
 from numpy import ndarray
 
 from common.files import InputError, progress, read_csv
-from common.manifest import is_synthetic
+from common.manifest import LEAKAGE, is_synthetic
 from common.run_files import find_run_files, run_file
 from common.text import some
 from evaluation.ranking import read_ranks
 
 COLUMNS = ("scan_id", "target", "probs", "set", "view", "filename", "patient_id", "synthetic", "series_description",
-           "image_sha256", "id_key", "overlap", "checkpoint_sha256")
+           "image_sha256", "id_key", "overlap", "checkpoint_sha256", LEAKAGE)
 ENSEMBLES = {"avg": "LARS-avg", "max": "LARS-max"}
 OVER_VIEWS = {"avg": "mean", "max": "max"}
 MOST_VALUES = 8  # of a numeric column of --by; with more of them it is cut at its tertiles
@@ -132,7 +132,8 @@ def read_models(models: list[Model], wanted: str | None, columns: Sequence[str])
     needed, wished = ("scan_id", "probs", *columns), (*COLUMNS, *(f"split{model.split}" for model in models))
     with progress(models, "reading", "model") as bar:
         for model in bar:
-            table = read_csv(model.path, needed, lambda name: name in (*wished, *needed) or is_site_column(name))
+            table = read_csv(model.path, needed, lambda name: name in (*wished, *needed) or is_site_column(name),
+                             whole=True)
             model.rows = table if "set" in table else table.assign(set="test")
     sets = set().union(*(model.rows["set"].unique() for model in models))
     wanted = wanted or ("all" if sets == {"all"} else "test")

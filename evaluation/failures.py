@@ -5,7 +5,6 @@ The heat map of a scan is the mean over the models whose maps are there, each as
 import base64
 import io
 import itertools
-import json
 import shlex
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pandas as pd
 from numpy import ndarray
 from PIL import Image
 
-from common.files import InputError
+from common.files import InputError, read_json_object
 from common.manifest import VIEWS, read_manifest
 from common.mips import HEAT, read_image
 from common.run_files import heat_folder, heat_map
@@ -123,8 +122,8 @@ def _find_maps(folder: Path, models: list[Model], scans: list[str]) -> dict[str,
     for model in models:
         place = heat_folder(folder, "binary", model.split, model.run)
         try:
-            made_of = json.loads((place / "settings.json").read_text(encoding="utf-8")).get("checkpoint_sha256")
-        except (OSError, ValueError, AttributeError):
+            made_of = read_json_object(place / "settings.json", "--heatmaps", "{}").get("checkpoint_sha256")
+        except InputError:
             continue
         predicted = set(model.rows.get("checkpoint_sha256", ())) - {""}
         if made_of and predicted and predicted != {made_of}:

@@ -8,7 +8,6 @@ derived_scans (their digests, of `common.digests`) and for each of `ensemble.ENS
 mean of all models (null and {} where there is none) and of_models, the other rules: each a rule and its models.
 """
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from common.digests import BY_IMAGE, COLUMNS, NOT_CHECKED, overlap, training_digests
-from common.files import InputError, replace_file, write_json
+from common.files import InputError, parse_json, replace_file, write_json
 from common.model_files import inside, read_file
 from common.text import some
 from evaluation.averaging import Rules
@@ -24,6 +23,7 @@ from evaluation.calibration import fit_recalibration, recalibrate
 from evaluation.derivation import MEASURED, find_bases
 from evaluation.ensemble import ENSEMBLES, Model, combine, score_models
 from evaluation.metrics import choose_thresholds
+from evaluation.stored_points import check_stored
 
 FILE = "operating_points.json"
 FEW = 20  # scans of a class, below which a sensitivity or specificity of 0.95 or more is that of every one of them
@@ -102,9 +102,10 @@ def read_rules(path: Path, models: list[Model], how: str, warnings: list[str]) -
         earlier version, and its rules are for means over fewer models.
     """
     try:
-        stored = json.loads(read_file(inside(path, FILE)))
+        stored = parse_json(read_file(inside(path, FILE)))
+        check_stored(stored)
         combined, about = stored["combine"], {"source": stored["derived_from"]["source"], **stored["derived_from"]}
-        before, now = stored.get("checkpoints", {}), checkpoints(models)
+        before, now = stored.get("checkpoints") or {}, checkpoints(models)
         files = [_now_called(file, before.get(file), now) for file in stored["models"]]
         rules = {name: _read_rules(stored[name], dict(zip(stored["models"], files, strict=True))) for name in ENSEMBLES}
         counts = sorted(map(int, about.get("models_per_scan", ())))

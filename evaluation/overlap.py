@@ -5,7 +5,7 @@ import pandas as pd
 
 from common.digests import BY_ID, BY_IMAGE, NONE, NOT_CHECKED, name_scans, overlap
 from common.files import InputError
-from common.manifest import LEARNED, read_manifest
+from common.manifest import LEAKAGE, LEARNED, leakage_of, read_manifest
 from common.model_files import checkpoint_file, checkpoint_sha256, exists, read_settings
 from common.text import some
 from evaluation.ensemble import Model
@@ -41,7 +41,8 @@ def check_sets(models: list[Model], wanted: str, data: str | None) -> None:
     if not data:
         return
     splits = sorted({model.split for model in models}) if wanted != "all" else []
-    scans = read_manifest(data, splits, need_target=False, need_images=False).drop_duplicates("scan_id")
+    scans = read_manifest(data, splits, need_target=False, need_images=False,
+                          allow_leakage=bool(find_leakage(models, wanted))).drop_duplicates("scan_id")
     scans = scans.assign(all="all").set_index("scan_id")
     for model in models:
         for name, rows in rows_by_set(model, wanted).items():
@@ -69,14 +70,14 @@ def find_overlap(models: list[Model], wanted: str, folder: Path) -> tuple[dict, 
     Returns
     -------
     found : dict
-        `overlap` of metrics.json: scans {value of `common.digests.overlap`, the worst of the models: scans}, text, and
-        optimistic, what a reader of set all must know, or None.
+        `overlap` of metrics.json: scans {value of `common.digests.overlap`, the worst of the models: scans}, text,
+        optimistic, what a reader of set all must know, or None, and leakage, of `find_leakage`, or None.
     warnings : list of str
 
     Raises
     ------
     InputError
-        A scan of val, test or cal was trained on, or one of test or cal validated on.
+        A scan of val, test or cal was trained on, or one of test or cal validated on, without --allow_leakage.
     """
     worst: list[pd.Series] = []
     for model in models:
@@ -87,7 +88,7 @@ def find_overlap(models: list[Model], wanted: str, folder: Path) -> tuple[dict, 
             value = pd.Series(rows["overlap"].array if known else overlap(rows, stored_digests(model, folder)),
                               rows["scan_id"])
             for learned, not_in in (("train", ("val", "test", "cal")), ("val", ("test", "cal"))):
-                if name in not_in and (seen := (value == learned).to_numpy()).any():
+                if name in not_in and (seen := (value == learned).to_numpy()).any() and not leakage_of(rows):
                     raise InputError(f"{model.path}: its model was {'trained' if learned == 'train' else 'validated'} "
                                      f"on {name_scans(rows, seen)} of set {name}, or on their patients: was "
                                      "make_splits.py run again since? train again, or predict with the splits of then")
@@ -98,7 +99,14 @@ def find_overlap(models: list[Model], wanted: str, folder: Path) -> tuple[dict, 
     text, n_seen = _text(counts), sum(counts.get(name, 0) for name in LEARNED)
     warnings = [f"overlap with the models' training: {text}"] if set(counts) - {NONE, *LEARNED} else []
     optimistic = f"{n_seen} of {len(ranks)} scans, or their patients, were trained or validated on by a model"
-    return {"scans": counts, "text": text, "optimistic": optimistic if wanted == "all" and n_seen else None}, warnings
+    return {"scans": counts, "text": text, "optimistic": optimistic if wanted == "all" and n_seen else None,
+            LEAKAGE: find_leakage(models, wanted) or None}, warnings
+
+
+def find_leakage(models: list[Model], wanted: str) -> str:
+    """What was let through by --allow_leakage where the models were trained or predicted; "" where nothing was."""
+    found = [leakage_of(rows) for model in models for rows in rows_by_set(model, wanted).values()]
+    return some(dict.fromkeys(filter(None, found)), 3)
 
 
 def stored_digests(model: Model, folder: Path) -> dict | None:

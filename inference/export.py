@@ -16,7 +16,9 @@ from common.model_files import HEADER, SUFFIX
 from common.run_files import run_file
 from common.settings import commit, plain
 from common.text import some
+from evaluation.operating_points import FILE
 from evaluation.ranking import read_ranks
+from evaluation.stored_points import check_stored
 from inference.prediction import best_runs, check_best
 from training.recorder import WEIGHTS
 from utils import read_checkpoint
@@ -103,7 +105,7 @@ def base_names(value: Any) -> Any:
 
 def find_rules(folder: Path, models: list[dict]) -> dict | None:
     """operating_points.json, where it is of these models; None, and a line that says so, where it is not."""
-    if not (stored := _of_aggregate(folder / "operating_points.json", "thresholds but 0.5")):
+    if not (stored := _of_aggregate(folder / FILE, "thresholds but 0.5")):
         return None
     now, before = _checkpoints(models), stored.get("checkpoints", {})
     others = set(stored["models"]) ^ set(now)
@@ -130,8 +132,14 @@ def _of_aggregate(path, what):
         print(f"warning: no {path}: the zip has no {what}; aggregate.py writes it")
         return None
     stored = read_json_object(path, "models", '{"models": []}')
-    if "models" not in stored:
-        raise InputError(f"{path}: lists no models: is it of an earlier version? run aggregate.py again, then this")
+    try:
+        if path.name == FILE:
+            check_stored(stored)
+        elif not all(isinstance(each["file"], str) for each in stored["models"]):
+            raise ValueError("models name no files")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not of aggregate.py ({error}), or of an earlier version; run aggregate.py again, "
+                         "then this") from None
     return stored
 
 

@@ -1,5 +1,4 @@
 """The heat maps of one model: what they speak for, and a file for each MIP."""
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +7,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from common.files import InputError, progress, replace_file, write_json
+from common.files import InputError, progress, read_json_object, replace_file, write_json
 from common.mips import read_image
 from common.run_files import heat_map, panel
 from common.settings import differences
@@ -78,7 +77,7 @@ def claim_folder(folder: Path, settings: dict, model: Model, overwrite: bool) ->
         The folder's maps were made with other settings; with `overwrite` they are removed instead.
     """
     path, now = folder / "settings.json", settings | {"amp": str(model.amp), "checkpoint_sha256": model.sha256}
-    if path.exists() and (differing := differences(json.loads(path.read_text(encoding="utf-8")), now)):
+    if path.exists() and (differing := differences(read_json_object(path, "settings", "{}"), now)):
         if not overwrite:
             raise InputError(f"{folder}: holds heat maps with another {', '.join(differing)}; --overwrite makes them "
                              "again, or give another --output")

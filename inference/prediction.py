@@ -15,7 +15,17 @@ from common import arguments
 from common.arguments import EXIT_SOME_FAILED
 from common.digests import overlap
 from common.files import InputError, write_csv
-from common.manifest import VIEWS, add_digests, is_synthetic, report_views, suv_type_of
+from common.manifest import (
+    LEAKAGE,
+    MARK,
+    VIEWS,
+    add_leakage,
+    compare_images,
+    is_synthetic,
+    leakage,
+    report_views,
+    suv_type_of,
+)
 from common.model_files import checkpoint_file, checkpoint_sha256, checkpoints_in, exists, read_file
 from common.run_files import run_file, run_of
 from dataset import LARS, NORMS, NetworkInput, fit_bodies, read_bodies
@@ -60,14 +70,19 @@ class Model:
     amp: torch.dtype | None
 
     def outputs(self) -> Outputs:
-        """`engine.evaluate` of these rows."""
-        return engine.evaluate(self.network, self.batches.centred(self.index), self.amp,
-                               f"split {self.split} run {self.run}")
+        """`engine.evaluate` of these rows. Raises InputError where it gives NaN or infinity."""
+        outputs = engine.evaluate(self.network, self.batches.centred(self.index), self.amp,
+                                  f"split {self.split} run {self.run}")
+        if len(bad := np.flatnonzero(~np.isfinite(outputs.logits).all(1))):
+            raise InputError(f"{self.path}: gives no finite score for {len(bad)} images, such as "
+                             f"{self.rows['filename'].iloc[bad[0]]}: give another checkpoint, or --amp off")
+        return outputs
 
 
 def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: str, images: str, sets: Sequence[str],
                 device: torch.device, amp: torch.dtype | None, batch_size: int = 50, norm: str | None = None,
-                image_size: list | None = None, crop_bodies: bool = False) -> Iterator[Model]:
+                image_size: list | None = None, crop_bodies: bool = False,
+               allow_leakage: bool = False) -> Iterator[Model]:
     """The models of `runs`, one after another; every image is read once, whatever the number of models.
 
     Parameters
@@ -82,6 +97,8 @@ def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: st
         --set.
     norm, image_size, crop_bodies
         Arguments of predict.py, for checkpoints that store no input.
+    allow_leakage : bool
+        Mark rows in the column LEAKAGE, instead of refusing them.
     """
     said, bodies = {""}, {}  # bodies: one reading per pooling and box, however many models
     for best in runs:
@@ -92,7 +109,7 @@ def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: st
         cut = network_input.pool, network_input.box
         if cut not in bodies:
             bodies[cut] = read_bodies(table, images, *cut).to(device)
-            table = add_digests(table, images)
+            table = compare_images(table, images, data, [] if "all" in sets else splits_of(runs), allow_leakage)
         wanted, *notes = rows_of_views(table, network_input.views, path)
         if "input" not in content:
             notes.append(OF_LARS.format(*network_input.frame, *network_input.norm))
@@ -103,7 +120,12 @@ def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: st
         index, digest = np.flatnonzero(wanted), checkpoint_sha256(path)
         rows = table.iloc[index].reset_index(drop=True)
         rows = rows.assign(overlap=overlap(rows, content.get("trained_on")), checkpoint_sha256=digest)
-        for note in notes + overlap_notes(rows, "all" if "all" in sets else f"split{split}", path, data):
+        if content.get(LEAKAGE):
+            add_leakage(rows, f"{path.name}: {content[LEAKAGE]}")
+            notes.append(f"warning: {path.name} was trained with --allow_leakage: {MARK}: {content[LEAKAGE]}")
+        with leakage(rows, allow_leakage):
+            notes += overlap_notes(rows, "all" if "all" in sets else f"split{split}", path, data)
+        for note in notes:
             if note not in said:
                 said.add(note)
                 print(note)
@@ -218,13 +240,15 @@ def best_runs(folder: str | Path, splits: Sequence[int] | None = None) -> tuple[
     """
     path = Path(folder) / "best_run.csv"
     try:
-        best = pd.read_csv(io.BytesIO(read_file(path)))
+        best = pd.read_csv(io.BytesIO(read_file(path)), dtype={"split": str, "run": str})
+        for name in best.columns.intersection(["epoch", "value"]):
+            best[name] = pd.to_numeric(best[name])
         pairs = [(int(row["split"]), int(row["run"]), row) for row in best.to_dict("records")]
         rows = {split: row | {"split": split, "run": run, "path": checkpoint_file(folder, split, run)}
                 for split, run, row in pairs}
     except FileNotFoundError:
         raise InputError(f"{path}: missing; find_best_model.py --dir {folder} writes it") from None
-    except (ValueError, pd.errors.ParserError, KeyError) as error:
+    except (ValueError, TypeError, pd.errors.ParserError, KeyError) as error:
         raise InputError(f"{path}: not a best_run.csv ({error}); find_best_model.py --dir {folder} writes it") from None
     splits = sorted(rows) if splits is None else splits
     found = [rows[split] for split in splits if split in rows]
@@ -238,7 +262,8 @@ def best_runs(folder: str | Path, splits: Sequence[int] | None = None) -> tuple[
 def check_best(path: str | Path, content: dict, best: dict, folder: str | Path) -> None:
     """Refuse a checkpoint of train.py that is another than best_run.csv ranked (InputError)."""
     epoch, auc = best.get("epoch", content.get("epoch")), best.get("value", content.get("auc"))
-    if "args" in content and (epoch != content["epoch"] or abs(auc - float(content["auc"])) > 1e-6):
+    ours = {"args", "input"} <= content.keys()
+    if ours and (epoch != content["epoch"] or not abs(auc - float(content["auc"])) <= 1e-6):
         raise InputError(f"{path}: of epoch {content['epoch']} with validation AUC {float(content['auc']):.6f}, but "
                          f"best_run.csv has epoch {epoch} with {auc:.6f}: trained again since? run "
                          f"find_best_model.py --dir {folder}")

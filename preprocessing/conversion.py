@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.files import InputError, progress, replace_file, write_json
+from common.files import InputError, open_file, parse_json, progress, replace_file, write_json
 from common.text import some
 from common.workers import Run
 from preprocessing.archives import local_files, split_member
@@ -155,10 +155,11 @@ def _done(output: Path) -> dict[str, Any]:
     """done.json: scan_id -> digest and rows of data.csv without labels; empty where there is none."""
     path = output / "done.json"
     try:
-        done = json.loads(path.read_text(encoding="utf-8"))
+        with open_file(path) as file:
+            done = parse_json(file.read())
         if all(entry["rows"] and isinstance(entry["digest"], str) and all(
-                row["filename"] and row["matrix_size_1"] * row["matrix_size_2"] for row in entry["rows"])
-                for entry in done.values()):
+                row["filename"] and row["scan_id"] == scan_id and row["matrix_size_1"] * row["matrix_size_2"]
+                for row in entry["rows"]) for scan_id, entry in done.items()):
             return done
         raise ValueError
     except FileNotFoundError:

@@ -8,6 +8,8 @@ import numpy as np
 
 from common.text import some
 from preprocessing.archives import read_headers
+from preprocessing.dicom_pixels import MOST_SIDE
+from preprocessing.dicom_reader import readable
 from preprocessing.dicom_values import Header, Refused, text
 from preprocessing.dose import Warn
 from preprocessing.geometry import make_grid
@@ -58,9 +60,7 @@ def describe_mask(path: str, file: IO[bytes] | None = None) -> MaskFile:
     """What a DICOM mask refers to. `file`: the open member of an archive."""
     from pydicom import dcmread  # importing it takes longer than searching a study without masks
 
-    if file:
-        file.seek(0)
-    dataset = dcmread(file or path, stop_before_pixels=True, force=True)
+    dataset = dcmread(readable(path, file), stop_before_pixels=True, force=True)
     others, frames = "StudiesContainingOtherReferencedInstancesSequence", "ReferencedFrameOfReferenceSequence"
     series = [(*way, "SeriesInstanceUID") for way in (
         ("ReferencedSeriesSequence",), (others, "ReferencedSeriesSequence"),
@@ -141,7 +141,7 @@ def read_dicom_mask(path: str, mask: MaskFile, volume: SuvVolume, warn: Warn) ->
     """
     from pydicom import dcmread
 
-    dataset = dcmread(path, force=True)
+    dataset = dcmread(readable(path), force=True)
     if dataset.SOPClassUID == RTSTRUCT:
         return _read_contours(dataset, mask, volume, warn), volume.stored.matrix
     return _read_segmentation(dataset, volume, warn)
@@ -177,6 +177,9 @@ def _read_segmentation(dataset: Any, volume: SuvVolume, warn: Warn) -> tuple[np.
     same = (seg.Rows, seg.Columns) == volume.stored.shape[1:]
     step = _slice_spacing(along, [*np.abs(said[:1].ravel()), *[own] * same], [*thickness[:1].ravel(), own])
     slices = np.round(along / step).astype(int)
+    if max(slices.max(), seg.Rows, seg.Columns) > MOST_SIDE:
+        raise Refused("PlanePositionSequence", f"{slices.max() + 1} x {seg.Rows} x {seg.Columns}",
+                      "is not the size of a mask", "export the mask again")
     mask = np.zeros((slices.max() + 1, seg.Rows, seg.Columns), bool)
     least = 0.5 * seg.MaximumFractionalValue if seg.SegmentationType == "FRACTIONAL" else 1
     for number, at in enumerate(slices, start=1):

@@ -1,12 +1,16 @@
 """The stored values of a frame. Compressed pixels are decoded by pydicom and its plug-ins."""
+import struct
 import warnings
 from typing import Any
 
 import numpy as np
 
-from preprocessing.dicom_reader import DEFLATED, UNCOMPRESSED, UNDEFINED
+from common.files import open_file
+from preprocessing.dicom_reader import DEFLATED, UNCOMPRESSED, UNDEFINED, inflated
 from preprocessing.dicom_values import Header, Refused, integer, number
 
+MOST_SIDE = 4096  # rows or columns of a PET image
+SOF = {0xF7, *range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of JPEG's and JPEG-LS's start of frame
 
 def read_pixels(header: Header) -> np.ndarray:
     """The stored values of one frame.
@@ -30,15 +34,17 @@ def read_pixels(header: Header) -> np.ndarray:
     stored, high, signed = (integer(header, k) for k in ("BitsStored", "HighBit", "PixelRepresentation"))
     if integer(header, "SamplesPerPixel") != 1:
         raise Refused("SamplesPerPixel", integer(header, "SamplesPerPixel"), "not a grey image", "export it as grey")
+    if max(rows, columns) > MOST_SIDE:
+        raise Refused("Rows/Columns", f"{rows}/{columns}", "is not the size of a PET image", "export the series again")
     if "PixelData" not in header:
         raise Refused("PixelData", "", "no integer pixels in the file", "export the series again")
     if bits not in (8, 16, 32) or not 0 < stored <= bits or high != stored - 1 or signed > 1:
         raise Refused("BitsAllocated/BitsStored/HighBit/PixelRepresentation", f"{bits}/{stored}/{high}/{signed}",
                       "not a layout of grey PET pixels", "export the series again")
     offset, length = header["PixelData"]
-    if length == UNDEFINED or header["syntax"] == DEFLATED:
-        pixels = _decode(header, (rows, columns))
-    elif header["syntax"] not in UNCOMPRESSED:
+    if length == UNDEFINED:
+        pixels = _decode(header, (rows, columns), bits // 8)
+    elif header["syntax"] not in (*UNCOMPRESSED, DEFLATED):
         raise Refused("TransferSyntaxUID", _syntax_name(header), "is one of compressed pixels, and these are not",
                       "copy the file again from its source")
     else:
@@ -55,26 +61,33 @@ def _read_uncompressed(header: Header, kind: np.dtype, shape: tuple[int, int]) -
     total = need * int(number(header, "NumberOfFrames") or 1)
     if length not in (total, total + total % 2):
         raise Refused("PixelData", f"{length} bytes", f"Rows x Columns need {total}", "export the series again")
-    pixels = np.fromfile(header["path"], kind, shape[0] * shape[1], offset=offset + header.get("frame", 0) * need)
+    start = offset + header.get("frame", 0) * need
+    with open_file(header["path"]) as file:
+        if header["syntax"] == DEFLATED:
+            unpacked = inflated(file.read(), start + need)
+            pixels = np.frombuffer(unpacked[start:start + need][:len(unpacked) // kind.itemsize * kind.itemsize], kind)
+        else:
+            file.seek(start)
+            pixels = np.fromfile(file, kind, need // kind.itemsize)
     if pixels.nbytes != need:
         raise Refused("PixelData", f"{pixels.nbytes} bytes", f"the file breaks off, {length} announced",
                       "copy the file again from its source")
     return pixels.reshape(shape)
 
 
-def _decode(header: Header, shape: tuple[int, int]) -> np.ndarray:
-    """Compressed pixels, by pydicom's plug-ins (requirements.txt names those for JPEG; RLE needs none)."""
+def _decode(header: Header, shape: tuple[int, int], size: int) -> np.ndarray:
+    """Compressed pixels of `size` bytes, by pydicom's plug-ins (requirements.txt names those for JPEG; RLE needs
+    none)."""
     from pydicom import dcmread
     from pydicom.pixels import get_decoder, pixel_array
     remedy = "copy the file again from its source, or export it uncompressed"
     try:
-        if header["syntax"] != DEFLATED and not get_decoder(header["syntax"]).is_available:
+        if not get_decoder(header["syntax"]).is_available:
             remedy = "pip install -r requirements.txt (pylibjpeg and its plug-ins), or export it uncompressed"
             raise ImportError("its decoder is not installed")
+        _check_frame(header, shape, size)
         index = {"index": header["frame"]} if "frame" in header else {}
-        source: Any = header["path"]
-        if header["syntax"] == DEFLATED or "irregular" in header:
-            source = dcmread(header["path"], force=True)
+        source: Any = dcmread(header["path"], force=True) if "irregular" in header else header["path"]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pixels = pixel_array(source, raw=True, **index)
@@ -84,6 +97,28 @@ def _decode(header: Header, shape: tuple[int, int]) -> np.ndarray:
     if pixels.shape != shape or pixels.dtype.kind not in "iu":
         raise Refused("PixelData", pixels.shape, "decodes to another shape than Rows x Columns", "export it again")
     return pixels
+
+
+def _check_frame(header: Header, shape: tuple[int, int], size: int) -> None:
+    """Raises ValueError where a frame would unpack to far more than Rows x Columns, whatever they say."""
+    from pydicom.encaps import get_frame
+
+    most = 2 * shape[0] * shape[1] * size + (1 << 16)
+    with open_file(header["path"]) as file:
+        file.seek(header["PixelData"][0])
+        frame = get_frame(file, header.get("frame", 0), number_of_frames=int(number(header, "NumberOfFrames") or 1))
+    if len(frame) > most:
+        raise ValueError(f"{len(frame)} bytes for {shape[0]} x {shape[1]} pixels")
+    said, at = shape, 2
+    if frame[:4] == b"\xff\x4f\xff\x51":  # the header of JPEG 2000
+        width, height, left, top = struct.unpack(">4I", frame[8:24])
+        said = height - top, width - left
+    elif frame[:2] == b"\xff\xd8":
+        while at + 9 <= len(frame) and frame[at] == 0xFF and frame[at + 1] not in SOF:
+            at += 2 + int.from_bytes(frame[at + 2:at + 4])
+        said = struct.unpack(">2H", frame[at + 5:at + 9])
+    if said != shape:
+        raise ValueError(f"its pixels are {said[0]} x {said[1]}, not {shape[0]} x {shape[1]}")
 
 
 def _syntax_name(header: Header) -> str:

@@ -13,6 +13,7 @@ import warnings
 import zlib
 from typing import IO, Any
 
+from common.files import open_file
 from preprocessing.dicom_values import Header, NotDicom, Refused, damaged, number, text
 
 # Tag and keyword (PS3.6). From a table, as importing pydicom for them takes longer than reading a series' headers.
@@ -51,6 +52,7 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 # JPEG, extended JPEG, JPEG-LS near-lossless
 LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81")
 CHUNK, SMALL_CHUNK = 1 << 16, 1 << 13  # bytes read at first: for a whole header, for its identifiers
+MOST_HEADER = 1 << 28  # bytes up to the pixels
 PET, LEGACY_PET, ENHANCED_PET = "1.2.840.10008.5.1.4.1.1.128", "1.2.840.10008.5.1.4.1.1.128.1", \
     "1.2.840.10008.5.1.4.1.1.130"
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -95,7 +97,7 @@ def read_header(path: str | os.PathLike[str], last: int = PIXEL_DATA, file: IO[b
         The file breaks off, or its elements make no sense.
     """
     try:
-        with open(path, "rb") if file is None else contextlib.nullcontext(file) as opened:
+        with open_file(path) if file is None else contextlib.nullcontext(file) as opened:
             content = opened.read(CHUNK if last >= PIXEL_DATA else SMALL_CHUNK)
             try:
                 header: Header = {}
@@ -103,10 +105,10 @@ def read_header(path: str | os.PathLike[str], last: int = PIXEL_DATA, file: IO[b
                     header = _parse_file(content, path, last)
                 if header and (last < PIXEL_DATA or "PixelData" in header or len(content) < CHUNK):
                     return header
-                content += opened.read()
+                content += opened.read(MOST_HEADER)
                 return _parse_file(content, path, last)
             except _Declined as declined:
-                return _read_irregular(content + opened.read(), path, str(declined))
+                return _read_irregular(content + opened.read(MOST_HEADER), path, str(declined))
     except (_Truncated, struct.error, zlib.error) as error:
         raise damaged(path, "breaks off in its header") from error
     except (ValueError, RecursionError, UnicodeError) as error:
@@ -139,16 +141,17 @@ def read_with_pydicom(content: bytes) -> Header:
     """
     from pydicom import dcmread  # importing it takes longer than reading a series' headers
 
+    plain = inflated(content, MOST_HEADER)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dataset = dcmread(io.BytesIO(content), force=True)
+        dataset = dcmread(io.BytesIO(plain), force=True)
         found = _wanted_of(dataset)
         pixels: Any = dataset.get_item("PixelData")
     if pixels is not None:
         found["PixelData"] = pixels.value_tell, pixels.length
     implicit, little = dataset.original_encoding
     syntax = IMPLICIT if implicit else EXPLICIT if little else BIG_ENDIAN
-    syntax = str(dataset.file_meta.get("TransferSyntaxUID") or syntax)
+    syntax = DEFLATED if plain is not content else str(dataset.file_meta.get("TransferSyntaxUID") or syntax)
     return found | {"syntax": syntax, "order": "<" if little else ">"}
 
 
@@ -173,12 +176,59 @@ def _parse_file(buffer: bytes, path: str | os.PathLike[str], last: int) -> Heade
         if buffer[:2] in (b"\x02\0", b"\x08\0"):  # the groups that a data set begins with
             raise _Declined("no preamble")
         raise NotDicom(path, _was_dicom(str(path), buffer))
-    meta, at = _parse(buffer, 132, len(buffer), True, "<", 0x0002FFFF)
-    syntax = meta.get("TransferSyntaxUID", b"").strip(b"\0 ").decode("ascii")
+    syntax, at = _file_meta(buffer)
     if not syntax:
         raise _Declined("no TransferSyntaxUID")
     if syntax == DEFLATED:
-        buffer, at = zlib.decompressobj(-15).decompress(buffer[at:]), 0
+        for most in (CHUNK, MOST_HEADER):
+            unpacked = inflated(buffer, most)
+            with contextlib.suppress(_Truncated, struct.error):
+                return _parse_dataset(unpacked, at, path, syntax, last)
+        raise _Truncated
+    return _parse_dataset(buffer, at, path, syntax, last)
+
+
+def _file_meta(buffer: bytes) -> tuple[str, int]:
+    """The transfer syntax in the file meta information, and where this ends."""
+    meta, at = _parse(buffer, 132, len(buffer), True, "<", 0x0002FFFF)
+    value = meta.get("TransferSyntaxUID", b"")
+    return value.strip(b"\0 ").decode("ascii") if isinstance(value, bytes) else "", at
+
+
+def inflated(content: bytes, most: int) -> bytes:
+    """A file in the deflated transfer syntax as one in the plain syntax that it unpacks to, cut after `most` unpacked
+    bytes; another file as it is.
+
+    A few MB may unpack to many GB: nothing is unpacked without saying how much of it is needed.
+    """
+    try:
+        syntax, at = _file_meta(content) if content[128:132] == b"DICM" else ("", 0)
+    except (_Truncated, _Declined, struct.error, ValueError, RecursionError):
+        return content
+    if syntax != DEFLATED:
+        return content
+    meta = content[:at].replace(DEFLATED.encode(), EXPLICIT.encode().ljust(len(DEFLATED), b"\0"))
+    return meta + zlib.decompressobj(-15).decompress(content[at:], most)
+
+
+def readable(path: str | os.PathLike[str], file: IO[bytes] | None = None) -> Any:
+    """What pydicom is to read in place of a file (or of the open member of an archive), which unpacks the deflated
+    transfer syntax without bounds. Raises Refused where that would be more than MOST_HEADER bytes.
+    """
+    with open_file(path) if file is None else contextlib.nullcontext(file) as opened:
+        opened.seek(0)
+        start = opened.read(CHUNK)
+        if DEFLATED.encode() in start:
+            content = start + opened.read(MOST_HEADER)
+            if (unpacked := inflated(content, MOST_HEADER)) is not content:
+                if len(unpacked) >= MOST_HEADER:
+                    raise damaged(path, f"would unpack to more than {MOST_HEADER >> 20} MiB")
+                return io.BytesIO(unpacked)
+        opened.seek(0)
+    return path if file is None else file
+
+
+def _parse_dataset(buffer: bytes, at: int, path: str | os.PathLike[str], syntax: str, last: int) -> Header:
     if syntax == IMPLICIT and buffer[at + 4:at + 6] in SHORT_VR:  # as a length, these two letters would be absurd
         raise _Declined("explicit value representations under the implicit transfer syntax")
     order = ">" if syntax == BIG_ENDIAN else "<"

@@ -247,6 +247,8 @@ def decay_factor(headers: Sequence[Header], radio: Header, warn: Warn) -> tuple[
     if kind == "ADMIN":
         return 1.0, uptake_if_known(headers, radio)
     name, half_life = half_life_of(radio)
+    if number(radio, "RadionuclideHalfLife") == 0:
+        warn(f"RadionuclideHalfLife is 0: that of {name}, {half_life:g} s, was taken, which its code names")
     rate = math.log(2) / half_life
     reference = _start_time(headers, rate, warn) if kind == "START" else _required_times(headers)
     factor = 1.0 if kind == "START" else _exposure_factor(headers, rate)

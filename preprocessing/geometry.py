@@ -6,6 +6,8 @@ import numpy as np
 
 from preprocessing.dicom_values import Refused, required_numbers, text
 
+MOST_MM = 1e5  # of a coordinate
+
 
 class Grid(NamedTuple):
     """Where the voxels of an array lie.
@@ -48,6 +50,9 @@ def slice_geometry(headers):
     axes = np.array([np.cross(across, down), down, across])
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)
     points = np.array([required_numbers(header, "ImagePositionPatient", 3) for header in headers])
+    if np.abs(points).max() > MOST_MM:
+        raise Refused("ImagePositionPatient", f"{np.abs(points).max():g} mm", "is no place in a scanner",
+                      "correct the attribute")
     order = np.argsort(points @ axes[0], kind="stable")
     points, headers = points[order], [headers[i] for i in order]
     positions = points @ axes[0]

@@ -11,13 +11,15 @@ import io
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from common.files import InputError, progress, read_csv
+from common.files import progress, read_csv
 from common.html import write_page
+from common.mips import read_image
 from common.text import ranges
 from common.workers import Run, run_here
 
@@ -102,13 +104,9 @@ def thumbnail(row: dict, folder: Path, side: int, name: str, pixels_per_mm: floa
 
     Pooled by maximum, so that a small hot spot stays; at most `side` pixels along the longer side.
     """
-    path, shape = folder / str(row["filename"]), (int(row["matrix_size_1"]), int(row["matrix_size_2"]))
-    try:
-        image = np.load(path) if path.suffix == ".npy" else np.fromfile(path, "<f4")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}; make the MIPs again") from error
-    if image.size != math.prod(shape):
-        raise InputError(f"{path}: {image.size} pixels, the manifest says {shape[0]} x {shape[1]}; make the MIPs again")
+    shape = (int(row["matrix_size_1"]), int(row["matrix_size_2"]))
+    sizes = SimpleNamespace(matrix_size_1=shape[0], matrix_size_2=shape[1], row=row["scan_id"])
+    image = read_image(sizes, folder, str(row["filename"]))  # whatever its values: the page is to show them
     step = math.ceil(max(shape) / side)
     image = np.pad(image.reshape(shape), [(0, -size % step) for size in shape])
     image = image.reshape(image.shape[0] // step, step, -1, step).max(axis=(1, 3))

@@ -8,7 +8,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from common.files import InputError, read_csv
-from common.manifest import SETS, check_images, check_patients, patient_column, read_manifest
+from common.manifest import SETS, check_images, check_patients, patient_column, read_manifest, spelled_alike
 from common.text import some
 
 IN_TEST, NOT_IN_TEST = {"test", "1", "true"}, {"train", "val", "cal", "0", "false", ""}
@@ -23,6 +23,12 @@ def read_sorted(path: Path) -> pd.DataFrame:
     patient = patient_column(table)
     if len(empty := table[table[patient] == ""]):
         raise InputError(f"{path} row {empty['row'].iloc[0]}: {patient} is empty; fill it in or remove the column")
+    names = table[patient].drop_duplicates()
+    if len(twice := names[spelled_alike(names).duplicated(keep=False)]):
+        first = twice[spelled_alike(twice) == spelled_alike(twice).iloc[0]]
+        raise InputError(f"{path} rows {' and '.join(str(table['row'][k]) for k in first.index)}: {patient} "
+                         f"{' and '.join(map(repr, first))}: if this is one patient, write it in one way; if not, give "
+                         "them names that differ by more than blanks, case or zeros")
     own = table.columns.intersection(read_csv(path).columns)
     return table[own].sort_values([patient, "scan_id", "filename"], ignore_index=True)
 

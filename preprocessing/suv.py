@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from preprocessing import dose
 from preprocessing.dicom_pixels import read_pixels
@@ -266,7 +267,11 @@ def _shown(value: bytes) -> str:
 
 def _read_array(headers: Sequence[Header], scale: np.ndarray) -> np.ndarray:
     """SUV of every slice, float32: stored value x scale. One allocation; each file's pixels are read once."""
-    array = np.empty((len(headers), integer(headers[0], "Rows"), integer(headers[0], "Columns")), np.float32)
+    shape = len(headers), integer(headers[0], "Rows"), integer(headers[0], "Columns")
+    if 4 * math.prod(shape) > (free := psutil.virtual_memory().available):
+        raise Refused("Rows/Columns", f"{shape[1]}/{shape[2]}", f"{shape[0]} slices of them need more memory than the "
+                      f"{free >> 30} GiB that are free", "correct the attributes, or use a machine with more")
+    array = np.empty(shape, np.float32)
     for slice_, header, factor in zip(array, headers, scale, strict=True):
         np.multiply(read_pixels(header), np.float32(factor), out=slice_, casting="unsafe")
     return array

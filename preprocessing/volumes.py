@@ -1,13 +1,17 @@
 """NIfTI and NRRD volumes that hold SUV: alone, in autoPET's tree (PATIENT/STUDY/SUV.nii.gz) or nnU-Net's folders."""
+import bz2
 import gzip
+import math
+import os
 import re
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
-from common.files import replace_file
+from common.files import open_file, replace_file
 from preprocessing.dicom_values import Refused, damaged
 from preprocessing.geometry import Grid, patient_axes
 from preprocessing.suv import SuvVolume, body_mean
@@ -18,6 +22,8 @@ NOT_PET = re.compile(r"(.*[_\W])?(ct|ctres|seg|segmentation|masks?|labels?)([_\W
 NNUNET = re.compile(r"images(Tr|Ts)")  # its folders: CASE_0000 is CT, CASE_0001 SUV (autoPET III)
 LPS = {"left-posterior-superior": (1, 1, 1), "lps": (1, 1, 1), "right-anterior-superior": (-1, -1, 1),
        "ras": (-1, -1, 1), "left-anterior-superior": (1, -1, 1), "las": (1, -1, 1)}  # NRRD's spaces, to LPS
+
+MOST_RATIO, MOST_SMALL = 100, 1 << 28  # unpacked to packed size; bytes that any packed file may unpack to
 
 
 def is_volume(path: str) -> bool:
@@ -121,6 +127,7 @@ def write_volume(volume: SuvVolume, path: Path) -> None:
 def read_array(path: str, dtype: type | None = None) -> tuple[np.ndarray, np.ndarray]:
     """A file's array and its matrix, index -> mm in LPS. `dtype`: a float's, or None for that of the file."""
     try:
+        open_file(path).close()
         return (_read_nrrd if path.lower().endswith(".nrrd") else _read_nifti)(path, dtype)
     except Refused:
         raise
@@ -141,14 +148,37 @@ def _read_nifti(path: str, dtype: type | None) -> tuple[np.ndarray, np.ndarray]:
     if dtype and re.fullmatch(r"SUV \w+", kind) and kind != "SUV bw":
         raise Refused("descrip", kind, "is not SUV by body weight", "write it with --suv bw")
     mm = {"meter": 1000, "micron": 0.001}.get(header.get_xyzt_units()[0], 1)
+    _check_size(path, math.prod(image.shape) * max(4, image.get_data_dtype().itemsize))
     array = image.get_fdata(dtype=dtype, caching="unchanged") if dtype else np.asanyarray(image.dataobj)
     return (array[..., 0] if array.shape[3:] == (1,) else array), np.diag([-mm, -mm, mm, 1]) @ image.affine
+
+
+def _check_size(path: str, need: int) -> None:
+    """Refuse a file whose header announces more bytes than it can hold; packed, no more than MOST_RATIO of its own."""
+    packed = not path.lower().endswith(".nii")
+    if need > (max(MOST_SMALL, MOST_RATIO * os.path.getsize(path)) if packed else 4 * os.path.getsize(path)):
+        raise Refused("file", Path(path).name, f"announces {need >> 20} MiB, which {os.path.getsize(path)} bytes "
+                      "cannot hold", "write it again")
 
 
 def _read_nrrd(path: str, dtype: type | None) -> tuple[np.ndarray, np.ndarray]:
     import nrrd
 
-    array, header = nrrd.read(path)
+    with open_file(path) as file:
+        header = nrrd.read_header(file)
+        if {"data file", "datafile"} & set(header):
+            raise Refused("file", Path(path).name, "says that its values lie in another file", "write it as one file")
+        need = math.prod(map(int, header["sizes"])) * nrrd.reader._determine_datatype(header).itemsize
+        _check_size(path, need)
+        start = file.tell()
+        unpack: Any = {"gz": zlib.decompressobj(31), "bz": bz2.BZ2Decompressor()}.get(
+            str(header.get("encoding", "")).lower().replace("gzip", "gz")[:2])
+        while unpack and not unpack.eof and need >= 0 and (block := file.read(1 << 20)):
+            need -= len(unpack.decompress(block, need + 1))  # beyond it nothing is unpacked
+        if need < 0:
+            raise Refused("file", Path(path).name, "unpacks to more than its sizes say", "write it again")
+        file.seek(start)
+        array = nrrd.read_data(header, file, path)
     space = str(header.get("space", "")).lower()
     if space not in LPS or "space directions" not in header:
         raise Refused("file", Path(path).name, f"space {space!r} does not say where the patient is", "export it with "

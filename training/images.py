@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from common.files import InputError
-from common.manifest import LEARNED, add_digests, check_classes, report_views, suv_type_of, views_of
+from common.manifest import LEARNED, check_classes, compare_images, report_views, suv_type_of, views_of
 from dataset import NORMS, Bodies, NetworkInput, choose_frame, data_hash, fit_bodies, norm_constants, read_bodies
 from training import distributed
 from training.distributed import say
@@ -51,14 +51,18 @@ class Cohort:
         The manifest's path; what its file names are relative to.
     splits : list of int
     device : torch.device
+    allow_leakage : bool
+        Of `manifest.read_manifest`, for images that the manifest has no digests of.
     """
 
-    def __init__(self, table: pd.DataFrame, data: str, folder: str | Path, splits: Sequence[int], device: torch.device):
+    def __init__(self, table: pd.DataFrame, data: str, folder: str | Path, splits: Sequence[int], device: torch.device,
+                 allow_leakage: bool = False):
         for split in splits:
             check_classes(data, table, split)
         used = table[[f"split{split}" for split in splits]].isin(LEARNED).any(axis=1)
         self.table, self.data, self.folder, self.device = table[used].reset_index(drop=True), data, folder, device
         self.pool, self.bodies, self.last = None, None, (None, None)
+        self.splits, self.allow_leakage = splits, allow_leakage
         say(report_views(self.table) or f"{self.table['scan_id'].nunique()} scans, {len(self.table)} images")
 
     def split_images(self, split: int, image_size: str | tuple[int, int], margin: int, pool: int, crop_bodies: bool,
@@ -73,7 +77,7 @@ class Cohort:
         if self.pool != pool:
             self.bodies, self.pool, self.last = None, pool, (None, None)  # free the others first
             self.bodies = read_bodies(self.table, self.folder, pool)
-            self.table = add_digests(self.table, self.folder)
+            self.table = compare_images(self.table, self.folder, self.data, self.splits, self.allow_leakage)
         sets = self.table[f"split{split}"]
         rows = np.flatnonzero(sets.isin(LEARNED))
         table, bodies = self.table.iloc[rows].reset_index(drop=True), self.bodies.subset(rows)

@@ -1,6 +1,7 @@
 """The files of a training run: its log and curve, its settings, the kept checkpoint, the state that --resume goes on
 from."""
 import contextlib
+import hashlib
 import signal
 import sys
 import time
@@ -17,7 +18,7 @@ from tqdm import tqdm
 import common
 from common.digests import training_digests
 from common.files import InputError, replace_file, write_csv, write_json
-from common.manifest import is_synthetic
+from common.manifest import LEAKAGE, LEARNED, is_synthetic, leakage_of
 from common.run_files import run_file
 from common.settings import commit, differences, plain
 from common.signals import Interrupted, deferred_signals
@@ -29,7 +30,8 @@ from utils import read_checkpoint, save_checkpoint
 
 FIGURE_SECONDS = 30  # between two drawings of the curve
 MAY_CHANGE = ("resume", "force_resume", "overwrite", "output", "data", "images", "split_index", "run", "device",
-              "threads", "amp", "checkpoint_minutes", "tensorboard", "params", "recipe", "given")  # when a run goes on
+              "threads", "amp", "checkpoint_minutes", "tensorboard", "params", "recipe", "given",
+              "allow_leakage")  # when a run goes on
 SHARED = {"model": "model", "device": "device", "precision": "precision", "threads": "threads",
           "processes": "processes", "torch": "torch", "data_hash": "data hash", "input": "input"}  # name -> as shown
 WEIGHTS = ("state_dict", "optimizer", "lr_scheduler", "early_stopping")  # of a checkpoint, what is no setting
@@ -226,13 +228,22 @@ def run_settings(options: Namespace, model: dict, images: SplitImages, device: t
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return {"version": common.__version__, "model": model, "args": plain(vars(options)), "commit": commit(),
-            "data_hash": images.hash, "synthetic": bool(is_synthetic(images.table).any()),
+            "data_hash": images.hash, "labels_hash": labels_hash(images.table, images.split),
+            LEAKAGE: leakage_of(images.table) or None, "synthetic": bool(is_synthetic(images.table).any()),
             "trained_on": training_digests(images.table, images.table[f"split{images.split}"]),
             "device": f"{device.type} ({name})",
             "precision": str(amp or torch.float32).removeprefix("torch."), "threads": torch.get_num_threads(),
             "processes": distributed.world(), "torch": str(torch.__version__),
             "versions": {"python": sys.version.split()[0], "torch": str(torch.__version__), "numpy": np.__version__,
                          "pandas": pd.__version__}}
+
+
+def labels_hash(table: pd.DataFrame, split: int) -> str:
+    """SHA-256 (hex) over the training and validation scans of a split, their labels and sets, whatever their order:
+    of `data_hash` what can be told without the images."""
+    rows = table[table[f"split{split}"].isin(LEARNED)].sort_values("filename")
+    columns = [name for name in ("scan_id", "filename", "target", "target_loc", f"split{split}") if name in rows]
+    return hashlib.sha256(rows[columns].to_csv(index=False).encode(errors="surrogateescape")).hexdigest()
 
 
 def draw_convergence(table: pd.DataFrame, path: str | Path, title: str, kept: int) -> None:

@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 
 import utils
@@ -23,7 +24,7 @@ from training.batches import RunBatches, step_seed
 from training.distributed import say
 from training.images import SplitImages
 from training.objectives import Binary
-from training.recorder import MAY_CHANGE, Recorder, run_settings, write_settings
+from training.recorder import MAY_CHANGE, Recorder, labels_hash, run_settings, write_settings
 from training.state import TrainState
 
 
@@ -62,17 +63,17 @@ class Runs:
         Arguments that contradict each other; a run that --output holds already, begun or trained otherwise.
     """
 
-    def __init__(self, args: Namespace, device: torch.device, amp: torch.dtype | None):
+    def __init__(self, args: Namespace, device: torch.device, amp: torch.dtype | None, table: pd.DataFrame):
         options = {split: for_split(args, split, say) for split in args.split_index}
         for each in options.values():
             arguments.image_size(each.image_size)
             if each.batch_size < distributed.world():
                 raise InputError(f"--batch_size {each.batch_size}: no image for some of the "
                                  f"{distributed.world()} processes")
-        self.output = args.output
+        self.output, self.table = args.output, table
         runs = [Run(split, run, options[split]) for split in args.split_index for run in args.run]
-        self.rows = {(run.split, run.run): distributed.from_main(None if is_held(_lock(run)) else find_result(run))
-                     for run in runs}
+        self.rows = {(run.split, run.run): distributed.from_main(
+            None if is_held(_lock(run)) else find_result(run, table)) for run in runs}
         self.todo = [run for run in runs if self.rows[run.split, run.run] is None]
         self.splits = sorted({run.split for run in self.todo})
         if args.recipe and not args.params:  # else `for_split` says it
@@ -123,7 +124,7 @@ class Runs:
         if distributed.is_main():
             try:
                 self.claimed.enter_context(locked(_lock(run), f"split {run.split} run {run.run} is trained"))
-                row = find_result(run)
+                row = find_result(run, self.table)
             except InputError as error:
                 said = str(error)
         if said := distributed.from_main(said):
@@ -163,8 +164,9 @@ def _lock(run):
     return run_file(run.options.output, "running", run.split, run.run)
 
 
-def find_result(run: Run) -> dict | None:
-    """The summary's row of a finished run, None for one to be trained; refuses to overwrite or to mix up unasked.
+def find_result(run: Run, table: pd.DataFrame) -> dict | None:
+    """The summary's row of a finished run, None for one to be trained; refuses to overwrite or to mix up unasked, and a
+    run of other scans, labels or sets than the manifest's (`table`).
 
     A finished run without settings_splitS_runR.json, as of earlier versions, gets it.
     """
@@ -183,6 +185,12 @@ def find_result(run: Run) -> dict | None:
     if differing or "args" not in content:
         raise InputError(f"{done} exists, trained with other values of {', '.join(differing) or 'its arguments'}: "
                          "--overwrite trains it again, or give another --run or --output")
+    if content.get("labels_hash", labels := labels_hash(table, run.split)) != labels:
+        raise InputError(f"{done} exists, trained on other scans, labels or sets than {options.data} has for split "
+                         f"{run.split} now: give that manifest, --overwrite to train again, or another --output")
+    if ("sites" in content.get("model", {})) != hasattr(options, "site_lambda"):
+        other = "train.py" if hasattr(options, "site_lambda") else "train_loca.py"
+        raise InputError(f"{done} exists, a network of {other}: give another --output, or --overwrite")
     if not settings.exists():
         write_settings(settings, content)
     return {"epochs": "", "kept_epoch": content["epoch"], "auc": float(content["auc"]), "seconds": "",

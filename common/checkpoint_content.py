@@ -1,0 +1,85 @@
+"""Is what a checkpoint says of itself of the kinds that scripts rely on? Imports no torch.
+
+The same is in settings_splitS_runR.json, and in the header of an exported model.
+"""
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common.digests import are_digests
+from common.files import InputError
+from common.mips import BOXES
+from common.text import short
+
+MOST_SIDE = 20_000  # pixels of a frame
+MOST_VALUES, MOST_DEPTH = 10**7, 50  # of a checkpoint, but for what tensors hold
+INPUT = {"frame", "norm", "pool", "spacing_mm", "crop_bodies", "views", "suv_type", "box"}  # of dataset.NetworkInput
+
+
+def check_content(content: Mapping[Any, Any], path: str | Path) -> None:
+    """Refuse (InputError) what is of another kind than train.py writes. What is not there is not checked, but for
+    checkpoints of train.py, which hold `args` and `input`."""
+    _check_size(content, path)
+    wrong = {name: content[name] for name, right in _KINDS.items() if name in content and not right(content[name])}
+    if {"args", "input"} <= content.keys():
+        wrong |= {name: content.get(name) for name, right in _OURS.items() if not right(content.get(name))}
+    for name, value in wrong.items():
+        raise InputError(f"{path}: its {name} is {short(repr(value))[:80]}, which train.py does not write: damaged, or "
+                         "not what it seems; copy it again, or train again")
+
+
+def _check_size(content, path):
+    """Few bytes of a pickle can name one list a million times."""
+    level, seen = [content], 0
+    for _ in range(MOST_DEPTH):
+        level = [each for value in level if isinstance(value, Mapping | list | tuple | set)
+                 for each in (value.values() if isinstance(value, Mapping) else value)]
+        if not level:
+            return
+        seen += len(level)
+        if seen > MOST_VALUES:
+            break
+    raise InputError(f"{path}: holds more values, or deeper lists in lists, than a checkpoint can have")
+
+
+def is_number(value: Any, low: float = -math.inf, high: float = math.inf) -> bool:
+    """Whether it is a finite number, and in low..high; a NumPy scalar is one, a bool none."""
+    return (isinstance(value, int | float) or hasattr(value, "dtype") and getattr(value, "shape", None) == ()
+            ) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+
+
+def is_whole(value: Any, low: int, high: float = math.inf) -> bool:
+    """Whether it is a whole number in low..high."""
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_settings(value):
+    return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+
+
+def _is_model(value):
+    if isinstance(value, str):  # of other people's files, its name
+        return True
+    if not isinstance(value, Mapping):
+        return False
+    sites = value.get("sites")
+    return is_number(value.get("dropout", 0.5), 0, 1) and (sites is None or _is_settings(sites) and bool(sites) and all(
+        code.isdecimal() and isinstance(name, str) for code, name in sites.items()))
+
+
+def _is_input(value):
+    if not _is_settings(value) or not {"frame", "norm"} <= set(value) <= INPUT:
+        return False
+    frame, norm, views, spacing = (value.get(name) for name in ("frame", "norm", "views", "spacing_mm"))
+    pairs = all(isinstance(each, list | tuple) and len(each) == 2 for each in (frame, norm))
+    return (pairs and all(is_whole(side, 1, MOST_SIDE) for side in frame) and all(map(is_number, norm)) and norm[1] > 0
+            and is_whole(value.get("pool", 1), 1, MOST_SIDE) and (spacing is None or is_number(spacing) and spacing > 0)
+            and isinstance(value.get("crop_bodies", False), bool) and isinstance(value.get("suv_type", ""), str)
+            and (views is None and "views" not in value or isinstance(views, list | tuple) and len(views) > 0
+                 and all(isinstance(view, str) for view in views)) and value.get("box", BOXES[0]) in BOXES)
+
+
+_KINDS = {"model": _is_model, "input": _is_input, "trained_on": lambda value: value is None or are_digests(value),
+          "export": _is_settings, "versions": _is_settings}
+_OURS = {"args": _is_settings, "epoch": lambda value: is_whole(value, 0), "auc": lambda value: is_number(value, 0, 1)}
