@@ -105,7 +105,7 @@ def read_centre(name: str, folder: Path, others: list[Centre], rules: dict[str, 
     if unknown := [file for file in now if None in (now[file], before[file])]:
         said.append(f"whether {some(unknown, 2)} are of the same checkpoints as in the first cohort was not checked")
     seen, not_checked = find_overlap(models, wanted, settings)
-    if wrong := seen["optimistic"] or not others[0].overlap[LEAKAGE] and seen[LEAKAGE]:
+    if wrong := seen["optimistic"] or LEAKAGE not in others[0].overlap and seen.get(LEAKAGE):
         raise InputError(f"--cohort {name}: {wrong}; leave them out of the manifest and predict again")
     scans, more = ensemble.join_scans(models)
     if scans["target"].isna().all():

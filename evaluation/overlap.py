@@ -71,7 +71,7 @@ def find_overlap(models: list[Model], wanted: str, folder: Path) -> tuple[dict, 
     -------
     found : dict
         `overlap` of metrics.json: scans {value of `common.digests.overlap`, the worst of the models: scans}, text,
-        optimistic, what a reader of set all must know, or None, and leakage, of `find_leakage`, or None.
+        optimistic, what a reader of set all must know, or None, and leakage, of `find_leakage`, where there is any.
     warnings : list of str
 
     Raises
@@ -99,8 +99,9 @@ def find_overlap(models: list[Model], wanted: str, folder: Path) -> tuple[dict, 
     text, n_seen = _text(counts), sum(counts.get(name, 0) for name in LEARNED)
     warnings = [f"overlap with the models' training: {text}"] if set(counts) - {NONE, *LEARNED} else []
     optimistic = f"{n_seen} of {len(ranks)} scans, or their patients, were trained or validated on by a model"
-    return {"scans": counts, "text": text, "optimistic": optimistic if wanted == "all" and n_seen else None,
-            LEAKAGE: find_leakage(models, wanted) or None}, warnings
+    leaked = find_leakage(models, wanted)
+    return {"scans": counts, "text": text, "optimistic": optimistic if wanted == "all" and n_seen else None} | (
+        {LEAKAGE: leaked} if leaked else {}), warnings
 
 
 def find_leakage(models: list[Model], wanted: str) -> str:

@@ -11,8 +11,11 @@ from prediction_helpers import predictions, write
 from training_helpers import SMALL
 
 import aggregate
+import compare
 import find_best_model
 import predict
+import train
+import train_loca
 import utils
 from common.digests import BY_IMAGE, NONE, NOT_CHECKED, overlap
 from common.files import InputError
@@ -202,3 +205,68 @@ def test_predictions_of_a_changed_checkpoint_are_not_mixed(study):
         predicted(study, "--set", "test", splits=(0, 0))
     predicted(study, "--set", "test")
     predicted(study, "--set", "test", splits=(0, 0))
+
+
+# ---------------------------------------------------------------- what is in two sets
+
+def trained_again(folder, script, *arguments):
+    return call(script, "--data", folder / "data.csv", "--output", folder / "results", *SMALL, "--nepochs", 1,
+                *arguments)
+
+
+def test_a_finished_run_is_not_one_of_other_labels_sets_or_kind(study):
+    assert trained_again(study, train) is None  # left alone
+    table = manifest(study)
+    table.assign(target=1 - table["target"].astype(int)).to_csv(study / "data.csv", index=False)
+    with pytest.raises(InputError, match="checkpoint_split0_run1.pth exists, trained on other scans, labels or sets"):
+        trained_again(study, train)
+    table.sample(frac=1, random_state=0).to_csv(study / "data.csv", index=False)
+    assert trained_again(study, train) is None  # the order of rows is none of its content
+    table.assign(target_loc=51).to_csv(study / "data.csv", index=False)
+    with pytest.raises(InputError, match="checkpoint_split0_run1.pth exists, .*(a network of train.py|other scans)"):
+        trained_again(study, train_loca)
+    (study / "data.csv").unlink()
+    with pytest.raises(InputError, match="data.csv: cannot be read"):
+        trained_again(study, train)
+
+
+def leak(folder):
+    """A test scan's patient becomes that of a training scan."""
+    table = manifest(folder).set_index("scan_id", drop=False)
+    (test, trained) = (table[table["split0"] == name].iloc[0] for name in ("test", "train"))
+    table.loc[test["scan_id"], "patient_id"] = trained["patient_id"]
+    table.to_csv(folder / "data.csv", index=False)
+
+
+def test_what_leaks_is_refused_with_its_rows_or_marks_everything(study, capsys):
+    leak(study)
+    for script in (lambda *more: trained_again(study, train, "--overwrite", *more),
+                   lambda *more: predicted(study, "--set", "val", "test", *more)):
+        with pytest.raises(InputError, match="patient_id p0.. is in test and train of split0 .test: rows 2, 3; train: "
+                                             "rows .*; --allow_leakage goes on and marks whatever is made"):
+            script()
+        script("--allow_leakage")
+        assert "warning: LEAKAGE: " in capsys.readouterr().out
+        call(find_best_model, "--dir", study / "results")
+    content = utils.read_checkpoint(study / "results" / "checkpoint_split0_run1.pth")
+    assert "is in test and train of split0" in content["leakage"]
+    assert pd.read_csv(study / "results" / "pred_split0_run1.csv")["leakage"].str.contains("test and train").all()
+    metrics = aggregated(study, "--data", study / "data.csv")
+    assert metrics["optimistic"].startswith("LEAKAGE: ") and "is in test and train" in metrics["overlap"]["leakage"]
+    assert "LEAKAGE: " in (study / "results" / "report.html").read_text()
+    assert pd.read_csv(study / "results" / "ensemble_avg.csv")["notice"].str.contains("LEAKAGE").all()
+    call(compare, *(study / "results" / f"ensemble_{name}.csv" for name in ("avg", "max")), "--output",
+         study / "results", "--resamples", 20)
+    assert "LEAKAGE" in (study / "results" / "compare.html").read_text()
+
+
+def test_images_that_are_read_are_compared_where_the_manifest_has_no_digests(study, capsys):
+    table = manifest(study)
+    names = [table["filename"][table["split0"] == name].iloc[0] for name in ("train", "val")]
+    shutil.copy(study / names[0], study / names[1])
+    sizes = table.set_index("filename").loc[names[0], ["matrix_size_1", "matrix_size_2"]]
+    table.loc[table["filename"] == names[1], list(sizes.index)] = list(sizes)
+    table.to_csv(study / "data.csv", index=False)
+    with pytest.raises(InputError, match="of split0 have the same image, .*--allow_leakage"):
+        trained_again(study, train, "--overwrite", "--split_index", 0)
+    assert "lacks image_sha256: whether an image is in two sets was looked for among the" in capsys.readouterr().out
