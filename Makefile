@@ -72,7 +72,7 @@ $(PY) explain.py $(call looking,$1,$2,$3) --target site
 $(PY) explain.py $(call looking,$1,$2,$3) --target binary
 $(PY) compare.py $2/loca/ensemble_avg.csv $2/binary/ensemble_avg.csv --names "two heads" binary --output $2/compare
 endef
-looking = --data $1/data_resplit.csv --chptfolder $2/loca --splits 0 0 --run $3 --random 1 --max_scans 12 --output $2/heatmaps
+looking = --data $1/data_resplit.csv --chptfolder $2/loca --splits 0 0 --run $3 --each --random 1 --max_scans 12 --output $2/heatmaps
 
 demo-loca: demo-data
 	$(call loca,$(DEMO),$(DEMO)/two,1)

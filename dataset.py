@@ -106,21 +106,28 @@ def crop_body(image: np.ndarray, name: str, box: str = "suv") -> np.ndarray:
     return image[body_box(image, name, box)]
 
 
+def body_pixels(image: np.ndarray, box: str = "suv") -> np.ndarray:
+    """Which pixels of a MIP are the body's: (rows, columns) bool.
+
+    `box`: of BOXES. "suv": those above BODY_SUV; "lars": those that are not 0.
+    """
+    return image > BODY_SUV if box == "suv" else image != 0
+
+
 def body_box(image: np.ndarray, name: str, box: str = "suv") -> tuple[slice, slice]:
-    """The box of the body as (rows, columns) slices.
+    """The box of `body_pixels` as (rows, columns) slices.
 
     Parameters
     ----------
     box : of BOXES
-        "suv": of the pixels above BODY_SUV, last row and column included. "lars": of the pixels that are not 0, without
-        its last row and column, as LARS cuts them off.
+        "lars": without its last row and column, as LARS cuts them off.
 
     Raises
     ------
     InputError
         It is empty.
     """
-    inside, more = (image > BODY_SUV, 1) if box == "suv" else (image != 0, 0)
+    inside, more = body_pixels(image, box), int(box == "suv")
     rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
     if not len(rows) or min(np.ptp(rows), np.ptp(columns)) + more == 0:
         what = f"pixel above SUV {BODY_SUV}" if box == "suv" else "body of two rows and columns or more"

@@ -1,14 +1,16 @@
-"""Where the network looks: heat maps (Grad-CAM, HiResCAM), a panel per scan, contact sheets, the pointing game.
+"""Where the networks look: heat maps (HiResCAM, Grad-CAM), a panel per scan, contact sheets, the pointing game.
 
-python explain.py --chptfolder results --splits 0 0                                       # test set of split 0
-python explain.py --chptfolder results --splits 0 0 --method gradcam --cam_layer layer3 --max_scans 48
-python explain.py --chptfolder results_loca --splits 0 0 --target site                    # each scan's predicted site
-python explain.py --chptfolder results_loca --splits 0 0 --target site:hilar --cam_layer layer2
-python explain.py --chptfolder results --splits 0 0 --data NEW.csv --set all --scans A B  # two new scans
+python explain.py --chptfolder results                                    # mean over the networks, each one's test set
+python explain.py --chptfolder results --splits 0-9 --each                # a folder for each network
+python explain.py --chptfolder results --method gradcam --cam_layer layer3 --max_scans 48 --pdf --output coarse
+python explain.py --chptfolder results_loca --splits 0-0 --target site:hilar --cam_layer layer2
+python explain.py --chptfolder results --data NEW.csv --set all --scans A B                           # two new scans
 
-Writes for each model to OUTPUT/TARGET_splitS_runR: maps/SCAN_VIEW.npy, the heat map on the MIP's pixels (float32, SUV's
-grid, in units of the score); panels/SCAN.png; sheet001.png, ..., highest probability first; peaks.csv. What is finished
-is left alone, unless its MIP is another one.
+Writes to OUTPUT/TARGET_ensemble (of one network, and with --each, to OUTPUT/TARGET_splitS_runR): maps/SCAN_VIEW.npy,
+the mean heat map on the MIP's pixels (float32, SUV's grid, in units of the score, 0 outside the body); models.csv, the
+networks that each is the mean of: those that have the scan in the sets asked for; panels/SCAN.png, the MIPs and again
+with their maps, on one scale for the cohort (scale.json); sheet001.png, ..., highest probability first; peaks.csv. What
+is finished is left alone, unless its MIP or its networks are others.
 
 Where the manifest has lesion masks (column mask) or lesions' places (columns lesions, row0_mm, column0_mm, spacing_mm;
 of masks or the phantom), the pointing game follows: the share of positive scans whose map peaks within 3 cm of a
@@ -16,7 +18,7 @@ lesion, beside the same with random weights and of the brightest pixel of the MI
 the body and false alarms, too: pointing.csv, pointing.json. What counts is said in inference/pointing_game.py.
 """
 import argparse
-from functools import partial
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,7 +27,7 @@ from common.arguments import Parser, pick, run_script
 from common.files import write_csv
 
 METHODS = {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}
-PEAK_COLUMNS = ("scan_id", "view", "filename", "probs", "peak_row", "peak_column", "heat", "distance_mm",
+PEAK_COLUMNS = ("scan_id", "view", "filename", "probs", "n_models", "peak_row", "peak_column", "heat", "distance_mm",
                 "distance_pixels")
 
 
@@ -41,13 +43,15 @@ def get_args_parser():
     group.add_argument("--cam_layer", default="layer1", choices=("layer1", "layer2", "layer3", "layer4"),
                        help="a cell of these is 4, 8, 16, 32 pixels of the network's frame wide: 1.3, 2.6, 5.2, 10.5 "
                             "cm at 3.27 mm, with --pool 2 in training twice that")
-    group.add_argument("--output", default="heatmaps", metavar="DIR", help="where the models' folders go")
+    group.add_argument("--output", default="heatmaps", metavar="DIR", help="where the folders of maps go")
+    group.add_argument("--each", action="store_true", help="a folder for each model, not one for the mean over them")
     group.add_argument("--scans", nargs="+", metavar="ID", help="these scans alone")
     group.add_argument("--max_scans", type=arguments.natural_int, metavar="N",
                        help="pictures of the N scans with the highest probability alone; heat maps and pointing game "
                             "of all")
     group.add_argument("--suv_max", type=arguments.positive_int, default=7, metavar="SUV",
                        help="what is drawn black, g/ml")
+    group.add_argument("--pdf", action="store_true", help="panels as PDF, too, for print")
     group.add_argument("--random", type=arguments.natural_int, default=3, metavar="N",
                        help="networks with random weights in the pointing game")
     group.add_argument("--no_pointing", action="store_true", help="no pointing game")
@@ -78,42 +82,45 @@ def main(args):
     if not args.no_pointing:
         table = add_lesions(table, args.data, arguments.images_folder(args), args.target)
     table = asked_rows(table, args.data, args.set, runs)
-    for model in open_models(runs, table, args.chptfolder, args.data, arguments.images_folder(args), args.set, device,
-                             amp, **pick(args, "batch_size", "norm", "image_size", "crop_bodies")):
-        explain(model, args)
+    models = open_models(runs, table, args.chptfolder, args.data, arguments.images_folder(args), args.set, device, amp,
+                         **pick(args, "batch_size", "norm", "image_size", "crop_bodies"))
+    for some in ([model] for model in models) if args.each else [list(models)]:
+        explain(some, args)
     return say_missing(missing)
 
 
-def explain(model, args):
-    """One model's heat maps and what follows from them, in a folder of its own."""
+def explain(models, args):
+    """The heat maps of a model, or the means over several, and what follows from them, in a folder of their own."""
     from common.run_files import heat_folder
     from inference import gradcam, heat_maps, overlays, pointing_game
 
-    name, method, images = f"split {model.split} run {model.run}", METHODS[args.method], arguments.images_folder(args)
-    site = heat_maps.find_class(args.target, args.cam_layer, model)
-    heat_maps.check_scans(args.scans, model, args.set)
-    folder = heat_folder(args.output, args.target, model.split, model.run)
+    name, method, images = heat_maps.names_of(models), METHODS[args.method], arguments.images_folder(args)
+    heat_maps.check_scans(args.scans, models, args.set)
+    folder = heat_folder(args.output, args.target, [(model.split, model.run) for model in models])
+    asked = heat_maps.find_classes(args.target, args.cam_layer, models)
     heat_maps.claim_folder(folder, pick(args, "target", "method", "cam_layer", "suv_max", "image_size", "norm",
-                                        "crop_bodies"), model, args.overwrite)
-    rows = heat_maps.describe(model, site, folder)
-    maps_of = partial(heat_maps.compute, model=model, rows=rows, method=args.method, layer=args.cam_layer,
-                      images=images)
-    heat_maps.write_maps(maps_of, folder, model, rows, images, args.overwrite)
-
-    scans, source = overlays.by_probability(rows, args.max_scans), f"{method} of {args.cam_layer}, {name}"
-    if model.content.get("synthetic"):
-        source += ", trained on a SYNTHETIC cohort"
-    overlays.draw_panels(scans, folder, images, source, args.suv_max, model.batches.network_input.spacing_mm,
-                         args.overwrite)
-    overlays.draw_sheets(scans, folder, images, source, args.suv_max)
-
+                                        "crop_bodies"), models, args.overwrite)
+    rows = heat_maps.describe(models, asked, folder)
+    heat_maps.write_maps(models, rows, folder, args.method, args.cam_layer, images, args.overwrite)
     peaks = pointing_game.find_peaks(method, enumerate(map(np.load, rows["map"])), rows, images)
     write_csv(peaks[[name for name in PEAK_COLUMNS if name in peaks]].replace(np.inf, np.nan), folder / "peaks.csv")
-    print(f"{name}: {len(rows)} heat maps of {rows['scan_id'].nunique()} scans -> {folder}")
+    highest = heat_maps.cohort_scale(folder, peaks, bool(args.scans))
+
+    scans, source = overlays.by_probability(rows, args.max_scans), f"{method} of {args.cam_layer}"
+    if any(model.content.get("synthetic") for model in models):
+        source += ", trained on a SYNTHETIC cohort"
+    scale = {"suv_max": args.suv_max, "heat_max": highest}
+    overlays.draw_panels(scans, folder, images, source, scale, models[0].batches.network_input.spacing_mm,
+                         (".png", ".pdf") if args.pdf else (".png",), args.overwrite)
+    overlays.draw_sheets(scans, folder, images, source, scale)
+    print(f"{name}: {len(rows)} heat maps of {rows['scan_id'].nunique()} scans -> {folder}"
+          + f"; {heat_maps.models_line(rows)}" * (len(models) > 1))
     if {"known_lesions", "known_mask"} & set(rows):
         def random_maps(draw, places):
-            network = gradcam.random_network(model.network, (draw, model.split, model.run))
-            return maps_of(network, places, f"random weights {draw + 1} of {args.random}")
+            untrained = [replace(model, network=gradcam.random_network(model.network, (draw, model.split, model.run)))
+                         for model in models]
+            return heat_maps.compute(untrained, rows, places, args.method, args.cam_layer, images,
+                                     f"random weights {draw + 1} of {args.random}")
 
         pointing_game.play(peaks, rows, images, args.random, random_maps,
                            pick(args, "target", "method", "cam_layer", "set"), folder)

@@ -13,10 +13,10 @@ BOXES = ("suv", "lars")  # what counts as the body: see `dataset.body_box`
 LEAST_SUV, MOST_SUV = -1, 1e6  # beyond it is none: all of the dose in 1 ml of a body of 70 kg would be 70,000
 MOST_MEDIAN = 30  # of the pixels of a body
 
-CLEAR = 0.08  # share of the maximum below which a heat map does not show
+CLEAR = 0.08  # share of what is drawn darkest below which a heat map hardly shows
 HEAT: tuple[tuple[float, tuple[float, ...]], ...] = (
     (0, (1, 0.8, 0.2, 0)), (CLEAR, (1, 0.8, 0.2, 0.1)), (0.5, (1, 0.45, 0, 0.5)), (1, (0.75, 0, 0.1, 0.75)),
-)  # share of the maximum, then red, green, blue, opacity
+)  # share of what is drawn darkest, then red, green, blue, opacity
 
 
 def read_image(row: Any, folder: str | Path, name: str = "") -> np.ndarray:
@@ -96,3 +96,15 @@ def read_mask(row: Any, folder: str | Path, name: str) -> np.ndarray:
         raise InputError(f"{Path(folder) / name}: holds {other[0]:g} (mask of row {row.row} of the manifest); a "
                          "mask is 1 in a lesion, 0 elsewhere")
     return mask > 0
+
+
+def greys(image: np.ndarray, suv_max: float) -> np.ndarray:
+    """A MIP as PET is read: (rows, columns) float, 1 (white) at SUV 0 to 0 (black) at `suv_max` and above."""
+    return 1 - np.clip(image / suv_max, 0, 1)
+
+
+def under_heat(grey: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """`greys` with a heat map over them: (rows, columns, 3) float, 0..1; `share` of what is drawn darkest, 0..1."""
+    channels = np.array([colour for _, colour in HEAT]).T
+    *colour, opacity = (np.interp(share, [at for at, _ in HEAT], channel) for channel in channels)
+    return grey[:, :, None] * (1 - opacity[:, :, None]) + np.stack(colour, axis=2) * opacity[:, :, None]

@@ -1,5 +1,6 @@
 """The names of a run's files, S = split, R = run. Imports no torch."""
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -29,9 +30,13 @@ def safe_name(text: str) -> str:
     return re.sub(r"[^\w.-]", "_", text)
 
 
-def heat_folder(folder: str | Path, target: str, split: int, run: int) -> Path:
-    """Where explain.py writes what it makes of a model; `folder` is its --output, `target` its --target."""
-    return Path(folder) / f"{safe_name(target)}_split{split}_run{run}"
+def heat_folder(folder: str | Path, target: str, models: Sequence[tuple[int, int]] = ()) -> Path:
+    """Where explain.py writes what it makes of models; `folder` is its --output, `target` its --target.
+
+    `models`: (split, run) of each; of one it is that model's own folder, else (or not given) the ensemble's.
+    """
+    of = "split{}_run{}".format(*models[0]) if len(models) == 1 else "ensemble"
+    return Path(folder) / f"{safe_name(target)}_{of}"
 
 
 def heat_map(folder: Path, scan: str, view: str) -> Path:
@@ -39,6 +44,6 @@ def heat_map(folder: Path, scan: str, view: str) -> Path:
     return folder / "maps" / f"{safe_name(f'{scan}_{view}')}.npy"
 
 
-def panel(folder: Path, scan: str) -> Path:
-    """The picture of a scan in a `heat_folder`."""
-    return folder / "panels" / f"{safe_name(scan)}.png"
+def panel(folder: Path, scan: str, suffix: str = ".png") -> Path:
+    """The picture of a scan in a `heat_folder`; `suffix`: or ".pdf"."""
+    return folder / "panels" / (safe_name(scan) + suffix)

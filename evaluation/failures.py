@@ -1,21 +1,20 @@
 """The scans that LARS-avg gets wrong at 0.5: a list, and on the page their MIPs and explain.py's heat maps.
 
-The heat map of a scan is the mean over the models whose maps are there, each as a share of its maximum over the views.
+The heat map of a scan is the ensemble's; where explain.py made none, the mean over the models whose own are there.
 """
 import base64
 import io
-import itertools
 import shlex
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy import ndarray
 from PIL import Image
 
 from common.files import InputError, read_json_object
 from common.manifest import VIEWS, read_manifest
-from common.mips import HEAT, read_image
+from common.mips import greys, read_image, under_heat
+from common.model_files import checkpoint_file
 from common.run_files import heat_folder, heat_map
 from evaluation.averaging import Ensemble
 from evaluation.disagreement import per_scan
@@ -84,8 +83,9 @@ def on_page(table: pd.DataFrame, models: list[Model], wanted: str, data: str | N
         --heatmaps is no folder, or holds maps of another checkpoint.
     """
     shown = table.groupby("error").head(MOST_SHOWN)
-    maps = _find_maps(heatmaps, models, list(shown["scan_id"])) if heatmaps else {}
     rows, notes = _manifest_rows(data, shown) if data else (None, ["--data CSV shows their MIPs"])
+    maps, more = _find_maps(heatmaps, models, list(shown["scan_id"])) if heatmaps else ({}, [])
+    notes += more
     cards: dict[str, list[dict]] = {kind: [] for kind in KINDS}
     unread: list[str] = []
     for scan in shown.to_dict("records"):
@@ -116,47 +116,54 @@ def _manifest_rows(data, shown):
     return rows[rows["scan_id"].isin(shown["scan_id"])], []
 
 
-def _find_maps(folder: Path, models: list[Model], scans: list[str]) -> dict[str, list[Path]]:
-    """{scan: folders of the models that have maps of it}."""
-    found: dict[str, list[Path]] = {}
-    for model in models:
-        place = heat_folder(folder, "binary", model.split, model.run)
+def _find_maps(folder: Path, models: list[Model], scans: list[str]) -> tuple[dict[str, list[tuple[Path, float]]],
+                                                                               list[str]]:
+    """({scan: [(folder of its maps, the value that is drawn darkest)]}: the ensemble's, else of each model; notes)."""
+    found: dict[str, list[tuple[Path, float]]] = {}
+    notes, ensemble = [], heat_folder(folder, "binary")
+    pairs = [(model.split, model.run) for model in models]
+    for place in [ensemble] if ensemble.is_dir() else [heat_folder(folder, "binary", [pair]) for pair in pairs]:
         try:
-            made_of = read_json_object(place / "settings.json", "--heatmaps", "{}").get("checkpoint_sha256")
-        except InputError:
+            made_of, highest = (read_json_object(place / f"{name}.json", "--heatmaps", "{}")[key]
+                                for name, key in (("settings", "checkpoints"), ("scale", "heat_max")))
+        except (InputError, KeyError):
             continue
-        predicted = set(model.rows.get("checkpoint_sha256", ())) - {""}
-        if made_of and predicted and predicted != {made_of}:
-            raise InputError(f"{place}: heat maps of another checkpoint than {model.file} is of; run explain.py again "
-                             "with --overwrite")
+        names = {f"split {model.split} run {model.run}": model for model in models}
+        for name in set(made_of) & set(names):
+            predicted = set(names[name].rows.get("checkpoint_sha256", ())) - {""}
+            if predicted and predicted != {made_of[name]}:
+                raise InputError(f"{place}: heat maps of another checkpoint than {names[name].file} is of; run "
+                                 "explain.py again with --overwrite")
+        if place == ensemble and set(made_of) != set(names):
+            notes.append(f"The heat maps are of {len(made_of)} models, {len(set(made_of) & set(names))} of which are "
+                         f"among the {len(names)} of the scores")
         for scan in scans:
             if any(heat_map(place, scan, view).is_file() for view in VIEWS):
-                found.setdefault(scan, []).append(place)
-    return found
+                found.setdefault(scan, []).append((place, highest))
+    return found, notes
 
 
-def _picture(rows: pd.DataFrame, images: str, places: list[Path]) -> str | None:
+def _picture(rows: pd.DataFrame, images: str, places: list[tuple[Path, float]]) -> str | None:
     """The views of a scan side by side, with heat maps again with them over it: a PNG in base64; None without rows."""
     rows = rows[rows["view"].isin(VIEWS)].sort_values("view")
     if rows.empty:
         return None
     mips = [read_image(row, images) for row in rows.itertuples()]
     views, heats = list(zip(rows["scan_id"], rows["view"], mips, strict=True)), []
-    for place in places:
+    for place, _ in places:
         heat = [np.load(path) if (path := heat_map(place, scan, view)).is_file() else np.zeros(mip.shape)
                 for scan, view, mip in views]
         heats.append(heat)
         if any(each.shape != mip.shape for each, mip in zip(heat, mips, strict=True)):
             raise InputError(f"{place}: heat maps of other MIPs than those of {images}; run explain.py again")
     step = -(-max(map(len, mips)) // MOST_ROWS)
-    grey = _beside([_pooled(1 - np.clip(mip / SUV_BLACK, 0, 1), step, np.min) for mip in mips])
+    grey = _beside([_pooled(greys(mip, SUV_BLACK), step, np.min) for mip in mips])
     pixels = np.repeat(grey[:, :, None], 3, axis=2)
     if heats:
-        shares = [np.mean([heat[k] / (max(each.max() for each in heat) or 1) for heat in heats], axis=0)
-                  for k in range(len(mips))]
+        highest = np.mean([highest for _, highest in places])
+        shares = [np.clip(np.mean(each, axis=0) / highest, 0, 1) for each in zip(*heats, strict=True)]
         share = _beside([_pooled(each, step, np.max) for each in shares], fill=0)
-        colour, opacity = np.split(_heat_colours(share), [3], axis=2)
-        pixels = np.concatenate([pixels, pixels * (1 - opacity) + colour * opacity], axis=1)
+        pixels = np.concatenate([pixels, under_heat(grey, share)], axis=1)
     png = io.BytesIO()
     picture = Image.fromarray(np.round(255 * pixels).astype(np.uint8))
     (picture.quantize(64) if heats else picture.convert("L").quantize(32)).save(png, "PNG", optimize=True)
@@ -174,20 +181,11 @@ def _beside(pictures, fill=1.0):
     return np.concatenate([np.pad(each, ((0, rows - len(each)), (0, 4)), constant_values=fill) for each in pictures], 1)
 
 
-def _heat_colours(share: ndarray) -> ndarray:
-    """(rows, columns, 4) red, green, blue and opacity of shares of the maximum, as in explain.py's pictures."""
-    channels = np.array([colour for _, colour in HEAT]).T
-    return np.stack([np.interp(share, [at for at, _ in HEAT], channel) for channel in channels], axis=2)
-
-
 def _commands(scans, models, wanted, data, images, output, chptfolder):
-    """Of explain.py for these scans, by the best model that has each of them."""
-    first = {scan: next(model for model in models if (model.rows["scan_id"] == scan).any()) for scan in scans}
-    found = []
-    for run, group in itertools.groupby(sorted(scans, key=lambda scan: models.index(first[scan])),
-                                        key=lambda scan: (first[scan].split, first[scan].run)):
-        given = (["--data", data] if data else []) + (["--images", images] if images else [])
-        words = ["python", "explain.py", "--chptfolder", str(chptfolder), "--splits", f"{run[0]}-{run[0]}", "--run",
-                 str(run[1]), *given, "--set", wanted, "--no_pointing", "--output", str(output), "--scans", *group]
-        found.append(shlex.join(words))
-    return found
+    """Of explain.py for these scans, by the models of the scores."""
+    if not scans:
+        return []
+    files = [str(checkpoint_file(chptfolder, model.split, model.run)) for model in models]
+    given = (["--data", data] if data else []) + (["--images", images] if images else [])
+    return [shlex.join(["python", "explain.py", "--checkpoints", *files, *given, "--set", wanted, "--no_pointing",
+                        "--output", str(output), "--scans", *scans])]

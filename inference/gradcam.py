@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from captum.attr import LayerGradCam, LayerGradientXActivation
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import binary_fill_holes, map_coordinates
 from torch import nn
 
 import utils
-from dataset import NetworkInput, body_box
+from dataset import NetworkInput, body_box, body_pixels
 from inference.folding import for_prediction
 from training.batches import ImageBatches
 from training.device import autocast
@@ -103,7 +103,7 @@ def to_mip(cells: np.ndarray, layer: str, image: np.ndarray, name: str, network_
     Returns
     -------
     (rows, columns) float32 array
-        0 outside the body's box and where the network saw nothing.
+        0 outside the body and where the network saw nothing.
     """
     box, pool = body_box(image, name, network_input.box), network_input.pool
     places, seen = [], []
@@ -115,4 +115,4 @@ def to_mip(cells: np.ndarray, layer: str, image: np.ndarray, name: str, network_
         seen.append((place > -0.5) & (place < side - 0.5))
     heat = np.zeros(image.shape, "float32")
     heat[box] = map_coordinates(cells.astype(float), np.meshgrid(*places, indexing="ij"), order=1) * np.outer(*seen)
-    return heat
+    return heat * binary_fill_holes(body_pixels(image, network_input.box))

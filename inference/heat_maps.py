@@ -1,21 +1,32 @@
-"""The heat maps of one model: what they speak for, and a file for each MIP."""
+"""Heat maps of one model, or the mean over the models of an ensemble: what they speak for, and a file for each MIP.
+
+A map is in units of the score, the log-odds of Deauville 4-5 or the logit of a site, so that the mean of the models'
+maps explains the mean of their scores. A model takes part in the maps of the scans that it is asked for: with --set
+test and several splits each scan's map is the mean over the models that have it in their test set.
+"""
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from torch import nn
+from scipy.special import logit
 
-from common.files import InputError, progress, read_json_object, replace_file, write_json
+from common.files import InputError, progress, read_csv, read_json_object, replace_file, write_csv, write_json
 from common.mips import read_image
 from common.run_files import heat_map, panel
 from common.settings import differences
 from common.sites import scored_classes
+from evaluation.disagreement import per_scan
 from inference import gradcam
 from inference.gradcam import BINARY
 from inference.prediction import Model
-from training.objectives import probabilities, site_probabilities
+from training.batches import batch_indices
+from training.objectives import THRESHOLD, probabilities, site_probabilities
+
+BLOCK = 16  # images that go through all models before the next ones
+QUANTILE = 0.99  # of the scans' highest values: what is drawn darkest
+UNIT, FEW = 1.0, 10  # of the score; scans: see `darkest`
 
 
 def chosen_scans(table: pd.DataFrame, scans: list[str] | None, data: str) -> pd.DataFrame:
@@ -27,11 +38,16 @@ def chosen_scans(table: pd.DataFrame, scans: list[str] | None, data: str) -> pd.
     return table[table["scan_id"].isin(scans)].reset_index(drop=True)
 
 
-def check_scans(scans: list[str] | None, model: Model, sets: list[str]) -> None:
-    """Refuse a scan of --scans that the model is not asked for, or of whose views it knows none (InputError)."""
-    if gone := sorted(set(scans or ()) - set(model.rows["scan_id"])):
-        raise InputError(f"scan {gone[0]} is not in {' or '.join(sets)} of split {model.split}, or has no view that "
-                         "the model knows; --set all takes every row")
+def check_scans(scans: list[str] | None, models: Sequence[Model], sets: list[str]) -> None:
+    """Refuse a scan of --scans that no model is asked for, or of whose views none knows any (InputError)."""
+    if gone := sorted(set(scans or ()) - {scan for model in models for scan in model.rows["scan_id"]}):
+        raise InputError(f"scan {gone[0]} is not in {' or '.join(sets)} of {names_of(models)}, or has no view that "
+                         "they know; --set all takes every row")
+
+
+def names_of(models: Sequence[Model]) -> str:
+    """"split 0 run 1", or of several "10 models"."""
+    return f"split {models[0].split} run {models[0].run}" if len(models) == 1 else f"{len(models)} models"
 
 
 def find_class(target: str, layer: str, model: Model) -> int | None:
@@ -68,58 +84,77 @@ def site_settings(model: Model) -> dict:
             "site_multi": stored.get("site_multi", False)}
 
 
-def claim_folder(folder: Path, settings: dict, model: Model, overwrite: bool) -> None:
-    """Write settings.json: `settings`, the model's precision and checkpoint.
+def claim_folder(folder: Path, settings: dict, models: Sequence[Model], overwrite: bool) -> None:
+    """Write settings.json: `settings`, the models' precision and checkpoints ("split 0 run 1" -> SHA-256).
 
     Raises
     ------
     InputError
         The folder's maps were made with other settings; with `overwrite` they are removed instead.
     """
-    path, now = folder / "settings.json", settings | {"amp": str(model.amp), "checkpoint_sha256": model.sha256}
+    made_of = {names_of([model]): model.sha256 for model in models}
+    path, now = folder / "settings.json", settings | {"amp": str(models[0].amp), "checkpoints": made_of}
     if path.exists() and (differing := differences(read_json_object(path, "settings", "{}"), now)):
         if not overwrite:
             raise InputError(f"{folder}: holds heat maps with another {', '.join(differing)}; --overwrite makes them "
                              "again, or give another --output")
-        for old in (*folder.glob("maps/*.npy"), *folder.glob("panels/*.png")):
+        for old in (*folder.glob("maps/*.npy"), *folder.glob("panels/*.*"), *folder.glob("scale.json")):
             old.unlink()  # else a later call would take them for its own
     write_json(now, path)
 
 
-def describe(model: Model, site: int | None, folder: Path) -> pd.DataFrame:
-    """Run the network once over the model's rows, as predict.py does.
+def find_classes(target: str, layer: str, models: Sequence[Model]) -> int | None:
+    """`find_class` of all models; InputError also where they know different sites and the target is one."""
+    found = [find_class(target, layer, model) for model in models]
+    if target != "binary" and any(site_settings(model) != site_settings(models[0]) for model in models):
+        raise InputError(f"--target {target}: the models know different sites; --each explains each by itself")
+    return found[0]
+
+
+def describe(models: Sequence[Model], asked: int | None, folder: Path) -> pd.DataFrame:
+    """Run each network once over the rows that it may see, as predict.py does.
 
     Parameters
     ----------
-    site : int or None
-        From `find_class`.
+    asked : int or None
+        Of `find_classes`.
     folder : Path
-        The model's.
+        Of the maps.
 
     Returns
     -------
     DataFrame
-        The manifest's columns and, of each view: `probs`; `scan_probs`, the scan's mean; `class`, whose score the map
-        explains, its `code` ("" of BINARY) and name, `speaks_for`; `sites`, what was predicted and is true, for titles;
-        `map`, the path of the map.
+        The manifest's columns and, of each view: `place`, its number among the models' images; `models`, those that may
+        see it; `probs`, their mean; of its scan `scan_probs`, the mean over the models of their means over the views,
+        `sd` between these (n - 1; NaN of one model) and `n_models`; `class`, whose score the map explains, its `code`
+        ("" of BINARY) and name, `speaks_for`; `sites`, what was predicted and is true, for titles; `map`, its path.
 
     Raises
     ------
     InputError
         Two scans would have the same file.
     """
-    logits, settings = model.outputs().logits, site_settings(model)
-    sites = settings["sites"] or {}
+    settings = site_settings(models[0])
+    same = all(site_settings(model) == settings for model in models)
+    sites = (settings["sites"] or {}) if same else {}
+    logits = np.concatenate([model.outputs().logits[:, :2 + len(sites)] for model in models])
+    views = pd.concat([model.rows.assign(place=model.index, model=names_of([model])) for model in models],
+                      ignore_index=True).assign(probs=probabilities(logits))
+    rows = views.drop_duplicates("place").sort_values("place", ignore_index=True)
+    rows = rows.drop(columns=["model", "overlap", "checkpoint_sha256"]).assign(sites="")
+    rows["probs"] = views.groupby("place")["probs"].mean().to_numpy()  # both are in the order of the places
+    rows["models"] = views.groupby("place")["model"].agg(", ".join).to_numpy()
+    scores = _of_scans(views["probs"], views).unstack()
+    spread = per_scan(scores, THRESHOLD).assign(scan_probs=scores.mean(axis=1))
+    rows = rows.join(spread[["scan_probs", "sd", "n_models"]], on="scan_id")
     codes, names = [*sites, ""], [*sites.values(), "DS 4–5"]  # BINARY, -1, is the last
-    rows = model.rows.assign(probs=probabilities(logits), sites="")
-    rows["scan_probs"] = rows.groupby("scan_id")["probs"].transform("mean")
-    rows["class"] = site
+    rows["class"] = asked
     if sites:
         classes = scored_classes(settings)
-        shares = pd.DataFrame(site_probabilities(logits[:, 2:], settings)[:, classes])
-        shares = shares.groupby(rows["scan_id"]).transform("mean").to_numpy()
+        shares = _of_scans(pd.DataFrame(site_probabilities(logits[:, 2:], settings)[:, classes]), views)
+        shares = shares.groupby("scan_id").mean().loc[rows["scan_id"]].to_numpy()
         predicted = classes[shares.argmax(1)]
-        if site is None:
+        if asked is None:
             rows["class"] = predicted
         true = [" and ".join(sites.get(code, code) for code in codes.split(";"))
                 for codes in rows.get("target_loc", pd.Series("", rows.index))]
@@ -133,52 +168,126 @@ def describe(model: Model, site: int | None, folder: Path) -> pd.DataFrame:
     return rows
 
 
-def compute(network: nn.Module, places: np.ndarray, label: str, model: Model, rows: pd.DataFrame, method: str,
-            layer: str, images: str | Path) -> Iterator[tuple[int, np.ndarray]]:
-    """Heat maps on the MIPs' pixels, one after another.
+def _of_scans(values, views):
+    """Each model's means over a scan's views: by scan_id and model."""
+    return values.groupby([views["scan_id"], views["model"]]).mean()
+
+
+def mean_maps(models: Sequence[Model], places: np.ndarray, classes: np.ndarray, images: Sequence[np.ndarray],
+              names: Sequence[str], method: str, layer: str) -> list[np.ndarray]:
+    """The means over the models of the heat maps of some images, on the pixels of the MIPs.
 
     Parameters
     ----------
-    network : utils.ResNet34
-        The model's, or one of its shape.
+    models : sequence of Model
+        Of each are used network, batches, index, amp.
     places : (n,) int array
-        Which of the rows.
-    label : str
-        Of the progress bar.
-    rows : DataFrame
-        From `describe`.
+        Which of the models' images; each is given to the models that have it in their index.
+    classes : (n,) int array
+        Whose score: see `gradcam.heat_maps`.
+    images : n arrays (rows, columns) float32, SUV
+        The MIPs; `names`: their files.
     method, layer : of gradcam.METHODS, of gradcam.LAYERS.
-    images : str or Path
-        Folder of the MIPs.
 
-    Yields
-    ------
-    place : int
-    heat : (rows, columns) float32 array, in units of the score.
+    Returns
+    -------
+    list of (rows, columns) float32 arrays
+        In units of the score; 0 outside the body.
     """
-    cells = gradcam.heat_maps(network, model.batches, model.index[places], rows["class"].to_numpy()[places], method,
-                              layer, model.amp)
-    with progress(zip(places, cells, strict=True), label, "image", len(places)) as bar:
-        for place, cell in bar:
-            row = rows.iloc[place]
-            yield place, gradcam.to_mip(cell, layer, read_image(row, images), row["filename"],
-                                        model.batches.network_input)
+    sums, counts = [np.zeros(image.shape) for image in images], np.zeros(len(places), int)
+    for model in models:
+        own = np.flatnonzero(np.isin(places, model.index))
+        cells = gradcam.heat_maps(model.network, model.batches, places[own], classes[own], method, layer, model.amp)
+        for k, cell in zip(own, cells, strict=True):
+            sums[k] += gradcam.to_mip(cell, layer, images[k], names[k], model.batches.network_input)
+        counts[own] += 1
+    return [(total / count).astype("float32") for total, count in zip(sums, counts, strict=True)]
 
 
-def write_maps(maps_of: Callable, folder: Path, model: Model, rows: pd.DataFrame, images: str | Path,
+def compute(models: Sequence[Model], rows: pd.DataFrame, chosen: np.ndarray, method: str, layer: str,
+            images: str | Path, label: str) -> Iterator[tuple[int, np.ndarray]]:
+    """`mean_maps` of the rows `chosen` (int array) of `describe`, BLOCK after BLOCK -> (which row, its map).
+
+    `images`: folder of the MIPs; `label`: of the progress bar.
+    """
+    with progress(None, label, "image", len(chosen)) as bar:
+        for block in (chosen[places] for places in batch_indices(len(chosen), BLOCK)):
+            some = rows.iloc[block]
+            yield from zip(block, mean_maps(models, some["place"].to_numpy(), some["class"].to_numpy(),
+                                            [read_image(row, images) for row in some.itertuples()],
+                                            list(some["filename"]), method, layer), strict=True)
+            bar.update(len(block))
+
+
+def write_maps(models: Sequence[Model], rows: pd.DataFrame, folder: Path, method: str, layer: str, images: str | Path,
                overwrite: bool) -> None:
-    """Save the maps that are missing or of another MIP, with `overwrite` all; `maps_of`: `compute`, but for its first
-    three arguments.
+    """Save the maps that are missing, of another MIP or of other models than now, with `overwrite` all.
 
-    A map has the time of the MIP that it was made of, which may well be older than the one that it replaces. The panel
-    that shows an old map is removed.
+    models.csv says of which models each is the mean. A map has the time of the MIP that it was made of, which may well
+    be older than the one that it replaces. The panels that show an old map are removed.
     """
+    path, now = folder / "models.csv", rows[["scan_id", "view", "models"]]
+    if path.exists():
+        before = read_csv(path, list(now))
+        others = before.merge(now, on=["scan_id", "view"], suffixes=("", "_now")).query("models != models_now")
+        for row in others.itertuples():
+            heat_map(folder, row.scan_id, row.view).unlink(missing_ok=True)
+        now = pd.concat([now, before]).drop_duplicates(["scan_id", "view"])
+    write_csv(now, path)
     times = [(Path(images) / name).stat().st_mtime_ns for name in rows["filename"]]
     stale = [k for k, path in enumerate(rows["map"])
              if overwrite or not path.exists() or path.stat().st_mtime_ns != times[k]]
     for k in stale:
-        panel(folder, rows["scan_id"][k]).unlink(missing_ok=True)
-    for place, heat in maps_of(model.network, np.array(stale, int), "heat maps"):
-        with replace_file(rows["map"][place], "wb") as file:
+        for suffix in (".png", ".pdf"):
+            panel(folder, rows["scan_id"][k], suffix).unlink(missing_ok=True)
+    for k, heat in compute(models, rows, np.array(stale, int), method, layer, images,
+                           f"heat maps of {names_of(models)}"):
+        with replace_file(rows["map"][k], "wb") as file:
             np.save(file, heat)
-        os.utime(rows["map"][place], ns=(times[place], times[place]))
+        os.utime(rows["map"][k], ns=(times[k], times[k]))
+
+
+def darkest(highest: Sequence[float], probs: Sequence[float]) -> float:
+    """The value of a map that pictures of some scans draw darkest.
+
+    The QUANTILE of each scan's highest value. Maps of an untrained network are as high as others; but its scores hardly
+    differ between scans. Where their standard deviation is below UNIT, the value is raised in proportion, so that the
+    maps stay clear. Of fewer than FEW scans, which tell neither, it is UNIT at least.
+
+    Parameters
+    ----------
+    highest, probs : (n,) float
+        Each scan's highest value, and its probability of Deauville 4-5.
+    """
+    found = float(np.quantile(highest, QUANTILE))
+    if len(highest) < FEW:
+        return max(found, UNIT)
+    return (found or UNIT) * max(1.0, UNIT / max(float(np.std(logit(np.clip(probs, 1e-6, 1 - 1e-6)))), 1e-3))
+
+
+def cohort_scale(folder: Path, peaks: pd.DataFrame, some: bool) -> float:
+    """`darkest` of the maps in a folder, kept in scale.json; panels that were drawn on another scale are removed.
+
+    Parameters
+    ----------
+    peaks : DataFrame
+        `pointing_game.find_peaks` of the maps, whose rows are of `describe`.
+    some : bool
+        These are of some scans alone (--scans): the folder's scale stays as it is, where it has one.
+    """
+    path = folder / "scale.json"
+    before = read_json_object(path, "scale", "{}")["heat_max"] if path.exists() else None
+    if some and before:
+        return before
+    scans = peaks.groupby("scan_id")[["heat", "scan_probs"]].max()
+    if (now := darkest(scans["heat"], scans["scan_probs"])) != before:
+        for old in folder.glob("panels/*.*"):
+            old.unlink()
+    write_json({"heat_max": now, "scans": len(scans), "quantile": QUANTILE}, path)
+    return now
+
+
+def models_line(rows: pd.DataFrame) -> str:
+    """Of how many models the maps of `describe` are the mean: "each the mean of 2 to 5 models"."""
+    counts = rows["models"].str.count(",") + 1
+    return f"each the mean of {counts.min()}" + f" to {counts.max()}" * int(counts.min() < counts.max()) + " models"

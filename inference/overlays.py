@@ -1,29 +1,35 @@
-"""Heat maps on MIPs, as pictures: a panel per scan, contact sheets per cohort (PNG).
+"""Heat maps on MIPs, as pictures: a panel per scan (PNG, PDF), contact sheets per cohort (PNG).
 
-The MIP is grey, inverted, in SUV; the heat map lies over it, from clear to dark red, as a share of the highest value of
-the scan's views; a cross marks each view's peak. A scan is given as its rows of `heat_maps.describe`.
+The MIP is grey, inverted, in SUV; beside it the same with the heat map, from clear to dark red, on the cohort's scale
+(`heat_maps.cohort_scale`), so that a scan without heat looks empty; a cross marks each view's peak. A scan is given as
+its rows of `heat_maps.describe`.
 """
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
+from PIL import Image
 
 from common import mips
 from common.files import progress, replace_file
 from common.manifest import is_synthetic, views_of
 from common.mips import read_image
 from common.run_files import panel
+from common.text import some
 from inference.pointing_game import peak
 
 HEAT = LinearSegmentedColormap.from_list("heat", mips.HEAT)
 VIEW_NAMES = {"cor": "coronal", "sag": "sagittal"}
 SIDES = {"cor": ("R", "L"), "sag": ("front", "back")}  # left and right edge of the image
 BAR_MM = 100.0  # the scale bar
-PER_SHEET, SHEET_COLUMNS = 24, 6  # scans of a contact sheet's page, and of one of its lines
-DPI = 130
+PER_SHEET, SHEET_COLUMNS = 12, 3  # scans of a contact sheet's page, and of one of its lines
+DPI, SHEET_DPI = 300, 150
+COLOURS = 256  # of a PNG's palette
 GAP = 4  # pixels between the views on a contact sheet
 SHOWN_ID = 12  # characters of a scan_id on a contact sheet
 LABELS = {0: ", label DS 1–3", 1: ", label DS 4–5"}
@@ -35,40 +41,45 @@ def by_probability(rows: pd.DataFrame, most: int | None = None) -> list[pd.DataF
     return sorted(scans, key=lambda scan: -scan["scan_probs"].iloc[0])[:most]
 
 
-def draw_panels(scans: list[pd.DataFrame], folder: Path, images: str | Path, source: str, suv_max: float,
-                spacing: float | None, overwrite: bool) -> None:
-    """panels/SCAN.png of each scan; those that are there stay, unless `overwrite` says otherwise.
+def draw_panels(scans: list[pd.DataFrame], folder: Path, images: str | Path, source: str, scale: dict,
+                spacing: float | None, suffixes: Sequence[str], overwrite: bool) -> None:
+    """panels/SCAN.png (and .pdf, of `suffixes`) of each scan; those that are there stay, unless `overwrite` says
+    otherwise.
 
     Parameters
     ----------
     scans : of `by_probability`
     folder : Path
-        The model's.
+        Of the maps.
     images : str or Path
         Folder of the MIPs.
     source : str
         What made the maps, for titles.
-    suv_max : float
-        The SUV that is black.
+    scale : dict
+        suv_max, heat_max: the SUV that is black, the value of a map that is darkest.
     spacing : float or None
         mm per pixel.
     """
     with progress(scans, "panels", "scan") as bar:
         for scan in bar:
-            path = panel(folder, scan["scan_id"].iloc[0])
-            if overwrite or not path.exists():
-                _draw_panel(path, scan, images, source, suv_max, spacing)
+            paths = [panel(folder, scan["scan_id"].iloc[0], suffix) for suffix in suffixes]
+            if stale := [path for path in paths if overwrite or not path.exists()]:
+                figure = _panel(scan, images, source, scale, spacing)
+                for path in stale:
+                    _save(figure, path)
 
 
-def draw_sheets(scans: list[pd.DataFrame], folder: Path, images: str | Path, source: str, suv_max: float) -> None:
+def draw_sheets(scans: list[pd.DataFrame], folder: Path, images: str | Path, source: str, scale: dict) -> None:
     """sheet001.png, ..., PER_SHEET scans each, in place of those that are there; parameters as of `draw_panels`."""
     for old in folder.glob("sheet*.png"):
         old.unlink()
     pages = [scans[k:k + PER_SHEET] for k in range(0, len(scans), PER_SHEET)]
     with progress(pages, "contact sheets", "page") as bar:
         for number, page in enumerate(bar, 1):
-            title = f"{source}, page {number} of {len(pages)}; probability of DS 4–5 after the scan's name"
-            _draw_sheet(folder / f"sheet{number:03d}.png", page, images, title + _notice(pd.concat(scans)), suv_max)
+            models = ", each the mean of its models" * any(scan["n_models"].iloc[0] > 1 for scan in scans)
+            title = (f"{source}{models}, page {number} of {len(pages)}; probability of DS 4–5 after the scan's name"
+                     + _notice(pd.concat(scans)))
+            _save(_sheet(page, images, title, scale), folder / f"sheet{number:03d}.png")
 
 
 # ---------------------------------------------------------------- a scan's pictures and texts
@@ -85,8 +96,14 @@ def _title(scan, source):
     first = scan.iloc[0]
     views = ", ".join(f"{_view_name(row.view)} {row.probs:.2f}" for row in scan.itertuples())
     lines = [f"scan {first['scan_id']}", f"probability of DS 4–5: {first['scan_probs']:.2f} ({views}){_label(scan)}",
-             first["sites"], source + _notice(scan)]
+             first["sites"], f"{source}, {models_text(first)}{_notice(scan)}"]
     return "\n".join(filter(None, lines))
+
+
+def models_text(row: pd.Series) -> str:
+    """Of a row of `describe`: "split 0 run 1", or "mean of 3 models (split 0 run 1, split 1 run 1, ...)"."""
+    names = row["models"].split(", ")
+    return names[0] if len(names) == 1 else f"mean of {len(names)} models ({some(names, 3)})"
 
 
 def _caption(scan):
@@ -111,53 +128,53 @@ def _view_name(view):
 
 # ---------------------------------------------------------------- figures
 
-def _draw_panel(path, scan, images, source, suv_max, spacing):
-    """One scan: its views side by side, two colour bars."""
+def _panel(scan, images, source, scale, spacing):
+    """One scan: of each view the MIP, and again with the heat map; two colour bars."""
     (images, heats), speaks_for = _pictures(scan, images), scan["speaks_for"].iloc[0]
-    highest, rows = max(heat.max() for heat in heats.values()), max(image.shape[0] for image in images.values())
-    widths = [image.shape[1] for image in images.values()]
-    height = 6.0
-    figure = Figure((height * sum(widths) / rows + 1.9, height + 1.3), layout="constrained", dpi=DPI)
-    axes = figure.subplots(1, len(images), width_ratios=widths, squeeze=False)[0]
-    for place, (view, image) in zip(axes, images.items(), strict=True):
-        _show(place, image, heats[view], highest, suv_max)
-        place.set_title(_view_name(view), fontsize=9)
-        for x, side in zip((0.02, 0.98), SIDES.get(view, ("", "")), strict=True):
-            place.text(x, 0.99, side, transform=place.transAxes, ha="left" if x < 0.5 else "right", va="top",
-                       fontsize=8)
-        row, column, _ = peak(heats[view])
+    rows = max(image.shape[0] for image in images.values())
+    widths = [image.shape[1] for image in images.values() for _ in range(2)]
+    height = 4.5
+    figure = Figure((height * sum(widths) / rows + 1.9, height + 1.1), layout="constrained", dpi=DPI)
+    axes = figure.subplots(1, len(widths), width_ratios=widths, squeeze=False)[0]
+    for (plain, overlaid), (view, image) in zip(axes.reshape(-1, 2), images.items(), strict=True):
+        for place, heat in ((plain, None), (overlaid, heats[view])):
+            _show(place, image, heat, scale)
+            for x, side in zip((0.02, 0.98), SIDES.get(view, ("", "")), strict=True):
+                place.text(x, 0.99, side, transform=place.transAxes, ha="left" if x < 0.5 else "right", va="top",
+                           fontsize=8)
+        plain.set_title(_view_name(view), fontsize=9)
+        row, column, value = peak(heats[view])
+        overlaid.set_title(f"highest: {value:.2g}", fontsize=9)
         if row is not None:
-            place.plot(column, row, "+", color="#0072B2", markersize=11, markeredgewidth=1.6)
+            overlaid.plot(column, row, "+", color="#0072B2", markersize=11, markeredgewidth=1.6, clip_on=False)
     if spacing:
         _scale_bar(axes[0], next(iter(images.values())).shape, spacing)
-    heat_label = (f"speaks for {speaks_for},\nshare of this scan's maximum ({highest:.2g})" if highest
-                  else f"nothing speaks for {speaks_for}")
-    _colour_bars(figure, axes, suv_max, heat_label)
+    _colour_bars(figure, axes, scale, speaks_for)
     figure.suptitle(_title(scan, source), fontsize=8, x=0.02, ha="left")
-    _save(figure, path)
+    return figure
 
 
-def _draw_sheet(path, scans, images, title, suv_max):
-    """A page of scans, all at one scale."""
+def _sheet(scans, images, title, scale):
+    """A page of scans, all at one scale: their MIPs, and again with the heat maps."""
     pictures = [[_beside(views) for views in _pictures(scan, images)] for scan in scans]
+    pictures = [(_beside({0: image, 1: image}), _beside({0: np.zeros_like(heat), 1: heat})) for image, heat in pictures]
     sides = np.max([image.shape for image, _ in pictures], axis=0)
     lines = -(-len(pictures) // SHEET_COLUMNS)
-    figure = Figure((SHEET_COLUMNS * 2.05 + 1.7, lines * (2.0 * sides[0] / sides[1] + 0.4) + 0.4),
-                    layout="constrained", dpi=DPI)
+    figure = Figure((SHEET_COLUMNS * 4.1 + 1.7, lines * (4.1 * sides[0] / sides[1] + 0.4) + 0.4),
+                    layout="constrained", dpi=SHEET_DPI)
     axes = figure.subplots(lines, SHEET_COLUMNS, squeeze=False)
     for place in axes.flat[len(pictures):]:
         place.set_axis_off()
     for place, scan, (image, heat) in zip(axes.flat, scans, pictures, strict=False):
         room = np.subtract(sides, image.shape)
         padding = ((0, room[0]), (room[1] // 2, room[1] - room[1] // 2))
-        _show(place, np.pad(image, padding), np.pad(heat, padding), heat.max(), suv_max)
+        _show(place, np.pad(image, padding), np.pad(heat, padding), scale)
         place.set_title(_caption(scan), fontsize=6.5)
     names = {name for scan in scans for name in scan["speaks_for"]}
-    speaks_for = names.pop() if len(names) == 1 else "the predicted site"
-    _colour_bars(figure, axes, suv_max, f"speaks for {speaks_for},\nshare of each scan's maximum",
+    _colour_bars(figure, axes, scale, names.pop() if len(names) == 1 else "the predicted site",
                  shrink=min(1, 1.6 / lines))
     figure.suptitle(title, fontsize=9, x=0.01, ha="left")
-    _save(figure, path)
+    return figure
 
 
 def _beside(pictures):
@@ -167,10 +184,11 @@ def _beside(pictures):
     return np.concatenate(padded, 1)[:, :-GAP]
 
 
-def _show(axes, image, heat, highest, suv_max):
-    axes.imshow(image, cmap="gray_r", vmin=0, vmax=suv_max, interpolation="nearest")
-    if highest > 0:
-        axes.imshow(heat / highest, cmap=HEAT, vmin=0, vmax=1, interpolation="nearest")
+def _show(axes, image, heat, scale):
+    """A MIP, with its heat map where there is one, pixel by pixel."""
+    grey = mips.greys(image, scale["suv_max"])
+    shown = mips.under_heat(grey, np.zeros_like(grey) if heat is None else (heat / scale["heat_max"]).clip(0, 1))
+    axes.imshow(np.round(255 * shown).astype(np.uint8), interpolation="none")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_color("0.8")
 
@@ -181,14 +199,25 @@ def _scale_bar(axes, shape, spacing):
     axes.text(6 + length / 2, row - 3, f"{BAR_MM / 10:g} cm", ha="center", va="bottom", fontsize=8)
 
 
-def _colour_bars(figure, axes, suv_max, heat_label, shrink=0.7):
-    for cmap, highest, label in (("gray_r", suv_max, f"SUV (g/ml), {suv_max:g} and above black"),
-                                 (HEAT, 1, heat_label)):
-        bar = figure.colorbar(ScalarMappable(Normalize(0, highest), cmap), ax=axes, shrink=shrink, pad=0.01, aspect=25)
+def _colour_bars(figure, axes, scale, speaks_for, shrink=0.7):
+    for cmap, highest, label in (
+            ("gray_r", scale["suv_max"], f"SUV (g/ml), {scale['suv_max']:g} and above black"),
+            (HEAT, scale["heat_max"], f"speaks for {speaks_for} (units of the score);\none scale for the cohort")):
+        bar = figure.colorbar(ScalarMappable(Normalize(0, highest), cmap), ax=axes, shrink=shrink, pad=0.01, aspect=25,
+                              extend="max")
         bar.set_label(label, fontsize=8)
         bar.ax.tick_params(labelsize=8)
 
 
 def _save(figure, path):
+    """The figure as a PDF, or a PNG of COLOURS colours, a third of the bytes."""
+    if path.suffix == ".pdf":
+        with replace_file(path, "wb") as file:
+            figure.savefig(file, format="pdf", metadata={"Producer": None, "Creator": None, "CreationDate": None})
+        return
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3])
+    palette = picture.resize((picture.width // 4, picture.height // 4), Image.Resampling.NEAREST).quantize(COLOURS)
     with replace_file(path, "wb") as file:
-        figure.savefig(file, format="png", metadata={"Software": None})
+        picture.quantize(palette=palette, dither=Image.Dither.NONE).save(file, "PNG", dpi=(figure.dpi,) * 2)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import call, error_line, run, write_cohort
 from matplotlib.image import imread
+from PIL import Image
 
 import explain
 import find_best_model
@@ -19,7 +20,7 @@ from common.files import InputError
 from common.manifest import read_manifest
 from dataset import Bodies, NetworkInput, _pool, crop_body, fit_bodies
 from evaluation import metrics
-from inference import gradcam, overlays, pointing_game
+from inference import gradcam, heat_maps, overlays, pointing_game
 from preprocessing import conversion, geometry
 from training.batches import Batch, ImageBatches, Pass, batch_indices
 
@@ -121,6 +122,16 @@ def test_what_the_network_did_not_see_has_no_heat():
     assert (rows[0], rows[-1], columns[0], columns[-1]) == (14, 45, 7, 38)  # 32 x 32 pixels about the middle
 
 
+def test_heat_beside_the_body_is_left_out_and_holes_in_it_are_not():
+    image = np.zeros((32, 32), "float32")
+    image[4:28, 8:24] = 1
+    image[4:8, 8:12] = image[15:17, 15:17] = 0.2  # a corner of the box, and a hole
+    heat = gradcam.to_mip(np.ones((2, 2), "float32"), "layer3", image, "a", NetworkInput((32, 32), (0.0, 1.0)))
+    expected = image > 0
+    expected[4:8, 8:12] = False
+    assert np.array_equal(heat > 0, expected)
+
+
 def test_random_networks_have_the_shape_and_differ_by_seed():
     network = utils.SiteResNet34({"1": "a", "2": "b"}, cls_arch="complex", hidden=24).eval()
     first, again, other = (gradcam.random_network(network, (seed, 0, 1)) for seed in (0, 0, 1))
@@ -214,8 +225,8 @@ def cohort(tmp_path_factory):
         table.loc[part.index, "target_loc"] = site
     table["synthetic"] = 1
     table.to_csv(folder / "data.csv", index=False)
-    for module, output in ((train, "binary"), (train_loca, "loca")):
-        call(module, "--data", folder / "data.csv", "--output", folder / output, *SMALL)
+    for module, output, splits in ((train, "binary", (0, 1)), (train_loca, "loca", (0,))):
+        call(module, "--data", folder / "data.csv", "--output", folder / output, *SMALL, "--split_index", *splits)
         call(find_best_model, "--dir", folder / output)
     return folder
 
@@ -261,7 +272,7 @@ def test_a_picture_says_that_its_network_is_of_a_synthetic_cohort(cohort, monkey
     sources = []
     monkeypatch.setattr(overlays, "draw_panels", lambda scans, folder, images, source, *rest: sources.append(source))
     call(explain, *options(cohort, "--no_pointing", "--max_scans", 1, output="said"))
-    assert sources == ["HiResCAM of layer1, split 0 run 1, trained on a SYNTHETIC cohort"]
+    assert sources == ["HiResCAM of layer1, trained on a SYNTHETIC cohort"]
 
 
 def test_finished_scans_are_left_alone_and_settings_are_not_mixed(cohort, capsys):
@@ -289,6 +300,75 @@ def test_finished_scans_are_left_alone_and_settings_are_not_mixed(cohort, capsys
     assert not np.array_equal(np.load(changed), before)
 
 
+def maps(folder):
+    return {path.stem: np.load(path) for path in (folder / "maps").iterdir()}
+
+
+def test_the_map_of_an_ensemble_is_the_mean_over_the_models_that_have_the_scan(cohort, capsys):
+    args = ("--splits", 0, 1, "--set", "val", "test")
+    call(explain, *options(cohort, *args, "--each", "--max_scans", 0, output="each"))
+    call(explain, *options(cohort, *args, "--max_scans", 2, "--pdf", output="mean"))
+    said = capsys.readouterr().out
+    each = [maps(cohort / "each" / f"binary_split{k}_run1") for k in (0, 1)]
+    folder = cohort / "mean" / "binary_ensemble"
+    found, peaks = maps(folder), pd.read_csv(folder / "peaks.csv").set_index(["scan_id", "view"])
+    assert set(found) == set(each[0]) | set(each[1])
+    names = pd.read_csv(folder / "models.csv").set_index(["scan_id", "view"])["models"]
+    for name, heat in found.items():
+        having, key = [k for k in (0, 1) if name in each[k]], tuple(name.split("_"))
+        np.testing.assert_allclose(heat, np.mean([each[k][name] for k in having], 0), rtol=1e-4, atol=1e-7)
+        assert peaks.loc[key, "n_models"] == len(having)
+        assert names[key] == ", ".join(f"split {k} run 1" for k in having)
+    assert {len(set(name)) for name in names} and "2 models: " in said and "each the mean of 1 to 2 models" in said
+    for table in (pd.read_csv(cohort / "each" / "binary_split0_run1" / "pointing.csv"),
+                  pd.read_csv(folder / "pointing.csv")):
+        assert table["kind"].tolist() == [k for k in ("HiResCAM", "random weights", "brightest pixel") for _ in "123"]
+    panels = sorted((folder / "panels").iterdir())
+    assert [path.suffix for path in panels] == [".pdf", ".png"] * 2
+    assert panels[0].read_bytes()[:4] == b"%PDF" and max(path.stat().st_size for path in panels) < 400_000
+    with Image.open(panels[1]) as picture:
+        assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+def test_a_map_of_other_models_than_now_is_made_again(cohort):
+    args = ("--splits", 0, 1, "--max_scans", 0, "--no_pointing")
+    call(explain, *options(cohort, *args, "--set", "val", "test", output="grown"))
+    folder = cohort / "grown" / "binary_ensemble"
+    for path in (folder / "maps").iterdir():  # marked, at the same time
+        time = path.stat().st_mtime_ns
+        np.save(path, np.load(path) * 0 - 1)
+        os.utime(path, ns=(time, time))
+    call(explain, *options(cohort, *args, output="grown", scans="all"))
+    table = read_manifest(cohort / "data.csv", (0, 1))
+    left = {name for name, heat in maps(folder).items() if (heat == -1).all()}
+    assert left == {f"{row.scan_id}_{row.view}" for row in table.itertuples() if row.split0 == "test"}  # both had them
+    assert len(maps(folder)) == 32
+
+
+def test_one_scale_for_the_cohort(tmp_path):
+    """0.99 of the scans' highest values, of the two views the higher one; it stays when some scans are asked for."""
+    peaks = pd.DataFrame({"scan_id": [f"s{k}" for k in range(101) for _ in "12"],
+                          "scan_probs": [0.1, 0.1, 0.9, 0.9] * 50 + [0.1, 0.1],
+                          "heat": [k / 10 + view for k in range(101) for view in (0, -5)]})
+    (tmp_path / "panels").mkdir()
+    panel = tmp_path / "panels" / "s1.png"
+    panel.touch()
+    assert heat_maps.cohort_scale(tmp_path, peaks, False) == pytest.approx(9.9) and not panel.exists()
+    panel.touch()
+    assert heat_maps.cohort_scale(tmp_path, peaks[:2], True) == pytest.approx(9.9) and panel.exists()
+    assert heat_maps.cohort_scale(tmp_path, peaks, False) == pytest.approx(9.9) and panel.exists()
+    assert heat_maps.cohort_scale(tmp_path, peaks[:102], False) == pytest.approx(4.95) and not panel.exists()
+
+
+def test_a_network_whose_scores_do_not_differ_looks_empty():
+    highest = [2.0] * 20
+    assert heat_maps.darkest(highest, [0.02, 0.98] * 10) == 2
+    odds = np.exp(0.1)  # log-odds of -0.1 and 0.1: a tenth of a unit, so ten times the value
+    assert heat_maps.darkest(highest, [1 / (1 + odds), odds / (1 + odds)] * 10) == pytest.approx(20)
+    assert heat_maps.darkest([0.0] * 20, [0.02, 0.98] * 10) == 1
+    assert heat_maps.darkest([0.25], [0.5]) == 1 and heat_maps.darkest([3.0], [0.5]) == 3  # single scans
+
+
 def test_sites(cohort, capsys):
     call(explain, *options(cohort, "--target", "site:Cervical", "--max_scans", 0, models="loca"))
     out = capsys.readouterr().out
@@ -309,7 +389,7 @@ def test_sites(cohort, capsys):
     ("loca", ("--target", "site:no lesion"), "knows no such site"),
     ("binary", ("--scans", "s003", "nobody"), "no scan_id nobody (--scans)"),
     ("binary", ("--set", "train", "--scans", "s001"), "no row in train of splits 0"),
-    ("binary", ("--splits", 1, 1), "no model of splits 1 to 1"),
+    ("binary", ("--splits", 2, 2), "no model of splits 2 to 2"),
 ])
 def test_bad_input_is_said_in_a_line(cohort, models, args, said):
     with pytest.raises(InputError) as error:

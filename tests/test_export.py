@@ -147,7 +147,7 @@ def test_heat_maps_of_the_zip(study, tmp_path):
     assert call(explain, "--data", study / "data.csv", "--chptfolder", study / "float32.zip", "--output", tmp_path,
                 "--splits", 0, 0, "--scans", "s000", "--no_pointing", *CPU) is None
     settings = json.loads((tmp_path / "binary_split0_run1" / "settings.json").read_text())
-    assert settings["checkpoint_sha256"] == sha256(study / "results" / "checkpoint_split0_run1.pth")
+    assert settings["checkpoints"] == {"split 0 run 1": sha256(study / "results" / "checkpoint_split0_run1.pth")}
 
 
 def test_fine_tuning_and_training_start_from_the_zip(study, tmp_path):

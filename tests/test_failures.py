@@ -80,10 +80,12 @@ def test_pictures_are_the_manifests_mips(case):
     assert len(pictures(page)) == len(table) - 1 and "1 scans have no picture" in text
 
 
-def maps_of(case, scans, split, value, sha256=None):
-    place = heat_folder(case / "heat", "binary", split, 1)
+def maps_of(case, scans, splits, value, sha256=None, highest=4.0):
+    place = heat_folder(case / "heat", "binary", [(split, 1) for split in splits])
     (place / "maps").mkdir(parents=True)
-    (place / "settings.json").write_text(json.dumps({"checkpoint_sha256": sha256 or f"{split}" * 64}))
+    made_of = {f"split {split} run 1": sha256 or f"{split}" * 64 for split in splits}
+    (place / "settings.json").write_text(json.dumps({"checkpoints": made_of}))
+    (place / "scale.json").write_text(json.dumps({"heat_max": highest}))
     for scan in scans:
         for view in ("cor", "sag"):
             heat = np.zeros(SHAPE, "float32")
@@ -91,31 +93,45 @@ def maps_of(case, scans, split, value, sha256=None):
             np.save(heat_map(place, scan, view), heat)
 
 
-def test_heat_maps_lie_over_the_mips_and_the_command_makes_those_that_are_missing(case):
+@pytest.mark.parametrize("each", [False, True])
+def test_heat_maps_lie_over_the_mips_and_the_command_makes_those_that_are_missing(case, each):
     table, _, text = run(case, "--data", case / "data.csv")
     command = shlex.split(next(line for line in Page(text).words if line.startswith("python explain.py")))
     given = vars(explain.get_args_parser().parse_args(command[2:]))  # is one that explain.py takes
     assert given["scans"] == list(table["scan_id"]) and given["data"] == str(case / "data.csv")
-    assert (list(given["splits"]), given["run"], given["set"]) == ([0], [1], ["test"])
+    assert given["checkpoints"] == [str(case / "preds" / f"checkpoint_split{k}_run1.pth") for k in (0, 1)]
+    assert given["set"] == ["test"] and not given["each"]
     some = list(table["scan_id"][::2])
-    maps_of(case, some, 0, 4.0)
-    maps_of(case, some[:1], 1, 100.0)
+    if each:  # a folder of each model: means of maps and of their scales
+        maps_of(case, some, [0], 4.0)
+        maps_of(case, some, [1], 8.0, highest=8.0)
+    else:
+        maps_of(case, some, [0, 1], 4.0)
     _, page, text = run(case, "--data", case / "data.csv", "--heatmaps", case / "heat")
+    assert "The heat maps are of" not in text
     for scan, picture in zip(table["scan_id"], pictures(page), strict=True):
         pixels = np.asarray(picture.convert("RGB")).astype(int)
         assert pixels.shape[1] == 2 * (SHAPE[1] + 4) * (2 if scan in some else 1)
         if scan in some:
             red, half = pixels[10, 2 * (SHAPE[1] + 4) + 6], pixels[10, 3 * (SHAPE[1] + 4) + 6]
-            assert red == pytest.approx((207, 64, 83), abs=8)  # 0.75 of dark red over white, whatever the maps' units
+            assert red == pytest.approx((207, 64, 83), abs=8)  # 0.75 of dark red over white
             assert half == pytest.approx((255, 185, 128), abs=8)
     command = shlex.split(next(line for line in page.words if line.startswith("python explain.py")))
     assert explain.get_args_parser().parse_args(command[2:]).scans == [scan for scan in table["scan_id"]
                                                                        if scan not in some]
 
 
+def test_maps_of_other_models_than_the_scores_are_said(case):
+    table, _, _ = run(case)
+    maps_of(case, table["scan_id"], [0, 1, 2], 4.0)
+    _, page, text = run(case, "--data", case / "data.csv", "--heatmaps", case / "heat")
+    assert "The heat maps are of 3 models, 2 of which are among the 2 of the scores." in text
+    assert not any(line.startswith("python explain.py") for line in page.words)
+
+
 def test_heat_maps_of_another_checkpoint_are_refused(case):
-    maps_of(case, ["s000"], 1, 1.0, "f" * 64)
-    for folder, said in (("heat", "another checkpoint than pred_split1_run1.csv"), ("none", "--heatmaps")):
+    maps_of(case, ["s000"], [0, 1], 1.0, "f" * 64)
+    for folder, said in (("heat", "another checkpoint than pred_split._run1.csv"), ("none", "--heatmaps")):
         with pytest.raises(InputError, match=said):
             run(case, "--heatmaps", case / folder)
     assert not (case / "out").exists()
