@@ -26,6 +26,7 @@ from typing import Any
 
 from common.arguments import Parser, images_folder, natural_int, positive_int, run_script, share
 from common.files import InputError, write_csv, write_json
+from common.text import counted
 
 
 def get_args_parser():
@@ -74,7 +75,7 @@ def get_args_parser():
     add("--chptfolder", type=Path, metavar="DIR", help="checkpoints, or a zip of models, for the settings of every "
         "model (default: --dir)")
     add = parser.add_argument_group("output").add_argument
-    add("--output", type=Path, default=Path("results"), help="folder to write to")
+    add("-o", "--output", type=Path, default=Path("results"), help="folder to write to")
     return parser
 
 
@@ -127,8 +128,9 @@ def main(args):
         page = measure(args, study, metrics, planned, thresholds)
     else:
         study.warnings.append("no scan has a target: no metrics, no figures, no report")
-    print(f"{study.wanted} set: {len(scans)} scans, {(target == 1).sum()} with target 1, {(target == 0).sum()} with "
-          f"target 0; {len(study.models)} models{ensemble.folds_text(study.models)}")
+    print(f"{study.wanted} set: {counted(len(scans), 'scan')}, {(target == 1).sum()} with target 1, "
+          f"{(target == 0).sum()} with target 0; "
+          f"{counted(len(study.models), 'model')}{ensemble.folds_text(study.models)}")
     for line in study.warnings:
         print(f"warning: {line}")
     write(args, study, metrics, page)
@@ -264,7 +266,7 @@ def write(args, study, metrics, page):
     outputs.remove_stale(args.output, [args.output / name for name in written] + drawn)
     for line in filter(None, (metrics["notice"], metrics["optimistic"])):
         print(line)
-    written += [f"{len({path.stem for path in drawn})} figures (.png, .svg, .pdf)"] * bool(drawn)
+    written += [counted(len({path.stem for path in drawn}), "figure") + " (.png, .svg, .pdf)"] * bool(drawn)
     print(f"wrote to {args.output}: {', '.join(written)}")
 
 

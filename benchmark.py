@@ -66,7 +66,7 @@ def get_args_parser():
     add("--only", nargs="+", metavar="TEXT", help="beside the first, the recipes whose names hold one of these")
     add("--report_test", action="store_true",
         help="also measure the test sets: when the choice is made, which is for validation sets to make")
-    add("--output", type=Path, default="results_recipes", metavar="DIR", help="for tables and models, 85 MB each")
+    add("-o", "--output", type=Path, default="results_recipes", metavar="DIR", help="for tables and models, 85 MB each")
     add = parser.add_argument_group("running").add_argument
     add("--folder", metavar="FOLDER", help="where the temporary files go (default: the system's)")
     add("--repeats", type=positive_int, default=3, help="the fastest counts")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from common.arguments import Parser, natural_int, positive_int, run_script
 from common.files import InputError, write_csv, write_json
+from common.text import counted
 
 
 def get_args_parser():
@@ -37,7 +38,7 @@ def get_args_parser():
     add("--plan", nargs=4, metavar=("METRIC", "EXPECTED", "WIDTH", "PREVALENCE"), help="instead of comparing files: "
         "the patients needed for a 95 %% interval of that width of auc, sensitivity or specificity")
     add = parser.add_argument_group("output").add_argument
-    add("--output", type=Path, default=Path("results"), help="folder to write to")
+    add("-o", "--output", type=Path, default=Path("results"), help="folder to write to")
     return parser
 
 
@@ -55,7 +56,8 @@ def main(args):
         raise InputError(f"--names {' '.join(names)}: give {len(args.files)} different ones, as many as files")
     thresholds = args.threshold * len(args.files) if len(args.threshold) == 1 else args.threshold
     if len(thresholds) != len(args.files):
-        raise InputError(f"--threshold: {len(thresholds)} values for {len(args.files)} files; give one, or one each")
+        raise InputError(f"--threshold: {counted(len(thresholds), 'value')} for {counted(len(args.files), 'file')}; "
+                         "give one, or one each")
 
     models = [comparison.read_scores(*each, args.set) for each in zip(args.files, names, thresholds, strict=True)]
     scans, warnings = comparison.join(models, thresholds)

@@ -11,6 +11,7 @@ import torch
 from common.files import InputError, progress
 from common.manifest import VIEWS
 from common.mips import BODY_SUV, read_image
+from common.text import counted
 
 CLIP_SUV = (0.0, 30.0)
 NORMS = {"lars": (2.13, 3.39), "thesis": (0.6089, 1.8575), "none": (0.0, 1.0)}  # mean and standard deviation, SUV
@@ -83,8 +84,8 @@ def read_bodies(table: pd.DataFrame, folder: str | Path, pool: int = 1, box: str
         for i, row in enumerate(rows):
             body = _pool(crop_body(read_image(row, folder), row.filename, box), pool)
             if i == 0 and 4 * len(table) * body.size > available_memory(torch.device("cpu")):
-                raise InputError(f"{len(table)} images of {body.shape[0]} x {body.shape[1]} pixels do not fit into the "
-                                 "free memory; use --pool 2 (a quarter of it), or fewer splits at once")
+                raise InputError(f"{counted(len(table), 'image')} of {body.shape[0]} x {body.shape[1]} pixels do not "
+                                 "fit into the free memory; use --pool 2 (a quarter of it), or fewer splits at once")
             sizes[i] = body.shape
             images[i, :body.shape[0], :body.shape[1]] = body
     images = images[:, :sizes[:, 0].max(), :sizes[:, 1].max()]
@@ -172,8 +173,9 @@ def fit_bodies(bodies: Bodies, frame: tuple, crop: bool = False, index: np.ndarr
     if not crop:
         first = int(np.arange(len(too_large))[index][too_large[index]][0])
         raise InputError(f"{bodies.names[first]}: body of {' x '.join(map(str, bodies.sizes[first].tolist()))} pixels "
-                         f"is larger than the frame {frame[0]} x {frame[1]} ({int(too_large[index].sum())} such "
-                         "images); use a larger --image_size in training, or --crop_bodies")
+                         f"is larger than the frame {frame[0]} x {frame[1]} "
+                         f"({counted(int(too_large[index].sum()), 'such image')}); use a larger --image_size in "
+                         "training, or --crop_bodies")
     start = (bodies.sizes - torch.tensor(frame)).clamp(min=0) // 2
     index = torch.arange(len(bodies.sizes))
     size = (min(frame[0], bodies.images.shape[1]), min(frame[1], bodies.images.shape[2]))

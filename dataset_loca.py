@@ -13,7 +13,7 @@ import pandas as pd
 from common.files import InputError
 from common.manifest import read_manifest
 from common.sites import NO_LESION
-from common.text import some
+from common.text import counted, some
 
 LISTED = 20  # rows named in a warning
 
@@ -61,19 +61,20 @@ def read_loca_manifest(path: str | Path, splits: Sequence[int], sites: dict, mul
     target = pd.to_numeric(table["target"] if "target" in table else pd.Series(np.nan, table.index), errors="coerce")
     positive, negative = (target == 1).to_numpy(), (target == 0).to_numpy()
     lines, left = [], np.zeros(len(table), bool)
-    for wrong, text in ((positive & known & none, f"are positive (target 1) with target_loc {NO_LESION}, no lesion"),
-                        (negative & known & ~none, "are negative (target 0) with the code of a lesion's site")):
+    for wrong, text in ((positive & known & none, f"positive (target 1) with target_loc {NO_LESION}, no lesion"),
+                        (negative & known & ~none, "negative (target 0) with the code of a lesion's site")):
         if wrong.any():
             scans = table.loc[wrong, "scan_id"].nunique()
-            lines.append(f"{wrong.sum()} rows of {scans} scans {text}: {_rows(table[wrong])}")
+            lines.append(f"{text}: {counted(wrong.sum(), 'row')} of {counted(scans, 'scan')}: {_rows(table[wrong])}")
             left |= wrong
     if strict and lines:
         raise InputError(f"{path}: {'; '.join(lines)}; correct them, or leave out --site_strict")
     if (unknown := positive & ~known).any():
-        lines.append(f"{unknown.sum()} rows are positive without target_loc: {_rows(table[unknown])}")
+        lines.append(f"{counted(unknown.sum(), 'positive row')} without target_loc: {_rows(table[unknown])}")
     warnings = [f"{path}: {line}; their site is left out" for line in lines]
     if (empty := negative & ~known).any():
-        warnings.append(f"{path}: {empty.sum()} rows are negative without target_loc: taken as {NO_LESION}, no lesion")
+        warnings.append(f"{path}: {counted(empty.sum(), 'negative row')} without target_loc: taken as {NO_LESION}, no "
+                        "lesion")
     place = {code: k for k, code in enumerate(sites)}
     table["true_loc"] = ["" if gone else str(place[NO_LESION]) if bare else ";".join(str(place[code]) for code in each)
                          for each, gone, bare in zip(codes, left, empty, strict=True)]

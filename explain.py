@@ -25,6 +25,7 @@ import numpy as np
 from common import arguments
 from common.arguments import Parser, pick, run_script
 from common.files import write_csv
+from common.text import counted
 
 METHODS = {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}
 PEAK_COLUMNS = ("scan_id", "view", "filename", "probs", "n_models", "peak_row", "peak_column", "heat", "distance_mm",
@@ -43,7 +44,7 @@ def get_args_parser():
     group.add_argument("--cam_layer", default="layer1", choices=("layer1", "layer2", "layer3", "layer4"),
                        help="a cell of these is 4, 8, 16, 32 pixels of the network's frame wide: 1.3, 2.6, 5.2, 10.5 "
                             "cm at 3.27 mm, with --pool 2 in training twice that")
-    group.add_argument("--output", default="heatmaps", metavar="DIR", help="where the folders of maps go")
+    group.add_argument("-o", "--output", default="heatmaps", metavar="DIR", help="where the folders of maps go")
     group.add_argument("--each", action="store_true", help="a folder for each model, not one for the mean over them")
     group.add_argument("--scans", nargs="+", metavar="ID", help="these scans alone")
     group.add_argument("--max_scans", type=arguments.natural_int, metavar="N",
@@ -113,7 +114,7 @@ def explain(models, args):
     overlays.draw_panels(scans, folder, images, source, scale, models[0].batches.network_input.spacing_mm,
                          (".png", ".pdf") if args.pdf else (".png",), args.overwrite)
     overlays.draw_sheets(scans, folder, images, source, scale)
-    print(f"{name}: {len(rows)} heat maps of {rows['scan_id'].nunique()} scans -> {folder}"
+    print(f"{name}: {counted(len(rows), 'heat map')} of {counted(rows['scan_id'].nunique(), 'scan')} -> {folder}"
           + f"; {heat_maps.models_line(rows)}" * (len(models) > 1))
     if {"known_lesions", "known_mask"} & set(rows):
         def random_maps(draw, places):

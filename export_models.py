@@ -14,6 +14,7 @@ It is data alone: reading it runs no code.
 from pathlib import Path
 
 from common.arguments import Parser, positive_int, run_script
+from common.text import counted
 
 
 def get_args_parser():
@@ -24,7 +25,7 @@ def get_args_parser():
     add("--top", type=positive_int, metavar="K", help="the K best of best_run.csv (default: all)")
     add("--precision", default="half", choices=("half", "float32"), help="of the weights; half: float16, but float32 "
         "for biases and batch norms")
-    add("--output", type=Path, default=Path("models.zip"), metavar="ZIP", help="the file to write")
+    add("-o", "--output", type=Path, default=Path("models.zip"), metavar="ZIP", help="the file to write")
     return parser
 
 
@@ -39,7 +40,7 @@ def main(args):
         metrics = export.find_metrics(args.dir, models)
         export.add_texts(archive, {"best_run.csv": export.ranking(runs), "operating_points.json": rules,
                                    "README.md": model_card.write_card(models, metrics, rules, args.precision)})
-    print(f"{len(models)} models, {args.output.stat().st_size / 1e6:.0f} MB: {args.output}")
+    print(f"{counted(len(models), 'model')}, {args.output.stat().st_size / 1e6:.0f} MB: {args.output}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 from common.arguments import EXIT_SOME_FAILED, Parser, run_script
 from common.files import InputError, write_csv
 from common.run_files import run_file
+from common.text import counted
 
 
 def get_args_parser():
@@ -32,11 +33,13 @@ def main(args):
         if run_file(args.dir, "last", split, run).exists():
             print(f"warning: split {split} run {run} is not finished; train.py --resume finishes it", file=sys.stderr)
     if runs.empty:
-        raise InputError(f"{args.dir}: none of its {len(left_out)} runs is usable (no checkpoint or no validation AUC)")
+        raise InputError(f"{args.dir}: none of its {counted(len(left_out), 'run')} is usable (no checkpoint or no "
+                         "validation AUC)")
     table = ranking.rank_runs(runs)
     write_csv(table, args.dir / "best_run.csv")
     print(table.to_string(index=False))
-    print(f"best runs of {len(table)} splits, out of {len(runs)} runs: {args.dir / 'best_run.csv'}")
+    print(f"best runs of {counted(len(table), 'split')}, out of {counted(len(runs), 'run')}: "
+          f"{args.dir / 'best_run.csv'}")
     return EXIT_SOME_FAILED if left_out else None
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from common.arguments import Parser, images_folder, natural_int, pick, positive_int, run_script
 from common.files import InputError, write_csv
+from common.text import counted
 
 
 def get_args_parser():
@@ -23,7 +24,8 @@ def get_args_parser():
     group.add_argument("--data", type=Path, default=Path("data.csv"), help="manifest: scan_id, filename, target, "
                        "and patient_id (without it every scan counts as a patient of its own)")
     group.add_argument("--images", metavar="DIR", help="folder that filename is relative to (default: that of --data)")
-    group.add_argument("--output", type=Path, help="CSV file or folder to write (default: data_resplit.csv beside "
+    group.add_argument("-o", "--output", type=Path, help="CSV file or folder to write (default: data_resplit.csv "
+                                                         "beside "
                        "--data)")
     group.add_argument("--overwrite", action="store_true", help="replace the split columns that --data has, and an "
                        "output that is there")
@@ -58,8 +60,8 @@ def main(args):
     if args.check and not columns:
         raise InputError(f"{args.data}: no column split0, split1, ... to check; make them without --check")
     if columns and not (args.check or args.overwrite):
-        raise InputError(f"{args.data}: has {columns[0]} already; give --overwrite to replace all its {len(columns)} "
-                         "split columns")
+        raise InputError(f"{args.data}: has {columns[0]} already; give --overwrite to replace its "
+                         f"{counted(len(columns), 'split column')}")
     images = Path(images_folder(args))
     table = add_digests(table, images)
     if not args.check:
@@ -76,11 +78,11 @@ def main(args):
                          "replace it: what was trained on its splits must then be trained again")
     print_sets(table, columns, args.group[0] if args.group else None)
     if args.check:
-        print(f"{args.data}: in each of its {len(columns)} splits every {patient_column(table)} is in one set and "
-              "every set holds both classes; nothing was written")
+        print(f"{args.data}: in each of its {counted(len(columns), 'split')} every {patient_column(table)} is in one "
+              "set and every set holds both classes; nothing was written")
         return
     write_csv(table, path)
-    print(f"{len(columns)} splits of {len(table)} rows, seed {args.seed}: {path}")
+    print(f"{counted(len(columns), 'split')} of {counted(len(table), 'row')}, seed {args.seed}: {path}")
     if path.parent.resolve() != images.resolve():
         print(f"filename in it is relative to --images, as before: give --images {images} with it")
 

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from common.arguments import Parser, natural_int, positive_int, run_script
 from common.files import write_csv
+from common.text import counted
 
 
 def get_args_parser():
     parser = Parser(__doc__)
     add = parser.add_argument_group("output").add_argument
-    add("--output", required=True, metavar="DIR", help="folder of the cohort; its studies are replaced")
+    add("-o", "--output", required=True, metavar="DIR", help="folder of the cohort; its studies are replaced")
     add = parser.add_argument_group("cohort").add_argument
     add("--patients", type=positive_int, default=250, metavar="N", help="with one to three scans each")
     add("--seed", type=natural_int, default=0, help="the same seed gives the same bytes")
@@ -39,7 +40,8 @@ def main(args):
     cohort.check_output(output, [patient["patient"] for patient in patients])
     labels = cohort.write_patients(patients, output, args.vendor, args.workers)
     write_csv(labels, output / "labels.csv")
-    print(f"{len(labels)} SYNTHETIC scans of {len(patients)} patients, {labels.target.sum()} with target 1: {output}")
+    print(f"{counted(len(labels), 'SYNTHETIC scan')} of {counted(len(patients), 'patient')}, {labels.target.sum()} "
+          f"with target 1: {output}")
     print(f"labels: {output / 'labels.csv'}")
 
 

@@ -44,7 +44,8 @@ def get_args_parser():
                        "lesion, 0 where it is empty, none where there is no mask; not for studies with a target in "
                        "--labels")
     group = parser.add_argument_group("output")
-    group.add_argument("--output", metavar="FOLDER", help="gets images/*.bin, data.csv, errors.csv, qc.html, done.json")
+    group.add_argument("-o", "--output", metavar="FOLDER", help="gets images/*.bin, data.csv, errors.csv, qc.html, "
+                                                                "done.json")
     group.add_argument("--save_suv", action="store_true", help="write each study's SUV volume, too: suv/SCAN.nii.gz")
     group.add_argument("--list", action="store_true", help="print the studies and PET series that are there, and which "
                        "would be used and why; convert and write nothing")

@@ -11,6 +11,7 @@ from scipy.special import expit
 
 from benchmarks.measuring import SCRIPTS, in_new_process
 from common import files, run_files
+from common.text import counted
 from evaluation import bootstrap, jackknife
 from evaluation.weighted import Weighted
 
@@ -30,7 +31,7 @@ def compare(folder: Path, scans: int) -> None:
         Of the test set.
     """
     write_predictions(folder, scans)
-    print(f"{scans} scans of two views, {MODELS} models")
+    print(f"{counted(scans, 'scan')} of two views, {MODELS} models")
     for name, given in {"aggregate.py": ["--dir", folder], "compare.py": [folder / name for name in COMPARED]}.items():
         wall, cpu, peak = in_new_process(run, name, *given, "--output", folder)
         print(f"  {name}: {wall:.1f} s, {cpu:.1f} s of a processor, {peak:.2f} GB at most", flush=True)
@@ -42,7 +43,7 @@ def compare(folder: Path, scans: int) -> None:
     plain = bootstrap.distribution(scores.measure, None, n, 1, 0)["jackknife"]
     taken, longer = middle - start, time.process_time() - middle
     differ = max(np.abs(plain[name] - closed[name]).max() for name in plain)
-    print(f"jackknife of {n} scores: {longer:.2f} s by leaving each out, {taken:.2f} s in closed form, "
+    print(f"jackknife of {counted(n, 'score')}: {longer:.2f} s by leaving each out, {taken:.2f} s in closed form, "
           f"{longer / taken:.0f} times as fast; they differ by {differ:.0e} at most")
 
 

@@ -28,12 +28,13 @@ from common.files import InputError
 from common.manifest import LEARNED, check_classes, read_manifest
 from common.recipes import values
 from common.run_files import run_file
+from common.text import counted
 from dataset import NORMS, choose_frame, read_bodies
 from training.objectives import scan_metrics
 
 BATCH, ANNEAL = (values("lars")[name] for name in ("batch_size", "lr_anneal"))
 WORKERS = 10  # processes that read images, LARS's default
-EPOCH_LINE = re.compile(r"split \d+ run \d+ epoch \d+: ")
+EPOCH_LINE = re.compile(r"split \d+ run \d+ epoch \d+/\d+: ")
 
 
 class LarsLoop(PlainLoop):
@@ -108,7 +109,7 @@ def compare(folder: Path, splits: Sequence[int], nepochs: int, lr: float, weight
         table = read_manifest(data, (split,))
         check_classes(data, table, split)
         train, val = (table[table[f"split{split}"] == name] for name in LEARNED)
-        print(f"split {split}, {len(train)} training and {len(val)} validation images: {machine}\n"
+        print(f"split {split}, {len(train)} training and {counted(len(val), 'validation image')}: {machine}\n"
               f"LARS's loop: {SQUARE} x {SQUARE}, float32, batch {BATCH}, SGD {lr:g}, {WORKERS} workers, weights "
               f"{weights}", flush=True)
         plain = _both_epochs(Path(images), train, val, nepochs, lr, weights, device, amp)

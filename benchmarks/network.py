@@ -13,6 +13,7 @@ import utils
 from benchmarks.measuring import in_new_process, peak_memory
 from benchmarks.plain_loop import NORM, SQUARE, PlainLoop
 from common import files, manifest, run_files
+from common.text import counted
 from dataset import Bodies, NetworkInput, read_bodies
 from evaluation.metrics import delong
 from inference import prediction
@@ -62,7 +63,7 @@ def train(folder: Path, batch_sizes: Sequence[int], n_images: int, frozen_images
         taken = _in_turn(paths, repeats, device)
         plain = taken["plain loop"]
         lars = plain + taken["evaluation of the training set"]
-        print(f"training, batch {batch_size}, {n} images: {machine}, fastest of {repeats}")
+        print(f"training, batch {batch_size}, {counted(n, 'image')}: {machine}, fastest of {repeats}")
         for name in FRAMES:
             real, ceiling = taken[name, "real path"], taken[name, "its ceiling"]
             print(f"  {name:10} {n / real:8.1f} images/s   ceiling {n / ceiling:8.1f}   real/ceiling "
@@ -101,7 +102,8 @@ def predict(folder: Path, scans: int | None, chptfolder: str | None, data: str, 
         paths[name] = lambda models=folder / name: _predict(models, folder / "data.csv", folder, folder / "predictions",
                                                             MODELS, device, amp)
     taken = _in_turn(paths, repeats, device)
-    print(f"prediction, {n_images} images, {MODELS} models, with reading and writing: {machine}, fastest of {repeats}")
+    print(f"prediction, {counted(n_images, 'image')}, {MODELS} models, with reading and writing: {machine}, fastest "
+          f"of {repeats}")
     for name in FRAMES:
         print(f"  {name:10} {MODELS * n_images / taken[name]:8.1f} images/s a model   {MODELS} models / {MODELS} plain "
               f"loops {MODELS * taken['plain loop'] / taken[name]:.2f}")
@@ -119,7 +121,7 @@ def start(device: str, amp: str, threads: int | None) -> tuple[torch.device, tor
     """Arguments of train.py -> device, precision, and a line that says what is measured on."""
     device, amp = open_device(device, amp, threads)
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.cpu.get_capabilities()["architecture"]
-    return device, amp, f"{device} ({kind}), {_precision(amp)}, {torch.get_num_threads()} threads"
+    return device, amp, f"{device} ({kind}), {_precision(amp)}, {counted(torch.get_num_threads(), 'thread')}"
 
 
 def _precision(amp):
@@ -211,8 +213,8 @@ def _frozen(n, device, amp, machine):
         epochs = {cached: training_paths(table, bodies, n, FRAMES["auto"], device, amp, BATCH, cached,
                                          **{option: True})["epoch"] for cached in (0, 1)}
         taken = _in_turn(epochs, 1, device)  # before what it times, it fills the cache
-        print(f"--{option}, {n} training and {len(table) - n} validation images, auto, batch {BATCH}: an epoch "
-              f"{taken[0]:.2f} s uncached, {taken[1]:.3f} s cached: {taken[0] / taken[1]:.1f} times; {machine}")
+        print(f"--{option}, {n} training and {counted(len(table) - n, 'validation image')}, auto, batch {BATCH}: an "
+              f"epoch {taken[0]:.2f} s uncached, {taken[1]:.3f} s cached: {taken[0] / taken[1]:.1f} times; {machine}")
 
 
 def _whole_epoch(scans, device, amp, machine):
@@ -221,8 +223,8 @@ def _whole_epoch(scans, device, amp, machine):
     table, bodies = _random_cohort(n)
     paths = training_paths(table, bodies, n, FRAMES["auto"], device, amp, BATCH)
     taken = _in_turn({"epoch": paths["epoch"]}, 1, device)["epoch"]
-    print(f"an epoch of {scans} scans of two views, validated on {len(table) - n} images, auto, batch {BATCH}: "
-          f"{taken:.1f} s{_gpu_memory(device)}; {machine}", flush=True)
+    print(f"an epoch of {counted(scans, 'scan')} of two views, validated on {counted(len(table) - n, 'image')}, auto, "
+          f"batch {BATCH}: {taken:.1f} s{_gpu_memory(device)}; {machine}", flush=True)
 
 
 # ---------------------------------------------------------------- prediction
@@ -243,8 +245,9 @@ def _many_scans(folder, scans, device, amp):
     write_images(many, 2 * scans, 2 * scans)
     taken, peak, gpu = in_new_process(_measured, folder / "auto", many / "data.csv", many, many, models, device, amp)
     array = 2 * scans * BODY[0] * BODY[1] * 4 / 1e9
-    print(f"{models} models over {scans} scans of two views: {taken:.1f} s{gpu}; {peak:.2f} GB of the host at most, "
-          f"interpreter and PyTorch included, {peak - array:.2f} GB above the array of {array:.2f} GB", flush=True)
+    print(f"{counted(models, 'model')} over {counted(scans, 'scan')} of two views: {taken:.1f} s{gpu}; {peak:.2f} GB "
+          f"of the host at most, interpreter and PyTorch included, {peak - array:.2f} GB above the array of "
+          f"{array:.2f} GB", flush=True)
 
 
 def _measured(*args):

@@ -13,6 +13,7 @@ import pydicom
 
 from benchmarks.measuring import SCRIPTS, in_new_process, peak_memory
 from common.files import InputError, progress
+from common.text import counted
 from preprocessing import geometry, suv, volumes
 from synthetic import cohort, pet_series
 
@@ -70,8 +71,8 @@ def _report_steps(folder, size, repeats):
                 measured[name].append(in_new_process(measure, *way))
     best, cpu = ({name: min(each[n] for each in rounds) for name, rounds in measured.items()} for n in (0, 1))
     megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-    print(f"{' x '.join(map(str, size))} int16, {size[0]} files, {megabytes:.1f} MB, in the page cache; one core, "
-          f"fastest of {repeats}; memory above the interpreter with its imports")
+    print(f"{' x '.join(map(str, size))} int16, {counted(size[0], 'file')}, {megabytes:.1f} MB, in the page cache; "
+          f"one core, fastest of {repeats}; memory above the interpreter with its imports")
     print(f"{'':22}{'s/study':>9}{'CPU s':>9}{'MB/s':>9}{'peak MB':>9}{'x raw':>8}")
     for name, taken in best.items():
         memory = max(each[2] for each in measured[name])
@@ -103,8 +104,8 @@ def _report_workers(folder, studies, repeats):
             if done.returncode:
                 said = (done.stderr or done.stdout)[-300:]
                 raise InputError(f"prepro_script.py ended with {done.returncode}: {said}")
-    print(f"prepro_script.py, {studies} studies, start and discovery included: {taken[1]:.2f} s with one worker, "
-          f"{taken[2]:.2f} s with two: {taken[1] / taken[2]:.2f} times the throughput")
+    print(f"prepro_script.py, {counted(studies, 'study', 'studies')}, start and discovery included: {taken[1]:.2f} s "
+          f"with one worker, {taken[2]:.2f} s with two: {taken[1] / taken[2]:.2f} times the throughput")
 
 
 def measure(convert: Callable[[Path], object], folder: Path) -> tuple[float, float, float, object]:

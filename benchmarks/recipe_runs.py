@@ -17,7 +17,7 @@ from common.files import InputError, read_csv, read_json_object, write_json
 from common.run_files import run_file
 from evaluation.ensemble import check_rows
 
-BEGINS, EPOCH = re.compile(r"split \d+: \d+ training and"), re.compile(r"split \d+ run \d+ epoch \d+: ")
+BEGINS, EPOCH = re.compile(r"split \d+: \d+ training and"), re.compile(r"split \d+ run \d+ epoch \d+/\d+: ")
 SETS = ("val", "test")
 
 

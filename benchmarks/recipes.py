@@ -24,6 +24,7 @@ from common.files import InputError, progress, read_json_object, replace_file, w
 from common.manifest import check_classes, read_manifest
 from common.params import as_text, listed
 from common.run_files import safe_name
+from common.text import counted
 from evaluation.figure_style import BLUE, FAINT, PAGE, RC, new_figure
 
 ADAMW = "--optimizer adamw --wd 0.01 --lr_schedule onecycle"
@@ -101,14 +102,14 @@ def compare(data: str, images: str | None, splits: Sequence[int], runs: Sequence
                 tqdm.write(name + _number(seconds, ": {:.0f} s"))
                 write_csv(bench.table(), output / "recipes.csv")
     if not bench.networks:
-        raise InputError(f"none of {len(jobs)} networks could be trained; the lines above say why")
+        raise InputError(f"none of {counted(len(jobs), 'network')} could be trained; the lines above say why")
     write_csv(rows := bench.table(), output / "recipes.csv")
     print(as_lines(rows, bench.sets) + f"\n{ONE_FOLD}" * (len(splits) == 1))
     with matplotlib.rc_context(RC):
         draw(rows, output / "recipes.png")
     print(f"wrote {output / 'recipes.csv'}, {output / 'recipes.png'}")
     if failed:
-        print(f"{failed} of {len(jobs)} networks failed and are left out; the same command tries them again")
+        print(f"left out: {failed} of {counted(len(jobs), 'network')} failed; the same command tries again")
     return EXIT_SOME_FAILED if failed else None
 
 
@@ -230,7 +231,8 @@ def as_lines(rows: pd.DataFrame, sets: Sequence[str]) -> str:
 
     lines = [padded(HEADINGS)]
     for k, row in enumerate(rows.to_dict("records"), 1):
-        trained = f"{row['networks']} of {row['asked']} networks" + _number(row["seconds"], ", {:.0f} s each")
+        trained = f"{row['networks']} of {counted(row['asked'], 'network')}" + _number(row["seconds"], ", {:.0f} s "
+                                                                                                       "each")
         about = f"{k} {row['recipe']}: {trained}" + f"; {row['changed']}" * bool(row["changed"])
         lines += textwrap.wrap(about, WIDTH, subsequent_indent="  ")
         lines += [padded(_cells(row, name)) for name in sets if row["networks"]]

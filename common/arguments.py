@@ -1,5 +1,6 @@
 """What the scripts share at the command line: the parser, argument groups, exit codes. Imports no torch."""
 import argparse
+import itertools
 import math
 import os
 import re
@@ -8,52 +9,17 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from common import __version__, recipes, renamed
+from common import recipes
 from common.faults import fault_line
 from common.files import InputError, read_csv
+from common.parser import Parser, loudness
 from common.signals import interrupt_on_signals
 from common.streams import last_line, lose_output, open_streams
 from common.text import ranges
 
 EXIT_DONE, EXIT_SOME_FAILED, EXIT_BAD_INPUT = 0, 1, 2
+MOST_NUMBERS = 10_000  # splits or runs that one range may name
 MODES = ("transfer_learning", "finetune", "full_retrain")  # of fine-tuning: what is trained
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose --help shows the script's docstring and every default, and whose errors are one line.
-
-    What it parses holds `given` too: {name: value} of what the command line gives. --recipe replaces defaults only.
-
-    Parameters
-    ----------
-    doc : str
-        The script's `__doc__`: one line of what it does, then the commands to run it.
-    exit_on_error : bool
-        Whether a bad value ends the process; else it raises argparse.ArgumentError.
-    """
-
-    def __init__(self, doc: str | None, exit_on_error: bool = True):
-        super().__init__(description=doc, formatter_class=_Help, allow_abbrev=False, exit_on_error=exit_on_error)
-        self.add_argument("--version", action="version", version=f"%(prog)s {__version__}", help="print the version")
-
-    def parse_known_args(self, args=None, namespace=None):
-        words = renamed.current_words(sys.argv[1:] if args is None else args)
-        parsed, rest = super().parse_known_args(words, namespace)
-        nothing = argparse.Namespace(**dict.fromkeys(vars(parsed)))  # None, which keeps defaults out
-        given, _ = super().parse_known_args(words, nothing)
-        parsed.given = {name: value for name, value in vars(given).items() if value is not None}
-        parsed.__dict__.update(recipes.taken(parsed))
-        return parsed, rest
-
-    def error(self, message):
-        self.exit(EXIT_BAD_INPUT, f"error: {message} (see {self.prog} --help)\n")
-
-
-class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    def _get_help_string(self, action):
-        if action.default is None or isinstance(action.default, bool) or "(default" in (action.help or ""):
-            return action.help
-        return super()._get_help_string(action)
 
 
 def run_script(get_args_parser: Callable[[], Parser], main: Callable[[argparse.Namespace], int | None]) -> None:
@@ -65,16 +31,14 @@ def run_script(get_args_parser: Callable[[], Parser], main: Callable[[argparse.N
     """
     os.environ.pop("MPLBACKEND", None)  # a notebook's: figures go to files
     open_streams()
-    args, prints = get_args_parser().parse_args(), os.environ.get("RANK", "0") == "0"  # torchrun's first process
+    parser, prints = get_args_parser(), os.environ.get("RANK", "0") == "0"  # torchrun's first process
+    args = parser.parse_args()
     interrupt_on_signals()
     try:
-        splits = getattr(args, "splits", None) or getattr(args, "split_index", None)
-        files = getattr(args, "checkpoints", None)
-        if prints and (splits or hasattr(args, "splits")):
-            asked = (f"checkpoints: {len(files)}" if files else
-                     f"splits: {ranges(sorted(splits)) if splits else 'all that have a model'}")
-            print(f"{cohort_line(args.data)}; {asked}", flush=True)
-        code = main(args) or EXIT_DONE
+        with loudness(parser, args):
+            if prints:
+                say_what_is_asked(args)
+            code = main(args) or EXIT_DONE
         sys.stdout.flush()
         sys.exit(code)
     except InputError as error:
@@ -93,6 +57,16 @@ def run_script(get_args_parser: Callable[[], Parser], main: Callable[[argparse.N
             raise
         last_line(f"error: {line}")
         sys.exit(EXIT_BAD_INPUT)
+
+
+def say_what_is_asked(args: argparse.Namespace) -> None:
+    """A first line that names the manifest and the splits or checkpoints, of a script that takes them."""
+    splits = getattr(args, "splits", None) or getattr(args, "split_index", None)
+    files = getattr(args, "checkpoints", None)
+    if splits or hasattr(args, "splits"):
+        asked = (f"checkpoints: {len(files)}" if files else
+                 f"splits: {ranges(sorted(splits)) if splits else 'all that have a model'}")
+        print(f"{cohort_line(args.data)}; {asked}", flush=True)
 
 
 def cohort_line(data: str) -> str:
@@ -140,12 +114,14 @@ def side_or_auto(text: str) -> int | float | str:
 
 def number_range(text: str) -> range:
     """An argparse type: "3" -> range(3, 4); "0-19" -> range(0, 20)."""
-    found = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    found = re.fullmatch(r"(\d{1,18})(?:-(\d{1,18}))?", text)
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor a range such as 0-19")
     numbers = range(int(found[1]), int(found[2] or found[1]) + 1)
     if not numbers:
         raise argparse.ArgumentTypeError(f"{text}: the first number is larger than the last")
+    if len(numbers) > MOST_NUMBERS:
+        raise argparse.ArgumentTypeError(f"{text}: more than {MOST_NUMBERS} numbers")
     return numbers
 
 
@@ -153,7 +129,7 @@ class Numbers(argparse.Action):
     """Numbers and ranges (of type `number_range`) -> a list of their numbers, each once: 0 3-5 is [0, 3, 4, 5]."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        setattr(namespace, self.dest, list(dict.fromkeys(number for numbers in values for number in numbers)))
+        setattr(namespace, self.dest, list(dict.fromkeys(itertools.chain.from_iterable(values))))
 
 
 NUMBERS: dict[str, Any] = {"nargs": "+", "type": number_range, "action": Numbers}  # of add_argument
@@ -163,11 +139,14 @@ class SplitRange(argparse.Action):
     """One range -> a list, both ends included: 0-2 and 0 2 are [0, 1, 2]; anything else is refused."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        found = re.fullmatch(r"(\d+)[- ](\d+)", " ".join(values))
-        splits = list(range(int(found[1]), int(found[2]) + 1)) if found else []
-        if not splits:
-            raise argparse.ArgumentError(self, f"{' '.join(values)}: write 0-2 for splits 0, 1 and 2")
-        setattr(namespace, self.dest, splits)
+        asked = " ".join(values)
+        try:
+            if not re.fullmatch(r"\d+[- ]\d+", asked):
+                raise argparse.ArgumentTypeError(asked)
+            splits = number_range(asked.replace(" ", "-"))
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentError(self, f"{error}: write 0-2 for splits 0, 1 and 2") from None
+        setattr(namespace, self.dest, list(splits))
 
 
 SPLITS: dict[str, Any] = {"nargs": "+", "action": SplitRange, "default": list(range(20)), "metavar": "A-B",
@@ -219,7 +198,7 @@ def add_run_arguments(parser: Parser, output: str = "results") -> argparse._Argu
         help="data splits to train, numbers and ranges: 0 19 is two splits, 0-19 is twenty (default: 0)")
     add("--run", **NUMBERS, default=[1], metavar="R",
         help="runs of each split, numbers and ranges; each run has its own random seed (default: 1)")
-    add("--output", default=output, metavar="DIR", help="folder for the files of the runs")
+    add("-o", "--output", default=output, metavar="DIR", help="folder for the files of the runs")
     add("--tensorboard", metavar="DIR", help="also write TensorBoard event files to this folder")
     add("--resume", action="store_true", help="continue from last_splitS_runR.pth where it exists")
     add("--force_resume", action="store_true",
@@ -362,7 +341,7 @@ def add_code_arguments(group: argparse._ArgumentGroup) -> None:
 def add_prediction_arguments(parser: Parser, output: str = "results") -> None:
     """Which models predict which rows, and where to; `output` is the default of --output and --chptfolder."""
     add = add_model_range_arguments(parser, output).add_argument
-    add("--output", default=output, metavar="DIR", help="folder for pred_splitS_runR.csv")
+    add("-o", "--output", default=output, metavar="DIR", help="folder for pred_splitS_runR.csv")
     add("--no_features", action="store_true", help="leave out the columns F1..F512")
 
 
@@ -427,7 +406,7 @@ def search_parser(doc: str | None, study: str, trials: int, nepochs: int, finetu
     add("--study", default=study, metavar="NAME", help="prefix of the studies' names, NAME_splitS")
     add("--heartbeat", type=positive_int, default=30, metavar="SECONDS",
         help="how often workers report that they are alive; after three missed reports a worker's trial is repeated")
-    add("--output", default="results", metavar="DIR", help="folder for tables and report")
+    add("-o", "--output", default="results", metavar="DIR", help="folder for tables and report")
     add_data_arguments(parser)
     recipes.add_recipe_argument(parser, "--space")
     fixed = " (arguments that are given here, or by --recipe, are fixed in all trials, not searched)"

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from common.manifest import LEARNED
-from common.text import some
+from common.text import counted, some
 
 COLUMNS = ("scan_id", "patient_id", "image_sha256")  # of the manifest
 # What the column `overlap` of a prediction file says, beside LEARNED
@@ -105,4 +105,4 @@ def overlap(table: pd.DataFrame, stored: dict[str, Any] | None) -> np.ndarray:
 def name_scans(table: pd.DataFrame, rows: np.ndarray) -> str:
     """"12 scans (a, b, c, d, e and 7 more)"."""
     scans = table["scan_id"][rows].unique()
-    return f"{len(scans)} scan{'s' * (len(scans) != 1)} ({some(scans)})"
+    return f"{counted(len(scans), 'scan')} ({some(scans)})"

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from common.faults import of_file
 from common.processes import is_left_over, tag
+from common.text import counted
 
 if TYPE_CHECKING:  # --help answers without pandas
     import pandas as pd
@@ -30,6 +31,7 @@ NAMES = ("scan_id", "filename", "patient_id", "StudyInstanceUID", "StudyDate", "
 COLUMNS = (*NAMES, "target", "deauville", "matrix_size_1", "matrix_size_2", "view", "spacing_mm", "probs", "set")
 _searched: set[tuple[int, Path]] = set()  # (process, folder) of `remove_leftovers`
 MOST_SHEET, MOST_CELLS = 2**27, 10**7  # bytes of an unpacked workbook; cells of a sheet
+SILENT = False  # no progress bars: --quiet
 _SPELLINGS = {name.replace("_", "").lower(): name for name in COLUMNS}
 
 
@@ -253,7 +255,7 @@ def _separator(path: str | Path, header: str) -> str:
     fields = {sep: len(next(csv.reader([header], delimiter=sep), [])) for sep in (",", ";", "\t")}
     most = [sep for sep, count in fields.items() if count == max(fields.values())]
     if len(most) > 1 and max(fields.values()) > 1:
-        raise InputError(f"{path}: its header reads as {fields[most[0]]} columns with "
+        raise InputError(f"{path}: its header reads as {counted(fields[most[0]], 'column')} with "
                          f"{' and with '.join(map(repr, most))} between them; separate the columns in one way")
     return most[0]
 
@@ -309,5 +311,5 @@ def parse_json(content: str | bytes) -> Any:
 
 def progress(items: Iterable[Any] | None, description: str, unit: str, total: int | None = None) -> tqdm:
     """A tqdm bar over `items`, for use in a `with`: shown from the second second on, taken away at the end."""
-    silent = os.environ.get("RANK", "0") != "0"  # of torchrun's processes one shows it
+    silent = SILENT or os.environ.get("RANK", "0") != "0"  # of torchrun's processes one shows it
     return tqdm(items, desc=description, unit=unit, total=total, delay=1, leave=False, disable=silent)

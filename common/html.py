@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from common.files import replace_file
+from common.text import counted
 
 
 def render(template: str, **context: object) -> str:
@@ -58,4 +59,4 @@ def keep_intervals(text: str) -> Markup:
 
 _TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True,
                          undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-_TEMPLATES.filters |= {"anchor": anchor, "keep_intervals": keep_intervals}
+_TEMPLATES.filters |= {"counted": counted, "anchor": anchor, "keep_intervals": keep_intervals}

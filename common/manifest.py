@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from common.files import InputError, progress, read_csv, sha256
-from common.text import some
+from common.text import counted, some
 
 LEARNED = ("train", "val")  # what training reads
 SETS = (*LEARNED, "test", "cal")  # cal, a calibration set, is the same scans in every split
@@ -141,8 +141,8 @@ def report_views(table: pd.DataFrame) -> str | None:
     counts = table.groupby("scan_id").size()
     few = counts[counts < counts.max() if counts.max() > len(VIEWS) else counts == 1]
     if len(few):
-        count = "one view only" if few.max() == 1 else f"fewer than {counts.max()} views"
-        return f"{len(few)} of {len(counts)} scans have {count}, for example {few.index[0]}"
+        count = "one view only" if few.max() == 1 else f"fewer than {counted(counts.max(), 'view')}"
+        return f"{count}: {len(few)} of {counted(len(counts), 'scan')}, for example {few.index[0]}"
     return None
 
 
@@ -230,8 +230,9 @@ def add_digests(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
             except OSError:
                 continue
     if unread := [name for name, digest in zip(names, digests, strict=True) if not digest]:
-        print(f"warning: {len(unread)} of {len(table)} images are not in {folder} ({some(unread, 2)}): their "
-              "image_sha256 stays empty, and whether an image is there under two names is not checked; give --images")
+        print(f"warning: not in {folder}: {len(unread)} of {counted(len(table), 'image')} ({some(unread, 2)}): "
+              "their image_sha256 stays empty, and whether an image is there under two names is not checked; give "
+              "--images")
     return table.assign(image_sha256=digests)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from common.checkpoint_content import check_content
 from common.files import InputError, open_file, parse_json, read_json_object, sha256
 from common.run_files import run_file, run_of
-from common.text import short
+from common.text import counted, short
 
 SUFFIX = ".safetensors"
 HEADER = "deauville"  # the name of that text in the header
@@ -95,7 +95,8 @@ def only_checkpoint(path: str | Path) -> Path:
         return Path(path)
     found = [file for *_, file in checkpoints_in(path)]
     if len(found) != 1:
-        raise InputError(f"{path}: holds {len(found)} models" + (f"; give one, such as {found[0]}" if found else ""))
+        raise InputError(f"{path}: holds {counted(len(found), 'model')}" + ("; give one, such as "
+                                                                            f"{found[0]}" if found else ""))
     return found[0]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import InputError
+from common.text import counted
 
 STATES = ("state_dict", "model_state_dict", "model")  # where a file may hold parameters; else it is nothing else
 WRAPPERS = re.compile(r"(?:(?:module|_orig_mod|model|net|network|backbone|encoder)\.)*")
@@ -140,8 +141,9 @@ def fitting(state: Mapping[str, Any], own: Mapping[str, Any], same_sites: bool,
             or (name.startswith("fc_loc.") and not same_sites)]
     lacking = [name for name in left if name.startswith("features.") and not name.endswith("num_batches_tracked")]
     if lacking:
-        raise InputError(f"{path}: not the weights of a ResNet34: {len(lacking)} parameters are missing or of another "
-                         f"shape, such as {lacking[0]}; it holds {', '.join(list(state)[:3]) or 'no tensors'}")
+        raise InputError(f"{path}: not the weights of a ResNet34: missing or of another shape: "
+                         f"{counted(len(lacking), 'parameter')}, such as {lacking[0]}; it holds "
+                         f"{', '.join(list(state)[:3]) or 'no tensors'}")
     taken = [name for name in own if name not in left]
     heads, unused = [name for name in left if name.startswith("fc")], [name for name in state if name not in taken]
     return {name: state[name] for name in taken}, (
@@ -152,4 +154,5 @@ def fitting(state: Mapping[str, Any], own: Mapping[str, Any], same_sites: bool,
 
 def _by_part(names: Iterable[str]) -> str:
     """ "216 keys of features, 2 keys of fc"."""
-    return ", ".join(f"{count} keys of {part}" for part, count in Counter(n.split(".")[0] for n in names).items())
+    parts = Counter(name.split(".")[0] for name in names)
+    return ", ".join(f"{counted(count, 'key')} of {part}" for part, count in parts.items())

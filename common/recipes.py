@@ -48,10 +48,12 @@ def advice(args: argparse.Namespace) -> str | None:
 
 def add_recipe_argument(parser: argparse.ArgumentParser, option: str) -> None:
     """--recipe, with all recipes and their values in --help; `option` replaces their values, too."""
-    shown = [f"values that go together, instead of the defaults; the command line and {option} replace them"]
-    for name, (purpose, chosen) in RECIPES.items():
+    shown = ["their values:"]
+    for name, (_, chosen) in RECIPES.items():
         words = " ".join(f"--{each} {as_text(value)}" for each, value in chosen.items())
-        shown += [f"  {name}: {purpose}", *textwrap.wrap(words, 105, initial_indent="    ", subsequent_indent="    ",
-                                                        break_on_hyphens=False)]
+        shown += textwrap.wrap(words, 105, initial_indent=f"  {name}: ", subsequent_indent="    ",
+                               break_on_hyphens=False)
     parser.add_argument_group("recipe", "\n".join(shown)).add_argument(
-        "--recipe", choices=tuple(RECIPES), help="which of them (default: none)")
+        "--recipe", choices=tuple(RECIPES), help="values that go together, instead of the defaults; the command line "
+        f"and {option} replace them. " + "; ".join(f"{name}: {purpose}" for name, (purpose, _) in RECIPES.items())
+        + " (default: none)")

@@ -1,10 +1,11 @@
 """Options that once had other names: one table for command lines, checkpoints, parameter files, spaces and studies."""
+from collections.abc import Iterable
 
 RENAMED = {"lambda_loc": "site_lambda", "detach_loc": "site_detach", "loc_on": "site_on", "loc_balance": "site_balance",
            "loc_smoothing": "site_smoothing", "sites_multi": "site_multi", "loc_map": "site_map",
            "loc_strict": "site_strict", "resume_anyway": "force_resume"}
 ADDED = {"keep": "best"}  # arguments that older settings lack: what was done then
-_WORDS = {"--normalize": [], "--no-normalize": ["--norm", "none"], "--lr_scheduler": ["--lr_schedule", "plateau"]}
+_WORDS = {"normalize": [], "no_normalize": ["--norm", "none"], "lr_scheduler": ["--lr_schedule", "plateau"]}
 
 
 def current_names(values: dict) -> dict:
@@ -31,23 +32,32 @@ def current_args(values: dict) -> dict:
     return ADDED | current_names(values)
 
 
-def current_words(words: list) -> list[str]:
+def current_words(words: list, known: Iterable[str] = ()) -> list[str]:
     """A command line with the option names of today.
 
     Parameters
     ----------
     words : list
-        Such as ["--lambda_loc", 2] or ["--lambda_loc=2"].
+        Such as ["--lambda_loc", 2] or ["--lambda-loc=2"].
+    known : iterable of str
+        A parser's options: dashes and underscores in a name are alike.
 
     Returns
     -------
     list of str
     """
+    spellings = {_alike(option): option for option in known}
     found: list[str] = []
     for word in map(str, words):
         option, equals, value = word.partition("=")
-        name = option.removeprefix("--")
-        if option.startswith("--") and name in RENAMED:
+        name = _alike(option)
+        if name in RENAMED and option.startswith("--"):
             word = f"--{RENAMED[name]}{equals}{value}"
-        found += _WORDS.get(word, [word])
+        elif name in spellings and option.startswith("--"):
+            word = spellings[name] + equals + value
+        found += _WORDS.get(name, [word]) if word.startswith("--") else [word]
     return found
+
+
+def _alike(option):
+    return option.lstrip("-").replace("-", "_")

@@ -10,6 +10,28 @@ def ranges(numbers: Sequence[int]) -> str:
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number of things: "1 scan", "2 scans", "3 studies have warnings".
+
+    Parameters
+    ----------
+    one, many : str
+        What 1 and other numbers are followed by; by default `many` is `one` and an s.
+    """
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """ "40 s", "12 min", "3 h 20 min", "2 d 3 h"."""
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
+
+
 def some(names: Iterable[object], count: int = 5) -> str:
     """The first of them: "a, b, c, d, e and 7 more"."""
     texts = [str(name) for name in names]

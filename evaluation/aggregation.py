@@ -41,7 +41,7 @@ import pandas as pd
 
 from common.files import progress
 from common.manifest import LEAKAGE, MARK, SYNTHETIC
-from common.text import some
+from common.text import counted, some
 from evaluation import bootstrap, contrasts, disagreement
 from evaluation.averaging import Ensemble, average_models
 from evaluation.cautions import few_in_parts, few_patients, high_aucs, rarer_class, swapped_labels
@@ -83,8 +83,9 @@ def describe(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ense
     optimistic += [f"{MARK}: {overlap[LEAKAGE]}"] if overlap.get(LEAKAGE) else []
     by, voted = ensembles["avg"].by, ensembles["avg"].voted.sum()
     if by == "mean and majority":
-        warnings.append(f"{voted} of {len(scans)} scans have not the models for whose mean thresholds (and "
-                        "recalibration) were derived; theirs are each model's own, and the majority decides")
+        warnings.append(f"of {voted} of {counted(len(scans), 'scan')} not those models predicted for whose mean "
+                        "thresholds (and recalibration) were derived; theirs are each model's own, and the majority "
+                        "decides")
     lacking = scans.loc[scans["n_models"] < scans["n_asked"], "n_models"]
     return {"set": wanted, "synthetic": synthetic, "notice": SYNTHETIC if synthetic else None,
             "optimistic": " ".join(optimistic) or None, "n_scans": len(scans), "n_patients": n_patients,

@@ -13,6 +13,7 @@ from numpy import ndarray
 from scipy.stats import norm
 from threadpoolctl import threadpool_limits
 
+from common.text import counted
 from evaluation import jackknife
 from evaluation.weighted import Weighted
 
@@ -145,7 +146,7 @@ def bca_interval(drawn: dict, metric: Hashable) -> dict:
     if drawn["unit"] is None:
         reason = "one patient or scan only: nothing to resample"
     elif undefined > MOST_UNDEFINED * len(values):
-        reason = f"{undefined} of {len(values)} resamples cannot give it"
+        reason = f"{undefined} of {counted(len(values), 'resample')} cannot give it"
     elif np.ptp(known) == 0:
         reason = "every resample gives the same value"
     else:

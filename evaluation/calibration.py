@@ -11,6 +11,7 @@ from scipy.special import expit, logit, xlogy
 from sklearn.isotonic import IsotonicRegression
 
 from common.files import InputError
+from common.text import counted
 
 BINS = 10  # of equal width
 CLIP = 1e-9  # probabilities of exactly 0 or 1 have no logit
@@ -179,7 +180,8 @@ def fit_recalibration(method: str, y_true: ndarray, y_score: ndarray, of: str = 
     InputError
         One class only, or no finite fit.
     """
-    y, x, who = np.asarray(y_true, dtype=float), clipped_logit(y_score), f"{len(y_true)} scans{of and f' of {of}'}"
+    y, x = np.asarray(y_true, dtype=float), clipped_logit(y_score)
+    who = f"{counted(len(y_true), 'scan')}{of and f' of {of}'}"
     n1, n0, n = y.sum(), (1 - y).sum(), len(y)
     if not n1 or not n0:
         raise InputError(f"--recalibrate {method}: the {who} to fit it on are all of one class")

@@ -21,7 +21,7 @@ from scipy.stats import chi2
 from common.digests import overlap, training_digests
 from common.files import InputError, progress
 from common.manifest import LEAKAGE, SYNTHETIC
-from common.text import some
+from common.text import counted, some
 from evaluation import cohorts, ensemble
 from evaluation.averaging import Ensemble, Rules, average_models
 from evaluation.cautions import few_in_parts, high_aucs, swapped_labels
@@ -221,8 +221,8 @@ def report_tables(metrics: dict) -> dict | None:
 
 def others_text(metrics: dict) -> str:
     """"north (40 scans), south (30 scans)": the cohorts but INTERNAL; "" without."""
-    return ", ".join(f"{name} ({each['avg']['n']} scans)" for name, each in metrics.get("cohorts", {}).items()
-                     if name != INTERNAL)
+    return ", ".join(f"{name} ({counted(each['avg']['n'], 'scan')})"
+                     for name, each in metrics.get("cohorts", {}).items() if name != INTERNAL)
 
 
 def varied_text(found: dict) -> str:

@@ -4,6 +4,7 @@ An answer has a name, which tripod_ai.csv and claim.csv give to the items that i
 manifest without --data, settings without settings_splitS_runR.json, a view without its column) is the author's.
 """
 from common.digests import NOT_CHECKED
+from common.text import counted
 from evaluation.centres import others_text
 from evaluation.derivation import VALIDATION
 from evaluation.ensemble import ENSEMBLES
@@ -26,23 +27,24 @@ def answers(metrics: dict, flow: dict, settings: list[dict]) -> dict[str, str]:
 
 def _of_scans(metrics, flow):
     measured, about, views = metrics["avg"], metrics["validation"], list(metrics["views"])
-    patients = "" if metrics["n_patients"] is None else f" of {metrics['n_patients']} patients"
-    counts = f"{measured['n']} scans, {measured['n_positive']} with Deauville 4-5"
+    patients = "" if metrics["n_patients"] is None else f" of {counted(metrics['n_patients'], 'patient')}"
+    counts = f"{counted(measured['n'], 'scan')}, {measured['n_positive']} with Deauville 4-5"
     unlabelled, lacking = metrics["n_scans"] - measured["n"], len(metrics["scans_lacking_a_model"])
-    thresholds = f"{about['source']}, {about['n_scans']} scans" if about["source"] else "none but 0.5"
+    thresholds = f"{about['source']}, {counted(about['n_scans'], 'scan')}" if about["source"] else "none but 0.5"
     others, endpoints = others_text(metrics), ", ".join(metrics.get("prognosis", {}))
     also = f"; other cohorts: {others}" if others else ""
     found = {
-        "sources": (f"{metrics['n_scans']} scans{patients}, counted in section Participants{also}",
+        "sources": (f"{counted(metrics['n_scans'], 'scan')}{patients}, counted in section Participants{also}",
                     "origin, whom they represent"),
         "outcome": (f"Target 1 is Deauville 4-5, 0 is 1-3{f'; {endpoints}: section Prognosis' if endpoints else ''}",
                     "who read it, when, how, blinded to what"),
         "sample_size": (f"{counts}, are measured{also}", "how the size was chosen"),
         "numbers": (f"Measured: {counts}{also}; thresholds: {thresholds}; sets: section Participants",
                     "what is missing there"),
-        "missing": (f"{lacking} scans lack a model's prediction and are averaged over the other models; {unlabelled} "
-                    "have no label and are not measured", "why"),
-        "subset": (f"Measured: set {metrics['set']}; {unlabelled} of its scans have no label", "selection before that"),
+        "missing": (f"{counted(lacking, 'scan')} without a model's prediction, averaged over the other models; "
+                    f"{unlabelled} without label, not measured", "why"),
+        "subset": (f"Measured: set {metrics['set']}; without label: {counted(unlabelled, 'scan')}", "selection before "
+                                                                                                    "that"),
         "flow": (f"Section Participants, from {flow['source']}", "what came before")}
     if views:
         found["predictors"] = f"Images, of the views {', '.join(views)}", "acquisition, choice"
@@ -67,7 +69,7 @@ def _of_manifest(metrics, flow):
     found: dict[str, tuple[str, str]] = {}
     facts = list(manifest["images"])
     if excluded is not None:
-        facts.append(f"errors.csv beside the manifest lists {sum(excluded.values())} refusals")
+        facts.append(f"errors.csv beside the manifest lists {counted(sum(excluded.values()), 'refusal')}")
         found["exclusions"] = f"{facts[-1]}, by reason: section Participants", "eligibility"
         found["flow"] = f"Section Participants, from {flow['source']}; {facts[-1]}", "what came before"
     if facts:
@@ -99,13 +101,14 @@ def _of_analysis(metrics):
         "updated": ("Before and after recalibration: section Calibration" if method else "No recalibration",
                     "other updating"),
         "prediction": ("A model's score of a scan is the mean (LARS-avg) or maximum (LARS-max) over its views; then "
-                       f"the {metrics['combine']} over {len(models)} models", "the code that predicts"),
+                       f"the {metrics['combine']} over {counted(len(models), 'model')}", "the code that predicts"),
         "output": (f"Probability of Deauville 4-5; positive from 0.5 on{thresholds}", "why"),
         "performance": (f"Section Results; subgroups: {by or 'none (--by)'}; other cohorts: "
                         f"{others or 'none (--cohort)'}", ""),
         "diagnostic": ("Sections Results and Operating points", ""),
-        "failures": (f"{metrics['avg']['fn']} false negatives and {metrics['avg']['fp']} false positives at 0.5, each "
-                     "listed: section Failures, failures.csv; where models disagree: disagreement.csv", "why"),
+        "failures": (f"{counted(metrics['avg']['fn'], 'false negative')} and "
+                     f"{counted(metrics['avg']['fp'], 'false positive')} at 0.5, each listed: section Failures, "
+                     "failures.csv; where models disagree: disagreement.csv", "why"),
         "code": (f"Evaluated with version {made['version']}, commit {made['commit'] or 'not known'}", "where it is")}
     groups = [f"Performance by {by}, and differences with Holm's adjustment: section Subgroups"] if by else []
     groups += [f"Performance in {others}, and differences from internal: section Cohorts"] if others else []
@@ -118,7 +121,8 @@ def _of_analysis(metrics):
     if metrics.get("readers", {}).get("pairs"):
         found["variability"] = "Agreement between readers, and with the model: section Readers", "within readers"
     if metrics["warnings"]:
-        found["limitations"] = f"{len(metrics['warnings'])} warnings at the head of the page", "what they mean, others"
+        many = counted(len(metrics["warnings"]), "warning")
+        found["limitations"] = f"{many} at the head of the page", "what they mean, others"
     return found
 
 
@@ -144,7 +148,7 @@ def _of_models(metrics, settings):
     tell("imbalance", "why", "--balance", "--oversample")
     tell("network_input", "why", "input: frame", "input: norm", "input: pool")
     tell("training", "why, what else was tried", "--optimizer", "--lr", "--nepochs", "--early_stopping", "--augm",
-         before=f"section Models: {len(metrics['models'])} models, ")
+         before=f"section Models: {counted(len(metrics['models']), 'model')}, ")
     tell("initialization", "why", "--weights", "--checkpoint")
     tell("specification", "where the weights can be had", "--cls_arch", "input: frame",
          before="section Models: ResNet34 of one channel, ")

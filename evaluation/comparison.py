@@ -13,7 +13,7 @@ import pandas as pd
 
 from common.files import InputError, progress, read_csv
 from common.manifest import MARK, SYNTHETIC, is_synthetic, leakage_of
-from common.text import some
+from common.text import counted, some
 from evaluation import paired_tests
 from evaluation.bootstrap import CONFIDENCE
 from evaluation.cautions import few_patients, high_aucs, rarer_class, swapped_labels
@@ -84,12 +84,13 @@ def join(models: list[Model], thresholds: list[str]) -> tuple[pd.DataFrame, list
     joined, _ = join_scans(models)
     scores = score_models(models, joined, "avg").set_axis([model.file for model in models], axis=1)
     lacking = {model.file: joined.index[scores[model.file].isna()] for model in models}
-    warnings += [f"{name} lacks {len(scans)} of {len(joined)} scans, which are left out: {some(scans)}"
+    warnings += [f"{name} lacks {len(scans)} of {counted(len(joined), 'scan')}, which are left out: {some(scans)}"
                  for name, scans in lacking.items() if len(scans)]
     common = joined[scores.notna().all(axis=1)]
     scans = common.loc[common["target"].notna(), ["target"]].astype(int)
     if len(scans) < len(common):
-        warnings.append(f"{len(common) - len(scans)} of {len(common)} common scans have no target and are left out")
+        warnings.append(f"left out, without a target: {len(common) - len(scans)} of "
+                        f"{counted(len(common), 'common scan')}")
     if scans.empty:
         raise InputError(f"{' and '.join(lacking)}: no scan with a target is in every file; are the scans the same?")
     without = [model.file for model in models if "patient_id" not in model.rows]
@@ -164,7 +165,7 @@ def compare(models: list[Model], thresholds: list[str], scans: pd.DataFrame, res
             pair[test]["p_holm"] = adjusted
     declared = name_primary(pairs, primary, margin)
     if margin is not None and len(pairs) > 1:
-        warnings.append(f"the verdicts at the margin are not adjusted for {len(pairs)} pairs")
+        warnings.append(f"the verdicts at the margin are not adjusted for {counted(len(pairs), 'pair')}")
     notices: list[str] = []
     for model in models:
         notices += [SYNTHETIC] * bool(is_synthetic(model.rows).any()) + [*model.rows.get("notice", ())]
@@ -213,13 +214,13 @@ def comparison_table(result: dict) -> pd.DataFrame:
 
 def print_comparison(result: dict) -> None:
     """The AUCs and the tests of each pair on the terminal."""
-    counts, unit = f"{result['n_scans']} scans, {result['n_positive']} with target 1", result["independent_unit"]
-    print(f"{counts}; intervals and bootstrap by {unit}")
+    print(f"{counted(result['n_scans'], 'scan')}, {result['n_positive']} with target 1; intervals and bootstrap by "
+          f"{result['independent_unit']}")
     for name, auc in result["auc"].items():
         print(f"{name}: AUC {long_text(auc)}")
     for pair in result["pairs"]:
-        print(f"\n{pair['a']} less {pair['b']}\n{'':<34}{'difference (95 % CI)':<30}{'p':<9}p (Holm)")
+        print(f"\n{pair['a']} less {pair['b']}\n{'':<34}{'difference (95 % CI)':<27}{'p':<8}p (Holm)")
         for row in tests_of(pair):
-            print(f"  {row['test']:<32}{difference_text(row):<30}{p_text(row['p']):<9}{p_text(row['p_holm'])}")
+            print(f"  {row['test']:<32}{difference_text(row):<27}{p_text(row['p']):<8}{p_text(row['p_holm'])}")
             if row["detail"].startswith("primary"):
                 print(f"    {row['detail']}")

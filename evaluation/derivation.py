@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from common.files import InputError
-from common.text import some
+from common.text import counted, some
 from evaluation.ensemble import Model, folds, join_scans
 
 CALIBRATION, VALIDATION = "calibration set", "validation predictions"
@@ -77,8 +77,9 @@ def find_bases(models: list[Model], scans: pd.DataFrame, on_test: bool) -> tuple
                 used |= used.index.isin(kept.index)
             elif len(subset) == 1:
                 why = "they are of one class" if len(kept) else "all of them, or scans of their patients, are measured"
-                reasons.append(f"of {held[subset[0]].sum()} scans in the {source} of {subset[0]} {len(kept)} can be "
-                               f"used: {why}" if held.any(axis=None) else f"{subset[0]} holds no {source}")
+                reasons.append(f"of {counted(int(held[subset[0]].sum()), 'scan')} in the {source} of {subset[0]} "
+                               f"{len(kept)} can be used: {why}" if held.any(axis=None) else f"{subset[0]} holds no "
+                                                                                             f"{source}")
     kept, sizes = found[used], has[used].sum(axis=1).value_counts().sort_index()
     about = {"source": source, "n_scans": len(kept), "n_positive": int((kept["target"] == 1).sum()),
              "n_patients": int(kept["patient_id"].nunique()) if "patient_id" in kept else None,
@@ -94,8 +95,8 @@ def _sources(models, scans, on_test):
                 if len(model.cal_rows) and not model.cal_rows["scan_id"].isin(scans.index).all()}
     lacking = [model.file for model in models if model.file not in with_cal]
     if with_cal and lacking:
-        raise InputError(f"{len(lacking)} of {len(models)} prediction files hold no calibration set: {some(lacking)}; "
-                         "run predict.py --set cal val test with these models, too")
+        raise InputError(f"no calibration set in {len(lacking)} of {counted(len(models), 'prediction file')}: "
+                         f"{some(lacking)}; run predict.py --set cal val test with these models, too")
     return ((CALIBRATION, [replace(model, rows=model.cal_rows) for model in models]) if with_cal else
             (VALIDATION, [replace(model, rows=model.val_rows) for model in models]))
 

@@ -17,7 +17,7 @@ from numpy import ndarray
 from common.files import InputError, progress, read_csv
 from common.manifest import LEAKAGE, is_synthetic
 from common.run_files import find_run_files, run_file
-from common.text import some
+from common.text import counted, some
 from evaluation.ranking import read_ranks
 
 COLUMNS = ("scan_id", "target", "probs", "set", "view", "filename", "patient_id", "synthetic", "series_description",
@@ -94,7 +94,7 @@ def find_models(folder: Path, best_run: Path | None = None, top: int | None = No
     ranked = [replace(by_run[run], rank=rank) for run, rank in ranks.items() if run in by_run]
     unranked = [model for run, model in by_run.items() if run not in ranks]
     if not top:
-        return ranked + unranked, [f"{len(unranked)} prediction files are not in {ranking.name} and were used too: "
+        return ranked + unranked, [f"used, though not in {ranking.name}: {counted(len(unranked), 'prediction file')}: "
                                    f"{some(model.file for model in unranked)}"] * bool(unranked)
     if top > len(ranked):
         raise InputError(f"--top {top}: of the models that {ranking} ranks, {folder} holds the predictions of "
@@ -231,7 +231,7 @@ def join_scans(models: list[Model]) -> tuple[pd.DataFrame, list[str]]:
 
     def warn(which, text):
         if which.any():
-            warnings.append(f"{which.sum()} of {len(scans)} scans {text}: {some(scans.index[which])}")
+            warnings.append(f"{which.sum()} of {counted(len(scans), 'scan')} {text}: {some(scans.index[which])}")
 
     if "patient_id" in rows:
         known = rows[rows["patient_id"].fillna("").str.strip() != ""]
@@ -266,7 +266,7 @@ def folds_text(models: list[Model]) -> str:
     """What a reader must know of folds: ", 2 a scan: 5 folds of a cross-validation, pooled", or ""."""
     runs = collections.Counter(model.split for model in models).values()
     sizes = " to ".join(map(str, sorted({min(runs), max(runs)})))
-    return f", {sizes} a scan: {len(runs)} folds of a cross-validation, pooled" if folds(models) else ""
+    return f", {sizes} a scan: {counted(len(runs), 'fold')} of a cross-validation, pooled" if folds(models) else ""
 
 
 def refuse_conflicts(rows: pd.DataFrame, column: str) -> None:
@@ -348,7 +348,7 @@ def label_values(rows, column, measured=None):
     numbers = {text: number(text) for text in texts if text}
     if len(set(numbers.values())) <= MOST_VALUES or np.isnan(list(numbers.values())).any():
         if len(texts) > MOST_GROUPS:
-            raise InputError(f"--by {column}: has {len(texts)} different values; give a column of groups")
+            raise InputError(f"--by {column}: has {counted(len(texts), 'different value')}; give a column of groups")
         return {text: text or "(missing)" for text in texts}
     known = rows if measured is None else measured
     per_scan = known[known[column] != ""].groupby("scan_id")[column].first().map(numbers)

@@ -16,6 +16,7 @@ from common.manifest import VIEWS, read_manifest
 from common.mips import greys, read_image, under_heat
 from common.model_files import checkpoint_file
 from common.run_files import heat_folder, heat_map
+from common.text import counted
 from evaluation.averaging import Ensemble
 from evaluation.disagreement import per_scan
 from evaluation.ensemble import Model
@@ -98,7 +99,7 @@ def on_page(table: pd.DataFrame, models: list[Model], wanted: str, data: str | N
         text = f"{scan['ensemble_prob']:.3f}" + ("" if sd != sd else f" ± {sd:.3f}")
         cards[scan["error"]].append({"scan_id": name, "picture": picture, "text": text})
     if unread:
-        notes = [*notes, f"{len(unread)} scans have no picture: {unread[0]}"]
+        notes = [*notes, f"{counted(len(unread), 'scan has', 'scans have')} no picture: {unread[0]}"]
     missing = [scan for scan in shown["scan_id"] if scan not in maps]
     kinds = [{"name": kind, "meaning": text, "total": int((table["error"] == kind).sum()), "cards": cards[kind]}
              for kind, text in KINDS.items()]

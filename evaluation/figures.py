@@ -14,6 +14,7 @@ from numpy import ndarray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from common.files import progress
+from common.text import counted
 from evaluation import bootstrap, calibration_curve, calibration_figures, disagreement, figure_style, readers
 from evaluation.averaging import Ensemble
 from evaluation.ensemble import ENSEMBLES, patients
@@ -50,8 +51,8 @@ def write_figures(folder: Path, scans: pd.DataFrame, ensembles: dict[str, Ensemb
         if "confusion" in (sites.get("ensemble") or {}):
             whole, count = sites["ensemble"], len(sites["models"])
             figures["site_confusion"] = site_confusion(whole), (
-                f"Lesion site, {metrics['set']} set: {whole['n']} scans, {count} model{'s' * (count > 1)}, balanced "
-                f"accuracy {short_text(whole['loc_bacc'])}")
+                f"Lesion site, {metrics['set']} set: {counted(whole['n'], 'scan')}, {counted(count, 'model')}, "
+                f"balanced accuracy {short_text(whole['loc_bacc'])}")
         with progress(figures.items(), "drawing", "figure", len(figures)) as bar:
             return [path for name, (figure, title) in bar
                     for path in figure_style.write_figure(folder, name, figure, title, metrics)]
@@ -61,8 +62,9 @@ def score_figures(scans: pd.DataFrame, ensembles: dict[str, Ensemble], metrics: 
     """{file: (figure, title)} of the scores, which are of scans of both classes; parameters as in `write_figures`."""
     labelled = scans[scans["target"].notna()]
     y, whole, fit = labelled["target"].to_numpy(dtype=int), metrics["avg"], metrics["recalibrate"]
-    title = (f"{metrics['set'].capitalize()} set: {whole['n']} scans, {whole['n_positive']} Deauville 4–5; "
-             f"{len(metrics['models'])} models" + f" of {len(metrics['folds'])} folds" * bool(metrics["folds"]))
+    title = (f"{metrics['set'].capitalize()} set: {counted(whole['n'], 'scan')}, {whole['n_positive']} Deauville 4–5; "
+             f"{counted(len(metrics['models']), 'model')}"
+             + f" of {counted(len(metrics['folds']), 'fold')}" * bool(metrics["folds"]))
     blocks, curves, states = {}, {}, {}
     for name, label in ENSEMBLES.items():
         raw, p = (scores[labelled.index].to_numpy() for scores in (ensembles[name].raw, ensembles[name].prob))
@@ -226,9 +228,9 @@ def score_distribution(curves: dict, blocks: dict) -> Figure:
     figure, axes = new_figure(COLUMN, 1.15 * len(curves) + 0.5, (len(curves), 1))
     bins = np.linspace(0, 1, 26)
     for cell, (name, (y, p)) in zip(axes[:, 0], curves.items(), strict=True):
-        cell.hist(p[y == 0], bins, color=BLUE, alpha=0.75, label=f"Deauville 1–3 ({(y == 0).sum()} scans)")
+        cell.hist(p[y == 0], bins, color=BLUE, alpha=0.75, label=f"Deauville 1–3 ({counted((y == 0).sum(), 'scan')})")
         cell.hist(p[y == 1], bins, facecolor="none", edgecolor="black", hatch="////", linewidth=0.8,
-                  label=f"Deauville 4–5 ({y.sum()} scans)")
+                  label=f"Deauville 4–5 ({counted(y.sum(), 'scan')})")
         top = cell.get_ylim()[1]
         cell.set_ylim(0, top * 1.15)
         for point, block in operating_points(blocks[name]).items():

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from common.manifest import SETS
+from common.text import counted
 from evaluation import figure_style
 from evaluation.cohort_table import ROLES
 
@@ -43,7 +44,7 @@ def levels(flow: dict, metrics: dict) -> list[dict]:
     unlabelled = len(scans) - len(labelled)
     found.append(_level([[f"Scans in {source}", *_counts(scans)]]))
     if unlabelled:
-        found[-1]["aside"] = ["No label", f"{unlabelled} scans"]
+        found[-1]["aside"] = ["No label", f"{counted(unlabelled, 'scan')}"]
         found.append(_level([["Labelled", *_counts(labelled)]]))
     names = [name for name in scans["set"].cat.categories if name]
     if names:
@@ -55,8 +56,9 @@ def levels(flow: dict, metrics: dict) -> list[dict]:
     lacking = len(expected) - measured["n"] if own or wanted == "all" else 0
     odd = [f"{lacking} without prediction"] if lacking > 0 else [f"more than {source} has"] if lacking else []
     lines = ["Measured" if own or wanted == "all" else f"Measured: {ROLES[wanted].lower()} set of each split",
-             f"{measured['n']} scans" + _of(metrics["n_patients"]), f"{measured['n_positive']} with Deauville 4–5",
-             f"by {models} model{'s' * (models > 1)}", *odd]
+             f"{counted(measured['n'], 'scan')}" + _of(metrics["n_patients"]), f"{measured['n_positive']} with "
+                                                                               "Deauville 4–5",
+             f"by {counted(models, 'model')}", *odd]
     return [*found, _level([lines], under=own[0] if own else None)]
 
 
@@ -65,12 +67,12 @@ def _level(boxes, aside=(), under=None):
 
 
 def _of(patients):
-    return "" if patients is None else f", {patients} patients"
+    return "" if patients is None else f", {counted(patients, 'patient')}"
 
 
 def _counts(scans):
     patients = scans["patient"].nunique() if scans["patient"].notna().any() else None
-    return [f"{len(scans)} scans" + _of(patients), f"{int(scans['positive'].sum())} with Deauville 4–5"]
+    return [f"{counted(len(scans), 'scan')}" + _of(patients), f"{int(scans['positive'].sum())} with Deauville 4–5"]
 
 
 def _reasons(title, count, excluded):
@@ -85,7 +87,7 @@ def _splits(rows, name):
     if len(parts) < 2:
         return []
     counts = {key: [row["scans"] for row in rows if row["set"] == key] for key in parts}
-    return [f"in each of {len(counts[parts[0]])} splits:"] + [
+    return [f"in each of {counted(len(counts[parts[0]]), 'split')}:"] + [
         f"{ROLES[key].lower()} {min(each)}" + (f" to {max(each)}" if max(each) > min(each) else "")
         for key, each in counts.items()]
 

@@ -203,7 +203,7 @@ def choose_thresholds(y_true: ndarray, y_score: ndarray) -> dict[str, float | No
         All scans are of one class.
     """
     if one_class(y_true):
-        raise InputError(f"no threshold can be derived: all {len(y_true)} scans have target {int(np.max(y_true))}")
+        raise InputError(f"no threshold can be derived: every scan ({len(y_true)}) has target {int(np.max(y_true))}")
     y_true, y_score = check_scores(y_true, y_score)
     fpr, tpr, scores = metrics.roc_curve(y_true, y_score, drop_intermediate=False)  # scores fall from infinity
     chosen = {"youden": np.argmax(np.round(tpr - fpr, 12)), "sensitivity95": np.flatnonzero(tpr >= 0.95)[0],

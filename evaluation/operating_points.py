@@ -17,7 +17,7 @@ import pandas as pd
 from common.digests import BY_IMAGE, COLUMNS, NOT_CHECKED, overlap, training_digests
 from common.files import InputError, parse_json, replace_file, write_json
 from common.model_files import inside, read_file
-from common.text import some
+from common.text import counted, some
 from evaluation.averaging import Rules
 from evaluation.calibration import fit_recalibration, recalibrate
 from evaluation.derivation import MEASURED, find_bases
@@ -68,12 +68,12 @@ def derive_rules(models: list[Model], scans: pd.DataFrame, how: str, recalibrati
                             "validation predictions (--threshold_on_test would be optimistic)")
         return {name: {} for name in ENSEMBLES}, about
     if about["left_out_because_measured"]:
-        warnings.append(f"{about['left_out_because_measured']} scans of the {about['source']} are measured here, or "
-                        "are of patients who are; nothing was derived from them")
+        warnings.append(f"left out of the {about['source']}: {counted(about['left_out_because_measured'], 'scan')} "
+                        "measured here, or of a patient who is")
     fewest = min(basis.scans["target"].value_counts().min() for basis in bases.values())
     if fewest < FEW:
-        warnings.append(f"thresholds were derived from as few as {fewest} scans of a class; of fewer than {FEW} a "
-                        "sensitivity or specificity of 0.95 or more is that of every one")
+        warnings.append(f"thresholds were derived from as few as {counted(fewest, 'scan')} of a class; of fewer than "
+                        f"{FEW} a sensitivity or specificity of 0.95 or more is that of every one")
     rules: dict[str, Rules] = {name: {} for name in ENSEMBLES}
     for name in ENSEMBLES:
         for key, basis in bases.items():
@@ -115,16 +115,16 @@ def read_rules(path: Path, models: list[Model], how: str, warnings: list[str]) -
         raise InputError(f"{path}: was made with --combine {combined}, this run has {how}; give the same")
     if "of_models" not in stored["avg"] and about["source"] != MEASURED and counts != [len(files)]:
         raise InputError(f"{path}: is of an earlier version, which derived it from means over "
-                         f"{' or '.join(map(str, counts)) or 'unknown'} models; means over {len(files)} need others: "
-                         "derive it anew with aggregate.py, from the same prediction files")
+                         f"{' or '.join(counted(n, 'model') for n in counts) or 'unknown models'}; means over "
+                         f"{len(files)} need others: derive it anew with aggregate.py, from the same prediction files")
     known = frozenset().union(*rules["avg"])
     for model in models:
         if model.file not in known:
             raise InputError(f"{path}: has no thresholds for {model.file}, but for {some(sorted(known), 3)}; give the "
                              "predictions of those models, or derive it anew")
     if lacking := sorted(set(files) - set(now)):
-        warnings.append(f"{path.name} was made with {len(files)} models; {len(lacking)} of them are not here: "
-                        f"{some(lacking, 3)}")
+        warnings.append(f"{path.name} was made with {counted(len(files), 'model')}; {len(lacking)} of them are not "
+                        f"here: {some(lacking, 3)}")
     if not all(before.get(file) for file in stored["models"]) or not all(now.values()):
         warnings.append(f"{path.name}: whether its models are these was checked by their files' names alone")
     return rules, about | {"scans": stored.get("derived_scans"), "applied": path.name,

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from common.text import aligned, counted
 from evaluation import prognosis, readers, site_ensemble
 from evaluation.aggregation import SHOWN
 from evaluation.averaging import Ensemble
@@ -77,43 +78,45 @@ def remove_stale(folder: Path, written: list[Path]) -> None:
 
 def print_metrics(metrics: dict) -> None:
     """The ensembles at each threshold, then the lesion sites, of all models together and of each."""
-    print("\n" + _line("", "", (f"{name.replace('auc', 'AUC')} (95 % CI)" for name in SHOWN)))
     for name, label in ENSEMBLES.items():
-        print(_line(label, "at 0.5", (short_text(metrics[name][metric]) for metric in SHOWN)))
+        print(f"\n{label}: AUC {short_text(metrics[name]['auc'])}")
+        for split, each in metrics["folds"].items():
+            print(f"AUC of fold split{split}: {short_text(each[name]['auc'])}")
+        print(_line("", SHOWN[1:]))
+        print(_line("at 0.5", (short_text(metrics[name][metric]) for metric in SHOWN[1:])))
         for point, block in metrics[name]["operating_points"].items():
             if "reason" in block:
-                print(f"{'':<10}{DERIVED[point]}: {block['reason']}")
+                print(f"{DERIVED[point]}: {block['reason']}")
             else:
-                print(_line("", DERIVED[point], ("", *(short_text(block[metric]) for metric in SHOWN[1:]))))
+                print(_line(DERIVED[point], (short_text(block[metric]) for metric in SHOWN[1:])))
         for line in clinical_lines(metrics[name]):
-            print(f"{'':<10}{line}")
-    for name, label in ENSEMBLES.items() if metrics["folds"] else ():
-        print(_line(label, "AUC of each fold", (short_text(each[name]["auc"]) for each in metrics["folds"].values())))
+            print(line)
     source, unit = metrics["validation"].get("source"), metrics["independent_unit"]
     majority = ", calls by majority" if metrics["validation"].get("by") == "majority" else ""
     thresholds = f"thresholds: {source}{majority}; " if source else ""
-    print(f"intervals: DeLong and Wilson, by {unit}; {thresholds}everything else: report.html\n")
+    print(f"\n95 % intervals: DeLong and Wilson, by {unit}\n{thresholds}everything else: report.html\n")
     for name, each in list(metrics.get("cohorts", {}).items())[1:]:
         auc, less = short_text(each["avg"]["auc"]), difference_text(metrics["differences"][name]["avg"]["auc"])
-        print(f"cohort {name}: {each['avg']['n']} scans; {ENSEMBLES['avg']}: AUC {auc}, less internal {less}")
+        print(f"cohort {name}: {counted(each['avg']['n'], 'scan')}; {ENSEMBLES['avg']}: AUC {auc}, less internal "
+              f"{less}")
     if "primary" in metrics:
         print(f"primary analysis: {primary_name(metrics['primary'])}, {short_text(metrics['primary'])}\n")
     for name, block in metrics.get("prognosis", {}).items():
         ratio, c = (short_text(block["markers"]["avg"][key]) for key in ("hazard_ratio", "c_index"))
-        print(f"{name}: {block['n_patients']} patients, {block['n_events']} events; {ENSEMBLES['avg']}: hazard ratio "
-              f"of a positive call {ratio}, C-index {c}\n")
+        print(f"{name}: {counted(block['n_patients'], 'patient')}, {counted(block['n_events'], 'event')}; "
+              f"{ENSEMBLES['avg']}: hazard ratio of a positive call {ratio}, C-index {c}\n")
     if study := metrics.get("readers"):
-        print(f"readers: {', '.join(study['names'])}, read as {study['scale']}; {study['n_scans']} scans\n")
+        print(f"readers: {', '.join(study['names'])}, read as {study['scale']}; {counted(study['n_scans'], 'scan')}\n")
     sites = metrics.get("sites", {})
     if not sites.get("ensemble"):
         return
     shown, guess = site_ensemble.shown(sites), site_ensemble.chance(sites)
-    print(f"{'lesion site':<22}{'scans':>6}  " + "".join(f"{NAMES[name]:<22}" for name in shown).rstrip())
     blocks = {"all models": sites["ensemble"]} if len(sites["models"]) > 1 else {}
-    for label, block in (blocks | {Path(each["file"]).stem: each for each in sites["models"]}).items():
-        cells = [f"{short_text(block[name]):<22}" for name in shown if block["n"]]
-        print(f"{label:<22}{block['n']:>6}  " + "".join(cells).rstrip())
-    print(f"{len(sites['names'])} sites; " + (guess and f"{guess}; ")
+    blocks |= {Path(each["file"]).stem.removeprefix("pred_"): each for each in sites["models"]}
+    print(aligned([["site by", "scans", *(NAMES[name] for name in shown)],
+                   *([label, str(block["n"]), *(short_text(block[name]) if block["n"] else "" for name in shown)]
+                     for label, block in blocks.items())]))
+    print(f"{counted(len(sites['names']), 'site')}; " + (guess and f"{guess}; ")
           + "each site's recall: site_metrics.csv, report.html\n")
 
 
@@ -125,5 +128,5 @@ def clinical_lines(block: dict) -> list[str]:
         f"NPV {short_text(each['npv'])}" for each in block["at_prevalence"])]
 
 
-def _line(label, point, cells):
-    return (f"{label:<10}{point:<22}" + "".join(f"{cell:<22}" for cell in cells)).rstrip()
+def _line(label, cells):
+    return (f"{label:<20}" + "".join(f"{cell:<20}" for cell in cells)).rstrip()

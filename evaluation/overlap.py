@@ -7,7 +7,7 @@ from common.digests import BY_ID, BY_IMAGE, NONE, NOT_CHECKED, name_scans, overl
 from common.files import InputError
 from common.manifest import LEAKAGE, LEARNED, leakage_of, read_manifest
 from common.model_files import checkpoint_file, checkpoint_sha256, exists, read_settings
-from common.text import some
+from common.text import counted, some
 from evaluation.ensemble import Model
 
 WORST = (*LEARNED, NOT_CHECKED, BY_IMAGE, BY_ID, NONE)  # values of `common.digests.overlap`, the worst first
@@ -51,7 +51,8 @@ def check_sets(models: list[Model], wanted: str, data: str | None) -> None:
                 continue
             given = scans[column].reindex(rows["scan_id"].unique())
             if len(wrong := given[given != name].fillna("missing")):
-                raise InputError(f"{model.path}: {len(wrong)} scans of its set {name} are {wrong.iloc[0]} in {data} "
+                are = counted(len(wrong), "scan is", "scans are")
+                raise InputError(f"{model.path}: of its set {name} {are} {wrong.iloc[0]} in {data} "
                                  f"({some(wrong.index, 3)}): give the manifest that was predicted, or predict again")
 
 
@@ -98,7 +99,8 @@ def find_overlap(models: list[Model], wanted: str, folder: Path) -> tuple[dict, 
     counts = {value: int((ranks == WORST.index(value)).sum()) for value in WORST if (ranks == WORST.index(value)).any()}
     text, n_seen = _text(counts), sum(counts.get(name, 0) for name in LEARNED)
     warnings = [f"overlap with the models' training: {text}"] if set(counts) - {NONE, *LEARNED} else []
-    optimistic = f"{n_seen} of {len(ranks)} scans, or their patients, were trained or validated on by a model"
+    optimistic = (f"{n_seen} of {counted(len(ranks), 'scan')}, or their patients, were trained or validated on by a "
+                  "model")
     leaked = find_leakage(models, wanted)
     return {"scans": counts, "text": text, "optimistic": optimistic if wanted == "all" and n_seen else None} | (
         {LEAKAGE: leaked} if leaked else {}), warnings
@@ -123,6 +125,6 @@ def stored_digests(model: Model, folder: Path) -> dict | None:
 
 def _text(counts):
     seen = {name: counts.get(name, 0) for name in LEARNED}
-    parts = [f"{n} scans {SAID[value]}" for value, n in counts.items() if value in SAID]
+    parts = [f"{counted(n, 'scan')} {SAID[value]}" for value, n in counts.items() if value in SAID]
     found = "none" if not any(seen.values()) else f"{seen['train']} trained on, {seen['val']} validated on"
     return f"{found}; compared: {', '.join(parts)}" if set(counts) - {NOT_CHECKED} else "not checked"

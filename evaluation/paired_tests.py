@@ -8,6 +8,7 @@ import numpy as np
 from numpy import ndarray
 from scipy.stats import binomtest, norm
 
+from common.text import counted
 from evaluation import bootstrap
 from evaluation.bootstrap import Groups
 from evaluation.metrics import Z, components_variance, delong_components, one_class
@@ -153,7 +154,7 @@ def _difference(observed, values, several):
         return {"difference": observed, "ci_low": low, "ci_high": high, "p": p}
     reason = f"too few resamples ({len(values)})"
     if len(known) < (1 - bootstrap.MOST_UNDEFINED) * len(values):
-        reason = f"{undefined} of {len(values)} resamples hold one class only"
+        reason = f"{undefined} of {counted(len(values), 'resample')} hold one class only"
     elif np.ptp(known) == 0:
         reason = "every resample gives the same difference"
     never = observed == 0 and not values.any()  # differs

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from common.files import InputError
+from common.text import counted
 from evaluation.metrics import Z, wilson_interval
 
 METRICS = {"auc": "AUC", "sensitivity": "sensitivity", "specificity": "specificity"}
@@ -81,5 +82,5 @@ def plan(texts: Sequence[str]) -> str:
         if not 0 < value < 1:
             raise InputError(f"--plan {' '.join(texts)}: {name} {value:g}; it must lie between 0 and 1")
     n = patients_needed(metric, expected, width, prevalence)
-    return (f"{METRICS[metric]} {expected:g} with a 95 % interval of width {width:g}, prevalence {prevalence:g}: {n} "
-            f"patients with one scan each, of whom {round(n * prevalence)} with target 1")
+    return (f"{METRICS[metric]} {expected:g} with a 95 % interval of width {width:g}, prevalence {prevalence:g}: "
+            f"{counted(n, 'patient')} with one scan each, of whom {round(n * prevalence)} with target 1")

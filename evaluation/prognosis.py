@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from common.files import InputError
-from common.text import some
+from common.text import counted, some
 from evaluation import survival
 from evaluation.averaging import Ensemble
 from evaluation.ensemble import ENSEMBLES, Model, number, refuse_conflicts
@@ -119,16 +119,16 @@ def _one_a_patient(table, scans, about):
     differ = groups["event"].nunique() > 1
     patients = groups.first().set_index("scan_id").sort_index()
     events, longest = int(patients["event"].sum()), patients["time"].max() / UNITS[about["unit"]]
-    lines = [f"{about['n_missing']} of {about['n_scans']} scans have no time or no event and are left out of the "
-             "prognosis"] * bool(about["n_missing"])
+    lines = [f"left out of the prognosis, without time or event: {about['n_missing']} of "
+             f"{counted(about['n_scans'], 'scan')}"] * bool(about["n_missing"])
     if equal.any():
-        lines.append(f"{equal.sum()} patients have scans of equal times, which do not tell the earliest; the first by "
-                     f"scan_id counts: {some(equal.index[equal])}")
+        lines.append(f"scans of equal times, which do not tell the earliest: {counted(equal.sum(), 'patient')}; the "
+                     f"first by scan_id counts: {some(equal.index[equal])}")
     if differ.any():
-        lines.append(f"{differ.sum()} patients have an event after one scan and none after another: "
-                     f"{some(differ.index[differ])}; check them")
+        lines.append(f"{counted(differ.sum(), 'patient has', 'patients have')} an event after one scan and none after "
+                     f"another: {some(differ.index[differ])}; check them")
     if events < FEW:
-        lines.append(f"only {events} events: the prognosis rests on few patients")
+        lines.append(f"only {counted(events, 'event')}: the prognosis rests on few patients")
     if longest < 0.25:
         lines.append(f"the longest time is {patients['time'].max():g} {about['unit']}: is the unit right?")
     followed = survival.median_time(survival.kaplan_meier(patients["time"], ~patients["event"]))

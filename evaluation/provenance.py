@@ -16,7 +16,7 @@ from common.manifest import SETS, read_manifest
 from common.model_files import is_export, read_settings
 from common.run_files import run_file
 from common.settings import commit
-from common.text import ranges, some
+from common.text import counted, ranges, some
 from evaluation import cohort_table
 from evaluation.ensemble import Model
 
@@ -88,7 +88,7 @@ def models_settings(folder: Path, models: list[Model]) -> tuple[list[dict], list
     rows = [{"name": name, "values": [each.get(name, "not stored") for each in found]}
             for name in dict.fromkeys(name for each in found for name in each)]
     if missing and len(missing) < len(found):
-        warnings.insert(0, f"{len(missing)} models have no settings in {folder}: {some(missing)}; {REMEDY}")
+        warnings.insert(0, f"no settings in {folder} of {counted(len(missing), 'model')}: {some(missing)}; {REMEDY}")
     return rows, warnings
 
 
@@ -176,7 +176,8 @@ def manifest_facts(table: pd.DataFrame, splits: list[int]) -> dict:
     scans = table.drop_duplicates("scan_id")
     images = [f"{name} {scans[column].iloc[0]}" for column, name in IMAGES.items() if column in scans]
     if "warnings" in scans:
-        images.append(f"{int((scans['warnings'] != '').sum())} of {len(scans)} scans have warnings (column warnings)")
+        images.append(f"with warnings: {(scans['warnings'] != '').sum()} of {counted(len(scans), 'scan')} (column "
+                      "warnings)")
     return {"splits": f"split{ranges(splits)}", "patients": "patient_id" in scans,
             "images": images, "acquisition": [name for name in ACQUISITION if name in scans]}
 

@@ -22,7 +22,7 @@ import pandas as pd
 from numpy import ndarray
 
 from common.files import InputError, read_csv
-from common.text import some
+from common.text import counted, some
 from evaluation import agreement, paired_tests
 from evaluation.averaging import Ensemble
 from evaluation.cautions import FEW, rarer_class
@@ -100,12 +100,12 @@ def read_calls(path: Path, scans: pd.DataFrame, warnings: list[str]) -> Readers:
         raise InputError(f"{path}: holds none of the scans that are measured (its first: {some(unknown, 2)}; theirs: "
                          f"{some(scans.index, 2)}); write the same scan_id")
     if len(unknown):
-        warnings.append(f"{len(unknown)} of {len(calls)} scans of {path.name} are not measured and left out: "
+        warnings.append(f"left out, not measured: {len(unknown)} of {counted(len(calls), 'scan')} of {path.name}: "
                         f"{some(unknown)}")
     calls = calls.reindex(scans.index)
     never = calls.isna().all(axis=1)
     if never.any():
-        warnings.append(f"{never.sum()} of {len(scans)} scans have no reader's call in {path.name}: "
+        warnings.append(f"without a reader's call in {path.name}: {never.sum()} of {counted(len(scans), 'scan')}: "
                         f"{some(scans.index[never])}")
     return Readers(calls, {"file": path.name, "scale": SCALES[scale], "names": names, "n_unknown": len(unknown)})
 

@@ -11,6 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from common.html import write_page
+from common.text import counted
 from evaluation import (
     calibration_curve,
     centres,
@@ -275,7 +276,7 @@ def referral_table(curves):
     """A row for each order of referral, a column for each share of the scans."""
     shares = [f"{100 * each['referred']:.0f} % referred" for each in next(iter(curves.values()))]
     return ["Referred first", *shares], [
-        [label, *(f"{each['accuracy']:.3f} of {each['n_kept']} scans" for each in curve)]
+        [label, *(f"{each['accuracy']:.3f} of {counted(each['n_kept'], 'scan')}" for each in curve)]
         for label, curve in curves.items()]
 
 

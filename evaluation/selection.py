@@ -12,7 +12,7 @@ from common import params
 from common.files import InputError, read_csv
 from common.model_files import read_settings
 from common.run_files import find_run_files
-from common.text import ranges
+from common.text import counted, ranges
 from evaluation.ensemble import Model
 from evaluation.ranking import read_ranks
 
@@ -72,7 +72,7 @@ def in_words(found: dict, ranking: str) -> dict:
              "Thresholds": "0.5 alone"}
     if criteria:
         kept = collections.Counter(f"the {how or 'last one, whatever its validation'}" for how in criteria.values())
-        steps["Epoch"] = "; ".join(f"{how}, in {n} of {count} models" for how, n in sorted(kept.items()))
+        steps["Epoch"] = "; ".join(f"{how}, in {n} of {counted(count, 'model')}" for how, n in sorted(kept.items()))
     if runs:
         steps["Run"] = f"the best of {_many(runs)} by validation AUC, in {_splits(runs)}"
     if set(runs.values()) == {1}:

@@ -13,6 +13,7 @@ import pandas as pd
 from common.files import InputError, read_json_object
 from common.renamed import current_names
 from common.sites import NO_LESION, SITES, scored_classes, truth_matrix
+from common.text import counted
 from evaluation import site_metrics
 from evaluation.ensemble import Model, is_site_column, number, patients, refuse_conflicts
 
@@ -66,7 +67,8 @@ def join_sites(folder: Path, models: list[Model], scans: pd.DataFrame, warnings:
         return None
     lacking = len(models) - len(with_sites)
     if lacking:
-        warnings.append(f"{lacking} of {len(models)} models have no site columns; the sites are those of the others")
+        warnings.append(f"no site columns in {lacking} of {counted(len(models), 'model')}; the sites are those of the "
+                        "others")
     settings = read_settings(folder, len(site_columns(with_sites[0])), warnings)
     names = list(settings["sites"].values())
     each = [probabilities(model, len(names)).reindex(scans.index) for model in with_sites]
@@ -101,8 +103,8 @@ def probabilities(model: Model, count: int) -> pd.DataFrame:
     """(scans, count): one model's probabilities, the mean over each scan's views."""
     rows, columns, found = model.rows, [f"L{k}" for k in range(count)], site_columns(model)
     if found != set(columns):
-        raise InputError(f"{model.path}: has {len(found)} site columns, but sites.json names {count} sites "
-                         f"(L0..L{count - 1}); predict again with predict_loca.py")
+        raise InputError(f"{model.path}: has {counted(len(found), 'site column')}, but sites.json names "
+                         f"{counted(count, 'site')} (L0..L{count - 1}); predict again with predict_loca.py")
     values = rows[columns].map(number)
     wrong = ~((values >= 0) & (values <= 1))
     for line in rows.index[wrong.any(axis=1)][:1]:

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from common.text import counted
 from evaluation import figure_style, prognosis, survival
 from evaluation.averaging import Ensemble
 from evaluation.ensemble import ENSEMBLES
@@ -32,8 +33,8 @@ def write_figures(folder: Path, endpoints: dict[str, prognosis.Endpoint], scans:
     with matplotlib.rc_context(figure_style.RC):
         for name, endpoint in endpoints.items():
             block = metrics["prognosis"][name]
-            title = (f"{metrics['set'].capitalize()} set: {block['n_patients']} patients, {block['n_events']} events "
-                     f"({block['event']})")
+            title = (f"{metrics['set'].capitalize()} set: {counted(block['n_patients'], 'patient')}, "
+                     f"{counted(block['n_events'], 'event')} ({block['event']})")
             figure = kaplan_meier(endpoint, scans, ensembles, block, name)
             paths += figure_style.write_figure(folder, prognosis.figure_stem(name), figure, title, metrics)
     return paths

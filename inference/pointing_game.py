@@ -17,7 +17,7 @@ import pandas as pd
 from common.files import InputError, write_csv, write_json
 from common.manifest import SYNTHETIC, VIEWS, is_synthetic, patient_column
 from common.mips import read_image
-from common.text import aligned
+from common.text import aligned, counted
 from evaluation.estimates import short_text
 from evaluation.metrics import proportion_estimate
 from inference import lesion_masks
@@ -207,12 +207,12 @@ def play(peaks: pd.DataFrame, rows: pd.DataFrame, images: str | Path, draws: int
     write_json({**within, **settings, "notice": notice, **alarms,
                 "rows": json.loads(table.to_json(orient="records", double_precision=15))}, folder / "pointing.json")
     print(f"pointing game: peak within {distance} of a lesion's {'mask' if masks else 'centre'}; "
-          f"{len(places)} views of {rows['scan_id'][places].nunique()} positive scans, "
-          f"{every['patient'].nunique()} patients")
+          f"{counted(len(places), 'view')} of {counted(rows['scan_id'][places].nunique(), 'positive scan')}, "
+          f"{counted(every['patient'].nunique(), 'patient')}")
     print(as_text(table))
     for each in alarms.values():
-        print(f"false alarms: {each['alarms']} of {each['controls']} controls peak as high as {lesion_masks.KEPT:.0%} "
-              f"of the hits: {short_text(each)}")
+        print(f"false alarms: {each['alarms']} of {counted(each['controls'], 'control')} with a peak as high as "
+              f"{lesion_masks.KEPT:.0%} of the hits: {short_text(each)}")
     if notice:
         print(notice)
 
@@ -262,9 +262,12 @@ def summarize(peaks: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_text(table: pd.DataFrame) -> str:
-    """Rows of `summarize`, lined up; the column `near` says of which lesions."""
-    lines = [("heat map", "view", "peaks near", "hits", "share (95 % CI)", "maps without peak")]
-    for row in table.itertuples():
-        lines.append((row.kind, row.view, row.near, f"{row.hits:g}/{row.maps}",
-                      f"{row.share:.3f} ({row.ci_low:.3f}–{row.ci_high:.3f})", str(row.no_peak)))
-    return aligned(lines)
+    """Rows of `summarize`, lined up, under the lesions that the column `near` names."""
+    texts = []
+    for near, rows in table.groupby("near", sort=False):
+        lines = [("heat map", "view", "hits", "share (95 % CI)", "maps without peak")]
+        for row in rows.itertuples():
+            lines.append((row.kind, row.view, f"{row.hits:g}/{row.maps}",
+                          f"{row.share:.3f} ({row.ci_low:.3f}–{row.ci_high:.3f})", str(row.no_peak)))
+        texts.append(f"peaks near {near}:\n{aligned(lines)}")
+    return "\n".join(texts)

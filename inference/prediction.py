@@ -28,6 +28,7 @@ from common.manifest import (
 )
 from common.model_files import checkpoint_file, checkpoint_sha256, checkpoints_in, exists, read_file
 from common.run_files import run_file, run_of
+from common.text import counted
 from dataset import LARS, NORMS, NetworkInput, fit_bodies, read_bodies
 from inference.folding import for_prediction
 from inference.provenance import overlap_notes
@@ -143,13 +144,13 @@ def write_predictions(model: Model, outputs: Outputs, sets: Sequence[str], outpu
     embeddings = pd.DataFrame(outputs.embeddings).rename(columns=lambda k: f"F{k + 1}") if features else None
     path = run_file(output, "pred", model.split, model.run)
     write_csv(pd.concat([rows, more, embeddings], axis=1), path)  # None is left out
-    print(f"split {model.split} run {model.run}: {len(rows)} views -> {path}")
+    print(f"split {model.split} run {model.run}: {counted(len(rows), 'view')} -> {path}")
 
 
 def say_missing(missing: list[str]) -> int | None:
     """Print the lines of `find_runs` -> the exit code."""
     for line in missing:
-        print(line)
+        print(f"error: {line}")
     return EXIT_SOME_FAILED if missing else None
 
 
@@ -161,7 +162,7 @@ def asked_rows(table: pd.DataFrame, data: str, sets: Sequence[str], runs: list[d
         if table.empty:
             raise InputError(f"{data}: no row in {' or '.join(sets)} of splits {', '.join(map(str, splits))}; "
                              "--set all predicts every row")
-    print(report_views(table) or f"{table['scan_id'].nunique()} scans, {len(table)} images")
+    print(report_views(table) or f"{counted(table['scan_id'].nunique(), 'scan')}, {counted(len(table), 'image')}")
     return table
 
 

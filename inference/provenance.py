@@ -9,7 +9,7 @@ from common.files import InputError, read_csv
 from common.manifest import LEARNED
 from common.model_files import checkpoint_file, checkpoint_sha256, exists
 from common.run_files import find_run_files
-from common.text import some
+from common.text import counted, some
 
 # What is said of a model's rows by their column `overlap`
 COULD_NOT = {
@@ -85,9 +85,9 @@ def refuse_mixing(output: str, runs: Sequence[dict], table: pd.DataFrame, data: 
             in_set = table.assign(all="all").get(f"split{split}" if name != "all" else name)
             of_set = () if in_set is None else table["scan_id"][in_set == name]
             if others := sorted(set(rows["scan_id"][rows["set"] == name]) - set(of_set)):
-                raise InputError(f"{path}: was predicted with another manifest: {len(others)} scans of set {name} are "
-                                 f"not so in {data} ({some(others, 3)}); give another --output, predict split {split} "
-                                 f"run {run}, too, or remove the file")
+                raise InputError(f"{path}: was predicted with another manifest: {counted(len(others), 'scan')} of set "
+                                 f"{name} not so in {data} ({some(others, 3)}); give another --output, predict "
+                                 f"split {split} run {run}, too, or remove the file")
         beside = [checkpoint_file(folder, split, run) for folder in folders]
         now = {checkpoint_sha256(checkpoint): checkpoint for checkpoint in beside if exists(checkpoint)}
         made_by = set(rows.get("checkpoint_sha256", ()))

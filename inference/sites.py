@@ -8,6 +8,7 @@ import pandas as pd
 from common.files import InputError
 from common.parameter_names import find_sites, network_state
 from common.sites import read_sites
+from common.text import counted
 from evaluation import site_metrics
 from training.objectives import site_probabilities
 from utils import read_checkpoint
@@ -29,8 +30,8 @@ def stored_settings(path: str | Path, site_map: str | None = None) -> dict:
     elif site_map and sites != settings["sites"]:
         raise InputError(f"{path}: was trained with other sites than those of --site_map {site_map}; leave it out")
     if len(settings["sites"]) != len(known):
-        raise InputError(f"{path}: its site head has {len(known)} classes, not {len(settings['sites'])}; name them "
-                         "with --site_map")
+        raise InputError(f"{path}: its site head has {counted(len(known), 'class', 'classes')}, not "
+                         f"{len(settings['sites'])}; name them with --site_map")
     return settings
 
 

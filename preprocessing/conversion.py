@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.files import InputError, open_file, parse_json, progress, replace_file, write_json
-from common.text import some
+from common.text import counted, some
 from common.workers import Run
 from preprocessing.archives import local_files, split_member
 from preprocessing.dicom_series import Refusals, Study
@@ -106,7 +106,8 @@ def convert_studies(studies: dict[str, Study], folder: Path, output: Path, key: 
     made = {} if overwrite else _read_done(output, digests)
     errors: list[Row] = []
     if made:
-        print(f"{len(made)} studies are done and unchanged: left as they are (--overwrite converts them again)")
+        print(f"{counted(len(made), 'study is done', 'studies are done')}, unchanged and left alone (--overwrite "
+              "converts again)")
     todo = [job for job in jobs if job[0] not in made]
 
     def save() -> None:
@@ -278,7 +279,8 @@ def _write_mips(volume: SuvVolume, mask: np.ndarray | None, scan_id: str, warnin
     images = project(volume.array, volume.spacing, spacing, angles)
     masks = [None] * len(images) if mask is None else project(mask, volume.spacing, spacing, angles)
     if (rows := len(images[0])) > MAX_ROWS:
-        warnings.append(f"{rows - MAX_ROWS} rows ({(rows - MAX_ROWS) * spacing:.0f} mm) at the feet end cropped")
+        warnings.append(f"{counted(rows - MAX_ROWS, 'row')} ({(rows - MAX_ROWS) * spacing:.0f} mm) at the feet end "
+                        "cropped")
     common = {"scan_id": scan_id, "patient_id": volume.patient_id and hash_id(volume.patient_id, key),
               "spacing_mm": spacing, "suv_type": volume.suv_type,
               "suv_max": round(float(volume.array.max()), 3), "suv_mean": round(float(volume.array.mean()), 4),

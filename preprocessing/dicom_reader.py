@@ -14,6 +14,7 @@ import zlib
 from typing import IO, Any
 
 from common.files import open_file
+from common.text import counted
 from preprocessing.dicom_values import Header, NotDicom, Refused, damaged, number, text
 
 # Tag and keyword (PS3.6). From a table, as importing pydicom for them takes longer than reading a series' headers.
@@ -353,7 +354,7 @@ def frames(header: Header) -> list[Header]:
         return [header]
     shared, each = header.get("SharedFunctionalGroupsSequence", []), header["PerFrameFunctionalGroupsSequence"]
     if len(each) != count:
-        raise Refused("NumberOfFrames", count, f"PerFrameFunctionalGroupsSequence has {len(each)} items",
+        raise Refused("NumberOfFrames", count, f"PerFrameFunctionalGroupsSequence has {counted(len(each), 'item')}",
                       "export the series again")
     top = {k: v for k, v in header.items() if k != "PerFrameFunctionalGroupsSequence"}
     flat = top | _flatten(shared[0] if shared else {})

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from common.files import InputError, progress, sha256
-from common.text import some
+from common.text import counted, some
 from common.workers import Run, run_here
 from preprocessing.archives import archive_errors, archive_members, is_archive, open_archive
 from preprocessing.dates import to_date
@@ -132,8 +132,8 @@ def add_overrides(studies: dict[str, Study], given: dict[str, dict[str, str]], p
     for uid in studies.keys() & given.keys():
         studies[uid].overrides = given[uid]
     missing = [line for line, uid in enumerate(given, start=2) if uid not in studies]
-    return f"{path}: {len(given) - len(missing)} studies have values that override their files'" + (
-        f"; {len(missing)} rows have no study: line {some(missing, 10)}" if missing else "")
+    return f"{path}: {counted(len(given) - len(missing), 'study', 'studies')} with values that override the files'" + (
+        f"; {counted(len(missing), 'row')} without a study: line {some(missing, 10)}" if missing else "")
 
 
 def want_series(studies: dict[str, Study], uids: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from common.text import counted
 from preprocessing import dicom_values as values
 from preprocessing.dicom_reader import ENHANCED_PET
 from preprocessing.dicom_values import DAY, MINUTE, Header, Refused, number, positive, text, time_of_day
@@ -132,7 +133,8 @@ def radiopharmaceutical(header: Header) -> Header:
     """The item of RadiopharmaceuticalInformationSequence (PS3.3 C.8.9.2); Refused where there are several."""
     items = header.get("RadiopharmaceuticalInformationSequence") or [{}]
     if len(items) > 1:
-        raise Refused("RadiopharmaceuticalInformationSequence", f"{len(items)} items", "more than one injection",
+        raise Refused("RadiopharmaceuticalInformationSequence", f"{counted(len(items), 'item')}", "more than one "
+                                                                                                  "injection",
                       "keep the item that the images show")
     return items[0]
 

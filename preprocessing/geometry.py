@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.text import counted
 from preprocessing.dicom_values import Refused, required_numbers, text
 
 MOST_MM = 1e5  # of a coordinate
@@ -72,7 +73,8 @@ def _check_positions(positions, in_plane):
     gaps = np.diff(positions)
     widest, narrowest, median = gaps.argmax(), gaps.argmin(), np.median(gaps)
     if gaps[narrowest] < 0.01:
-        raise Refused(keyword, f"{positions[narrowest]:.2f} mm", f"{(gaps < 0.01).sum()} slices lie where another does",
+        same = counted((gaps < 0.01).sum(), "slice lies", "slices lie")
+        raise Refused(keyword, f"{positions[narrowest]:.2f} mm", f"{same} where another does",
                       "remove duplicates; of a dynamic series, choose time frames with --frames")
     for wrong, at, reason, remedy in (
             (gaps[widest] > 1.5 * median, widest, "slices are missing", "give all slices"),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from common.text import counted
 from preprocessing.archives import local_files
 from preprocessing.dicom_masks import MaskFile, choose_masks, read_dicom_mask
 from preprocessing.dicom_values import Refused, unexpected
@@ -74,7 +75,7 @@ def study_mask(found: Sequence[MaskFile], paths: Sequence[str], volume: SuvVolum
         chosen, refused = (found, []) if is_volume(found[0].path) else choose_masks(
             found, paths, warnings.append)
         if len(chosen) > 1:
-            raise Refused("file", f"{len(chosen)} masks", "several masks of one PET series",
+            raise Refused("file", f"{counted(len(chosen), 'mask')}", "several masks of one PET series",
                           "keep one of them, or join them")
         if not chosen:
             return None, ["no mask was used, errors.csv says why"] if refused else [], refused
@@ -138,7 +139,7 @@ def _read_volume_mask(path: str, warn: Warn) -> tuple[np.ndarray, np.ndarray]:
     if not whole:
         warn("the mask holds probabilities: 0.5 and above counts")
     elif len(values) > 1:
-        warn(f"the mask holds {len(values)} labels: all were united")
+        warn(f"the mask holds {counted(len(values), 'label')}: all were united")
     return mask, matrix
 
 

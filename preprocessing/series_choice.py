@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from common.files import progress
-from common.text import aligned
+from common.text import aligned, counted
 from common.workers import Run
 from preprocessing.archives import read_headers
 from preprocessing.dicom_reader import frames
@@ -177,8 +177,8 @@ def choose_series(study: Study, dynamic: bool = False) -> tuple[list[str], list[
         raise Refused("SeriesType", "", "every PET series is dynamic or gated",
                       "give the static series of the study, or choose time frames with --frames")
     passed = [f"number {s.name()} ({s.why})" for s in others if not (study.wanted or s.why.startswith("equal"))]
-    warning = (f"{len(others) + 1} PET series: number {best.name()} ({best.slices} slices, {best.extent:.0f} mm) "
-               f"was used" + " by --series" * bool(study.wanted))
+    warning = (f"{len(others) + 1} PET series: number {best.name()} ({counted(best.slices, 'slice')}, "
+               f"{best.extent:.0f} mm) was used" + " by --series" * bool(study.wanted))
     return study.series[best.uid], [warning + f" (equal: number {', '.join(ties)})" * bool(ties)
                                     + f", not {', '.join(passed)}" * bool(passed)]
 
@@ -223,7 +223,7 @@ def print_list(studies: dict[str, Study], refused: Refusals, run: Run) -> bool:
         cells = (" ".join(str(value).split()) or "-" for value in values)
         shown.append(["".join(c if c.isprintable() else "?" for c in cell) for cell in cells])
     print(aligned(shown))
-    print(f"{len(studies)} studies, {len(rows)} PET series; nothing was written")
+    print(f"{counted(len(studies), 'study', 'studies')}, {len(rows)} PET series; nothing was written")
     for where, error in sorted(errors, key=lambda one: one[0]):
         print(f"refused: {where}: {error}")
     return bool(errors)

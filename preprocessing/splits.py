@@ -9,7 +9,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from common.files import InputError, read_csv
 from common.manifest import SETS, check_images, check_patients, patient_column, read_manifest, spelled_alike
-from common.text import some
+from common.text import counted, some
 
 IN_TEST, NOT_IN_TEST = {"test", "1", "true"}, {"train", "val", "cal", "0", "false", ""}
 
@@ -93,8 +93,8 @@ def partition(table: pd.DataFrame, n_splits: int, test: float, val: float, seed:
         drawn[f"split{split}"] = patient.map(sets)
     splits = pd.DataFrame(drawn)
     if repeats := len(tests) - len(splits.T.drop_duplicates()):
-        print(f"warning: {repeats} of the {len(tests)} splits repeat an earlier one; there are too few patients "
-              "for so many")
+        print(f"warning: {repeats} of {counted(len(tests), 'split')} the same as an earlier one: too few patients for "
+              "so many")
     return splits
 
 
@@ -149,8 +149,8 @@ def draw_folds(patients: pd.DataFrame, k: int, groups: pd.Series | None, rng: np
     n_groups = len(patients) if groups is None else groups.nunique()
     if k > (most := min(n_groups, positive.value_counts().max())):
         raise InputError(f"--cv {k}: {n_groups} {'patients' if groups is None else 'groups'}, "
-                         f"{positive.sum()} patients with and {(~positive).sum()} without a positive scan, are enough "
-                         f"for {most} folds; give fewer")
+                         f"{counted(positive.sum(), 'patient')} with and {(~positive).sum()} without a positive scan, "
+                         f"are enough for {counted(most, 'fold')}; give fewer")
     if groups is None:
         order = list(shuffled(patients, rng).index)
         return [order[fold::k] for fold in range(k)]
@@ -172,9 +172,9 @@ def groups_of(table: pd.DataFrame, column: str) -> pd.Series:
     of_patient = value.groupby(table[patient_column(table)])
     several = of_patient.unique()[of_patient.nunique() > 1]
     for patient, names in several.items():
-        raise InputError(f"--group {column}: {len(several)} of {len(of_patient)} patients are in several groups, "
-                         f"{patient_column(table)} {patient} in {' and '.join(sorted(names))}; leave them out, or "
-                         "give a column that has one group for each patient")
+        raise InputError(f"--group {column}: {len(several)} of {counted(len(of_patient), 'patient')} in several "
+                         f"groups, {patient_column(table)} {patient} in {' and '.join(sorted(names))}; leave them "
+                         "out, or give a column that has one group for each patient")
     groups = of_patient.first()
     if groups.nunique() < 2:
         raise InputError(f"--group {column}: holds {groups.iloc[0]} only; there must be two groups or more")
@@ -228,8 +228,8 @@ def check_splits(table: pd.DataFrame, split_columns: Sequence[str]) -> None:
     if "image_sha256" in table:
         known = table[table["image_sha256"] != ""]
         if len(copies := known[known.duplicated("image_sha256")]):
-            print(f"warning: {len(copies)} images are there under another name, too, in the same set, and count twice: "
-                  f"{some(copies['filename'], 3)}")
+            print(f"warning: under another name in the same set, too, and so counted twice: "
+                  f"{counted(len(copies), 'image')}: {some(copies['filename'], 3)}")
     in_cal = (table[list(split_columns)] == "cal").mean(axis=1)
     for scan in table.loc[in_cal.between(0, 1, inclusive="neither"), "scan_id"]:
         raise InputError(f"scan {scan} is cal in some splits only; a calibration set is common to all of them")
@@ -238,7 +238,7 @@ def check_splits(table: pd.DataFrame, split_columns: Sequence[str]) -> None:
         for name in SETS if in_cal.any() else SETS[:-1]:
             target = scans.loc[scans[column] == name, "target"]
             if missing := [str(value) for value in (0, 1) if value not in set(target)]:
-                text = (f"{column}: its {name} set of {len(target)} scans holds none with target "
+                text = (f"{column}: its {name} set of {counted(len(target), 'scan')} holds none with target "
                         f"{' and '.join(missing)}; change the shares, or add patients")
                 if name != "test" or same_test_set(table, split_columns):
                     raise InputError(text)

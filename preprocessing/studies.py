@@ -6,6 +6,7 @@ from pathlib import Path
 
 from common.arguments import Parser
 from common.files import InputError
+from common.text import counted
 from common.workers import Run
 from preprocessing.archives import list_files, read_checksums
 from preprocessing.dicom_series import Refusals, Study, add_overrides, find_studies, want_series
@@ -17,7 +18,7 @@ def add_study_arguments(parser: Parser) -> argparse._ArgumentGroup:
     """What to read, and how -> the group "input"."""
     group = parser.add_argument_group("input")
     add = group.add_argument
-    add("--input", required=True, action="append", metavar="FOLDER",
+    add("-i", "--input", required=True, action="append", metavar="FOLDER",
         help="searched with its subfolders and archives (.zip, .tar, .tar.gz, .dcm.gz) for PET series and SUV volumes "
              "(.nii, .nii.gz, .nrrd); or one archive or volume, or a DICOMDIR (its folder is searched); may be given "
              "several times")
@@ -82,7 +83,8 @@ def find_asked(args: argparse.Namespace, run: Run, checksums: str | None = None
     sums = read_checksums(checksums, folder, paths) if checksums else None
     studies, refused = find_studies(folder, paths, sums, run)
     if not studies and not refused:
-        raise InputError(f"--input {', '.join(args.input)}: no PET image (Modality PT) among {len(paths)} files; give "
+        raise InputError(f"--input {', '.join(args.input)}: no PET image (Modality PT) among "
+                         f"{counted(len(paths), 'file')}; give "
                          "the folder that holds the DICOM studies")
     want_series(studies, args.series)
     if overrides:

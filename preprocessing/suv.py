@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from common.text import counted
 from preprocessing import dose
 from preprocessing.dicom_pixels import read_pixels
 from preprocessing.dicom_reader import LOSSY, is_dicomdir, is_pet, read_header, series_of
@@ -133,7 +134,7 @@ def _convert(headers: list[Header], allow_uncorrected: bool, suv_type: str) -> S
                       "choose the corrected series, or allow uncorrected ones")
     announced = max((integer(h, "NumberOfSlices") for h in headers if h.get("NumberOfSlices")), default=0)
     if "frame" not in first and announced > len(headers):
-        warnings.append(f"NumberOfSlices says {announced}, {len(headers)} slices are there")
+        warnings.append(f"NumberOfSlices says {announced}, {counted(len(headers), 'slice is', 'slices are')} there")
     if "REPROJECTION" in text(first, "SeriesType"):
         raise Refused("SeriesType", text(first, "SeriesType"), "projections, no volume", "give the axial series")
     if text(first, "ImageType").startswith("DERIVED"):
@@ -197,7 +198,8 @@ def _read_series(folder_or_files: Files) -> tuple[list[Header], list[str]]:
         raise Refused("SeriesInstanceUID", "", f"{len(series)} PET series found", "give the files of one of them")
     headers, copied = _without_copies(headers)
     return [frame for header in headers for frame in frames_of(header)], [
-        f"{copied} files are copies of others (same SOPInstanceUID): each slice was used once"] * bool(copied)
+        f"{counted(copied, 'file is a copy of another', 'files are copies of others')} (same SOPInstanceUID): each "
+        "slice was used once"] * bool(copied)
 
 
 def _without_copies(headers: list[Header]) -> tuple[list[Header], int]:
@@ -246,7 +248,7 @@ def _difference(keyword: str | int, one: Any, other: Any) -> tuple[Any, ...] | N
                     return differs
         return None
     if isinstance(one, list) or isinstance(other, list):
-        return keyword, *("no item" if not v else f"{len(v)} items" if isinstance(v, list) else "a value"
+        return keyword, *("no item" if not v else f"{counted(len(v), 'item')}" if isinstance(v, list) else "a value"
                           for v in (one, other))
     one, other = ((value or b"").strip(b"\0 ") for value in (one, other))
     return None if _comparable(one) == _comparable(other) else (keyword, *(_shown(v) for v in (one, other)))

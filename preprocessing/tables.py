@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from common.files import InputError, read_csv, write_csv
-from common.text import some
+from common.text import counted, some
 from common.workers import Run
 from preprocessing.conversion import ERROR_COLUMNS, Row
 from preprocessing.dicom_series import Study
@@ -75,7 +75,7 @@ def read_labels(path: str, keep_ids: bool, need_target: bool = True) -> Labels:
     others = [c for c in names if c not in own and not re.fullmatch(r"split\d+", c)]
     carried = [c for c in others if keep_ids or not IDENTIFYING.search(c)]
     dropped = [c for c in names if c not in carried + ["StudyInstanceUID", "target", "target_loc", "patient_id"]]
-    print(f"{path}: {len(table)} rows; columns carried into data.csv: {', '.join(carried) or 'none'}; "
+    print(f"{path}: {counted(len(table), 'row')}; columns carried into data.csv: {', '.join(carried) or 'none'}; "
           f"left out: {', '.join(dropped) or 'none'}" + "; patient_id replaces PatientID" * ("patient_id" in names))
     labels = Labels(path, {}, {}, carried)
     for line, row in enumerate(table.to_dict("records"), start=2):
@@ -143,7 +143,7 @@ def with_labels(made: Mapping[str, Sequence[Row]], labels: Labels | None, key: b
             rows.append(row | target | {name: value for name, value in given.items() if value != "" or name not in row})
     if from_masks:
         targets = Counter({row["scan_id"]: row["target"] for row in rows if "mask" in row}.values())
-        print(f"target from masks: 1 in {targets[1]} studies, 0 in {targets[0]}; "
+        print(f"target from masks: 1 in {counted(targets[1], 'study', 'studies')}, 0 in {targets[0]}; "
               f"{len(made) - targets.total()} have no mask")
     return rows
 
@@ -195,19 +195,20 @@ def print_results(rows: Sequence[Row], errors: Sequence[Row], labels: Labels | N
                   passed_over: Sequence[tuple[str, str]], output: Path) -> None:
     """Say what was made and passed over, which labels have no study, what is odd, and what was refused."""
     scans = {row["scan_id"]: row["warnings"] for row in rows}
-    print(f"{len(scans)} studies -> {output / 'data.csv'} and {len(rows)} MIPs in {output / 'images'}")
+    print(f"{counted(len(scans), 'study', 'studies')} -> {output / 'data.csv'} and {len(rows)} MIPs in "
+          f"{output / 'images'}")
     if warned := sum(map(bool, scans.values())):
-        print(f"{warned} studies have warnings: column `warnings` of data.csv")
+        print(f"{counted(warned, 'study has', 'studies have')} warnings: column `warnings` of data.csv")
     patients = {row["patient_id"] for row in rows}
     if len(patients) == 1 < len(scans) and patients != {""}:
-        print(f"warning: all {len(scans)} studies have one PatientID: are they of one patient? If not, no split can "
-              "keep patients apart; give each study its own in the column patient_id of --labels")
+        print(f"warning: all {counted(len(scans), 'study', 'studies')} have one PatientID: are they of one patient? If "
+              "not, no split can keep patients apart; give each study its own in the column patient_id of --labels")
     if passed_over:
         where = some(sorted(folder for folder, _ in passed_over), 10)
-        print(f"{len(passed_over)} studies without a label were passed over: {where}")
+        print(f"passed over, without a label: {counted(len(passed_over), 'study', 'studies')}: {where}")
     missing = sorted(line for uid, line in labels.lines.items() if uid not in studies) if labels else []
     if labels and missing:
-        print(f"{len(missing)} rows of {labels.path} have no study in --input: line {some(missing, 10)}")
+        print(f"without a study in --input: {counted(len(missing), 'row')} of {labels.path}: line {some(missing, 10)}")
     print(f"MIPs and warnings to look at: {output / 'qc.html'}")
     for row in errors[:5]:
         print(f"refused: {row['study']}: {row['attribute']} {row['value']!r}: {row['reason']}; {row['remedy']}")

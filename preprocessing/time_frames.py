@@ -1,6 +1,7 @@
 """Time frames of a dynamic series: the one, or all, that --frames asks for."""
 from collections.abc import Sequence
 
+from common.text import counted
 from preprocessing.dicom_values import Header, Refused, number, numbers, text
 from preprocessing.dose import Warn, acquisition_times
 
@@ -57,7 +58,8 @@ def choose_frames(headers: list[Header], frames: str | None, warn: Warn) -> tupl
         return every, [m / sum(minutes) for m in minutes] if known else [1 / total] * total
     wanted = total if frames == "last" else int(frames)
     if wanted > total:
-        raise Refused("SeriesType", text(headers[0], "SeriesType"), f"has {total} time frames, --frames {frames} is "
+        raise Refused("SeriesType", text(headers[0], "SeriesType"), f"has {counted(total, 'time frame')}, --frames "
+                                                                    f"{frames} is "
                       "not one of them", f"give 1 to {total}, last or mean")
     warn(f"dynamic: time frame {wanted} of {total} was used, by --frames")
     return [every[wanted - 1]], [1]

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from plotly.offline import get_plotlyjs
 
 from common import files, html, renamed
-from common.text import as_text, ranges
+from common.text import as_text, counted, ranges
 
 COLUMNS = ("number", "value", "datetime_start", "datetime_complete", "duration")
 VALUE = "Validation AUC"
@@ -207,8 +207,8 @@ def importances(study: optuna.Study, ranked: list[FrozenTrial]) -> dict:
     if n < ENOUGH or not drawn:
         return plot(name, f"They need {ENOUGH} complete trials, and parameters that were drawn; complete: {n}.")
     if not any(optuna.importance.get_param_importances(study, normalize=False).values()):
-        return plot(name, f"The {n} complete trials do not tell the parameters apart.")
-    rough = f" Rough: of {n} complete trials, a parameter without any effect may come first."
+        return plot(name, f"{counted(n, 'complete trial does', 'complete trials do')} not tell the parameters apart.")
+    rough = f" Rough: of {counted(n, 'complete trial')}, a parameter without any effect may come first."
     figure = optuna.visualization.plot_param_importances(study, target_name=VALUE)
     figure.update_traces(hovertemplate="%{y}: %{x:.2f}<extra></extra>", marker_color="#0072B2")
     figure.update_layout(xaxis={"title": "Share", "rangemode": "tozero"}, yaxis_title=None, margin_r=50)

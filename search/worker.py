@@ -18,6 +18,7 @@ from common import arguments, manifest, params, text
 from common.files import InputError
 from common.memory import is_out_of_memory
 from common.signals import deferred_signals
+from common.text import counted
 from search import report, studies
 from search.space import read_space, suggest
 from search.trials import SplitTrials
@@ -76,7 +77,7 @@ def search(args: Namespace, default_space: dict, starts: dict, label: str = "") 
         finally:
             found = studies.all_studies(args.study, storage)
             report.write_tables(files, found)
-            say(f"this worker: {worker.trials} trials in {time.monotonic() - worker.begun:.1f} s, of which "
+            say(f"this worker: {counted(worker.trials, 'trial')} in {time.monotonic() - worker.begun:.1f} s, of which "
                 f"{worker.training_seconds:.1f} s were training")
         if found:
             report.write_report(files.report, "Fine-tuning search" if label else "Hyperparameter search", found)
@@ -248,9 +249,10 @@ def print_summary(args: Namespace, worker: Worker, files: report.Files) -> int |
         found = f"{best[split][0].value:8.4f} {best[split][0].number:5}" if best[split] else f"{'none':>8} {'':5}"
         say(f"{split:5} {found}  " + " ".join(f"{counts[state]:8}" for state in TrialState))
     if worker.unfinished():
-        say(f"--timeout {args.timeout:g} s has passed: the same command continues to {args.trials} trials per split")
+        say(f"--timeout {args.timeout:g} s has passed: the same command continues to {counted(args.trials, 'trial')} "
+            "per split")
     if without := [split for split in best if not best[split]]:
-        say(f"no complete trial of split {', '.join(map(str, without))}: reasons are in {files.report}")
+        say(f"error: no complete trial of split {', '.join(map(str, without))}: reasons are in {files.report}")
     if winners := [split for split in best if best[split]]:
         say(f"to train the best trial: python train.py --params {files.summary} --split_index {winners[0]} --data "
             f"{args.data} --output {args.output}")

@@ -25,12 +25,12 @@ def commands(text):
 
 def scripts_page():
     """docs/reference/scripts.md as text: per script its --help without the usage."""
-    lines = ["# Scripts", "", "What `python SCRIPT --help` prints. `make docs` writes this page.", ""]
+    lines = ["# Scripts", "", "What `python SCRIPT --help_all` prints. `make docs` writes this page.", ""]
     lines += [f"- {title}: " + ", ".join(f"[{name}.py](#{name}py)" for name in names)
               for title, names in CHAPTERS.items()]
     for name in (name for names in CHAPTERS.values() for name in names):
         with patch.dict(os.environ, COLUMNS="122"):
-            text = importlib.import_module(name).get_args_parser().format_help()
+            text = importlib.import_module(name).get_args_parser().format_help(every=True)
         text = re.sub(r"\Ausage: .*?\n\n", "", text, flags=re.DOTALL)
         lines += ["", f"## {name}.py", "", "```text", text.strip(), "```"]
     return "\n".join(lines) + "\n"

@@ -1,13 +1,18 @@
 """The command line that the scripts share."""
+import importlib
+import re
 import sys
 
 import pytest
 from conftest import ROOT, run
 
+import find_best_model
 import optuna_finetuning
 import predict
 import train
-from common import __version__, arguments
+import train_loca
+from common import __version__, arguments, recipes
+from common.renamed import current_words
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py") if "def get_args_parser" in path.read_text())
 
@@ -21,7 +26,7 @@ def test_every_script_has_a_version_and_titled_groups(script):
     assert run(script, "--version", check=0).stdout == f"{script} {__version__}\n"
     options = run(script, "--help", check=0).stdout.partition("\noptions:\n")[2].partition("\n\n")[0]
     assert [line.split()[0].strip(",") for line in options.splitlines() if line.lstrip().startswith("-")] == [
-        "-h", "--version"]
+        "-h", "--help_all", "--version", "-q", "-v"]
 
 
 @pytest.mark.parametrize("script", [predict, optuna_finetuning])
@@ -54,6 +59,70 @@ def test_the_first_line_names_manifest_and_splits(tmp_path):
                         (("predict_loca.py", "--splits", 0, 2), "splits: 0-2\n")):
         assert run(*words, "--data", none, check=2).stdout.startswith(f"manifest: {none}; {said}")
         assert run(*words, "--data", phantom, check=2).stdout.startswith(f"manifest: {phantom}, SYNTHETIC; {said}")
+
+
+def test_help_shows_essentials_and_help_all_the_rest():
+    short, every = (run("train.py", option, check=0, env={"COLUMNS": "122"}).stdout for option in
+                    ("--help", "--help_all"))
+    assert short.startswith("usage: train.py [options]\n") and train.__doc__.strip() in short
+    shown, known = (set(re.findall(r"^ +(?:-\w(?: [A-Z]+)?, )?(--\w+)", text, re.MULTILINE)) for text in (short, every))
+    assert {"--data", "--output", "--split_index", "--recipe", "--resume", "--device"} <= shown < known
+    assert {"--lr_anneal", "--ema", "--checkpoint_minutes"} <= known - shown and len(short.splitlines()) < 70
+    assert f"{len(known - shown)} more options: train.py --help_all" in short and "more options" not in every
+    assert "(default: 0)" in every and "(default: 1)" in every, "defaults of 0 and 1 count"
+    assert all(f"{name}: {purpose}" in " ".join(short.split()) for name, (purpose, _) in recipes.RECIPES.items())
+    assert "usage: prepro_script.py -i FOLDER [options]" in run("prepro_script.py", "-h", check=0).stdout
+
+
+def test_few_options_are_all_shown():
+    assert find_best_model.get_args_parser().format_help() == find_best_model.get_args_parser().format_help(every=True)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_dashes_are_as_good_as_underscores(script):
+    parser = importlib.import_module(script.removesuffix(".py")).get_args_parser()
+    options = [option for action in parser._actions for option in action.option_strings]
+    dashed = [option.replace("_", "-") for option in options if option.startswith("--")]
+    for given in (dashed, [f"{option}=x=a_b" for option in dashed]):
+        found = current_words(given, options)
+        assert [word.split("=")[0] for word in found] == [option for option in options if option.startswith("--")]
+        assert all(word.partition("=")[2] in ("", "x=a_b") for word in found)
+
+
+def test_values_keep_their_dashes_and_messages_their_underscores(capsys):
+    args = parse(train, "--split-index", "0-2", "-o", "my-runs", "--lr-schedule=step", "--no_balance",
+                 "--label-smoothing", "1e-3")
+    assert (args.split_index, args.output, args.label_smoothing) == ([0, 1, 2], "my-runs", 0.001)
+    assert args.given == {"split_index": [0, 1, 2], "output": "my-runs", "lr_schedule": "step", "balance": False,
+                          "label_smoothing": 0.001}
+    assert parse(train_loca, "--lambda-loc", 2).site_lambda == 2
+    assert parse(train, "--lr-scheduler").lr_schedule == "plateau"
+    with pytest.raises(SystemExit):
+        parse(train, "--label-smoothing", 2)
+    assert "argument --label_smoothing: 2 is not in 0..1" in capsys.readouterr().err
+
+
+def test_quiet_says_warnings_alone_and_verbose_more(cohort):
+    rows = (f"s{k},s{k}_cor.bin,{k % 2}" for k in range(20))
+    (cohort / "data.csv").write_text("\n".join(["scan_id,filename,target", *rows, ""]))
+    words = "make_splits.py", "--data", cohort / "data.csv", "--n_splits", 2, "--overwrite"
+    plain, quiet, verbose = (run(*words, *more, check=0) for more in ((), ("-q",), ("--verbose",)))
+    assert "2 splits of 20 rows" in plain.stdout and "warning: " in plain.stdout
+    assert quiet.stdout == "" and quiet.stderr.splitlines() == [
+        line for line in plain.stdout.splitlines() if line.startswith("warning")]
+    assert verbose.stdout == plain.stdout and f"make_splits.py {__version__}, commit" in verbose.stderr
+    assert "  --n_splits 2\n" in verbose.stderr and re.search(r"make_splits.py: \d+\.\d s\n", verbose.stderr)
+    failed = run("make_splits.py", "--data", cohort / "none.csv", "-v")
+    assert failed.returncode == 2 and "read_csv" in failed.stderr and failed.stderr.count("\nerror: ") == 1
+
+
+@pytest.mark.parametrize("words", [("train.py", "--split_index", "0-99999999999"), ("train.py", "--run", "9" * 30),
+                                   ("predict.py", "--splits", "0-99999999999"), ("optun.py", "--splits", 0, "9" * 30)])
+def test_an_endless_range_is_refused_at_once(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse(importlib.import_module(words[0].removesuffix(".py")), *words[1:])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.startswith("error: argument --") and said.count("\n") == 1
 
 
 @pytest.mark.parametrize(("option", "value", "said"), [

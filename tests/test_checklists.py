@@ -108,8 +108,8 @@ def test_scans_that_were_learned_from_are_named(tmp_path):
 def test_what_was_read_is_said(tmp_path):
     said = run(tmp_path, *write_everything(tmp_path))
     tripod, claim = said["tripod_ai"], said["claim"]
-    assert tripod["7"].startswith("pixels in mm: 3.27; type of SUV: bw; 0 of 64 scans have warnings (column warnings); "
-                                  "errors.csv beside the manifest lists 2 refusals.")
+    assert tripod["7"].startswith("pixels in mm: 3.27; type of SUV: bw; with warnings: 0 of 64 scans (column "
+                                  "warnings); errors.csv beside the manifest lists 2 refusals.")
     assert tripod["9b"].startswith("Images, of the views cor, sag.")
     assert tripod["12a"].startswith("Columns split0-1 of data.csv")
     assert tripod["12f"].startswith("Recalibration: platt")

@@ -208,12 +208,12 @@ def test_flow_of_scans(tmp_path):
     pd.DataFrame({"study": list("xyz"), "attribute": ["Units", "Units", "Dose"]}).to_csv(tmp_path / "errors.csv")
     found, scans, labelled, sets, measured = flow_of(tmp_path, "test", 1)
     assert found["boxes"] == [["Studies found", "9 in data.csv and errors.csv"]]
-    assert found["aside"] == ["Refused: 3", "Units: 2", "Dose: 1"] and scans["aside"] == ["No label", "1 scans"]
+    assert found["aside"] == ["Refused: 3", "Units: 2", "Dose: 1"] and scans["aside"] == ["No label", "1 scan"]
     assert scans["boxes"] == [["Scans in data.csv", "6 scans, 4 patients", "3 with Deauville 4–5"]]
     assert labelled["boxes"][0][1] == "5 scans, 3 patients"
     assert sets["boxes"] == [["Training", "4 scans, 2 patients", "2 with Deauville 4–5"],
-                             ["Test", "1 scans, 1 patients", "1 with Deauville 4–5"]]
-    assert measured["boxes"] == [["Measured", "1 scans", "1 with Deauville 4–5", "by 1 model"]]
+                             ["Test", "1 scan, 1 patient", "1 with Deauville 4–5"]]
+    assert measured["boxes"] == [["Measured", "1 scan", "1 with Deauville 4–5", "by 1 model"]]
     assert measured["under"] == 1
 
 

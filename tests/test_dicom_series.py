@@ -461,7 +461,7 @@ def test_a_second_run_converts_nothing_and_changes_nothing(converted, capsys):
     folder, again = converted
     before = contents(folder / "out")
     assert prepro(folder) is None and again == [] and contents(folder / "out") == before
-    assert "3 studies are done and unchanged" in capsys.readouterr().out
+    assert "3 studies are done, unchanged" in capsys.readouterr().out
     assert prepro(folder, "--overwrite") is None and again == ["1.2.3", "1.2.4", "1.2.5"]
     assert contents(folder / "out") == before
 

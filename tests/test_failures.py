@@ -77,7 +77,7 @@ def test_pictures_are_the_manifests_mips(case):
     assert page.open == []
     (case / f"{table['scan_id'][0]}_cor.bin").unlink()
     _, page, text = run(case, "--data", case / "data.csv")
-    assert len(pictures(page)) == len(table) - 1 and "1 scans have no picture" in text
+    assert len(pictures(page)) == len(table) - 1 and "1 scan has no picture" in text
 
 
 def maps_of(case, scans, splits, value, sha256=None, highest=4.0):

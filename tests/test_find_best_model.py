@@ -67,7 +67,7 @@ def test_run_without_checkpoint_is_named_and_left_out(tmp_path, capsys):
 
 def test_nothing_usable(tmp_path):
     write_run(tmp_path, 0, 1, [0.7], checkpoint=False)
-    with pytest.raises(InputError, match="none of its 1 runs"):
+    with pytest.raises(InputError, match="none of its 1 run is"):
         run_main(tmp_path)
     assert not (tmp_path / "best_run.csv").exists()
 

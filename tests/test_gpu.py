@@ -97,7 +97,7 @@ def test_two_devices_train_alike_and_write_once(cohort):
     options = ("--data", cohort / "data.csv", *SMALL, "--device", DEVICE, "--nepochs", 2, "--lr", 1e-4)
     torchrun(1, "train.py", *options, "--output", cohort / "one")
     done = torchrun(2, "train.py", *options, "--output", cohort / "two")
-    assert done.stdout.count("epoch 1: train loss") == 1 and "2 processes" in done.stdout
+    assert done.stdout.count("epoch 1/") == 1 and "2 processes" in done.stdout
     one, two = (log_of(cohort / name) for name in ("one", "two"))
     loss = one.index.get_level_values("metric") == "loss"
     np.testing.assert_allclose(two[loss], one[loss], rtol=0.01)

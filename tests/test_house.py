@@ -3,6 +3,7 @@
 import-linter (`make lint`) holds the folders too, through chains of imports; it cannot see the files of the top level.
 """
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -20,6 +21,7 @@ MAY_USE["benchmarks"] |= {"preprocessing", "synthetic"}
 FOLDERS = [name for name in MAY_USE if (ROOT / name).is_dir()]
 FILES = sorted([*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))])
 LONGEST = 450
+PACKAGE = "deauville_mip"  # what `pip install .` adds to them
 
 
 def name_of(path):
@@ -43,7 +45,7 @@ def imports(path):
 
 
 def test_every_folder_of_code_has_its_place():
-    folders = {path.parent.name for path in ROOT.glob("*/__init__.py") if path.parent.name != "tests"}
+    folders = {path.parent.name for path in ROOT.glob("*/__init__.py") if path.parent.name not in ("tests", PACKAGE)}
     assert folders == set(FOLDERS)
 
 
@@ -69,15 +71,33 @@ def test_common_and_evaluation_import_no_torch():
     assert done.returncode == 0, done.stderr
 
 
+def test_one_scan_is_not_called_one_scans():
+    """Numbers of things are written by `common.text.counted`, in messages and pages."""
+    things = (r" ((?:[a-z]+ )?(?:scans|models|images|files|networks|patients|events|studies|rows|trials|epochs|splits|"
+              r"runs|views|slices|folds|columns|resamples|figures|checkpoints))\b(?!/s)")
+    found = []
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            parts = node.values if isinstance(node, ast.JoinedStr) else []
+            for before, after in zip(parts, parts[1:], strict=False):
+                if isinstance(before, ast.FormattedValue) and isinstance(after, ast.Constant):
+                    value = ast.unparse(before.value)
+                    hit = re.match(things, after.value)
+                    if hit and not value.isupper() and not re.search(r"counted|join|\[-?\d", value):
+                        found.append(f"{name}: {value} {hit[1]}")
+    for path in (ROOT / "common" / "templates").iterdir():
+        found += [f"{path.name}: {hit}" for hit in re.findall(r"\}\}" + things, path.read_text())]
+    assert not found
+
+
 def test_files_are_short_enough_to_read():
     lines = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
     assert not {name: count for name, count in lines.items() if count > LONGEST}
 
 
-def test_the_package_lists_every_module_and_folder():
+def test_import_linter_knows_every_folder():
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
-    assert tools["setuptools"]["packages"] == sorted(FOLDERS) == tools["importlinter"]["root_packages"]
-    assert tools["setuptools"]["py-modules"] == sorted(path.stem for path in ROOT.glob("*.py"))
+    assert tools["importlinter"]["root_packages"] == sorted(FOLDERS)
 
 
 def test_test_modules_share_by_helpers_alone():

@@ -51,11 +51,11 @@ def test_codes_become_class_indices(tmp_path):
     path = manifest(tmp_path, target_loc=["6.0", "6.0", "", ""])  # as pandas writes a column with gaps
     table, warnings = read_loca_manifest(path, (), read_sites())
     assert table["true_loc"].tolist() == ["3", "3", "13", "13"]
-    assert warnings == [f"{path}: 2 rows are negative without target_loc: taken as 51, no lesion"]
+    assert warnings == [f"{path}: 2 negative rows without target_loc: taken as 51, no lesion"]
     path = manifest(tmp_path, target_loc=["", "", 51, 51])
     table, warnings = read_loca_manifest(path, (), read_sites())
     assert table["true_loc"].tolist() == ["", "", "13", "13"]
-    assert "positive without target_loc: rows 2, 3" in warnings[0]
+    assert "2 positive rows without target_loc: rows 2, 3" in warnings[0]
 
 
 @pytest.mark.parametrize(("codes", "said"), [
@@ -74,9 +74,9 @@ def test_contradictions_are_named_by_row_and_refused_when_strict(tmp_path):
     path = manifest(tmp_path, target_loc=[51, 51, 20, 20])
     table, warnings = read_loca_manifest(path, (), read_sites())
     assert table["true_loc"].tolist() == [""] * 4
-    assert "2 rows of 1 scans are positive (target 1) with target_loc 51, no lesion: rows 2, 3;" in warnings[0]
-    assert "2 rows of 1 scans are negative (target 0) with the code of a lesion's site: rows 4, 5;" in warnings[1]
-    with pytest.raises(InputError, match="rows 2, 3; 2 rows of .* rows 4, 5; correct them, or leave out --site_strict"):
+    assert "positive (target 1) with target_loc 51, no lesion: 2 rows of 1 scan: rows 2, 3;" in warnings[0]
+    assert "negative (target 0) with the code of a lesion's site: 2 rows of 1 scan: rows 4, 5;" in warnings[1]
+    with pytest.raises(InputError, match="rows 2, 3; .* rows 4, 5; correct them, or leave out --site_strict"):
         read_loca_manifest(path, (), read_sites(), strict=True)
 
 
@@ -359,7 +359,7 @@ def test_strict_and_unknown_codes_at_the_command_line(tmp_path):
     table.loc[:1, "target_loc"] = 5  # scan 0 is negative
     table.to_csv(tmp_path / "data.csv", index=False)
     arguments = ("--data", tmp_path / "data.csv", "--output", tmp_path / "out", *SMALL)
-    assert "2 rows of 1 scans are negative (target 0) with the code of a lesion's site: rows 2, 3" in error_line(
+    assert "negative (target 0) with the code of a lesion's site: 2 rows of 1 scan: rows 2, 3" in error_line(
         run("train_loca.py", *arguments, "--site_strict"))
     (tmp_path / "map.json").write_text('{"1": "a", "2": "b"}')
     assert "row 2 (scan s000): target_loc = '5' is not a code of a site (1, 2, 51)" in error_line(

@@ -244,7 +244,7 @@ def test_repeated_splits_are_reported(tmp_path, capsys):
     table = cohort(6, share=0.0)
     table.loc[table["patient_id"].isin(["000", "001", "002"]), "target"] = 1
     run_main(table, tmp_path)
-    assert "of the 20 splits repeat an earlier one" in capsys.readouterr().out
+    assert "of 20 splits the same as an earlier one" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("options", [["--test", "0.6", "--val", "0.4"], ["--val", "0"], ["--test", "1.5"],
@@ -383,7 +383,7 @@ def test_same_seed_same_sets_whatever_the_row_order(tmp_path, options):
     (("--cv", 61), r"60 patients, \d+ patients with and \d+ without"),
     (("--group", "nowhere"), "no such column"), (("--group", "centre", "Z"), "no group Z; the groups are A, B, C"),
     (("--group", "centre", "A", "B", "C"), "all groups there are"), (("--group", "note"), "holds 0.10 only"),
-    (("--group", "target"), "patients are in several groups"),
+    (("--group", "target"), "patients in several groups"),
     (("--calibration", 1.2), "--calibration 1.2; it is a share"), (("--calibration", 0.7), "leave nothing to train on"),
     (("--cv", 2, "--val", 0.5), "--test 0.5 and --val 0.5 leave nothing"),
 ])
@@ -420,7 +420,7 @@ def test_images_are_hashed_where_their_digest_is_missing(tmp_path, capsys):
     (tmp_path / "P000-0_sag.bin").unlink()
     partly = run_main(some, tmp_path, "--n_splits", 2).set_index("filename")["image_sha256"]
     assert list(partly.iloc[:2]) == ["given", ""] and partly.iloc[2:].equals(digests.iloc[2:])
-    assert f"warning: 1 of {len(table)} images are not in {tmp_path} (P000-0_sag.bin)" in capsys.readouterr().out
+    assert f"warning: not in {tmp_path}: 1 of {len(table)} images (P000-0_sag.bin)" in capsys.readouterr().out
     (tmp_path / "elsewhere").mkdir()
     moved = run_main(table, tmp_path, "--n_splits", 2, "--images", tmp_path / "elsewhere")
     assert (moved["image_sha256"] == "").all() and moved.drop(columns="image_sha256").equals(
@@ -440,7 +440,7 @@ def test_one_image_under_two_names(tmp_path, capsys):
     copies = ("P000-0_cor.bin", "P000-0_sag.bin")
     write_images(table, tmp_path, lambda name: b"one" if name in copies else name.encode())
     run_main(table, tmp_path, "--n_splits", 2)
-    assert "warning: 1 images are there under another name, too, in the same set" in capsys.readouterr().out
+    assert "warning: under another name in the same set, too, and so counted twice: 1 image:" in capsys.readouterr().out
 
 
 def test_manifest_with_one_image_in_two_sets_is_refused_by_whoever_reads_it():

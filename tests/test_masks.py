@@ -173,7 +173,7 @@ def prepro(folder, *args):
 
 def test_a_run_writes_mask_mips_lesions_and_targets(tree, capsys):
     code, table = prepro(tree, "--target_from_masks", "--views", 3)
-    assert code is None and "target from masks: 1 in 1 studies, 0 in 1; 1 have no mask" in capsys.readouterr().out
+    assert code is None and "target from masks: 1 in 1 study, 0 in 1; 1 have no mask" in capsys.readouterr().out
     first = table.set_index("scan_id").groupby(level=0).first()
     assert first["target"].tolist() == ["1", "0", ""] and first["lesions"].tolist() == [f":{BOX_LESION}:1.000", "", ""]
     assert table["mask"].tolist() == [name.replace(".bin", "_mask.bin") for name in table["filename"][:8]] + [""] * 4
@@ -198,7 +198,7 @@ def test_masks_are_part_of_what_is_done(tree, capsys):
     nifti(boxed(BOX, (slice(25, 26), slice(5, 7), slice(3, 8))), tree / "in" / "P1" / "S1" / "SEG.nii.gz")
     os.remove(tree / "out" / "images" / "P2_S1_sag_mask.bin")
     _, table = prepro(tree)
-    assert "1 studies are done" in capsys.readouterr().out and table["lesions"][0].count(";") == 1
+    assert "1 study is done" in capsys.readouterr().out and table["lesions"][0].count(";") == 1
     os.remove(tree / "in" / "P1" / "S1" / "SEG.nii.gz")
     _, table = prepro(tree)
     assert "2 studies are done" in capsys.readouterr().out and table["mask"][0] == ""
@@ -215,7 +215,7 @@ def test_a_broken_mask_is_named_and_its_study_stays(tree, capsys):
         errors = pd.read_csv(tree / "out" / "errors.csv")
         assert errors["study"].tolist() == ["P1/S1/SEG.nii.gz", "P2/S1/SEG.nii.gz"]
         assert "cannot be read" in errors["reason"][0] and errors["value"][1] == "2 masks"
-    assert "1 studies are done" in capsys.readouterr().out
+    assert "1 study is done" in capsys.readouterr().out
 
 
 def test_labels_beside_masks(tree):

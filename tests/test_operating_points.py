@@ -92,7 +92,7 @@ def test_calibration_set_of_some_models_only_is_refused(tmp_path):
     tables = with_cal(splits())
     tables[2] = tables[2][tables[2]["set"] != "cal"]
     write(tmp_path, *tables)
-    with pytest.raises(InputError, match="1 of 4 prediction files hold no calibration set: pred_split2.*--set cal val"):
+    with pytest.raises(InputError, match="no calibration set in 1 of 4 prediction files: pred_split2.*--set cal val"):
         aggregated(tmp_path)
     assert aggregated(tmp_path, "--threshold_on_test")[2]["validation"]["source"] == "the scans that are measured"
     write(tmp_path, *with_cal(splits()))
@@ -112,7 +112,7 @@ def test_a_scan_that_lacks_a_model_gets_no_threshold_of_the_mean_over_all(tmp_pa
     assert metrics["validation"]["by"] == point["by"] == "mean and majority" and point["threshold"] is not None
     votes = sum(row[f"probs_{k}"] >= point["thresholds"][f"pred_split{k}_run1.csv"] for k in (0, 2, 3))
     assert row["pred_youden"] == (votes >= 2)
-    assert "1 of 24 scans have not the models for whose mean" in capsys.readouterr().out
+    assert "of 1 of 24 scans not those models predicted for whose mean" in capsys.readouterr().out
     assert metrics["scales"]["avg"].startswith("the models' mean, recalibrated (platt); of scans that lack a model")
     page = (tmp_path / "out" / "report.html").read_text()
     assert "A scan that lacks one of the models" in page and "Ranjan" not in page
@@ -338,7 +338,7 @@ def test_stored_operating_points_are_applied_to_new_patients(tmp_path, capsys, c
 
 @pytest.mark.usefixtures("no_figure")
 @pytest.mark.parametrize("models_per_scan, message", [
-    ({"1": 20, "2": 5}, "from means over 1 or 2 models; means over 4"), ({"4": 25}, None)])
+    ({"1": 20, "2": 5}, "from means over 1 model or 2 models; means over 4"), ({"4": 25}, None)])
 def test_operating_points_of_an_earlier_version(tmp_path, models_per_scan, message):
     """They hold one rule, of means over so many models as models_per_scan says."""
     tables = [table[table["set"] == "test"] for table in splits()]

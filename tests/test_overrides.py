@@ -130,7 +130,7 @@ def test_the_script_takes_them_and_converts_again_where_they_change(tmp_path, ca
     assert call(prepro_script, *options) == 1
     (tmp_path / "o.csv").write_text("StudyInstanceUID;weight_kg\n1.2.3;70,0\n9.9;80\n")
     assert call(prepro_script, *options, "--overrides", tmp_path / "o.csv") is None
-    assert "1 studies have values that override their files'; 1 rows have no study: line 3" in capsys.readouterr().out
+    assert "1 study with values that override the files'; 1 row without a study: line 3" in capsys.readouterr().out
     table = pd.read_csv(tmp_path / "out" / "data.csv")
     assert set(table["warnings"]) == {"weight_kg 70.0 from --overrides, PatientWeight is empty"}
     assert table["suv_max"][0] == pytest.approx(4, rel=1e-2) and set(table["suv_type"]) == {"bw"}

@@ -330,7 +330,7 @@ def test_a_binary_model_among_them_is_named(chain, tmp_path, no_figure):
     (tmp_path / "sites.json").write_text((chain / "loca" / "sites.json").read_text())
     call(aggregate, "--dir", tmp_path, "--output", tmp_path, "--resamples", 20)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert any("1 of 2 models have no site columns" in line for line in metrics["warnings"])
+    assert any("no site columns in 1 of 2 models" in line for line in metrics["warnings"])
     assert len(metrics["sites"]["models"]) == 1 and len(metrics["models"]) == 2
 
 

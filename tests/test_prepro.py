@@ -81,7 +81,7 @@ def test_rotating_views(tmp_path, capsys):
     assert prepro(tmp_path) is None
     both = pd.read_csv(tmp_path / "out" / "data.csv")
     assert prepro(tmp_path, "--views", 5) is None  # 0, 36, 72, 108, 144 degrees; and the sagittal one
-    assert "1 studies -> " in capsys.readouterr().out
+    assert "1 study -> " in capsys.readouterr().out
     table = pd.read_csv(tmp_path / "out" / "data.csv")
     assert list(table["view"]) == ["cor", "sag", "rot036", "rot072", "rot108", "rot144"]
     assert table.iloc[:2].equals(both) and all(
@@ -154,7 +154,7 @@ def test_labels_and_hashes(two_studies, capsys):
     assert all(re.fullmatch("[0-9a-f]{24}", value) for value in table["scan_id"])
     assert all(identity not in text_of(two_studies / "out") for identity in IDENTITIES)
     printed = capsys.readouterr().out
-    assert "1 rows of" in printed and "line 4" in printed and not any(i in printed for i in IDENTITIES[:5])
+    assert "1 row of" in printed and "line 4" in printed and not any(i in printed for i in IDENTITIES[:5])
     key = two_studies / "hash_key.txt"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600 and "hash_key.txt" in printed
     before = (two_studies / "out" / "data.csv").read_bytes()
@@ -361,7 +361,7 @@ def test_unlabelled_studies_are_listed_where_asked(two_studies, capsys):
     assert errors["study"].tolist() == ["B/1"] and "--skip_unlabelled" in errors["remedy"][0]
     capsys.readouterr()
     assert prepro(two_studies, *labels, "--skip_unlabelled") is None
-    assert "1 studies without a label were passed over: B/1" in capsys.readouterr().out
+    assert "passed over, without a label: 1 study: B/1" in capsys.readouterr().out
     assert not (two_studies / "out" / "errors.csv").exists()
     assert pd.read_csv(two_studies / "out" / "data.csv")["scan_id"].nunique() == 1
     with pytest.raises(InputError, match="--skip_unlabelled: needs --labels"):
@@ -411,7 +411,7 @@ def test_every_study_is_somewhere(tmp_path, capsys):
     assert prepro(tmp_path, "--labels", tmp_path / "labels.csv", "--skip_unlabelled", "--keep_ids") == 1
     made = set(pd.read_csv(tmp_path / "out" / "data.csv")["scan_id"].str.replace("1.2.", "S"))
     refused = pd.read_csv(tmp_path / "out" / "errors.csv")["study"].str.split("/").str[0]
-    said = re.search("without a label were passed over: (.*)", capsys.readouterr().out)[1]
+    said = re.search("passed over, without a label: [^:]*: (.*)", capsys.readouterr().out)[1]
     passed_over = set(re.findall(r"S\d", said))
     assert made == {"S0", "S4"} and passed_over == {"S6"}
     assert sorted([*made, *refused, *passed_over]) == [f"S{number}" for number in range(9)]

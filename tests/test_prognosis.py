@@ -92,7 +92,7 @@ def test_of_several_scans_the_earliest_counts(tmp_path):
     assert len(endpoint.patients) == N // 2 and endpoint.about["n_several"] == N // 2
     assert {"s001", "s002"} <= set(endpoint.patients.index) and not {"s000", "s003"} & set(endpoint.patients.index)
     text = " ".join(warnings)
-    assert "1 patients have scans of equal times" in text
+    assert "scans of equal times, which do not tell the earliest: 1 patient;" in text
     assert "event after one scan and none after another: p000" in text
 
 
@@ -102,7 +102,7 @@ def test_what_is_missing_is_counted(tmp_path):
     write(tmp_path, predictions(0, scans))
     endpoints, _, _, warnings = read(tmp_path)
     assert endpoints["pfs_months"].about["n_missing"] == 10 and len(endpoints["pfs_months"].patients) == N - 10
-    assert any("10 of 60 scans have no time or no event" in line for line in warnings)
+    assert any("without time or event: 10 of 60 scans" in line for line in warnings)
 
 
 @pytest.mark.parametrize("column, value, message", [

@@ -260,7 +260,7 @@ def test_each_network_is_trained_once_and_compared(tmp_path, capsys):
     code, rows, said = bench("--augm 1", "--split_index", 1)
     assert code == 1 and "error: flips, split 1 run 1: train.py ended with 2: " in said.err
     assert "trained with other values of --augm (3, now 1)" in said.err
-    assert "1 of 2 networks failed" in said.out and rows["networks"].tolist() == [1, 0]
+    assert "left out: 1 of 2 networks failed" in said.out and rows["networks"].tolist() == [1, 0]
 
     table.loc[table["scan_id"].isin(["s006", "s007"]), "target"] = 1
     table.to_csv(tmp_path / "data.csv", index=False)

@@ -86,7 +86,7 @@ def test_report_shows_what_is_common_and_what_differs(tmp_path, monkeypatch):
     rows, warnings = provenance.models_settings(tmp_path, models)
     shown = {row["name"]: row["values"] for row in rows}
     assert shown["--lr"] == ["0.01", "0.02", "not stored"] and shown["commit"] == ["c0ffee", "c0ffee", "not stored"]
-    assert warnings == [f"1 models have no settings in {tmp_path}: settings_split2_run1.json; {provenance.REMEDY}"]
+    assert warnings == [f"no settings in {tmp_path} of 1 model: settings_split2_run1.json; {provenance.REMEDY}"]
     assert "c0ffee" in (tmp_path / "out" / "report.html").read_text()
     list_of = pd.read_csv(tmp_path / "out" / "checklist_tripod_ai.csv", index_col="item")["this_run"]
     assert list_of["13"] == "Section Models: --balance True / not stored. For the author: why."

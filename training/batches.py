@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from common.files import InputError, progress
+from common.text import counted
 from dataset import Bodies, NetworkInput, available_memory, check_augmentation, eval_batch, train_batch
 from training import distributed
 from training.device import autocast
@@ -252,8 +253,8 @@ class FrozenBatches:
         while need > RESERVE * (free := available_memory(device)):
             other = next((key for key in self.cache if key not in self.used), None)
             if other is None:
-                raise NoRoom(f"the frozen layers' output of {n} images needs {need / 1e9:.1f} GB, {free / 1e9:.1f} are "
-                             "free; --cached_placements 0 computes it in every epoch")
+                raise NoRoom(f"the frozen layers' output of {counted(n, 'image')} needs {need / 1e9:.1f} GB, "
+                             f"{free / 1e9:.1f} are free; --cached_placements 0 computes it in every epoch")
             del self.cache[other]
             if device.type == "cuda":
                 torch.cuda.empty_cache()

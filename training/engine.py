@@ -47,7 +47,7 @@ def train_one_epoch(network: nn.Module, objective: Binary, optimizer: torch.opti
     set_train_mode(model)
     dropouts = [module for module in model.modules() if isinstance(module, Dropout)]
     looked, seen = time.monotonic(), []
-    with progress(None, f"epoch {state.epoch}", "image", n) as bar:
+    with progress(None, f"epoch {state.epoch}" + f"/{state.nepochs}" * bool(state.nepochs), "image", n) as bar:
         for batch in batches.batches:
             for module in dropouts:
                 module.draw(batch.seed, batch.size, batch.share, device)

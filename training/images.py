@@ -9,6 +9,7 @@ import torch
 
 from common.files import InputError
 from common.manifest import LEARNED, check_classes, compare_images, report_views, suv_type_of, views_of
+from common.text import counted
 from dataset import NORMS, Bodies, NetworkInput, choose_frame, data_hash, fit_bodies, norm_constants, read_bodies
 from training import distributed
 from training.distributed import say
@@ -63,7 +64,8 @@ class Cohort:
         self.table, self.data, self.folder, self.device = table[used].reset_index(drop=True), data, folder, device
         self.pool, self.bodies, self.last = None, None, (None, None)
         self.splits, self.allow_leakage = splits, allow_leakage
-        say(report_views(self.table) or f"{self.table['scan_id'].nunique()} scans, {len(self.table)} images")
+        say(report_views(self.table) or f"{counted(self.table['scan_id'].nunique(), 'scan')}, "
+                                        f"{counted(len(self.table), 'image')}")
 
     def split_images(self, split: int, image_size: str | tuple[int, int], margin: int, pool: int, crop_bodies: bool,
                      norm: str) -> SplitImages:
@@ -90,8 +92,8 @@ class Cohort:
         mean, sd = NORMS.get(norm) or norm_constants(bodies, train)
         spacing = float(table["spacing_mm"].iloc[0]) if "spacing_mm" in table else None
         network_input = NetworkInput(frame, (mean, sd), pool, spacing, crop_bodies, views_of(table), suv_type_of(table))
-        say(f"split {split}: {len(train)} training and {len(val)} validation images, frame {frame[0]} x {frame[1]}, "
-            f"mean {mean:.4f} and standard deviation {sd:.4f} SUV")
+        say(f"split {split}: {len(train)} training and {counted(len(val), 'validation image')}, frame {frame[0]} x "
+            f"{frame[1]}, mean {mean:.4f} and standard deviation {sd:.4f} SUV")
         self.last = asked, SplitImages(split, table, bodies.to(self.device), train, val, network_input,
                                        data_hash(bodies, table, split))
         return self.last[1]

@@ -22,6 +22,7 @@ from common.manifest import LEAKAGE, LEARNED, is_synthetic, leakage_of
 from common.run_files import run_file
 from common.settings import commit, differences, plain
 from common.signals import Interrupted, deferred_signals
+from common.text import counted, duration
 from dataset import NetworkInput
 from training import distributed
 from training.images import SplitImages
@@ -35,6 +36,24 @@ MAY_CHANGE = ("resume", "force_resume", "overwrite", "output", "data", "images",
 SHARED = {"model": "model", "device": "device", "precision": "precision", "threads": "threads",
           "processes": "processes", "torch": "torch", "data_hash": "data hash", "input": "input"}  # name -> as shown
 WEIGHTS = ("state_dict", "optimizer", "lr_scheduler", "early_stopping")  # of a checkpoint, what is no setting
+
+
+class Pace:
+    """How long a command's epochs take, and how long those will take that are left in all of its runs.
+
+    Attributes
+    ----------
+    later : int
+        Epochs of the runs that come after the one that is trained, at most.
+    """
+
+    def __init__(self):
+        self.begun, self.epochs, self.later = time.monotonic(), 0, 0
+
+    def left(self, here: int) -> str:
+        """An epoch has ended, `here` are left in its run -> "12 min", for all runs."""
+        self.epochs += 1
+        return duration((time.monotonic() - self.begun) / self.epochs * (here + self.later))
 
 
 class Recorder:
@@ -51,6 +70,8 @@ class Recorder:
         Of `run_settings`; stored in every checkpoint, and beside it as JSON.
     output : str
         The folder.
+    pace : Pace
+        Of the command's runs.
     tensorboard : str or None
         Folder of TensorBoard's event files.
     checkpoint_minutes : float
@@ -59,9 +80,9 @@ class Recorder:
         Start anew.
     """
 
-    def __init__(self, state: TrainState, split: int, run: int, settings: dict, output: str,
+    def __init__(self, state: TrainState, split: int, run: int, settings: dict, output: str, pace: Pace,
                  tensorboard: str | None = None, checkpoint_minutes: float = 10, overwrite: bool = False):
-        self.state, self.name, self.settings = state, f"split {split} run {run}", settings
+        self.state, self.name, self.settings, self.pace = state, f"split {split} run {run}", settings, pace
         self.seconds = 60 * checkpoint_minutes
         self.files = {kind: run_file(output, kind, split, run)
                       for kind in ("checkpoint", "last", "convergence", "figure", "settings")}
@@ -116,8 +137,9 @@ class Recorder:
             except Interrupted:
                 interrupted = True
         if interrupted and distributed.is_main():
-            print(f"\n{self.files['last']} holds epoch {self.state.epoch} after {self.state.batches} batches: the same "
-                  "command with --resume goes on from there", file=sys.stderr)
+            print(f"\n{self.files['last']} holds epoch {self.state.epoch} after "
+                  f"{counted(self.state.batches, 'batch', 'batches')}: the same command with --resume goes on from "
+                  "there", file=sys.stderr)
         if interrupted or self.received:
             signal.raise_signal(self.received[0] if self.received else signal.SIGTERM)  # another process had it
             raise KeyboardInterrupt
@@ -163,9 +185,13 @@ class Recorder:
         rows = {name: dict(zip(part["metric"], part["value"], strict=True))
                 for name, part in table[table["epoch"] == epoch].groupby("split", sort=False)}
         self._tensorboard(epoch, rows)
-        said = ", ".join(f"{name} loss {row['loss']:.3f} AUC {row['auc']:.3f}" for name, row in rows.items())
-        said += "".join(f" {key} {value:.3f}" for key, value in rows["validation"].items() if key.startswith("loc_"))
-        tqdm.write(f"{self.name} epoch {epoch}: {said}" + " *" * improved, file=sys.stdout)
+        train, validation = rows["train"], rows["validation"]
+        said = (f"loss {train['loss']:.3f} AUC {train['auc']:.3f}, "
+                f"val. {validation['loss']:.3f} {validation['auc']:.3f}")
+        said += "".join(f" {key} {value:.3f}" for key, value in validation.items() if key.startswith("loc_"))
+        left = self.pace.left(state.nepochs - epoch)
+        tqdm.write(f"{self.name} epoch {epoch}/{state.nepochs}: {said}" + " *" * improved + f", {left} left",
+                   file=sys.stdout)
 
     def keep(self) -> None:
         """Write the checkpoint of the epoch that ended, and its settings."""

@@ -18,13 +18,14 @@ from common.memory import is_out_of_memory, memory_line
 from common.params import for_split, recipe_line
 from common.run_files import run_file
 from common.settings import differences
+from common.text import counted
 from dataset import NetworkInput
 from training import distributed
 from training.batches import RunBatches, step_seed
 from training.distributed import say
 from training.images import SplitImages
 from training.objectives import Binary
-from training.recorder import MAY_CHANGE, Recorder, labels_hash, run_settings, write_settings
+from training.recorder import MAY_CHANGE, Pace, Recorder, labels_hash, run_settings, write_settings
 from training.state import TrainState
 
 
@@ -36,10 +37,13 @@ class Run:
     ----------
     options : Namespace
         The arguments of train.py, with the values that --params has for the split.
+    pace : Pace
+        Common to all runs of a command.
     """
     split: int
     run: int
     options: Namespace
+    pace: Pace
 
     @property
     def seed(self) -> tuple:
@@ -69,9 +73,9 @@ class Runs:
             arguments.image_size(each.image_size)
             if each.batch_size < distributed.world():
                 raise InputError(f"--batch_size {each.batch_size}: no image for some of the "
-                                 f"{distributed.world()} processes")
-        self.output, self.table = args.output, table
-        runs = [Run(split, run, options[split]) for split in args.split_index for run in args.run]
+                                 f"{counted(distributed.world(), 'process', 'processes')}")
+        self.output, self.table, self.pace = args.output, table, Pace()
+        runs = [Run(split, run, options[split], self.pace) for split in args.split_index for run in args.run]
         self.rows = {(run.split, run.run): distributed.from_main(
             None if is_held(_lock(run)) else find_result(run, table)) for run in runs}
         self.todo = [run for run in runs if self.rows[run.split, run.run] is None]
@@ -82,7 +86,7 @@ class Runs:
             if advice := recipes.advice(args):
                 say(advice)
             say(f"device {device}, {str(amp or torch.float32).removeprefix('torch.')}"
-                + f", {distributed.world()} processes" * (distributed.world() > 1))
+                + f", {counted(distributed.world(), 'process', 'processes')}" * (distributed.world() > 1))
 
     @contextlib.contextmanager
     def failures_listed(self, run: Run) -> Iterator[None]:
@@ -91,6 +95,7 @@ class Runs:
         A process among several whose memory ran out ends, and torchrun the others: they would wait for it.
         """
         self.begun = time.monotonic()
+        self.pace.later = sum(each.options.nepochs for each in self.todo[self.todo.index(run) + 1:])
         try:
             with contextlib.ExitStack() as self.claimed:
                 yield
@@ -237,7 +242,7 @@ def begin(run: Run, images: SplitImages, model: utils.ResNet34, objective: Binar
     state = TrainState(model, optimizer, schedule, utils.EarlyStopping(options.patience), images.network_input, amp,
                        utils.build_ema(model, options.ema), **pick(options, "compile", "keep"))
     recorder = Recorder(state, run.split, run.run, run_settings(options, settings, images, device, amp),
-                        **pick(options, "output", "tensorboard", "checkpoint_minutes", "overwrite"))
+                        pace=run.pace, **pick(options, "output", "tensorboard", "checkpoint_minutes", "overwrite"))
     recorder.start_or_resume(options.force_resume)
     batches = RunBatches(images, model, objective.y_true, run.seed, amp, check=recorder.check,
                          **pick(options, "batch_size", "augm", "oversample", "cached_placements"))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from common.files import InputError
+from common.text import counted
 from dataset import NetworkInput
 from training.batches import Outputs
 from utils import EarlyStopping, ResNet34, Schedule
@@ -33,8 +34,8 @@ class TrainState:
         torch.compile the model (not its moving average).
     keep : {"best", "last"}
         Whether the epoch of the best validation is kept, or the last one.
-    epoch : int
-        The epoch that is trained, from 1.
+    nepochs, epoch : int
+        The epochs of the run, at most, and the one that is trained, from 1.
     batches, outputs : int, tensor or None
         How many of its batches are done, and what this process's share of them gave.
     log : list of (epoch, set, metric, value)
@@ -52,6 +53,7 @@ class TrainState:
     ema: nn.Module | None = None
     compile: bool = False
     keep: str = "best"
+    nepochs: int = 0
     epoch: int = 1
     batches: int = 0
     outputs: torch.Tensor | None = None
@@ -72,9 +74,11 @@ class TrainState:
 
     def epochs(self, nepochs: int, early_stopping: bool) -> Iterator[int]:
         """The epochs that are left, until `nepochs` or, with early stopping, until the validation is not better."""
+        self.nepochs = nepochs
         while not (stopped := early_stopping and self.stopper.stopped) and self.epoch <= nepochs:
             yield self.epoch
-        self.ended = (f"no better validation for {self.stopper.patience} epochs" if stopped else f"{nepochs} epochs")
+        self.ended = (f"no better validation for {counted(self.stopper.patience, 'epoch')}" if stopped
+                      else counted(nepochs, "epoch"))
 
     def end_epoch(self, objective: Any, train: Outputs, validation: Outputs) -> bool:
         """Take an epoch's outputs: loss and metrics into the log, schedule and early stopping a step further.
