@@ -194,9 +194,9 @@ def refuse_dropping(output: Path, folder: Path, studies: Mapping[str, Study], re
     gone = [scan_id for scan_id, entry in _done(output).items()
             if scan_id not in ids and not there & set(entry.get("places", ()))]
     if gone:
-        raise InputError(f"{output}: data.csv holds {len(gone)} studies that --input lacks, or names otherwise (--key, "
-                         f"--keep_ids): {some(gone, 2)}; give their folder, too (--input A --input B), another "
-                         "--output, or --overwrite, which drops them")
+        raise InputError(f"{output}: data.csv holds {counted(len(gone), 'study', 'studies')} that --input lacks, or "
+                         f"names otherwise (--key, --keep_ids): {some(gone, 2)}; give their folder, too (--input A "
+                         "--input B), another --output, or --overwrite, which drops them")
 
 
 def _places(study: Study, key: bytes | None) -> list[str]:

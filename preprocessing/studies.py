@@ -84,8 +84,7 @@ def find_asked(args: argparse.Namespace, run: Run, checksums: str | None = None
     studies, refused = find_studies(folder, paths, sums, run)
     if not studies and not refused:
         raise InputError(f"--input {', '.join(args.input)}: no PET image (Modality PT) among "
-                         f"{counted(len(paths), 'file')}; give "
-                         "the folder that holds the DICOM studies")
+                         f"{counted(len(paths), 'file')}; give the folder that holds the DICOM studies")
     want_series(studies, args.series)
     if overrides:
         print(add_overrides(studies, overrides, args.overrides))

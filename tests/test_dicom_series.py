@@ -491,7 +491,7 @@ def test_what_has_changed_is_converted_again(converted):
     assert converted_now("--spacing", 4) == ["1.2.3", "1.2.4", "1.2.5", "1.2.6"]
     assert converted_now() == ["1.2.3", "1.2.4", "1.2.5", "1.2.6"]
     shutil.rmtree(folder / "dicom" / "D")
-    with pytest.raises(InputError, match=r"holds 1 studies that --input lacks.*: 1.2.6; give their folder, too"):
+    with pytest.raises(InputError, match=r"holds 1 study that --input lacks.*: 1.2.6; give their folder, too"):
         prepro(folder)
     assert prepro(folder, "--overwrite") is None
     assert converted_now() == [] and "1.2.6" not in (folder / "out" / "done.json").read_text()

@@ -239,7 +239,7 @@ def test_two_preprocessings_of_one_output(dicom, tmp_path):
     assert said.startswith(f"error: {output} is written by process {os.getpid()} on "), said
     for name in ("S0", "S1"):
         process = done(tmp_path, "prepro_script.py", "--input", dicom / name, *words, code=2 * (name == "S1"))
-    assert "data.csv holds 1 studies that --input lacks" in process.last() and "1.2.0" in process.last()
+    assert "data.csv holds 1 study that --input lacks" in process.last() and "1.2.0" in process.last()
     assert (output / "data.csv").read_text().count("1.2.0_") == 2
     done(tmp_path, "prepro_script.py", "--input", dicom / "S0", "--input", dicom / "S1", *words)
     assert (output / "data.csv").read_text().count("_cor.bin") == 2

@@ -16,7 +16,7 @@ DOCSTRINGS = {name: importlib.import_module(name).__doc__ for name in SCRIPTS}
 SHOWN = sorted({(name, shlex.join(words)) for text in (*DOCSTRINGS.values(), *(page.read_text() for page in PAGES))
                 for name, words in commands(text)})
 FOLDERS = {path.parent.name for path in ROOT.glob("*/__init__.py")} | {"tests", "docs", "examples", "figures"}
-OTHERS_OPTIONS = {"--logdir", "--help", "--version", "--nproc_per_node", "--no-normalize", "--pdb"}
+OTHERS_OPTIONS = {"--split-index", "--logdir", "--help", "--version", "--nproc_per_node", "--no-normalize", "--pdb"}
 
 
 def ids(paths):
