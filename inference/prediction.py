@@ -75,7 +75,7 @@ class Model:
         outputs = engine.evaluate(self.network, self.batches.centred(self.index), self.amp,
                                   f"split {self.split} run {self.run}")
         if len(bad := np.flatnonzero(~np.isfinite(outputs.logits).all(1))):
-            raise InputError(f"{self.path}: gives no finite score for {len(bad)} images, such as "
+            raise InputError(f"{self.path}: gives no finite score for {counted(len(bad), 'image')}, such as "
                              f"{self.rows['filename'].iloc[bad[0]]}: give another checkpoint, or --amp off")
         return outputs
 
