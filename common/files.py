@@ -194,7 +194,8 @@ def _check_sheet(path: str | Path) -> None:
             raise InputError(f"{path}: unpacks to {size >> 20} MiB; save it as CSV")
         widths = [len(row) for row in openpyxl.load_workbook(file, read_only=True).worksheets[0].iter_rows()]
     if len(widths) * max(widths, default=0) > MOST_CELLS:
-        raise InputError(f"{path}: its sheet has {counted(len(widths), 'row')} of up to {max(widths)} cells; save it as CSV")
+        raise InputError(f"{path}: its sheet has {counted(len(widths), 'row')} of up to {max(widths)} cells; save it "
+                         "as CSV")
 
 
 def _names(path: str | Path, header: Iterable[Any]) -> list[str]:
