@@ -17,6 +17,7 @@ from common.mips import read_image
 from common.run_files import heat_map, panel
 from common.settings import differences
 from common.sites import scored_classes
+from common.text import counted
 from evaluation.disagreement import per_scan
 from inference import gradcam
 from inference.gradcam import BINARY
@@ -47,7 +48,7 @@ def check_scans(scans: list[str] | None, models: Sequence[Model], sets: list[str
 
 def names_of(models: Sequence[Model]) -> str:
     """"split 0 run 1", or of several "10 models"."""
-    return f"split {models[0].split} run {models[0].run}" if len(models) == 1 else f"{len(models)} models"
+    return f"split {models[0].split} run {models[0].run}" if len(models) == 1 else f"{counted(len(models), 'model')}"
 
 
 def find_class(target: str, layer: str, model: Model) -> int | None:

@@ -20,7 +20,7 @@ from common.files import progress, replace_file
 from common.manifest import is_synthetic, views_of
 from common.mips import read_image
 from common.run_files import panel
-from common.text import some
+from common.text import counted, some
 from inference.pointing_game import peak
 
 HEAT = LinearSegmentedColormap.from_list("heat", mips.HEAT)
@@ -103,7 +103,7 @@ def _title(scan, source):
 def models_text(row: pd.Series) -> str:
     """Of a row of `describe`: "split 0 run 1", or "mean of 3 models (split 0 run 1, split 1 run 1, ...)"."""
     names = row["models"].split(", ")
-    return names[0] if len(names) == 1 else f"mean of {len(names)} models ({some(names, 3)})"
+    return names[0] if len(names) == 1 else f"mean of {counted(len(names), 'model')} ({some(names, 3)})"
 
 
 def _caption(scan):
