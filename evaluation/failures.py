@@ -136,8 +136,8 @@ def _find_maps(folder: Path, models: list[Model], scans: list[str]) -> tuple[dic
                 raise InputError(f"{place}: heat maps of another checkpoint than {names[name].file} is of; run "
                                  "explain.py again with --overwrite")
         if place == ensemble and set(made_of) != set(names):
-            notes.append(f"The heat maps are of {counted(len(made_of), 'model')}, {len(set(made_of) & set(names))} of which are "
-                         f"among the {len(names)} of the scores")
+            notes.append(f"The heat maps are of {counted(len(made_of), 'model')}, {len(set(made_of) & set(names))} of "
+                         f"which are among the {len(names)} of the scores")
         for scan in scans:
             if any(heat_map(place, scan, view).is_file() for view in VIEWS):
                 found.setdefault(scan, []).append((place, highest))
