@@ -74,3 +74,13 @@ def cohort(tmp_path):
 def no_figure(monkeypatch):
     """Most of the time of a call goes into the figure."""
     monkeypatch.setattr("evaluation.figures.score_figures", lambda *arguments: {})
+
+
+def pytest_addoption(parser):
+    parser.addoption("--cases", type=int, help="how many hostile files test_robustness.py tries")
+
+
+@pytest.fixture
+def cases(request):
+    """How many hostile files to try; None: as many as its tests say."""
+    return request.config.getoption("--cases")
