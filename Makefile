@@ -3,6 +3,7 @@
 # make demo-loca  two heads, Deauville score and lesion site, on the same cohort, against a binary network trained alike
 # make study-loca the same in earnest: 1000 patients, three runs of each, paired (100 minutes; goes on where it was stopped)
 # make test       all fast tests (make test-slow: the long ones too)
+# make test-robustness  5000 hostile files, by seed
 # make gpu-check  the tests that need a CUDA device, and what training and prediction cost there (10 GB of temporary files)
 # make lint       ruff, codespell, import-linter, mypy
 # make docs       the pages of docs/reference that are made from the code: scripts.md, modules.md
@@ -26,7 +27,7 @@ LOCA_SITES = --site_head grid --site_lambda 1 --select sum
 STUDY = study
 STUDY_RUNS = 1 2 3
 
-.PHONY: demo demo-data demo-loca study-loca test test-slow gpu-check lint docs clean
+.PHONY: demo demo-data demo-loca study-loca test test-slow test-robustness gpu-check lint docs clean
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: requirements.txt requirements-dev.txt
@@ -94,6 +95,9 @@ test: $(VENV)/installed
 
 test-slow: $(VENV)/installed
 	$(PYTEST) -m "slow or not slow"
+
+test-robustness: $(VENV)/installed
+	$(PY) -m pytest -n 2 tests/test_robustness.py --cases 5000
 
 gpu-check: $(VENV)/installed
 	$(PY) -m pytest -m gpu -rs

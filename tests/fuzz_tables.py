@@ -113,7 +113,7 @@ def _case(rng, folder, table, values, read, right, name):
         said, text = pick(rng, [
             ("a field of a million", header + "\n" + "x" * 10**6 + rest), ("NUL", text.replace("s", "\0")),
             ("many columns", header + ",a" * 20000 + "\n" + rest), ("a quote", text.replace("s005", '"s5', 1)),
-            ("many rows", header + "\n" + rest * 4000)])
+            ("many rows", header + "\n" + rest * int(pick(rng, [40, 400, 4000])))])
         path.write_text(text)
         return Case(said, read)
     else:
