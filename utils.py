@@ -406,6 +406,9 @@ def load_model(path: str | Path) -> tuple[ResNet34, dict]:
     if not head:
         raise InputError(f"{path}: no checkpoint of a ResNet34 with a head `fc`; it has "
                          f"{some(content, 5) or 'nothing'}")
+    with torch.device("meta"):  # no random numbers for weights that are replaced at once: half of the loading
+        features = random_features()
+    head["features"] = features.to_empty(device="cpu")
     model = SiteResNet34(sites, site_head, **head) if site_head else ResNet34(**head)
     try:
         model.load_state_dict(state)

@@ -2,7 +2,7 @@
 files."""
 import io
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -83,7 +83,7 @@ class Model:
 def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: str, images: str, sets: Sequence[str],
                 device: torch.device, amp: torch.dtype | None, batch_size: int = 50, norm: str | None = None,
                 image_size: list | None = None, crop_bodies: bool = False,
-               allow_leakage: bool = False) -> Iterator[Model]:
+                allow_leakage: bool = False, say: Callable[[str], None] = print) -> Iterator[Model]:
     """The models of `runs`, one after another; every image is read once, whatever the number of models.
 
     Parameters
@@ -100,11 +100,14 @@ def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: st
         Arguments of predict.py, for checkpoints that store no input.
     allow_leakage : bool
         Mark rows in the column LEAKAGE, instead of refusing them.
+    say : callable
+        Takes each line that a reader must know, once.
     """
     said, bodies = {""}, {}  # bodies: one reading per pooling and box, however many models
     for best in runs:
         split, path = best["split"], best["path"]
         network, content = utils.load_model(path)
+        content.pop("state_dict", None)  # the network has it: many models stay in memory together
         check_best(path, content, best, chptfolder)
         network_input = stored_input(path, content, table, data, norm, image_size)
         cut = network_input.pool, network_input.box
@@ -129,7 +132,7 @@ def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: st
         for note in notes:
             if note not in said:
                 said.add(note)
-                print(note)
+                say(note)
         fitting = fit_bodies(bodies[cut], network_input.frame, crop_bodies or network_input.crop_bodies, index)
         network = for_prediction(network).to(device, memory_format=torch.channels_last)
         yield Model(split, best["run"], path, digest, content, network,
