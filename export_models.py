@@ -6,7 +6,8 @@ python predict.py --chptfolder models.zip --data NEW.csv --set all --output new 
 python aggregate.py --dir new --output new --operating_points models.zip
 
 Run find_best_model.py first and, for thresholds and the card's numbers, aggregate.py with the same --top. The zip holds
-README.md, the model card; best_run.csv; operating_points.json, thresholds and recalibration; and for each network
+README.md, the model card; best_run.csv; operating_points.json, thresholds and recalibration; reference.json, scores of
+both classes without names, beside which score.py shows new ones; and for each network
 checkpoint_splitS_runR.safetensors: its weights and, as text in the header, what else its checkpoint says (keyed digests
 of its training patients, too; folders' names are left out). Every script that takes a folder of networks takes the zip.
 It is data alone: reading it runs no code.
@@ -30,7 +31,7 @@ def get_args_parser():
 
 
 def main(args):
-    from evaluation import model_card
+    from evaluation import model_card, reference
     from inference import export
 
     runs = export.best_models(args.dir, args.top)
@@ -39,6 +40,7 @@ def main(args):
         rules = export.find_rules(args.dir, models)
         metrics = export.find_metrics(args.dir, models)
         export.add_texts(archive, {"best_run.csv": export.ranking(runs), "operating_points.json": rules,
+                                   reference.FILE: reference.collect(args.dir, export.checkpoints(models)),
                                    "README.md": model_card.write_card(models, metrics, rules, args.precision)})
     print(f"{counted(len(models), 'model')}, {args.output.stat().st_size / 1e6:.0f} MB: {args.output}")
 

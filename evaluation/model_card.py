@@ -45,19 +45,19 @@ def write_card(models: list[dict], metrics: dict | None, rules: dict | None, pre
     except KeyError as error:
         raise InputError(f"metrics.json: lacks {error}: is it of an earlier version? run aggregate.py again, then "
                          "this") from None
-    inputs = {shown: _values(model.get("input", {}).get(name) for model in models) for name, shown in INPUT.items()}
+    inputs = {shown: values_text(model.get("input", {}).get(name) for model in models) for name, shown in INPUT.items()}
     return render_text(
         "model_card.md", models=models, metrics=metrics, rules=rules, precision=precision, version=__version__,
-        synthetic=any(model.get("synthetic") for model in models), trained=[_trained_row(model) for model in models],
+        synthetic=any(model.get("synthetic") for model in models), trained=[trained_row(model) for model in models],
         inputs=list(inputs.items()), options=_options(models),
-        versions=_values(model.get("version") for model in models),
-        commits=_values(model.get("commit") for model in models),
+        versions=values_text(model.get("version") for model in models),
+        commits=values_text(model.get("commit") for model in models),
         ensembles=list(ensembles), **measured,
         thresholds=[[label, *(_threshold(rules[key], name) for name in DERIVED)] for key, label in ENSEMBLES.items()]
         if rules else [], derived=list(DERIVED.values()), recalibrated=_recalibrated(rules) if rules else None)
 
 
-def _values(values: Iterable[Any]) -> str:
+def values_text(values: Iterable[Any]) -> str:
     """What all models have, as text; of several values each once."""
     texts = [", ".join(map(_text, value)) if isinstance(value, list) else _text(value) for value in values]
     return "; ".join(dict.fromkeys(texts))
@@ -67,7 +67,7 @@ def _text(value):
     return "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _trained_row(model):
+def trained_row(model):
     """Name, epoch, validation AUC, then how many scans and patients it was trained and validated on."""
     about = model.get("trained_on") or {}
     counts = [len(about[name][column]) or "unknown" if name in about else "unknown"

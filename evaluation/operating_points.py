@@ -16,7 +16,7 @@ import pandas as pd
 
 from common.digests import BY_IMAGE, COLUMNS, NOT_CHECKED, overlap, training_digests
 from common.files import InputError, parse_json, replace_file, write_json
-from common.model_files import inside, read_file
+from common.model_files import exists, inside, read_file
 from common.text import counted, some
 from evaluation.averaging import Rules
 from evaluation.calibration import fit_recalibration, recalibrate
@@ -129,6 +129,17 @@ def read_rules(path: Path, models: list[Model], how: str, warnings: list[str]) -
         warnings.append(f"{path.name}: whether its models are these was checked by their files' names alone")
     return rules, about | {"scans": stored.get("derived_scans"), "applied": path.name,
                            "optimistic": _measured_again(path, stored, models, warnings)}
+
+
+def stored_models(path: Path) -> tuple[list[str], str]:
+    """The prediction files that an operating_points.json is of, and how it combines them; ([], "mean") without it."""
+    if not exists(inside(path, FILE)):
+        return [], "mean"
+    try:
+        stored = parse_json(read_file(inside(path, FILE)))
+        return list(map(str, stored["models"])), stored["combine"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not an operating_points.json of aggregate.py ({error})") from None
 
 
 def identities(rows: Iterable[pd.DataFrame]) -> pd.DataFrame:

@@ -107,7 +107,7 @@ def find_rules(folder: Path, models: list[dict]) -> dict | None:
     """operating_points.json, where it is of these models; None, and a line that says so, where it is not."""
     if not (stored := _of_aggregate(folder / FILE, "thresholds but 0.5")):
         return None
-    now, before = _checkpoints(models), stored.get("checkpoints", {})
+    now, before = checkpoints(models), stored.get("checkpoints", {})
     others = set(stored["models"]) ^ set(now)
     others |= {file for file in now if before.get(file) not in (None, now[file])}
     return _unless(folder / "operating_points.json", others, stored, models)
@@ -117,7 +117,7 @@ def find_metrics(folder: Path, models: list[dict]) -> dict | None:
     """metrics.json, where it is of these models; None, and a line that says so, where it is not."""
     if not (stored := _of_aggregate(folder / "metrics.json", "results")):
         return None
-    now = _checkpoints(models)
+    now = checkpoints(models)
     others = {each["file"] for each in stored["models"]} ^ set(now)
     for file in set(now) - others:
         if (folder / file).is_file():
@@ -143,8 +143,8 @@ def _of_aggregate(path, what):
     return stored
 
 
-def _checkpoints(models):
-    """{prediction file: SHA-256 of its checkpoint}."""
+def checkpoints(models: list[dict]) -> dict[str, str]:
+    """{prediction file: SHA-256 of its checkpoint} of models of `add_model`."""
     return {run_file("", "pred", each["split"], each["run"]).name: each["export"]["checkpoint_sha256"]
             for each in models}
 

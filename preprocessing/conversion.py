@@ -20,9 +20,10 @@ from preprocessing.dicom_series import Refusals, Study
 from preprocessing.dicom_values import Refused, unexpected
 from preprocessing.geometry import first_centre, project
 from preprocessing.identifiers import hash_id
+from preprocessing.liver import find_liver
 from preprocessing.masks import lesions_of, study_mask
 from preprocessing.series_choice import choose_series
-from preprocessing.suv import SuvVolume, suv_volume
+from preprocessing.suv import SuvVolume, body_mean, suv_volume
 from preprocessing.volumes import is_volume, read_volume, write_volume
 
 MAX_ROWS = 310  # the height of LARS's frame
@@ -238,7 +239,7 @@ def convert_study(job: tuple[str, Study], output: Path, key: bytes | None, optio
     -------
     rows, errors : list of dict
         Rows of data.csv without labels, one a view, and of errors.csv: the study's, or its mask's. The first hold what
-        of `dose.recorded` is known, too.
+        is known of `dose.recorded` and the liver (`_liver`), too.
 
     Raises
     ------
@@ -286,7 +287,7 @@ def _write_mips(volume: SuvVolume, mask: np.ndarray | None, scan_id: str, warnin
               "suv_max": round(float(volume.array.max()), 3), "suv_mean": round(float(volume.array.mean()), 4),
               "uptake_min": "" if volume.uptake_min is None else round(volume.uptake_min, 1),
               "units": volume.units, "scanner": volume.scanner,
-              **{name: round(value, 2) for name, value in volume.recorded.items()},
+              **{name: round(value, 2) for name, value in volume.recorded.items()}, **_liver(volume),
               "warnings": "; ".join(text.replace("; ", ", ") for text in warnings)}
     if mask is not None:
         common["lesions"] = lesions_of(mask, volume)
@@ -303,6 +304,13 @@ def _write_mips(volume: SuvVolume, mask: np.ndarray | None, scan_id: str, warnin
             made[-1]["mask"] = name = f"images/{scan_id}_{view}_mask.bin"
             _write_image(output / name, lesions[:MAX_ROWS] >= 0.5)
     return made
+
+
+def _liver(volume: SuvVolume) -> Row:
+    """liver_suv and where it was taken, liver_mm (z, y, x); {} where it was not found, or is no SUV by body weight."""
+    found = find_liver(volume.array, volume.spacing, volume.origin, body_mean(volume.array)
+                       ) if volume.suv_type == "bw" else None
+    return {"liver_suv": round(found.suv, 2), "liver_mm": [round(each, 1) for each in found.place]} if found else {}
 
 
 def _write_image(path: Path, image: np.ndarray) -> str:

@@ -210,6 +210,11 @@ def print_results(rows: Sequence[Row], errors: Sequence[Row], labels: Labels | N
     if labels and missing:
         print(f"without a study in --input: {counted(len(missing), 'row')} of {labels.path}: line {some(missing, 10)}")
     print(f"MIPs and warnings to look at: {output / 'qc.html'}")
+    print_refused(errors, output)
+
+
+def print_refused(errors: Sequence[Row], output: Path) -> None:
+    """Say what was refused, and where all of it is listed."""
     for row in errors[:5]:
         print(f"refused: {row['study']}: {row['attribute']} {row['value']!r}: {row['reason']}; {row['remedy']}")
     if errors:

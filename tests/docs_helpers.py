@@ -13,6 +13,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *s
 COMMAND = re.compile(r"^\s*(?:python|torchrun --nproc_per_node \d+) (\w+)\.py([^#\n]*)", re.MULTILINE)
 CHAPTERS = {"The chain": ["prepro_script", "make_splits", "train", "find_best_model", "predict", "aggregate",
                           "compare"],
+            "New patients": ["score"],
             "Lesion sites and heat maps": ["train_loca", "predict_loca", "explain"],
             "Giving networks to others": ["export_models"], "Searching": ["optun", "optuna_finetuning"],
             "Synthetic cohort and benchmarks": ["phantom", "benchmark"]}

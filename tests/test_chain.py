@@ -18,6 +18,7 @@ TRAINING = "--weights none --image_size auto --pool 6 --nepochs 1 --batch_size 1
 SMALLER = {  # what makes a command of the documentation quick, added at its end, where it wins
     "prepro_script": "--workers 1", "make_splits": "--n_splits 3 --test 0.25 --val 0.25",
     "train": f"{TRAINING} --split_index 0 1", "train_loca": f"{TRAINING} --split_index 0", "explain": "--max_scans 1",
+    "score": "--workers 1 --threads 1",
     "optun": f"{TRAINING} --splits 0-1 --trials 1",
     "optuna_finetuning": "--nepochs 1 --batch_size 16 --threads 1 --splits 0-1 --trials 1",
     "aggregate": "--resamples 200", "compare": "--resamples 200"}
@@ -41,9 +42,10 @@ def chain(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chain")
     run("phantom.py", "--output", "DICOM_ROOT", "--patients", 14, "--seed", 3, "--workers", 1, cwd=folder, check=0)
     shutil.copy(folder / "DICOM_ROOT" / "labels.csv", folder)
+    shutil.copytree(next((folder / "DICOM_ROOT").glob("*/study1")), folder / "NEW_DICOM")
     printed = run_commands("README.md", folder)
     assert list(printed) == ["prepro_script", "make_splits", "train", "find_best_model", "predict",
-                             "aggregate", "compare"]
+                             "aggregate", "compare", "score"]
     (folder / "printed.json").write_text(json.dumps(printed))
     return folder
 
@@ -120,12 +122,19 @@ def test_report_tells_thresholds_settings_and_cohort(chain):
 
 
 def test_new_patients_get_a_probability_per_view_and_scan(chain):
-    shutil.copytree(next((chain / "DICOM_ROOT").glob("*/study1")), chain / "NEW_DICOM")
     printed = run_commands("docs/how_to/new_patients.md", chain)
     assert "target" not in pd.read_csv(chain / "new" / "data.csv")
     assert printed["predict"].count("warning: trained on a SYNTHETIC cohort") == 1  # once, not for every model
     views = pd.read_csv(chain / "new" / "pred_split0_run1.csv")
     ensemble = pd.read_csv(chain / "new" / "ensemble_avg.csv")
+    scored = pd.read_csv(chain / "scored" / "scores.csv")
+    for column in ("scan_id", "ensemble_prob", "pred_label", "pred_youden"):
+        assert scored[column].tolist() == ensemble[column].tolist(), column
+    assert "OPTIMISTIC" in scored["warnings"][0] or (table := pd.read_csv(chain / "mips" / "data_resplit.csv").query(
+        f"scan_id == '{scored['scan_id'][0]}'"))["split0"].iloc[0] in ("test", "cal"), table
+    assert "SYNTHETIC" in (chain / "scored" / "score.html").read_text() and "<svg" in (
+        chain / "scored" / "score.html").read_text()
+    assert len(list((chain / "scored" / "dicom").iterdir())) == 2 and "SYNTHETIC" in printed["score"]
     assert set(views["view"]) == {"cor", "sag"} and len(ensemble) == 1
     assert 0 <= ensemble["ensemble_prob"][0] <= 1 and not (chain / "new" / "metrics.json").exists()
 

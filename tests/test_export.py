@@ -24,6 +24,7 @@ from common import model_files
 from common.arguments import search_parser
 from common.files import InputError, sha256
 from dataset import NetworkInput
+from evaluation import reference
 from inference import export, prediction
 from inference.sites import common_settings
 from search import trials
@@ -86,8 +87,8 @@ def test_ten_half_networks_take_less_than_450_mb(study):
 
 def test_zip_holds_what_a_centre_needs_and_says_nothing_of_folders(study):
     found = contents(study / "half.zip")
-    assert set(found) == {"README.md", "best_run.csv", "operating_points.json", "checkpoint_split0_run1.safetensors",
-                          "checkpoint_split1_run1.safetensors"}
+    assert set(found) == {"README.md", "best_run.csv", "operating_points.json", "reference.json",
+                          "checkpoint_split0_run1.safetensors", "checkpoint_split1_run1.safetensors"}
     assert not [name for name, content in found.items() if str(study).encode() in content]
     stored = utils.read_checkpoint(study / "results" / "checkpoint_split0_run1.pth")
     said = model_files.read_settings(study / "half.zip", 0, 1)
@@ -97,6 +98,21 @@ def test_zip_holds_what_a_centre_needs_and_says_nothing_of_folders(study):
     assert said["export"]["checkpoint_sha256"] == sha256(study / "results" / "checkpoint_split0_run1.pth")
     assert json.loads(found["operating_points.json"]) == json.loads(
         (study / "results" / "operating_points.json").read_text())
+
+
+def test_reference_of_the_zip_is_that_of_the_folder_and_of_all_its_models(study, tmp_path):
+    names = {f"pred_split{k}_run1.csv": sha256(study / "results" / f"checkpoint_split{k}_run1.pth") for k in (0, 1)}
+    found = reference.find_reference(study / "half.zip", names)
+    assert found == reference.collect(study / "results", names)
+    scores = found["scores"]
+    table = pd.read_csv(study / "data.csv")
+    validated = table[(table[["split0", "split1"]] == "val").any(axis=1)].drop_duplicates("scan_id")
+    assert [len(scores[name]) for name in ("negative", "positive")] == validated["target"].value_counts().sort_index(
+        ).tolist() and scores["source"] == "validation predictions"
+    assert reference.find_reference(study / "half.zip", dict([names.popitem()]))["scores"] is None  # one of the two
+    with zipfile.ZipFile(tmp_path / "before.zip", "w") as archive:  # of an earlier version
+        archive.writestr("best_run.csv", "split,run\n")
+    assert reference.find_reference(tmp_path / "before.zip", names)["results"] is None
 
 
 def test_model_card_has_the_numbers_of_the_run(study):

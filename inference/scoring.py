@@ -1,0 +1,331 @@
+"""New scans -> one score each, the calls, and what a reader must know of them: the middle of score.py.
+
+The numbers are those of predict.py and aggregate.py with the same models: rows of each model's views go through the
+same tables, averages and thresholds, without files between them.
+"""
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import dataset
+import utils
+from common import acquisition
+from common.digests import BY_ID, NONE, overlap
+from common.files import InputError
+from common.manifest import LEAKAGE, LEARNED, MARK
+from common.mips import read_image
+from common.model_files import checkpoint_file, is_export, read_settings
+from common.run_files import run_file
+from common.text import aligned, some
+from dataset import LARS, NetworkInput
+from evaluation import disagreement, ensemble, operating_points, reference
+from evaluation.averaging import Ensemble, average_models
+from evaluation.metrics import DERIVED, THRESHOLD
+from evaluation.report import thresholds_text
+from inference.prediction import Model, best_runs, runs_of_files
+from training.objectives import probabilities
+
+SPACING_MM = 3.27  # of checkpoints that do not say, as LARS's
+UNLIKE = 2.0  # times as bright, or as dark, as the training images were
+SHORT_NAMES = {"label": "at 0.5", "youden": "Youden", "sensitivity95": "sens95", "specificity95": "spec95"}  # of calls
+SHORT = 0.5  # of the frame's height: a body that fills less of it
+
+
+@dataclass
+class Scan:
+    """A scan's score, and what is shown beside it.
+
+    Attributes
+    ----------
+    scan_id : str
+    probability : float
+        Of Deauville 4-5, LARS-avg, recalibrated where the models' operating points say so.
+    predicted : float or None
+        Before recalibration; None: the same.
+    sd : float
+        Standard deviation over the models' scores; NaN of one.
+    scores : list of float
+        Each model's, in their order.
+    calls : list of Call
+    facts : list of acquisition.Fact
+    warnings : list of str
+    liver_mm : list of float or None
+        Where the SUV of the liver was taken: (z, y, x).
+    rows : DataFrame
+        Its views, of the manifest, and `place`: their numbers among the models' images.
+    """
+    scan_id: str
+    probability: float
+    predicted: float | None
+    sd: float
+    scores: list[float]
+    calls: list["Call"]
+    facts: list[acquisition.Fact]
+    warnings: list[str]
+    liver_mm: list[float] | None
+    rows: pd.DataFrame
+
+
+@dataclass
+class Call:
+    """What a threshold says: its `key` (pred_KEY of ensemble_avg.csv) and `name`, its `threshold` as text, whether
+    `positive`; None: it cannot be reached."""
+    key: str
+    name: str
+    threshold: str
+    positive: bool | None
+
+    @property
+    def text(self) -> str:
+        return "not reached" if self.positive is None else "DS 4–5" if self.positive else "DS 1–3"
+
+
+@dataclass
+class Scores:
+    """All scans' scores, and what is true of all.
+
+    Attributes
+    ----------
+    scans : list of Scan
+        As the manifest has them.
+    notices : list of str
+        What no reader may miss: SYNTHETIC, OPTIMISTIC.
+    warnings : list of str
+        Of the models and their thresholds.
+    reference : dict
+        Of `evaluation.reference`.
+    recalibration : str or None
+        Its method.
+    """
+    scans: list[Scan]
+    notices: list[str]
+    warnings: list[str] = field(default_factory=list)
+    reference: dict[str, Any] = field(default_factory=dict)
+    recalibration: str | None = None
+
+
+# ---------------------------------------------------------------- which models, and what they take
+
+def chosen_runs(home: Path | None, top: int | None, checkpoints: Sequence[str] | None) -> list[dict]:
+    """The models to use, as of `prediction.best_runs`, best first.
+
+    Of a folder or zip `home` the `top` best of best_run.csv; without `top` those of its operating_points.json, where it
+    has one, so that its thresholds apply; else all. Or the files `checkpoints`. Raises InputError.
+    """
+    if checkpoints:
+        return runs_of_files(checkpoints, ["all"])
+    runs = sorted(best_runs(home)[0], key=lambda run: (run.get("rank", 0), run["split"]))
+    files = operating_points.stored_models(rules_path(home))[0]
+    if top and top > len(runs):
+        raise InputError(f"--top {top}: {home} ranks {len(runs)}")
+    return runs[:top] if top else [run for run in runs if prediction_file(run) in files] or runs
+
+
+def rules_path(home: Path) -> Path:
+    """operating_points.json of a folder, or the zip that may hold one."""
+    return home if is_export(home) else home / operating_points.FILE
+
+
+def prediction_file(run: Mapping[str, Any]) -> str:
+    """What predict.py calls a model's predictions: its name in operating_points.json."""
+    return run_file("", "pred", run["split"], run["run"]).name
+
+
+def inputs_of(runs: Sequence[dict]) -> list[NetworkInput]:
+    """What each model's network is given. Raises InputError where the same MIPs do not suit all of them."""
+    found = [_said(run).get("input") for run in runs]
+    inputs = [NetworkInput(**stored) if stored else LARS for stored in found]
+    for name in ("spacing_mm", "suv_type"):
+        if len(values := {getattr(each, name) or SPACING_MM for each in inputs}) > 1:
+            raise InputError(f"{runs[0]['path'].parent}: its models differ in {name} ({some(sorted(values))}); score "
+                             "with those of one kind: --checkpoints")
+    return inputs
+
+
+def _said(run: dict) -> dict:
+    """What a model's settings or its file's header say of it; else its checkpoint, which takes longer to read."""
+    path = run["path"]
+    settings = read_settings(path.parent, run["split"], run["run"]) if path.name == checkpoint_file(
+        path.parent, run["split"], run["run"]).name else None
+    return settings or utils.read_checkpoint(path)
+
+
+def projections(views: Sequence[str]) -> int:
+    """--views of prepro_script.py that gives these views."""
+    turned = {int(view[3:]) for view in views if view.startswith("rot")}
+    return next((n for n in range(2, 181) if turned <= {round(180 * k / n) for k in range(n)}), 2)
+
+
+def unusable(rows: Sequence[Mapping[str, Any]], images: Path, inputs: Sequence[NetworkInput],
+             crop: bool) -> dict[str, str]:
+    """{scan: why the models cannot be given it}: no body in a view, or one that is larger than a frame.
+
+    Parameters
+    ----------
+    rows : of `conversion.convert_study`
+        `images`: folder of their files.
+    inputs : of `inputs_of`
+    crop : bool
+        Larger bodies are cut.
+    """
+    refused: dict[str, str] = {}
+    for row in pd.DataFrame(rows).assign(row=range(2, len(rows) + 2)).itertuples():  # as read_manifest counts
+        image = read_image(row, images)
+        for each in inputs:
+            try:
+                box = dataset.body_box(image, row.view, each.box)
+            except InputError as error:
+                refused.setdefault(row.scan_id, str(error))
+                continue
+            size = [-(-(part.stop - part.start) // each.pool) for part in box]
+            if any(np.greater(size, each.frame)) and not (crop or each.crop_bodies):
+                refused.setdefault(row.scan_id, f"{row.view}: the body of {size[0]} x {size[1]} pixels is larger than "
+                                   f"a network's frame, {each.frame[0]} x {each.frame[1]}; --crop_bodies cuts it")
+    return refused
+
+
+# ---------------------------------------------------------------- the scores
+
+def score(models: Sequence[Model], home: Path | None, made: Mapping[str, Mapping[str, Any]],
+          notes: Sequence[str]) -> Scores:
+    """Predict, average, apply the stored thresholds.
+
+    Parameters
+    ----------
+    models : sequence of Model
+        Of `prediction.open_models`.
+    home : Path or None
+        Their folder or zip; None: there is none, and no threshold but 0.5.
+    made : mapping
+        {scan: a row of `conversion.convert_study`}.
+    notes : sequence of str
+        What `open_models` said. Of its warnings each scan gets its own.
+    """
+    predicted, known = [], []
+    for model in models:
+        rows = model.rows.assign(probs=probabilities(model.outputs().logits).astype(str))  # as the CSV has it
+        file = prediction_file(vars(model))
+        predicted.append(ensemble.Model(model.path, file, model.split, model.run,
+                                        rows=ensemble.check_rows(rows, model.path)))
+        known.append(model.rows.assign(place=model.index))
+    table = pd.concat(known).drop_duplicates("place").sort_values("place", ignore_index=True)
+    scans, _ = ensemble.join_scans(predicted)
+    warnings = [note for note in notes if not note.startswith("warning: ")]
+    how, rules, derived = _rules(home, predicted, warnings)
+    try:
+        each = average_models(predicted, scans, "avg", how, rules)
+    except InputError as error:
+        warnings.append(f"the stored thresholds were not applied: {error}")
+        each = average_models(predicted, scans, "avg", how, {})
+    synthetic = any(model.content.get("synthetic") for model in models)
+    notices = ["The networks were trained on a SYNTHETIC cohort: the scores say nothing about patients."] * synthetic
+    notices += [f"{MARK}: network split {model.split} run {model.run}: {model.content[LEAKAGE]}" for model in models
+                if model.content.get(LEAKAGE)]
+    checkpoints = {prediction_file(vars(model)): model.sha256 for model in models}
+    found = [_scan(rows, each, models, made[scan], derived) for scan, rows in table.groupby("scan_id", sort=False)]
+    beside = reference.find_reference(home, checkpoints) if home else {}
+    return Scores(found, notices, warnings, beside, each.recalibration)
+
+
+def _rules(home, predicted, warnings):
+    """(how scores are combined, rules of LARS-avg, digests of what these were derived from) of the models'
+    operating_points.json."""
+    if home is None:
+        return "mean", {}, None
+    path = rules_path(home)
+    files, how = operating_points.stored_models(path)
+    if not files:
+        warnings.append(f"no {operating_points.FILE} in {home.name}: no threshold but 0.5; aggregate.py writes it")
+        return "mean", {}, None
+    try:
+        rules, about = operating_points.read_rules(path, predicted, how, warnings)
+    except InputError as error:
+        warnings.append(f"the stored thresholds are not of these models and were not applied: {error}")
+        return how, {}, None
+    return how, rules["avg"], about["scans"]
+
+
+def _scan(rows: pd.DataFrame, each: Ensemble, models: Sequence[Model], made: Mapping[str, Any],
+          derived: dict[str, Any] | None) -> Scan:
+    scan = rows["scan_id"].iloc[0]
+    scores, known = each.scores.loc[[scan]], acquisition.facts(made)
+    calls = [Call("label", "0.5", "0.500", bool(each.prob[scan] >= THRESHOLD))]
+    calls += [Call(name, DERIVED[name], thresholds_text(point),
+                   bool(each.calls.loc[scan, name]) if name in each.calls else None)
+              for name, point in each.points.items()]
+    said = [text for text in str(made.get("warnings", "")).split("; ") if text]
+    if derived and each.points and "train" in overlap(rows, derived):
+        said.append("OPTIMISTIC: the thresholds were derived from this scan, or from another one of this patient")
+    said += acquisition.outside(known) + _seen(scan, models) + _unlike(scan, models)
+    return Scan(scan, float(each.prob[scan]), float(each.raw[scan]) if each.recalibration else None,
+                float(disagreement.per_scan(scores, THRESHOLD)["sd"].iloc[0]), scores.iloc[0].tolist(), calls, known,
+                said, made.get("liver_mm"), rows)
+
+
+def _seen(scan: str, models: Sequence[Model]) -> list[str]:
+    """Was the scan, its patient or its image in the models' training?"""
+    values = [set(model.rows.loc[model.rows["scan_id"] == scan, "overlap"]) for model in models]
+    found = []
+    for learned, done in zip(LEARNED, ("trained", "validated"), strict=True):
+        if count := sum(learned in value for value in values):
+            found.append(f"OPTIMISTIC: {count} of {len(models)} networks were {done} on this scan, or on this patient")
+    if any(value - {*LEARNED, NONE, BY_ID} for value in values):
+        found.append("whether the networks were trained on this patient could not be checked: the identifiers are of "
+                     "another key than those of the training, or the networks do not say (--key)")
+    return found
+
+
+def _unlike(scan: str, models: Sequence[Model]) -> list[str]:
+    """In what the scan is unlike what the models were trained on, as far as they say."""
+    found: dict[str, str] = {}  # one of a kind
+    for model in models:
+        of_scan = (model.rows["scan_id"] == scan).to_numpy()
+        if not of_scan.any():
+            found.setdefault("views", f"split {model.split} run {model.run} knows none of the scan's views")
+            continue
+        given, bodies, own = model.batches.network_input, model.batches.bodies, model.index[of_scan]
+        if missing := sorted(set(given.views) - set(model.rows["view"][of_scan])):
+            found.setdefault("views", f"the networks were trained on views that the scan lacks: {some(missing)}")
+        mean, trained = dataset.norm_constants(bodies, own)[0], given.norm[0]
+        if trained and not 1 / UNLIKE <= mean / trained <= UNLIKE:
+            found.setdefault("mean", f"the mean SUV of the scan's images is {mean:.1f}, of the training images it was "
+                             f"{trained:.1f}")
+        if (share := float(bodies.sizes[own, 0].max()) / given.frame[0]) < SHORT:
+            found.setdefault("share", f"the body fills {share:.0%} of the height that the networks were trained for: "
+                             "is it a whole-body scan?")
+    return list(found.values())
+
+
+# ---------------------------------------------------------------- what is written and printed of them
+
+def table_of(scores: Scores) -> pd.DataFrame:
+    """scores.csv: a row a scan."""
+    rows = []
+    for scan in scores.scans:
+        row = {"scan_id": scan.scan_id, "ensemble_prob": scan.probability}
+        row |= {"ensemble_prob_uncalibrated": scan.predicted} if scores.recalibration else {}
+        row |= {"sd": scan.sd, "n_models": int(np.isfinite(scan.scores).sum())}
+        row |= {f"pred_{call.key}": "" if call.positive is None else int(call.positive) for call in scan.calls}
+        rows.append(row | {"notice": " ".join(scores.notices), "warnings": "; ".join(scan.warnings)})
+    return pd.DataFrame(rows)
+
+
+def lines_of(scores: Scores) -> list[str]:
+    """What the terminal shows: a line a scan; what must be known of all; each warning once, with its scans."""
+    heads = [SHORT_NAMES.get(call.key, call.key) for call in scores.scans[0].calls]
+    rows = [["scan", "DS 4-5", "sd", *heads, "warn"]]
+    rows += [[scan.scan_id, f"{scan.probability:.3f}", "" if np.isnan(scan.sd) else f"{scan.sd:.3f}",
+              *(call.text.replace("–", "-").removeprefix("DS ") for call in scan.calls), str(len(scan.warnings) or "")]
+             for scan in scores.scans]
+    of: dict[str, list[str]] = {}
+    for scan in scores.scans:
+        for text in scan.warnings:
+            of.setdefault(text, []).append(scan.scan_id)
+    several = len(scores.scans) > 1
+    lines = [text + f" ({len(scans)} scan{'s' * (len(scans) > 1)}: {some(scans, 3)})" * several
+             for text, scans in of.items()]
+    return [aligned(rows), *(f"warning: {line}" for line in scores.notices + scores.warnings + lines)]
