@@ -18,6 +18,7 @@ from common import arguments
 from common.arguments import EXIT_SOME_FAILED, Parser, positive_int, run_script
 from common.files import InputError
 from common.locks import locked
+from common.text import counted
 from common.workers import processes
 from preprocessing.studies import add_key_argument, add_study_arguments, check_study_arguments
 
@@ -39,7 +40,7 @@ def get_args_parser():
         "them")
     output = parser.add_argument_group("output")
     add = output.add_argument
-    add("--output", required=True, metavar="DIR", help="folder to write to")
+    add("-o", "--output", required=True, metavar="DIR", help="folder to write to")
     add("--dicom", action="store_true", help="write to dicom/ the picture as a Secondary Capture Image and the numbers "
         "as an Enhanced SR (TID 1500), in the patient's study: they hold the patient's name as the study does")
     add_key_argument(output)
@@ -94,7 +95,7 @@ def score_studies(args):
         score_page.write_index(output / "score.html", scores, pages, errors, about)
     write_csv(scoring.table_of(scores), output / "scores.csv")
     print("\n".join(scoring.lines_of(scores)))
-    print(f"{len(scores.scans)} scan{'s' * several}, {len(models)} network{'s' * (len(models) > 1)}: "
+    print(f"{counted(len(scores.scans), 'scan')}, {counted(len(models), 'network')}: "
           f"{output / 'score.html'}; for research use only")
     return EXIT_SOME_FAILED if errors else None
 

@@ -19,7 +19,7 @@ ESSENTIAL = {"input", "labels", "list", "suv", "output", "workers", "data", "ima
              "calibration", "group", "split_index", "run", "resume", "overwrite", "recipe", "params", "weights",
              "checkpoint", "nepochs", "batch_size", "lr", "device", "dir", "set", "top", "by", "operating_points",
              "cohort", "chptfolder", "checkpoints", "splits", "trials", "space", "storage", "mode", "target", "method",
-             "max_scans", "stages", "n_images"}
+             "max_scans", "stages", "n_images", "models", "dicom"}
 KEPT_WHEN_QUIET = re.compile(r"^(warning|error|refused|left out)\b|SYNTHETIC|OPTIMISTIC")
 SHOWN_VERSIONS = ("torch", "numpy", "pandas", "pydicom")
 

@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from PIL import Image
 
 from common import mips
@@ -64,7 +65,8 @@ def draw_panels(scans: list[pd.DataFrame], folder: Path, images: str | Path, sou
         for scan in bar:
             paths = [panel(folder, scan["scan_id"].iloc[0], suffix) for suffix in suffixes]
             if stale := [path for path in paths if overwrite or not path.exists()]:
-                figure = _panel(scan, images, source, scale, spacing)
+                figure = panel_figure(*_pictures(scan, images), scale, spacing,
+                                      scan["speaks_for"].iloc[0], _title(scan, source))
                 for path in stale:
                     _save(figure, path)
 
@@ -128,9 +130,21 @@ def _view_name(view):
 
 # ---------------------------------------------------------------- figures
 
-def _panel(scan, images, source, scale, spacing):
-    """One scan: of each view the MIP, and again with the heat map; two colour bars."""
-    (images, heats), speaks_for = _pictures(scan, images), scan["speaks_for"].iloc[0]
+def panel_figure(images: dict[str, np.ndarray], heats: dict[str, np.ndarray], scale: dict, spacing: float | None,
+                 speaks_for: str, title: str, marks: dict[str, tuple[float, float, float]] | None = None) -> Figure:
+    """One scan: of each view the MIP, and again with the heat map; two colour bars.
+
+    Parameters
+    ----------
+    images, heats : dict
+        View -> (rows, columns) float32 array, SUV and heat.
+    scale, spacing
+        As of `draw_panels`; scale["of"]: what shares it, where that is not the cohort.
+    speaks_for : str
+        What the heat speaks for, as "DS 4–5".
+    marks : dict, optional
+        View -> (row, column, radius) in pixels of a circle on the plain MIP.
+    """
     rows = max(image.shape[0] for image in images.values())
     widths = [image.shape[1] for image in images.values() for _ in range(2)]
     height = 4.5
@@ -143,6 +157,9 @@ def _panel(scan, images, source, scale, spacing):
                 place.text(x, 0.99, side, transform=place.transAxes, ha="left" if x < 0.5 else "right", va="top",
                            fontsize=8)
         plain.set_title(_view_name(view), fontsize=9)
+        if marks and view in marks:
+            line, across, radius = marks[view]
+            plain.add_patch(Circle((across, line), radius, fill=False, color="#0072B2", linewidth=1))
         row, column, value = peak(heats[view])
         overlaid.set_title(f"highest: {value:.2g}", fontsize=9)
         if row is not None:
@@ -150,7 +167,7 @@ def _panel(scan, images, source, scale, spacing):
     if spacing:
         _scale_bar(axes[0], next(iter(images.values())).shape, spacing)
     _colour_bars(figure, axes, scale, speaks_for)
-    figure.suptitle(_title(scan, source), fontsize=8, x=0.02, ha="left")
+    figure.suptitle(title, fontsize=8, x=0.02, ha="left")
     return figure
 
 
@@ -202,7 +219,8 @@ def _scale_bar(axes, shape, spacing):
 def _colour_bars(figure, axes, scale, speaks_for, shrink=0.7):
     for cmap, highest, label in (
             ("gray_r", scale["suv_max"], f"SUV (g/ml), {scale['suv_max']:g} and above black"),
-            (HEAT, scale["heat_max"], f"speaks for {speaks_for} (units of the score);\none scale for the cohort")):
+            (HEAT, scale["heat_max"], f"speaks for {speaks_for} (units of the score);\n"
+             + scale.get("of", "one scale for the cohort"))):
         bar = figure.colorbar(ScalarMappable(Normalize(0, highest), cmap), ax=axes, shrink=shrink, pad=0.01, aspect=25,
                               extend="max")
         bar.set_label(label, fontsize=8)

@@ -20,7 +20,7 @@ from common.manifest import LEAKAGE, LEARNED, MARK
 from common.mips import read_image
 from common.model_files import checkpoint_file, is_export, read_settings
 from common.run_files import run_file
-from common.text import aligned, some
+from common.text import aligned, counted, some
 from dataset import LARS, NetworkInput
 from evaluation import disagreement, ensemble, operating_points, reference
 from evaluation.averaging import Ensemble, average_models
@@ -272,7 +272,9 @@ def _seen(scan: str, models: Sequence[Model]) -> list[str]:
     found = []
     for learned, done in zip(LEARNED, ("trained", "validated"), strict=True):
         if count := sum(learned in value for value in values):
-            found.append(f"OPTIMISTIC: {count} of {len(models)} networks were {done} on this scan, or on this patient")
+            verb = f"{'was' if count == 1 else 'were'} {done}"
+            found.append(f"OPTIMISTIC: {count} of {counted(len(models), 'network')} {verb} on this scan, or on this "
+                         "patient")
     if any(value - {*LEARNED, NONE, BY_ID} for value in values):
         found.append("whether the networks were trained on this patient could not be checked: the identifiers are of "
                      "another key than those of the training, or the networks do not say (--key)")
@@ -326,6 +328,6 @@ def lines_of(scores: Scores) -> list[str]:
         for text in scan.warnings:
             of.setdefault(text, []).append(scan.scan_id)
     several = len(scores.scans) > 1
-    lines = [text + f" ({len(scans)} scan{'s' * (len(scans) > 1)}: {some(scans, 3)})" * several
+    lines = [text + f" ({counted(len(scans), 'scan')}: {some(scans, 3)})" * several
              for text, scans in of.items()]
     return [aligned(rows), *(f"warning: {line}" for line in scores.notices + scores.warnings + lines)]

@@ -204,7 +204,7 @@ def test_scan_of_the_training_is_marked(scored, results, tmp_path, no_picture):
     call(score, "--input", scored / "dicom", "--checkpoints", tmp_path / "checkpoint_split0_run1.pth",
          tmp_path / "checkpoint_split1_run1.pth", "--output", tmp_path / "out", "--key", scored / "hash_key.txt", *CPU)
     said = pd.read_csv(tmp_path / "out" / "scores.csv", keep_default_na=False).set_index("scan_id")["warnings"]
-    assert "OPTIMISTIC: 1 of 2 networks were trained on this scan" in said[first]
+    assert "OPTIMISTIC: 1 of 2 networks was trained on this scan" in said[first]
     assert "OPTIMISTIC" not in said[second]
     assert "could not be checked" in said[first] and "could not be checked" in said[second]  # the other network's
     assert "OPTIMISTIC" in (tmp_path / "out" / "score.html").read_text()
