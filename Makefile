@@ -37,12 +37,16 @@ $(VENV)/installed: requirements.txt requirements-dev.txt
 	$(PY) -m pip install --disable-pip-version-check --progress-bar on -r requirements-dev.txt
 	@touch $@
 
+# What stands in data.csv of the phantom's labels, beside target, target_loc and deauville
+CARRIED = patient study n_lesions lesions liver_suv pool_suv decoys sex age weight_kg height_cm arms vendor decay_correction
+
 # DICOM of a cohort -> MIPs, manifest and splits
 SPLITS = --n_splits 20
 %/data_resplit.csv: phantom.py $(wildcard synthetic/*.py) prepro_script.py $(wildcard preprocessing/*.py) \
                     make_splits.py common/manifest.py | $(VENV)/installed
 	$(PY) phantom.py --output $*/dicom --patients $(PATIENTS) --seed $(SEED)
-	$(PY) prepro_script.py --input $*/dicom --output $* --labels $*/dicom/labels.csv --keep_ids
+	$(PY) prepro_script.py --input $*/dicom --output $* --labels $*/dicom/labels.csv --keep_ids \
+	    --carry $(CARRIED)
 	$(PY) make_splits.py --data $*/data.csv $(SPLITS) --seed 0 --overwrite
 
 # Of an image the last bits depend on the processor

@@ -1,8 +1,9 @@
 """DICOM PET studies -> coronal and sagittal MIPs in SUV (.bin) and their manifest, data.csv.
 
 python prepro_script.py --input dicom --output mips
-python prepro_script.py --input dicom --output mips --labels labels.csv --workers 8   # for training
-python prepro_script.py --input dicom --list                                          # what is there; writes nothing
+python prepro_script.py --input dicom --output mips --labels labels.csv   # for training
+python prepro_script.py --input dicom --list                            # what is there; writes nothing
+python prepro_script.py --input dicom --labels_template labels.csv      # the table to fill in with scores
 
 Studies that give no trustworthy SUV are listed in errors.csv with the reason and a remedy; the others go on. The same
 command again converts what is new or changed, and leaves the rest.
@@ -35,9 +36,11 @@ def get_args_parser():
     group.add_argument("--checksums", metavar="FILE", help="SHA-256 sums as sha256sum writes them, names relative to "
                        "--input: files that are changed, missing or not listed are refused")
     group.add_argument("--labels", metavar="TABLE",
-                       help="CSV or .xlsx of StudyInstanceUID and target (0 or 1) or deauville (1 to 5), optionally "
-                            "target_loc and patient_id (instead of PatientID; hashed); further columns are carried "
-                            "into data.csv, identifying ones are not")
+                       help="CSV or .xlsx of target (0 or 1) or deauville (1 to 5) and what names the study: "
+                            "StudyInstanceUID, scan_id, AccessionNumber, or PatientID and StudyDate; optionally "
+                            "target_loc and patient_id (instead of PatientID; hashed)")
+    group.add_argument("--carry", nargs="+", default=[], metavar="COLUMN", help="columns of --labels to carry into "
+                       "data.csv, beside target, target_loc and deauville, as they stand there")
     group.add_argument("--skip_unlabelled", action="store_true", help="pass over studies without a row in --labels "
                        "(default: they are refused)")
     group.add_argument("--target_from_masks", action="store_true", help="target 1 where the mask of a study holds a "
@@ -49,6 +52,8 @@ def get_args_parser():
     group.add_argument("--save_suv", action="store_true", help="write each study's SUV volume, too: suv/SCAN.nii.gz")
     group.add_argument("--list", action="store_true", help="print the studies and PET series that are there, and which "
                        "would be used and why; convert and write nothing")
+    group.add_argument("--labels_template", metavar="FILE", help="write the table to fill in for --labels, a row a "
+                       "study, which names patients; convert nothing")
     group.add_argument("--suv", choices=list(SUV_TYPES), default="bw", help="normalise to " + ", ".join(
                        f"{meaning} ({name})" for name, meaning in SUV_TYPES.items()))
     group.add_argument("--spacing", type=float, default=3.27, help="pixel size of the MIPs, mm")
@@ -56,8 +61,7 @@ def get_args_parser():
                        "degrees, evenly over half a turn about the body's axis (the other half are mirror images): "
                        "coronal (cor, 0) and sagittal (sag, 90) always, the others as rot030 for 30 degrees")
     add_key_argument(group)
-    group.add_argument("--keep_ids", action="store_true", help="write StudyInstanceUID, PatientID and every column of "
-                       "--labels as they are")
+    group.add_argument("--keep_ids", action="store_true", help="write StudyInstanceUID and PatientID as they are")
     group = parser.add_argument_group("running")
     group.add_argument("--overwrite", action="store_true", help="convert again what done.json in --output says is done "
                        "and unchanged")
@@ -68,16 +72,20 @@ def get_args_parser():
 
 def main(args):
     check_arguments(args)
-    labels = None
-    if args.labels and not args.list:
-        from preprocessing.tables import read_labels  # it imports pandas
-        labels = read_labels(args.labels, args.keep_ids, not args.target_from_masks)
-    lock = contextlib.nullcontext() if args.list else locked(Path(args.output, "running.lock"),
-                                                             f"{args.output} is written")
+    labels, labelled = None, None
+    if args.labels and not listing(args):
+        from preprocessing.labels import check_targets, join_labels, read_labels  # they import pandas
+        from preprocessing.tables import OWN_COLUMNS
+        labels = read_labels(args.labels, args.carry, OWN_COLUMNS, not args.target_from_masks)
+    lock = contextlib.nullcontext() if listing(args) else locked(Path(args.output, "running.lock"),
+                                                                 f"{args.output} is written")
     with lock, processes(args.workers) as run:
         folder, studies, refused = find_asked(args, run, args.checksums)
-        if args.list:
-            return EXIT_SOME_FAILED if print_list(studies, refused, run) else None
+        if args.labels_template:
+            from preprocessing.labels import write_template
+            write_template(studies, args.labels_template)
+        if listing(args):
+            return EXIT_SOME_FAILED if args.list and print_list(studies, refused, run) else None
         output = Path(args.output)
         key_file = None if args.keep_ids else find_key(args.key, output)
         key = read_key(key_file) if key_file else None
@@ -85,33 +93,40 @@ def main(args):
             if key:
                 check_same_key(output, key)
             refuse_dropping(output, folder, studies, refused, key)
-        if labels and args.target_from_masks:
-            from preprocessing.tables import check_targets
-            check_targets(labels, studies)
-        labelled = {uid: study for uid, study in studies.items() if labels is None or uid in labels.rows}
-        passed_over = [(study.folder, uid) for uid, study in studies.items() if uid not in labelled]
+        if labels:
+            labelled = join_labels(labels, studies, key)
+            if args.target_from_masks:
+                check_targets(labels, labelled, studies)
+        wanted = {uid: study for uid, study in studies.items() if labelled is None or uid in labelled}
+        unlabelled = [study.folder for uid, study in studies.items() if uid not in wanted]
         options = Options(args.spacing, args.views, args.allow_uncorrected, args.save_suv, args.suv, args.frames)
-        made, failed = convert_studies(labelled, folder, output, key, options, args.overwrite, run)
+        made, failed = convert_studies(wanted, folder, output, key, options, args.overwrite, run)
         from preprocessing import tables  # after the studies: it imports pandas
-        rows = tables.with_labels(made, labels, key, args.target_from_masks)
-        errors = [error_row(where, error) for where, error in refused]
+        rows = tables.with_labels(made, labelled, key, args.target_from_masks)
+        errors = failed + [error_row(where, error) for where, error in refused]
         if not args.skip_unlabelled:
-            errors += [error_row(where, Refused("StudyInstanceUID", uid, f"no row in {args.labels}",
-                                                "add a row, remove the study, or give --skip_unlabelled"))
-                       for where, uid in passed_over]
-            passed_over = []
-        errors = sorted(errors + failed, key=lambda row: row["study"])
+            remedy = "add a row, remove the study, or give --skip_unlabelled"
+            errors += [error_row(where, Refused("StudyInstanceUID", "", "no row in --labels", remedy))
+                       for where in unlabelled]
+        errors.sort(key=lambda row: row["study"])
         tables.write_results(rows, errors, labels.carried if labels else [], output, run)
         if key_file:
             update_crosswalk(key_file, crosswalk_rows({uid: studies[uid] for uid in made}, key))
-        tables.print_results(rows, errors, labels, studies, passed_over, output)
+        tables.print_results(rows, errors, len(unlabelled) if args.skip_unlabelled else 0, output)
         return EXIT_SOME_FAILED if errors else None
+
+
+def listing(args):
+    """Whether nothing is to be converted."""
+    return args.list or args.labels_template
 
 
 def check_arguments(args):
     check_study_arguments(args)
-    if not args.list and not args.output:
+    if not listing(args) and not args.output:
         raise InputError("--output: missing; give the folder to write to, or --list")
+    if args.carry and not args.labels:
+        raise InputError("--carry: needs --labels")
     if not 0.5 <= args.spacing <= 20:
         raise InputError(f"--spacing {args.spacing:g}: must be 0.5 to 20 mm")
     if args.skip_unlabelled and not args.labels:

@@ -122,7 +122,8 @@ def archive_errors(path: str) -> Iterator[None]:
         yield
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError,
             OSError) as error:  # of a full disk see `unexpected`
-        raise Refused("archive", Path(path).name, f"cannot be read: {' '.join(str(error).split())[:200]}",
+        said = getattr(error, "strerror", None) or re.sub(r"(['\"]).*\1", "a member", " ".join(str(error).split()))
+        raise Refused("archive", Path(path).name, f"cannot be read: {said[:200]}",
                       "copy it again from its source, or unpack it and give the folder") from error
 
 
@@ -175,20 +176,20 @@ def open_archive(path: str) -> zipfile.ZipFile | _Unpacked:
 
 def archive_members(archive: zipfile.ZipFile | _Unpacked, path: str) -> list[zipfile.ZipInfo]:
     """The files of an archive. Raises Refused where a name is unsafe, or unpacking would be."""
-    def refuse(reason: str, remedy: str = "unpack it and give the folder") -> None:
-        raise Refused("archive", Path(path).name, reason, remedy)
+    def refuse(reason: str, remedy: str = "unpack it and give the folder", member: str = "") -> None:
+        raise Refused("archive", Path(path).name + f": {member[:80]!r}" * bool(member), reason, remedy)
 
     members = [info for info in archive.infolist() if not info.is_dir()]
     if_right = "if that is right, unpack it and give the folder"
     for info in members:
         if re.match(r"[/\\]|[A-Za-z]:", info.filename) or ".." in re.split(r"[/\\]", info.filename):
-            refuse(f"holds the unsafe name {info.filename[:80]!r}", "do not unpack it; ask its source for another")
+            refuse("holds an unsafe name", "do not unpack it; ask its source for another", info.filename)
         if info.flag_bits & 1:
             refuse("is encrypted")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # zipfile inflates others unbounded
             refuse("is packed by another method than deflate")
         if info.file_size > MAX_MEMBER:
-            refuse(f"{info.filename[:80]!r} would unpack to {info.file_size >> 20} MiB", if_right)
+            refuse(f"has a member that would unpack to {info.file_size >> 20} MiB", if_right, info.filename)
     unpacked, packed = sum(info.file_size for info in members), max(1, os.path.getsize(path))
     if unpacked > MAX_RATIO * packed:
         refuse(f"would unpack to {unpacked / packed:.0f} times its size", if_right)

@@ -285,10 +285,13 @@ def _write_mips(volume: SuvVolume, mask: np.ndarray | None, scan_id: str, warnin
     common = {"scan_id": scan_id, "patient_id": volume.patient_id and hash_id(volume.patient_id, key),
               "spacing_mm": spacing, "suv_type": volume.suv_type,
               "suv_max": round(float(volume.array.max()), 3), "suv_mean": round(float(volume.array.mean()), 4),
+              "suv_body": round(volume.body_mean, 3),
               "uptake_min": "" if volume.uptake_min is None else round(volume.uptake_min, 1),
               "units": volume.units, "scanner": volume.scanner,
               **{name: round(value, 2) for name, value in volume.recorded.items()}, **_liver(volume),
               "warnings": "; ".join(text.replace("; ", ", ") for text in warnings)}
+    if volume.synthetic:
+        common["synthetic"] = 1
     if mask is not None:
         common["lesions"] = lesions_of(mask, volume)
     made = []

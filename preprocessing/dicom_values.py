@@ -1,7 +1,9 @@
 """Values of DICOM elements: text, numbers, dates and times, private elements; Refused, where they are wrong."""
 import math
 import os
+import re
 import struct
+import traceback
 from datetime import date
 from typing import Any
 
@@ -11,12 +13,17 @@ from common.files import InputError
 Header = dict[Any, Any]  # keyword, or tag of a private element -> bytes as stored, or a list of headers (a sequence)
 DAY, MINUTE = 86400.0, 60.0
 IDENTIFYING = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
+OWN_VALUES = ("file", "archive", "TransferSyntaxUID")  # attributes whose values are names of files and of syntaxes
+WITHHELD = "(withheld)"
+DAY_IN_TEXT = re.compile(r"(?<![\d.])(19|20)\d\d[-./]?[01]\d[-./]?[0-3]\d")
+WORDS = frozenset("a and Bq bytes cm counts g item items James Janma kg list masks ml mm more no numbers one "
+                  "PatientWeight s slice SUV SUVbsa SUVbw SUVibw SUVlbm to value x".split())  # our own
 
 
 class Refused(InputError):
     """A file or series that gives no trustworthy SUV.
 
-    Values of identifying attributes are withheld: the text goes to files that may be shared.
+    Values of identifying attributes are withheld, and so is what may be a date or a name in whatever attribute.
 
     Parameters
     ----------
@@ -31,12 +38,21 @@ class Refused(InputError):
     def __init__(self, attribute: str | int, value: Any, reason: str, remedy: str) -> None:
         if isinstance(attribute, int):
             attribute = f"({attribute >> 16:04X},{attribute & 0xFFFF:04X})"
-        text = "(withheld)" if attribute in IDENTIFYING else " ".join(str(value).split())[:120]
+        text = " ".join(str(value).split())[:120]
+        if attribute in IDENTIFYING or attribute not in OWN_VALUES and not harmless(text):
+            text = WITHHELD
         super().__init__(f"{attribute} {text!r}: {reason}; {remedy}")
         self.attribute, self.value, self.reason, self.remedy = attribute, text, reason, remedy
 
     def __reduce__(self) -> tuple[Any, ...]:  # crosses process boundaries
         return Refused, (self.attribute, self.value, self.reason, self.remedy)
+
+
+def harmless(text: str) -> bool:
+    """Whether a text holds no date and no word but DICOM's codes (capitals, at most 16, PS3.5 6.2) and our own."""
+    words = re.findall(r"[^\W\d_][\w-]*", text)
+    return not DAY_IN_TEXT.search(text) and "^" not in text and all(
+        word in WORDS or re.fullmatch(r"[A-Z][A-Z0-9_-]{0,15}", word) for word in words)
 
 
 class NotDicom(Refused):
@@ -65,8 +81,15 @@ def unexpected(error: Exception, name: str = "") -> Refused:
         raise fault
     if isinstance(error, Refused):
         return error
-    return Refused("file", name, f"cannot be converted ({type(error).__name__}: {' '.join(str(error).split())[:200]})",
+    said = getattr(error, "strerror", None) or _place(error)
+    return Refused("file", name, f"cannot be converted ({type(error).__name__}: {said})",
                    "check that the series is complete and undamaged")
+
+
+def _place(error: BaseException) -> str:
+    """Where in this code an exception came from; not its text, which may quote the file."""
+    places = [frame for frame in traceback.extract_tb(error.__traceback__) if "preprocessing" in frame.filename]
+    return f"{os.path.basename(places[-1].filename)}, line {places[-1].lineno}" if places else "outside preprocessing"
 
 
 # Values

@@ -32,6 +32,9 @@ SUV_TYPES = {"bw": "body weight", "lbm": "lean body mass by Janmahasatian", "lbm
 DOSE_UNITS = {"mCi": 3.7e7, "µCi": 3.7e4, "GBq": 1e9, "kBq": 1e3}  # in Bq; what RadionuclideTotalDose was mistaken for
 LEAST_DOSE, MOST_DOSE, USUAL_DOSE = 1e7, 2e9, 3e8  # of F-18, Bq
 FDG = re.compile(r"fdg|glu[ck]os|fludeoxygl", re.IGNORECASE)  # fluorodésoxyglucose, Fluordesoxyglukose, ...
+TRACERS = re.compile(r"\b(?:\w{0,3}PSMA|DOTA|FAPI|F?DOPA|(?:fluoro|methyl)?choline|glu[ck]ose|methionine|acetate|"
+                     r"ammonia|water|fluciclovine|fluoride|NaF|FET|FLT|FES|FMISO|FAZA|PiB|florbeta|flutemetamol)"
+                     r"[\w-]{0,8}|\b(?:F|C|N|O|Ga|Rb|Cu|Zr|I|Y|Br|Tc)-?\d{2,3}m?\b", re.IGNORECASE)
 NO_TRACER = re.compile(r"[\W_]*(18)?[\W_]*(f|fluor|fluorine|fluoro)?[\W_]*(18)?[\W_]*(solution|unknown|other)?[\W_]*",
                        re.IGNORECASE)  # what says no more than the radionuclide
 LATE_INJECTION = 15 * MINUTE  # about the start of an acquisition of which the image is a late window
@@ -180,7 +183,8 @@ def tracer_of(radio: Header) -> tuple[str, str]:
         name = ""
     said = text(radio, "Radiopharmaceutical")
     fdg = FDG.search(said) and name in ("F-18", "")
-    return name, "FDG" if fdg else "" if NO_TRACER.fullmatch(said) else said
+    named = " ".join(dict.fromkeys(TRACERS.findall(said))) or "another tracer"  # no more of a free text than that
+    return name, "FDG" if fdg else "" if NO_TRACER.fullmatch(said) else named
 
 
 def half_life_of(radio: Header) -> tuple[str, float]:

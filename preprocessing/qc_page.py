@@ -132,13 +132,13 @@ def refusals(rows: list[dict]) -> list[tuple[str, ...]]:
     """
     lines: dict[tuple, list[int]] = {}
     for line, row in enumerate(rows, start=2):
-        lines.setdefault((row["attribute"], _without_paths(row), row["remedy"]), []).append(line)
+        lines.setdefault((row["attribute"], without_names(row), row["remedy"]), []).append(line)
     return [(ranges(numbers), *refusal) for refusal, numbers in lines.items()]
 
 
-def _without_paths(row):
-    """The reason of a refusal without file names, which messages of the operating system hold."""
-    if row["attribute"] == "file":
+def without_names(row: dict) -> str:
+    """The reason of a refusal without names of files, which messages of the operating system and of libraries hold."""
+    if row["attribute"] in ("file", "archive"):
         return re.split("[:(]", row["reason"])[0].strip()
     return re.sub(r"\S*[/\\]\S*", "...", row["reason"])
 

@@ -1,10 +1,11 @@
 """The one PET series of a study to use, and the table of --list."""
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
 from common.files import progress
-from common.text import aligned, counted
+from common.text import counted
 from common.workers import Run
 from preprocessing.archives import read_headers
 from preprocessing.dicom_reader import frames
@@ -14,8 +15,7 @@ from preprocessing.dose import tracer_of
 from preprocessing.volumes import is_volume
 
 SAME_EXTENT = 10  # mm: reconstructions of one scan differ by about a slice in extent
-COLUMNS = ("StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "slices", "extent_mm", "Units",
-           "attenuation_corrected", "taken", "why")
+WIDTH, ID_WIDTH = 100, 20  # of --list: characters of a line, of PatientID at least
 
 
 @dataclass
@@ -211,19 +211,33 @@ def list_series(item: tuple[str, Study]) -> tuple[list[tuple[str, Series]], Refu
 
 
 def print_list(studies: dict[str, Study], refused: Refusals, run: Run) -> bool:
-    """Print the series of every study, the one to use first, and what was refused. Returns whether anything was."""
-    rows, errors, shown = [], list(refused), [list(COLUMNS)]
-    with progress(run(list_series, sorted(studies.items()), 1), "reading headers", "study", len(studies)) as bar:
-        for found, error in bar:
-            rows += found
-            errors += error
-    for uid, s in rows:
-        values = (uid, s.uid, s.name(), s.description, s.slices, f"{s.extent:.0f}", s.units,
-                  "yes" if s.corrected else "no", "yes" if s.taken else "no", s.why)
-        cells = (" ".join(str(value).split()) or "-" for value in values)
-        shown.append(["".join(c if c.isprintable() else "?" for c in cell) for cell in cells])
-    print(aligned(shown))
-    print(f"{counted(len(studies), 'study', 'studies')}, {len(rows)} PET series; nothing was written")
-    for where, error in sorted(errors, key=lambda one: one[0]):
-        print(f"refused: {where}: {error}")
+    """Print every study, the one patient's together, its PET series, the one to use first, and what was refused.
+
+    Returns whether anything was refused. Lines have at most WIDTH characters.
+    """
+    ordered = sorted(studies.items(), key=lambda item: (item[1].patient, item[1].date, item[0]))
+    errors, count = list(refused), 0
+    print(f"{'PatientID':{ID_WIDTH}}  StudyDate   StudyInstanceUID")
+    with progress(run(list_series, ordered, 1), "reading headers", "study", len(studies)) as bar:
+        listed = list(bar)
+    for (uid, study), (rows, error) in zip(ordered, listed, strict=True):
+        errors += error
+        count += len(rows)
+        print(_line(f"{_cell(study.patient):{ID_WIDTH}}  {study.date or '-':10}  {_cell(uid)}", "", "  "))
+        for _, s in rows:
+            said = (f"{_cell(s.uid)}: number {s.name()}, {_cell(s.description)}, {s.slices} slices, {s.extent:.0f} mm, "
+                    f"{_cell(s.units)}, {'' if s.corrected else 'not '}attenuation corrected")
+            print(_line(f"{said}; {'' if s.taken else 'not '}taken: {s.why}", "  + " if s.taken else "  - ", " " * 6))
+    print(f"{counted(len(studies), 'study', 'studies')}, {count} PET series (+ taken, - not); nothing was converted")
+    for where, fault in sorted(errors, key=lambda one: one[0]):
+        print(_line(f"refused: {_cell(where)}: {fault}", "", "  "))
     return bool(errors)
+
+
+def _cell(value: str) -> str:
+    """Text of a file for the terminal, on one line."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(value.split())) or "-"
+
+
+def _line(text: str, first: str, others: str) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=others, break_on_hyphens=False)

@@ -66,6 +66,10 @@ class SuvVolume:
         Of `dose.SUV_TYPES`: what the values are normalised to.
     recorded : dict of str to float
         Of `dose.recorded`.
+    body_mean : float
+        Of `body_mean`.
+    synthetic : bool
+        Whether phantom.py drew it, by its SeriesDescription.
     """
 
     array: np.ndarray
@@ -81,6 +85,8 @@ class SuvVolume:
     stored: Grid = field(repr=False)
     suv_type: str = "bw"
     recorded: dict[str, float] = field(default_factory=dict)
+    body_mean: float = math.nan
+    synthetic: bool = False
 
 
 def suv_volume(folder_or_files: Files, allow_uncorrected: bool = False, suv_type: str = "bw",
@@ -150,16 +156,18 @@ def _convert(headers: list[Header], allow_uncorrected: bool, suv_type: str) -> S
     scale, uptake, by_dose = _suv_scale(headers, math.prod(spacing) / 1000, warnings.append)
     factor = dose.suv_type_factor(suv_type, first, warnings.append)
     array = regular_slices(_read_array(headers, scale * factor), positions, spacing[0], warnings.append)
+    mean = body_mean(array)
     if nuclide in ("F-18", "") and tracer in ("FDG", ""):
-        _check_body(body_mean(array) / factor, first, by_dose)
+        _check_body(mean / factor, first, by_dose)
     stored = make_grid(array.shape, spacing, axes, origin)
     array, spacing, origin = patient_axes(array, spacing, axes, origin, warnings.append)
     if not 1 <= (highest := float(array.max()) / factor) <= 1000:
         warnings.append(f"SUV maximum {highest:.3g} is unusual")
     scanner = " ".join(filter(None, (text(first, k) for k in ("Manufacturer", "ManufacturerModelName"))))
     patient, study, series = (text(first, k) for k in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
+    synthetic = "SYNTHETIC" in text(first, "SeriesDescription")
     return SuvVolume(array, spacing, origin, warnings, text(first, "Units"), uptake, scanner, patient, study,
-                     series, stored, suv_type, dose.recorded(first))
+                     series, stored, suv_type, dose.recorded(first), mean, synthetic)
 
 
 def body_mean(array: np.ndarray) -> float:

@@ -109,7 +109,7 @@ def read_volume(path: str, patient_id: str = "") -> SuvVolume:
         raise Refused("file", name, "holds 0 and 1 only: a mask", "give the volume in SUV")
     warnings = ["whole numbers only: a mask, or rounded SUV"] if whole else []
     array, spacing, origin = patient_axes(array, tuple(spacing), axes, origin, warnings.append)
-    return SuvVolume(array, spacing, origin, warnings, "SUV", None, "", patient_id, "", "", stored)
+    return SuvVolume(array, spacing, origin, warnings, "SUV", None, "", patient_id, "", "", stored, body_mean=mean)
 
 
 def write_volume(volume: SuvVolume, path: Path) -> None:

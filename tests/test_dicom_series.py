@@ -366,18 +366,21 @@ def test_list(tmp_path):
     before = contents(tmp_path)
     done = run("prepro_script.py", "--input", tmp_path / "dicom", "--list", "--workers", 2, cwd=tmp_path, check=1)
     assert contents(tmp_path) == before
-    head, *rows = [line.split("  ") for line in done.stdout.splitlines()]
-    rows = [[cell.strip() for cell in row if cell] for row in rows]
-    assert [cell.strip() for cell in head if cell] == [
-        "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "slices", "extent_mm", "Units",
-        "attenuation_corrected", "taken", "why"]
-    assert rows[:5] == [
-        ["1.2.3", "1.2.3.2", "2", "PET WB ?[31m", "7", "120", "BQML", "yes", "yes",
-         "attenuation corrected, longest, most slices"],
-        ["1.2.3", "1.2.3.3", "3", "PET WB", "5", "112", "BQML", "yes", "no", "fewer slices"],
-        ["1.2.3", "1.2.3.1", "1", "PET WB", "7", "120", "BQML", "no", "no", "not attenuation corrected"],
-        ["1.2.5", "1.2.5.1", "1", "PET WB", "7", "120", "GML BW", "yes", "yes", "the only PET series"]] + [rows[4]]
-    assert "3 studies" in rows[-2][0] and rows[-1][0].startswith("refused: D: file '007.dcm'")
+    assert done.stdout.splitlines() == [
+        "PatientID             StudyDate   StudyInstanceUID",
+        "MRN4711               2024-03-10  1.2.3",
+        "  + 1.2.3.2: number 2, PET WB ?[31m, 7 slices, 120 mm, BQML, attenuation corrected; taken:",
+        "      attenuation corrected, longest, most slices",
+        "  - 1.2.3.3: number 3, PET WB, 5 slices, 112 mm, BQML, attenuation corrected; not taken: fewer",
+        "      slices",
+        "  - 1.2.3.1: number 1, PET WB, 7 slices, 120 mm, BQML, not attenuation corrected; not taken: not",
+        "      attenuation corrected",
+        "MRN4711               2024-03-10  1.2.5",
+        "  + 1.2.5.1: number 1, PET WB, 7 slices, 120 mm, GML BW, attenuation corrected; taken: the only PET",
+        "      series",
+        "MRN4711               2024-03-10  1.2.6"] + done.stdout.splitlines()[12:]
+    assert "\n3 studies, 5 PET series (+ taken, - not)" in done.stdout and "\nrefused: D: file '007.dcm'" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
     shutil.rmtree(tmp_path / "dicom" / "D")
     assert "refused" not in run("prepro_script.py", "--input", tmp_path / "dicom", "--list", check=0).stdout
     assert "--output: missing" in error_line(run("prepro_script.py", "--input", tmp_path / "dicom"))

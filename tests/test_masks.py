@@ -221,7 +221,7 @@ def test_a_broken_mask_is_named_and_its_study_stays(tree, capsys):
 def test_labels_beside_masks(tree):
     labels = tree / "labels.csv"
     labels.write_text("StudyInstanceUID,age,lesions,target\nP1/S1,30,,\nP2/S1,31,7:1:2:3,\nP3/S1,32,,1\n")
-    _, table = prepro(tree, "--target_from_masks", "--labels", labels)
+    _, table = prepro(tree, "--target_from_masks", "--labels", labels, "--carry", "lesions", "age")
     assert table["target"].tolist() == [1, 1, 0, 0, 1, 1] and table["age"].tolist()[::2] == [30, 31, 32]
     assert table["lesions"].tolist()[::2] == [f":{BOX_LESION}:1.000", "7:1:2:3", ""]
     labels.write_text("StudyInstanceUID,deauville\nP1/S1,\nP2/S1,4\nP3/S1,4\n")

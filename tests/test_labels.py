@@ -1,0 +1,104 @@
+"""Which study a row of --labels is of; what is carried; the table to fill in."""
+import re
+import stat
+
+import pandas as pd
+import pytest
+from conftest import call
+from pet import write_series
+
+import prepro_script
+from common.files import InputError, read_csv
+from preprocessing.dicom_series import Study
+from preprocessing.identifiers import hash_id
+from preprocessing.labels import join_labels, read_labels, write_template
+
+KEY = b"k" * 64
+STUDIES = {"1.1": Study(patient="007", date="2024-03-10", accession="A1"),
+           "1.2": Study(patient="007", date="2024-10-03", accession="A2"),
+           "1.3": Study(patient="Ab8", date="2024-03-10", accession="00A3"),
+           "1.4": Study(patient="9", date="2024-05-01"), "1.5": Study(patient="9", date="2024-05-01"),
+           "P/S": Study()}
+SECRETS = ("007", "Ab8", "00A3", "2024-03")
+
+
+def joined(text, tmp_path, studies=STUDIES):
+    """The lines of the labels by study."""
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    return {uid: row.line for uid, row in join_labels(read_labels(path), studies, KEY).items()}
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("StudyInstanceUID,target\n1.3,1\nP/S,0\n", {"1.3": 2, "P/S": 3}),
+    (f"scan_id,deauville,comment\n{hash_id('1.2', KEY)},5,hot\n", {"1.2": 2}),
+    ("Accession Number,target\n00A3,1\nA2,0\n", {"1.3": 2, "1.2": 3}),
+    ("PatientID;StudyDate;target\n007;10.03.2024;1\n007;03.10.2024;0\n", {"1.1": 2, "1.2": 3}),
+    ("patient_id,study date,target\n007,03/10/2024,1\n007,10/03/2024,0\nX,05/13/2024,0\n", {"1.1": 2, "1.2": 3}),
+    ("patient_id,StudyDate,target\n007,03/10/2024,1\n007,10/03/2024,0\nX,13/05/2024,0\n", {"1.2": 2, "1.1": 3}),
+    ("StudyInstanceUID,AccessionNumber,PatientID,StudyDate,target\n1.1,A1,007,2024-03-10,1\n,A2,,,0\n"
+     ",,Ab8,20240310,1\n", {"1.1": 2, "1.2": 3, "1.3": 4}),
+    ("StudyInstanceUID,StudyDate,target\n1.1,10/03/2024,1\n", {"1.1": 2}),  # one of its two readings agrees
+    ("StudyInstanceUID,patient_id,target\n1.1,true id,1\n", {"1.1": 2})])
+def test_a_row_finds_its_study(text, expected, tmp_path):
+    assert joined(text, tmp_path) == expected
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("patient_id,StudyDate,target\n9,2024-05-01,1\n", "line 2: 2 studies have its PatientID and StudyDate; give Study"),
+    ("patient_id,StudyDate,target\n007,03/10/2024,1\n", "line 2: StudyDate may be two days; write 2024-03-10"),
+    ("patient_id,StudyDate,target\n007,13/05/2024,1\n7,05/13/2024,1\n", "StudyDate holds dates with the day first and"),
+    ("patient_id,StudyDate,target\n007,soon,1\n", "line 2: StudyDate is no date such as 2024-03-10"),
+    ("patient_id,StudyDate,target\n7,2024-03-10,1\n", "line 2: PatientID is a study's but for leading zeros or case"),
+    ("AccessionNumber,target\nA1,1\na3,1\n", "line 3: AccessionNumber is a study's but for leading zeros or case"),
+    ("StudyInstanceUID,patient_id,target\n1.1,7,1\n", "line 2: PatientID is its study's but for leading zeros"),
+    ("StudyInstanceUID,StudyDate,target\n1.1,2024-03-11,1\n1.2,2024-03-11,1\n", "line 2: StudyDate is another one than "
+     "its study's; correct it, or leave it empty (and 1 more lines like it)"),
+    ("StudyInstanceUID,AccessionNumber,target\n1.1,A2,1\n", "line 2: AccessionNumber is another one"),
+    ("StudyInstanceUID,AccessionNumber,target\n1.1,,1\n,A1,1\n", "line 3: is of the same study as line 2"),
+    ("AccessionNumber,target\nA1,1\nA1,1\n", "line 3: AccessionNumber is on line 2 too"),
+    ("StudyInstanceUID,patient_id,target\n,007,1\n", "line 2: PatientID alone names no study; fill in StudyDate"),
+    ("patient_id,target\n007,1\n", "has no column that names studies")])
+def test_what_is_ambiguous_or_fits_in_part_is_named_and_refused(text, words, tmp_path, capsys):
+    with pytest.raises(InputError, match=re.escape(words)) as caught:
+        joined(text, tmp_path)
+    said = str(caught.value).replace("write 2024-03-10", "").replace("such as 2024-03-10", "") + capsys.readouterr().out
+    assert not any(secret in said for secret in SECRETS)
+
+
+def test_rows_without_study_are_counted(tmp_path, capsys):
+    assert joined("patient_id,StudyDate,target\n007,2024-03-11,1\nZ,2024-03-10,1\n", tmp_path) == {}
+    said = capsys.readouterr().out
+    assert "in --input: 2 rows of" in said and "line 2, 3; of these the patient has one on another day: line 2\n" in said
+
+
+def test_columns_are_carried_by_name_only(tmp_path, capsys):
+    path = tmp_path / "labels.csv"
+    path.write_text("StudyInstanceUID,Geburtsdatum,deauville,initials,sex,target_loc\n1.1,1970,5,JD,F,7\n")
+    (row,) = read_labels(path, ["sex"]).rows
+    assert row.values == {"deauville": "5", "sex": "F", "target": 1, "target_loc": 7}
+    assert "carried into data.csv: deauville, sex; left out: Geburtsdatum, initials (--carry" in capsys.readouterr().out
+    assert read_labels(path).carried == ["deauville"]
+    with pytest.raises(InputError, match="--carry age: .* has no such column; it has StudyInstanceUID, Geburtsdatum"):
+        read_labels(path, ["age"])
+    with pytest.raises(InputError, match="--carry sex: data.csv has a column of this name"):
+        read_labels(path, ["sex"], ["sex"])
+
+
+def test_the_template_is_filled_in_and_taken(tmp_path):
+    for folder, uid in (("A", "1.2.3"), ("B", "1.2.4")):
+        write_series(tmp_path / "dicom" / folder, uid=uid, PatientID=f"00{folder}", spacing=(20.0, 5.0, 4.0))
+    path = tmp_path / "labels.csv"
+    args = ("--input", tmp_path / "dicom", "--workers", 1)
+    assert call(prepro_script, *args, "--labels_template", path) is None
+    assert path.read_text() == ("StudyInstanceUID,PatientID,StudyDate,AccessionNumber,deauville,target\n"
+                                "1.2.3,00A,2024-03-10,ACC0815,,\n1.2.4,00B,2024-03-10,ACC0815,,\n")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["dicom", "labels.csv"]
+    with pytest.raises(InputError, match="is there, and may be filled in; name a new file"):
+        write_template({}, path)
+    read_csv(path).assign(deauville=["5", "2"]).to_excel(tmp_path / "filled.xlsx", index=False)
+    assert call(prepro_script, *args, "--labels", tmp_path / "filled.xlsx", "--output", tmp_path / "out",
+                "--keep_ids") is None
+    table = pd.read_csv(tmp_path / "out" / "data.csv")
+    assert dict(zip(table["patient_id"], table["target"], strict=True)) == {"00A": 1, "00B": 0}
