@@ -10,11 +10,12 @@ All scans of a patient go into the same set. Patients are drawn separately from 
 positive scan (target 1), spread evenly over their numbers of positive scans and of scans. image_sha256, by which the
 same image under two names is found, is added where it is missing.
 """
+import io
 import re
 from pathlib import Path
 
 from common.arguments import Parser, images_folder, natural_int, pick, positive_int, run_script
-from common.files import InputError, write_csv
+from common.files import InputError, to_csv, write_csv
 from common.text import counted
 
 
@@ -72,7 +73,8 @@ def main(args):
     path = args.output or args.data.with_name("data_resplit.csv")
     if path.suffix.lower() != ".csv":
         path /= "data_resplit.csv"
-    unchanged = path.exists() and path.read_bytes() == table.to_csv(index=False, lineterminator="\n").encode()
+    to_csv(table, now := io.StringIO())
+    unchanged = path.exists() and path.read_bytes() == now.getvalue().encode(errors="backslashreplace")
     if path.exists() and not (unchanged or args.check or args.overwrite):
         raise InputError(f"{path}: is there, with other rows or splits; give another --output, or --overwrite to "
                          "replace it: what was trained on its splits must then be trained again")

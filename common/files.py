@@ -32,6 +32,8 @@ COLUMNS = (*NAMES, "target", "deauville", "matrix_size_1", "matrix_size_2", "vie
 _searched: set[tuple[int, Path]] = set()  # (process, folder) of `remove_leftovers`
 MOST_SHEET, MOST_CELLS = 2**27, 10**7  # bytes of an unpacked workbook; cells of a sheet
 SILENT = False  # no progress bars: --quiet
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet may run a text that begins so
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|nan)"
 _SPELLINGS = {name.replace("_", "").lower(): name for name in COLUMNS}
 
 
@@ -131,7 +133,8 @@ def read_csv(path: str | Path, needed: Iterable[str] = (),
 
     Separated by commas, semicolons or tabs (also after a line `sep=;`); UTF-8, UTF-16 or cp1252; or an Excel sheet
     (the first of an .xlsx). Columns of COLUMNS are found in any case and with blanks. Where no comma separates, decimal
-    commas become points; empty rows at the end go. Texts stay texts: 007, 1e3 and NA are names.
+    commas become points; empty rows at the end go. Texts stay texts: 007, 1e3 and NA are names; what `guarded` put
+    before them goes.
 
     Parameters
     ----------
@@ -174,7 +177,7 @@ def read_csv(path: str | Path, needed: Iterable[str] = (),
     except Exception as error:  # whatever damage provokes in pandas and openpyxl
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(f"{path}: cannot be read as a table: {reason}; give a CSV or .xlsx") from error
-    table = table.rename(columns=dict(enumerate(names))).apply(lambda column: column.str.strip())
+    table = table.rename(columns=dict(enumerate(names))).apply(lambda column: _unguarded(column.str.strip()))
     filled = (table != "").any(axis=1).to_numpy().nonzero()[0]
     table = table.iloc[:filled[-1] + 1 if len(filled) else 0]
     if separator != ",":
@@ -200,7 +203,7 @@ def _check_sheet(path: str | Path) -> None:
 
 def _names(path: str | Path, header: Iterable[Any]) -> list[str]:
     """The columns' names as this project writes them, where they are of COLUMNS in another case or with blanks."""
-    found = [re.sub(r"\s+", " ", str(name).strip()) for name in header]
+    found = [re.sub(r"\s+", " ", re.sub(r"^'(?=[-=+@\t\r'])", "", str(name).strip())).strip() for name in header]
     names = [_SPELLINGS.get(re.sub(r"[\s_]", "", name).lower(), name) for name in found]
     if twice := [name for name in names if name and names.count(name) > 1]:
         raise InputError(f"{path}: two columns read as {twice[0]}; keep one")
@@ -261,13 +264,37 @@ def _separator(path: str | Path, header: str) -> str:
     return most[0]
 
 
+def guarded(table: "pd.DataFrame") -> "pd.DataFrame":
+    """With an apostrophe before names and texts, no numbers, that begin as `FORMULA` or with an apostrophe, so that no
+    spreadsheet takes them for formulas; `read_csv` takes it off again."""
+    def guard(value: Any) -> Any:
+        return f"'{value}" if isinstance(value, str) and value.startswith((*FORMULA, "'")) and value.strip() \
+            and not re.fullmatch(_NUMBER, value) else value
+
+    texts = {name: column.map(guard) for name, column in table.items() if column.dtype in ("object", "string", "str")}
+    return table.assign(**{str(name): column for name, column in texts.items()}).rename(columns=guard)
+
+
+def _unguarded(column: "pd.Series") -> "pd.Series":
+    return column.str.replace(r"^'(?=[-=+@\t\r'])", "", regex=True)
+
+
 def write_csv(table: "pd.DataFrame", path: str | Path, private: bool = False) -> None:
-    """Write a pandas DataFrame without its index; floats in their shortest exact form, lines ended by a line feed.
+    """Write a pandas DataFrame, `guarded`, without its index; floats in their shortest exact form, lines end in "\\n".
 
     `private`: only its owner may read it, as `replace_file`.
     """
     with replace_file(path, private=private) as file:
-        table.to_csv(file, index=False, lineterminator="\n")
+        to_csv(table, file)
+
+
+def to_csv(table: "pd.DataFrame", file: IO[str]) -> None:
+    """`write_csv` into an open file."""
+    table = guarded(table)
+    returns = any("\r" in value for _, column in table.select_dtypes(["object", "string"]).items() for value in column
+                  if isinstance(value, str))
+    table.to_csv(file, index=False, lineterminator="\n",  # without quotes, a carriage return would end the line
+                 quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL)
 
 
 def write_json(data: Any, path: str | Path) -> None:

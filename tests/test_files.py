@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import re
@@ -9,9 +10,11 @@ import time
 import pandas as pd
 import pytest
 from conftest import ROOT, error_line, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from common import arguments
-from common.files import InputError, read_csv, replace_file, write_csv, write_json
+from common.files import FORMULA, InputError, read_csv, replace_file, write_csv, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -159,3 +162,44 @@ def test_output_of_another_encoding_is_no_traceback(encoding, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, env={
         **os.environ, "PYTHONIOENCODING": encoding, "MPLBACKEND": "module://matplotlib_inline.backend_inline"})
     assert done.returncode == 0 and done.stdout.split() == [b"sensitivity", b"\\u2265", b"0.95", b"\\udcff"]
+
+
+FORMULAS = ["=1+1", "+cmd", "-x", "@SUM(A1)", "\tx", "\rx", "'quoted'", "''", "'=1", "=", "-", "'"]
+TEXTS = st.one_of(
+    st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0")).map(str.strip),
+    st.sampled_from(FORMULAS), st.builds(lambda mark, rest: mark + rest.strip() + "x", st.sampled_from("=+-@\t\r'"),
+                                         st.text(st.sampled_from("=+-@'\t\r\n,;\"a1. "), max_size=8)))
+
+
+@pytest.fixture(scope="module")
+def one_path(tmp_path_factory):
+    return tmp_path_factory.mktemp("csv") / "a.csv"
+
+
+@settings(max_examples=150)
+@given(texts=st.lists(TEXTS, min_size=1, max_size=5), number=st.floats(allow_nan=False))
+def test_texts_come_back_and_no_cell_is_a_formula(texts, number, one_path):
+    path = one_path
+    write_csv(pd.DataFrame({"x": texts, "y": number, "z": str(number)}), path)
+    back = read_csv(path)
+    assert back["x"].tolist() == texts and [float(y) for y in [*back["y"], *back["z"]]] == [number] * 2 * len(texts)
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))[1:]
+    assert [row[1] for row in rows] == [row[2] for row in rows] == [repr(number)] * len(texts)  # not touched
+    for cell, _, _ in rows:
+        assert not cell.startswith(FORMULA) or float(cell) is not None
+
+
+def test_names_of_columns_are_guarded_too(tmp_path):
+    texts = ["-1.5", "-1.5e3", "-inf", "+2", "-1+2"]
+    write_csv(pd.DataFrame({"=cmd": texts, "b": [-1, 2, 3, 4, 5]}), tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_text() == "'=cmd,b\n-1.5,-1\n-1.5e3,2\n-inf,3\n+2,4\n'-1+2,5\n"
+    assert read_csv(tmp_path / "a.csv")["=cmd"].tolist() == texts
+
+
+def test_a_column_of_texts_and_numbers_keeps_its_numbers(tmp_path):
+    values = [-1, "-x", None, 2.5, float("nan"), ("=", 1), True]
+    write_csv(pd.DataFrame({"a": pd.Series(values, dtype=object), "b": pd.Series([1, -2] * 3 + [3], dtype=object)}),
+              tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_text() == (
+        "a,b\n-1,1\n'-x,-2\n,1\n2.5,-2\n,1\n\"('=', 1)\",-2\nTrue,3\n")
