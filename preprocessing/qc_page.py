@@ -1,4 +1,4 @@
-"""qc.html: one page with every study's MIPs, metadata and warnings. Opens offline: nothing is loaded from outside.
+"""qc.html: a contact sheet of every study's MIPs, with metadata and warnings. Opens offline: nothing is loaded.
 
 from preprocessing import qc_page
 qc_page.write_qc(pandas.read_csv("mips/data.csv"), "mips", "mips/qc.html")
@@ -26,13 +26,17 @@ from common.workers import Run, run_here
 SUV_WHITE, SUV_BLACK = 0.0, 7.0  # inverted grey, as PET is read
 LEVELS = 64  # of grey: fewer bytes than 256, and no band to be seen
 FULL_SIDE, SMALL_SIDE = 310, 64  # pixels of a thumbnail's longer side, at most and at least
-FULL_STUDIES = 100  # up to so many have thumbnails of FULL_SIDE; more of them smaller ones, in as many bytes together
-PIXELS_PER_MM = 0.25  # on the page: all patients at one scale
+LOSSLESS_STUDIES, FULL_STUDIES = 100, 1000  # up to so many: exact; of FULL_SIDE. More are smaller, in as many bytes
+QUALITY = 60  # of the WebP that are not exact: 5 kB instead of 19
+PIXELS_PER_MM = 0.25  # on the page: the views of a card at one scale
 VIEW_NAMES = {"cor": "coronal", "sag": "sagittal"}  # further views are shown beside them at half the size
-COLUMNS = (  # header, the manifest's column, digits after the point of a number or None for a text
-    ("Scan", "scan_id", None), ("Target", "target", 0), ("SUV max (g/ml)", "suv_max", 2),
-    ("Uptake (min)", "uptake_min", 0), ("Units", "units", None), ("Scanner", "scanner", None),
-    ("Spacing (mm)", "spacing_mm", 2), ("Matrix (rows × columns)", None, 0), ("Warnings", "warnings", None))
+SIDES = {"cor": ("R", "L"), "sag": ("A", "P")}  # left and right edge of the image: right, left; anterior, posterior
+EANM_UPTAKE = 55, 75  # minutes, around 60: EANM procedure guidelines for FDG PET/CT, version 2.0 (2015)
+COLUMNS = (  # header, the manifest's column (of `_known`), digits after the point of a number or None for a text
+    ("Scan", "scan_id", None), ("Target", "target", 0), ("SUV max", "suv_max", 2), ("Body mean SUV", "suv_body", 2),
+    ("Uptake (min)", "uptake_min", 0), ("Dose (MBq)", "recorded_MBq", 0), ("Weight (kg)", "recorded_kg", 1),
+    ("MBq/kg", "MBq_per_kg", 1), ("Units", "units", None), ("Scanner", "scanner", None),
+    ("Spacing (mm)", "spacing_mm", 2), ("Matrix", None, 0), ("Warnings", "warnings", None))
 
 
 def write_qc(manifest_table: Any, folder: str | Path, path: str | Path, run: Run = run_here) -> None:
@@ -42,7 +46,8 @@ def write_qc(manifest_table: Any, folder: str | Path, path: str | Path, run: Run
     ----------
     manifest_table : DataFrame
         data.csv, a row per view: scan_id, filename, view, matrix_size_1, matrix_size_2, spacing_mm and, where there,
-        target, suv_max, uptake_min, units, scanner, warnings (separated by "; "). As numbers or as text.
+        target, suv_max, suv_body, uptake_min, recorded_MBq, recorded_kg, units, scanner, warnings (separated by
+        "; "). As numbers or as text.
     folder : str or Path
         What `filename` is relative to; its errors.csv, where there, gives the refused studies.
     path : str or Path
@@ -58,40 +63,53 @@ def write_qc(manifest_table: Any, folder: str | Path, path: str | Path, run: Run
     folder = Path(folder)
     errors = folder / "errors.csv"
     refused = read_csv(errors, ("attribute", "reason", "remedy")).to_dict("records") if errors.exists() else []
-    columns = [column for column in COLUMNS if column[0] != "Target" or "target" in manifest_table]
+    columns = [column for column in COLUMNS if column[1] in (None, "MBq_per_kg", *manifest_table)]
+    if not {"recorded_MBq", "recorded_kg"} <= set(manifest_table):
+        columns = [column for column in columns if column[1] != "MBq_per_kg"]
     studies = [(str(scan), rows.to_dict("records")) for scan, rows in manifest_table.groupby("scan_id", sort=False)]
-    show = functools.partial(study_of, folder=folder, columns=columns,
-                             side=thumbnail_side(len(manifest_table) / len(VIEW_NAMES)))
+    n_alike = len(manifest_table) / len(VIEW_NAMES)
+    show = functools.partial(study_of, folder=folder, columns=columns, side=thumbnail_side(n_alike),
+                             exact=n_alike <= LOSSLESS_STUDIES)
     with progress(run(show, studies, 1), "qc.html", "study", len(studies)) as bar:
         shown = list(bar)
     write_page(path, "qc.html", studies=shown, warned=sum(bool(study["warnings"]) for study in shown),
-               columns=[(name, digits is not None) for name, _, digits in columns], n_refused=len(refused),
-               refusals=refusals(refused), turned=not set(manifest_table["view"]) <= set(VIEW_NAMES),
-               white=f"{SUV_WHITE:g}", black=f"{SUV_BLACK:g}")
+               off=sum(study["off"] for study in shown), n_refused=len(refused), refusals=refusals(refused),
+               columns=[(name, digits is not None) for name, _, digits in columns],
+               targets="target" in manifest_table, turned=not set(manifest_table["view"]) <= set(VIEW_NAMES),
+               white=f"{SUV_WHITE:g}", black=f"{SUV_BLACK:g}", uptake=f"{EANM_UPTAKE[0]}–{EANM_UPTAKE[1]}")
 
 
-def study_of(study: tuple[str, list], folder: Path, columns: list, side: int) -> dict[str, Any]:
-    """What the page shows of a study (scan, its rows of the manifest): warnings, `both` views, `others`, `cells`.
+def study_of(study: tuple[str, list], folder: Path, columns: list, side: int, exact: bool = True) -> dict[str, Any]:
+    """What the page shows of a study (scan, its rows of the manifest): warnings, whether its uptake time is `off`,
+    `both` views, `others`, `cells`.
 
     A cell is (header, (lines of text, what it sorts by)).
     """
     scan, rows = study
-    views, first = {row["view"]: row for row in rows}, rows[0]
+    views, first = {row["view"]: row for row in rows}, rows[0] | {"MBq_per_kg": _ratio(rows[0])}
     sizes = [(int(row["matrix_size_1"]), int(row["matrix_size_2"])) for row in rows if row["view"] in VIEW_NAMES]
     cells, warnings = [], _text(first.get("warnings"))
     for name, column, digits in columns:
         text = _text(first.get(column))
         lines, key = [f"{float(text):.{digits}f}" if text and digits is not None else text], text
         if column is None:
-            lines, key = [f"{r} × {c}" for r, c in sizes], max(sizes, default=("",))[0]
+            lines, key = list(dict.fromkeys(f"{r} × {c}" for r, c in sizes)), max(sizes, default=("",))[0]
         elif name == "Warnings":
             lines = [f"{line};" for line in text.split("; ")[:-1]] + [text.split("; ")[-1] or "none"]
         cells.append((name, (lines, key)))
-    both = [(name, thumbnail(views[view], folder, side, f"{name}, {scan}") if view in views else None)
+    uptake = _text(first.get("uptake_min"))
+    off = bool(uptake) and not EANM_UPTAKE[0] <= round(float(uptake)) <= EANM_UPTAKE[1]
+    both = [(name, thumbnail(views[view], folder, side, f"{name}, {scan}", exact=exact) if view in views else None)
             for view, name in VIEW_NAMES.items()]
-    others = [thumbnail(row, folder, math.ceil(side / 2), f"{view_name(view)}, {scan}", PIXELS_PER_MM / 2)
+    others = [thumbnail(row, folder, math.ceil(side / 2), f"{view_name(view)}, {scan}", PIXELS_PER_MM / 2, exact)
               for view, row in views.items() if view not in VIEW_NAMES]
-    return {"warnings": warnings, "both": both, "others": others, "cells": cells}
+    return {"scan": scan, "warnings": warnings, "off": off, "both": both, "others": others, "cells": cells}
+
+
+def _ratio(row: dict) -> str:
+    """MBq per kg; "" where dose or weight is not known."""
+    dose, weight = (_text(row.get(name)) for name in ("recorded_MBq", "recorded_kg"))
+    return str(round(float(dose) / float(weight), 2)) if dose and weight and float(weight) > 0 else ""
 
 
 def view_name(view: str) -> str:
@@ -99,10 +117,12 @@ def view_name(view: str) -> str:
     return f"{int(view[3:])} degrees" if re.fullmatch(r"rot\d{3}", view) else VIEW_NAMES.get(view, view)
 
 
-def thumbnail(row: dict, folder: Path, side: int, name: str, pixels_per_mm: float = PIXELS_PER_MM) -> dict[str, Any]:
-    """One MIP as a PNG in base64, with its size on the page, at a fixed scale in mm.
+def thumbnail(row: dict, folder: Path, side: int, name: str, pixels_per_mm: float = PIXELS_PER_MM, exact: bool = True
+              ) -> dict[str, Any]:
+    """One MIP as an image in base64, with its size on the page, at a fixed scale in mm.
 
-    Pooled by maximum, so that a small hot spot stays; at most `side` pixels along the longer side.
+    Pooled by maximum, so that a small hot spot stays; at most `side` pixels along the longer side. `exact`: PNG, else
+    WebP with a loss.
     """
     shape = (int(row["matrix_size_1"]), int(row["matrix_size_2"]))
     sizes = SimpleNamespace(matrix_size_1=shape[0], matrix_size_2=shape[1], row=row["scan_id"])
@@ -112,12 +132,12 @@ def thumbnail(row: dict, folder: Path, side: int, name: str, pixels_per_mm: floa
     image = image.reshape(image.shape[0] // step, step, -1, step).max(axis=(1, 3))
     grey = np.clip((image - SUV_WHITE) / (SUV_BLACK - SUV_WHITE), 0, 1) * (LEVELS - 1)
     grey = 255 - np.round(grey).astype(np.uint8).astype(np.uint16) * 255 // (LEVELS - 1)
-    png = io.BytesIO()
-    Image.fromarray(grey.astype(np.uint8)).save(png, "PNG")
+    file, kind = io.BytesIO(), "png" if exact else "webp"
+    Image.fromarray(grey.astype(np.uint8)).save(file, kind.upper(), **({} if exact else {"quality": QUALITY}))
     scale = float(_text(row.get("spacing_mm")) or 3.27) * step * pixels_per_mm
     height, width = (round(size * scale) for size in grey.shape)
-    return {"name": name, "title": name.split(",")[0], "width": width, "height": height,
-            "data": base64.b64encode(png.getvalue()).decode()}
+    return {"name": name, "title": name.split(",")[0], "sides": SIDES.get(str(row["view"]), ("", "")), "width": width,
+            "height": height, "data": f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"}
 
 
 def thumbnail_side(n_studies: float) -> int:

@@ -34,7 +34,7 @@ def with_labels(made: Mapping[str, Sequence[Row]], labelled: Mapping[str, Label]
         if "patient_id" in given:
             given["patient_id"] = hash_id(given["patient_id"], key)
         for row in several:
-            row = row | {"id_key": of_key}
+            row = row | {"id_key": of_key, "recorded_MBq": row.get("dose_MBq"), "recorded_kg": row.get("weight_kg")}
             target = {"target": int(row["lesions"] != "")} if from_masks and "mask" in row else {}
             rows.append(row | target | {name: value for name, value in given.items() if value != "" or name not in row})
     if from_masks:
@@ -54,7 +54,9 @@ def write_results(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[
     run : Run
         Of `conversion.processes`.
     """
-    write_qc(write_tables(rows, errors, carried, output), output, output / "qc.html", run)
+    manifest = write_tables(rows, errors, carried, output)
+    seen = pd.DataFrame(rows, manifest.index, columns=["suv_body", "recorded_MBq", "recorded_kg"])
+    write_qc(pd.concat([manifest, seen], axis=1), output, output / "qc.html", run)
 
 
 def write_tables(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[str], output: Path) -> pd.DataFrame:

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import call, write_cohort
-from matplotlib.image import imread
 from pet import write_series
+from PIL import Image
 
 import prepro_script
 from common.files import InputError
@@ -34,9 +34,11 @@ class Page(HTMLParser):
         self.texts.append(data)
 
     def images(self):
-        """(alternative text, pixels 0..255) of each image, decoded by matplotlib."""
+        """(alternative text, pixels 0..255) of each image, decoded."""
         found = [attrs for tag, attrs in self.tags if tag == "img"]
-        return [(a["alt"], np.round(imread(io.BytesIO(base64.b64decode(a["src"].split(",")[1]))) * 255)) for a in found]
+        files = (io.BytesIO(base64.b64decode(attrs["src"].split(",")[1])) for attrs in found)
+        grey = [np.asarray(Image.open(file).convert("L"), int) for file in files]
+        return [(attrs["alt"], image) for attrs, image in zip(found, grey, strict=True)]
 
     def sort_values(self, column):
         return [attrs["data-sort"] for tag, attrs in self.tags if attrs.get("data-name") == column]
@@ -91,33 +93,50 @@ def test_thumbnails_shrink_by_maximum(tmp_path, monkeypatch):
     assert (attrs["height"], attrs["width"]) == ("60", "39")  # 20 and 13 pixels of 12 mm, a quarter pixel each
 
 
-def test_page_size_is_bounded():
-    """Pixels of all thumbnails, of two square views a study: 400 studies have no more than 100."""
-    pixels = {n: 2 * n * qc_page.thumbnail_side(n) ** 2 for n in (100, 400, 2000)}
-    assert pixels[400] <= pixels[100] and pixels[2000] <= pixels[100]
+def test_page_size_is_bounded(mips, monkeypatch):
+    """Pixels of all thumbnails, of two square views a study: 4000 studies have no more than 1000."""
+    pixels = {n: 2 * n * qc_page.thumbnail_side(n) ** 2 for n in (100, 1000, 4000, 20000)}
+    assert qc_page.thumbnail_side(1000) == 310 and pixels[4000] <= pixels[1000] and pixels[20000] <= pixels[1000]
+    exact = written(mips).images()
+    monkeypatch.setattr(qc_page, "LOSSLESS_STUDIES", 3)
+    page = written(mips)
+    assert page.source.count("data:image/webp;base64,") == 8 and "image/png" not in page.source
+    for (_, lossy), (_, grey) in zip(page.images(), exact, strict=True):
+        assert np.abs(lossy - grey).mean() < 6  # of 255, in a MIP of noise
 
 
 def test_sort_values_and_marks(mips):
     page = written(mips)
     assert page.sort_values("Scan") == ["s000", "s001", "s002", "s003"]
-    assert page.sort_values("SUV max (g/ml)") == ["1.25", "10.0", "9.0", "3.0"]
-    assert page.sort_values("Matrix (rows × columns)") == ["60", "59", "58", "60"]
+    assert page.sort_values("SUV max") == ["1.25", "10.0", "9.0", "3.0"]
+    assert page.sort_values("Matrix") == ["60", "59", "58", "60"]
     assert page.sort_values("Warnings") == ["", "", "dose in MBq; no date", "no date"]
-    marked = [attrs.get("class") == "warned" for tag, attrs in page.tags if tag == "tr"]
-    assert marked == [False] + [False, False, True, True]  # the header, then the scans
-    numbers = [attrs["data-number"] for tag, attrs in page.tags if tag == "th" and "data-number" in attrs]
-    assert dict(zip([name for name, *_ in qc_page.COLUMNS], numbers, strict=True)).items() >= {
-        "Scan": "0", "SUV max (g/ml)": "1", "Matrix (rows × columns)": "1", "Warnings": "0"}.items()
+    marked = ["warned" in attrs["class"].split() for tag, attrs in page.tags if tag == "article"]
+    assert marked == [False, False, True, True]
+    assert re.findall(r'<option data-number="(\d)">(.*?)</option>', page.source) == [
+        ("0", "Scan"), ("1", "Target"), ("1", "SUV max"), ("1", "Uptake (min)"), ("0", "Units"), ("0", "Scanner"),
+        ("1", "Spacing (mm)"), ("1", "Matrix"), ("0", "Warnings")]
+
+
+def test_uptake_dose_and_sides(mips):
+    _, table = mips
+    page = written(mips, table.assign(uptake_min=[54.4, 54.4, 54.6, 54.6, 75.4, 75.4, None, None], suv_body=1.25,
+                                      recorded_MBq=[280, 280, 280, 280, None, None, 300, 300], recorded_kg=80.0))
+    assert page.sort_values("MBq/kg") == ["3.5", "3.5", "", "3.75"]
+    assert page.sort_values("Body mean SUV") == ["1.25"] * 4
+    off = ["off" in attrs["class"].split() for tag, attrs in page.tags if tag == "article"]
+    assert off == [True, False, False, False] and page.texts.count("54!") == 1 and "55–75" in page.source
+    assert re.findall("<b>([RLAP])</b>", page.source) == ["R", "L", "A", "P"] * 4
 
 
 def test_everything_is_escaped(mips):
     folder, table = mips
     pd.DataFrame([{"study": NASTY, "attribute": NASTY, "value": NASTY, "reason": NASTY, "remedy": NASTY}]).to_csv(
         folder / "errors.csv", index=False)
-    plain = written(mips, table.iloc[:2], "plain.html").names
+    plain = [name for name in written(mips, table.iloc[:2], "plain.html").names if name != "br"]
     named = {column: NASTY for column in ("scan_id", "scanner", "units", "warnings")}
     page = written(mips, table.iloc[:2].assign(**named))
-    assert page.names == plain and "<script>alert" not in page.source
+    assert [name for name in page.names if name != "br"] == plain and "<script>alert" not in page.source
     assert "".join(page.texts).count("alert('x')") == 4 + 2  # scan, scanner, units, warnings; attribute and remedy
 
 
