@@ -1,9 +1,14 @@
-"""The commit of this code; are two sets of settings the same? Imports no torch."""
+"""The commit of this code; arguments as they are stored; are two sets of settings the same? Imports no torch."""
 import contextlib
 import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from common.files import sha256
+
+FILES = ("weights", "checkpoint", "site_map")  # arguments that decide, by what is in the file, on the result
 
 
 def commit() -> str | None:
@@ -20,6 +25,26 @@ def commit() -> str | None:
 def plain(value: Any) -> Any:
     """As it comes back from JSON: tuples are lists, keys are texts."""
     return json.loads(json.dumps(value))
+
+
+def base_names(value: Any) -> Any:
+    """Arguments without the folders in them: they say where someone works, and who, or name a patient."""
+    if isinstance(value, dict):
+        return {name: base_names(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [base_names(each) for each in value]
+    return value.replace("\\", "/").rstrip("/").split("/")[-1] if isinstance(value, str) else value
+
+
+def stored_args(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as checkpoints and studies keep them: no folders; of `FILES` the name and the start of the SHA-256, so
+    that another file of the same name is another value. What is stored already stays as it is."""
+    found = plain(dict(args))
+    for values in (found, found.get("given") or {}):
+        for name in FILES:
+            if values.get(name) and Path(str(values[name])).is_file():
+                values[name] = f"{values[name]} ({sha256(values[name])[:12]})"
+    return dict(base_names(found))
 
 
 def differences(before: dict, now: dict, but: tuple = (), prefix: str = "") -> list[str]:

@@ -175,7 +175,7 @@ def compare(models: list[Model], thresholds: list[str], scans: pd.DataFrame, res
     rarer = rarer_class(y, groups)
     warnings += few_patients(rarer, unit) + swapped_labels(aucs)
     warnings += high_aucs({name: (auc, rarer) for name, auc in aucs.items()}, unit)
-    return {"ensembles": [{"name": model.file, "file": str(model.path), "threshold": threshold}
+    return {"ensembles": [{"name": model.file, "file": model.path.name, "threshold": threshold}
                           for model, threshold in zip(models, thresholds, strict=True)],
             "n_scans": len(scans), "n_positive": int(y.sum()), "n_patients": n_patients, "independent_unit": unit,
             "confidence": CONFIDENCE, "resamples": resamples, "seed": seed, "warnings": warnings,

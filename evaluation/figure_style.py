@@ -22,8 +22,9 @@ STYLES: tuple[dict[str, Any], ...] = tuple(
 BLUE = STYLES[0]["color"]
 MARKED = {"markeredgecolor": "black", "markeredgewidth": 0.7, "markersize": 4.5, "clip_on": False}
 FAINT = {"color": "0.55", "linewidth": 0.7, "linestyle": ":"}  # chance and other lines to compare with
+PLAIN_TEXT = {"text.parse_math": False}  # a $ in the name of a scan, a site or a subgroup is a $
 RC: Any = {
-    "font.sans-serif": "DejaVu Sans", "font.size": TEXT,
+    **PLAIN_TEXT, "font.sans-serif": "DejaVu Sans", "font.size": TEXT,
     **dict.fromkeys(("axes.titlesize", "axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize",
                      "legend.title_fontsize"), TEXT),
     **dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.6),

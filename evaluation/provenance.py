@@ -1,6 +1,5 @@
 """What a report says about where its numbers come from: this run, the models' settings, the flow of the cohort."""
 import collections
-import hashlib
 import platform
 import shlex
 import sys
@@ -11,11 +10,11 @@ from pathlib import Path
 import pandas as pd
 
 from common import __version__
-from common.files import InputError, read_csv
+from common.files import InputError, read_csv, sha256
 from common.manifest import SETS, read_manifest
 from common.model_files import is_export, read_settings
 from common.run_files import run_file
-from common.settings import commit
+from common.settings import base_names, commit
 from common.text import counted, ranges, some
 from evaluation import cohort_table
 from evaluation.ensemble import Model
@@ -40,15 +39,17 @@ def this_run(files: Iterable[str | Path | None]) -> dict:
     Returns
     -------
     dict
-        version; commit (of `settings.commit`); command; versions {library: version}; inputs {file: SHA-256}.
+        version; commit (of `settings.commit`); command, without folders; versions {library: version}; inputs {file's
+        name, after that of its folder where several have it: SHA-256}.
     """
-    inputs = {}
-    for path in dict.fromkeys(Path(path) for path in files if path):
-        if path.is_file():
-            with open(path, "rb") as file:
-                inputs[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"version": __version__, "commit": commit(),
-            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    paths = [path for path in dict.fromkeys(Path(path) for path in files if path) if path.is_file()]
+    names = collections.Counter(path.name for path in paths)
+    inputs: dict[str, str] = {}
+    for path in paths:
+        name = path.name if names[path.name] == 1 else f"{path.resolve().parent.name}/{path.name}"
+        inputs[name + f" ({len(inputs)})" * (name in inputs)] = sha256(path)
+    words = [before + equals + base_names(word) for before, equals, word in (word.rpartition("=") for word in sys.argv)]
+    return {"version": __version__, "commit": commit(), "command": shlex.join(words),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
             "inputs": inputs}
 

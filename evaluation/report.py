@@ -282,10 +282,7 @@ def referral_table(curves):
 
 def provenance_table(made):
     """Of `provenance.this_run`, and today's date, which only pages have."""
-    folders: dict[Path, list[str]] = {}
-    for name, digest in made["inputs"].items():
-        folders.setdefault(Path(name).parent, []).append(f"{Path(name).name} {digest[:12]}")
-    inputs = "; ".join(f"{folder}: {', '.join(files)}" for folder, files in folders.items())
+    inputs = ", ".join(f"{name} {digest[:12]}" for name, digest in made["inputs"].items())
     return [["Date", datetime.date.today().isoformat()], ["Version", made["version"]],
             ["Commit", Markup("<code>{}</code>").format(made["commit"] or "not known (outside git)")],
             ["Command", made["command"]],

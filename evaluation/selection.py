@@ -5,13 +5,16 @@ run do not say: best_run.csv, settings, logs, and the tables of a search.
 """
 import argparse
 import collections
+import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from common import params
 from common.files import InputError, read_csv
 from common.model_files import read_settings
 from common.run_files import find_run_files
+from common.settings import base_names
 from common.text import counted, ranges
 from evaluation.ensemble import Model
 from evaluation.ranking import read_ranks
@@ -133,6 +136,11 @@ def _runs(folders: Iterable[Path], split: int) -> int | None:
     return next((count for count in counts if count), None)
 
 
+def _without_digest(value: Any) -> Any:
+    """A stored argument as `settings.base_names` gives it."""
+    return re.sub(r" \([0-9a-f]{12}\)$", "", value) if isinstance(value, str) else value
+
+
 def _trials(folder: Path, split: int, args: dict) -> int | None:
     """Of how many trials, pruned ones included, the arguments are the best; 0: no search found them, None: unknown."""
     for summary, results in SEARCHES.items():
@@ -140,7 +148,7 @@ def _trials(folder: Path, split: int, args: dict) -> int | None:
             best = vars(params.with_values(argparse.Namespace(), params.read_values(str(folder / summary), split)))
         except InputError:  # no such search, or none of this split
             continue
-        if args and all(args.get(name) == value for name, value in best.items()):
+        if args and all(_without_digest(args.get(name)) == base_names(value) for name, value in best.items()):
             path = folder / results.format(split)
             states = read_csv(path, ("state",))["state"] if path.is_file() else None
             return None if states is None else int(states.isin(("COMPLETE", "PRUNED")).sum())

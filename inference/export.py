@@ -14,7 +14,7 @@ from common import __version__
 from common.files import InputError, read_csv, read_json_object, replace_file, sha256
 from common.model_files import HEADER, SUFFIX
 from common.run_files import run_file
-from common.settings import commit, plain
+from common.settings import base_names, commit, plain
 from common.text import some
 from evaluation.operating_points import FILE
 from evaluation.ranking import read_ranks
@@ -92,15 +92,6 @@ def as_half(tensors: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Ten
         if not torch.isfinite(value).all():
             raise InputError(f"{path}: {name} has values beyond half precision; give --precision float32")
     return found
-
-
-def base_names(value: Any) -> Any:
-    """Arguments of train.py without the folders in them: they say where someone works, and who."""
-    if isinstance(value, dict):
-        return {name: base_names(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [base_names(each) for each in value]
-    return value.replace("\\", "/").rstrip("/").split("/")[-1] if isinstance(value, str) else value
 
 
 def find_rules(folder: Path, models: list[dict]) -> dict | None:

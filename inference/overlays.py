@@ -7,6 +7,7 @@ its rows of `heat_maps.describe`.
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,6 +23,7 @@ from common.manifest import is_synthetic, views_of
 from common.mips import read_image
 from common.run_files import panel
 from common.text import counted, some
+from evaluation.figure_style import PLAIN_TEXT
 from inference.pointing_game import peak
 
 HEAT = LinearSegmentedColormap.from_list("heat", mips.HEAT)
@@ -130,6 +132,7 @@ def _view_name(view):
 
 # ---------------------------------------------------------------- figures
 
+@matplotlib.rc_context(PLAIN_TEXT)
 def panel_figure(images: dict[str, np.ndarray], heats: dict[str, np.ndarray], scale: dict, spacing: float | None,
                  speaks_for: str, title: str, marks: dict[str, tuple[float, float, float]] | None = None) -> Figure:
     """One scan: of each view the MIP, and again with the heat map; two colour bars.
@@ -171,6 +174,7 @@ def panel_figure(images: dict[str, np.ndarray], heats: dict[str, np.ndarray], sc
     return figure
 
 
+@matplotlib.rc_context(PLAIN_TEXT)
 def _sheet(scans, images, title, scale):
     """A page of scans, all at one scale: their MIPs, and again with the heat maps."""
     pictures = [[_beside(views) for views in _pictures(scan, images)] for scan in scans]

@@ -17,7 +17,14 @@ OWN_VALUES = ("file", "archive", "TransferSyntaxUID")  # attributes whose values
 WITHHELD = "(withheld)"
 DAY_IN_TEXT = re.compile(r"(?<![\d.])(19|20)\d\d[-./]?[01]\d[-./]?[0-3]\d")
 WORDS = frozenset("a and Bq bytes cm counts g item items James Janma kg list masks ml mm more no numbers one "
-                  "PatientWeight s slice SUV SUVbsa SUVbw SUVibw SUVlbm to value x".split())  # our own
+                  "PatientWeight s slice SUV SUVbsa SUVbw SUVibw SUVlbm to value x "  # our own
+                  # DICOM's codes in the attributes that are read: PS3.3 C.8.9.1.1, C.8.9.4, C.7.6.1, C.8.8.6, C.8.8.8
+                  "BQML CNTS CM2 PCNT CPS MGMINML UMOLMINML MLMING MLG UMOLML PROPCNTS PROPCPS MLMINML MLML GML "
+                  "STDDEV CM2ML NONE BW LBM LBMJAMES128 LBMJANMA BSA IBW START ADMIN DECY ATTN SCAT DTIM MOTN PMOT CLN "
+                  "RAN RADL DCAL NORM STATIC DYNAMIC GATED WHOLE BODY IMAGE REPROJECTION ORIGINAL DERIVED PRIMARY "
+                  "SECONDARY AXIAL LOCALIZER MIP MPR SUM AVERAGE M F O POINT CLOSED_PLANAR OPEN_PLANAR "
+                  "OPEN_NONPLANAR GTV CTV PTV TREATED_VOLUME IRRAD_VOLUME BOLUS AVOIDANCE ORGAN MARKER REGISTRATION "
+                  "ISOCENTER CONTRAST_AGENT CAVITY EXTERNAL SUPPORT FIXATION DOSE_REGION CONTROL PT CT MR NM".split())
 
 
 class Refused(InputError):
@@ -49,10 +56,8 @@ class Refused(InputError):
 
 
 def harmless(text: str) -> bool:
-    """Whether a text holds no date and no word but DICOM's codes (capitals, at most 16, PS3.5 6.2) and our own."""
-    words = re.findall(r"[^\W\d_][\w-]*", text)
-    return not DAY_IN_TEXT.search(text) and "^" not in text and all(
-        word in WORDS or re.fullmatch(r"[A-Z][A-Z0-9_-]{0,15}", word) for word in words)
+    """Whether a text holds no date and no word but `WORDS`."""
+    return not DAY_IN_TEXT.search(text) and set(re.findall(r"[^\W\d_]\w*", text)) <= WORDS
 
 
 class NotDicom(Refused):
@@ -165,6 +170,12 @@ def private(header: Header, group: int, creator: str, element: int) -> int | Non
                 if isinstance(tag, int) and tag >> 16 == group and 0x10 <= tag & 0xFFFF <= 0xFF}
     blocks = [block for block, name in creators.items() if name == creator] or ([] if creators else [0x10])
     return next((tag for block in blocks if (tag := group << 16 | block << 8 | element) in header), None)
+
+
+def shown(header: Header, keyword: str) -> str:
+    """The value as text for a warning: withheld unless `harmless`."""
+    value = text(header, keyword)
+    return value if harmless(value) else WITHHELD
 
 
 # Dates and times, in s since year 0 of the calendar

@@ -71,6 +71,7 @@ def reference_mass(kind: str, weight: float, height: float, sex: str, warn: Warn
     if sex in ("M", "F"):
         mass = both[sex == "F"]
     else:
+        sex = sex if values.harmless(sex) else values.WITHHELD
         warn(f"PatientSex {sex!r}: the mean of the male and female {kind} was taken")
         mass = sum(both) / 2
     if mass <= 0:
@@ -213,7 +214,7 @@ def half_life_of(radio: Header) -> tuple[str, float]:
     known = RADIONUCLIDES[name][0] if name else 0
     if given < 0 or not given and not known:
         raise Refused("RadionuclideHalfLife", text(radio, "RadionuclideHalfLife"), "missing, and the radionuclide code "
-                      f"{code!r} is not known", "add the half-life in s")
+                      "is not known", "add the half-life in s")
     if given and known and abs(given / known - 1) > 0.05:
         raise Refused("RadionuclideHalfLife", f"{given:g} s", f"{name} has {known:g} s", "correct one of the two")
     if not name and abs(given / RADIONUCLIDES["F-18"][0] - 1) < 0.02:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from common.files import InputError, read_csv
-from preprocessing.dicom_values import Header, text
+from preprocessing.dicom_values import Header, shown, text
 from preprocessing.dose import Warn
 
 RADIO = "RadiopharmaceuticalInformationSequence"
@@ -84,7 +84,7 @@ def override(headers: Sequence[Header], given: Mapping[str, str], warn: Warn) ->
                 name == "series_time" and text(first, "DecayCorrection") != "START"))
         else:
             where, keyword, unit = places[name]
-            stored = text(where, keyword)
+            stored = shown(where, keyword)
             warn(f"{name} {value} from --overrides, {keyword} is {f'{stored} {unit}'.strip() if stored else 'empty'}")
     for header in headers:
         for name, value in given.items():

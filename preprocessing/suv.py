@@ -22,7 +22,18 @@ from preprocessing import dose
 from preprocessing.dicom_pixels import read_pixels
 from preprocessing.dicom_reader import LOSSY, is_dicomdir, is_pet, read_header, series_of
 from preprocessing.dicom_reader import frames as frames_of
-from preprocessing.dicom_values import Header, NotDicom, Refused, corrections, integer, number, positive, private, text
+from preprocessing.dicom_values import (
+    Header,
+    NotDicom,
+    Refused,
+    corrections,
+    integer,
+    number,
+    positive,
+    private,
+    shown,
+    text,
+)
 from preprocessing.dose import GE, Warn, body_height, body_weight, reference_mass
 from preprocessing.geometry import Grid, make_grid, patient_axes, regular_slices, slice_geometry
 from preprocessing.overrides import override
@@ -144,7 +155,7 @@ def _convert(headers: list[Header], allow_uncorrected: bool, suv_type: str) -> S
     if "REPROJECTION" in text(first, "SeriesType"):
         raise Refused("SeriesType", text(first, "SeriesType"), "projections, no volume", "give the axial series")
     if text(first, "ImageType").startswith("DERIVED"):
-        warnings.append(f"ImageType is {text(first, 'ImageType')}: not as reconstructed")
+        warnings.append(f"ImageType is {shown(first, 'ImageType')}: not as reconstructed")
     if any(text(h, "LossyImageCompression") == "01" or h["syntax"] in LOSSY for h in headers):
         warnings.append("the pixels were compressed with loss")
     if irregular := [h["irregular"] for h in headers if "irregular" in h]:

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 
 from common.files import InputError
 from common.renamed import current_args
-from common.settings import differences, plain
+from common.settings import differences, plain, stored_args
 from common.text import first_line
 from training.batches import step_seed
 
@@ -113,7 +113,7 @@ def agree(study: optuna.Study, settings: dict, where: str) -> None:
         study.set_user_attr("settings", settings)
     found = study.user_attrs["settings"]
     differing = [name for name in ("space", "data", "checkpoint") if found[name] != settings[name]]
-    differing += differences(current_args(found["arguments"]), settings["arguments"], prefix="--")
+    differing += differences(stored_args(current_args(found["arguments"])), settings["arguments"], prefix="--")
     if differing:
         raise InputError(f"the study {study.study_name} in {where} was started with other values of "
                          f"{', '.join(differing)}; give the same, or another --study, --storage or --output")

@@ -14,6 +14,7 @@ from common.arguments import pick
 from common.files import InputError
 from common.model_files import checkpoint_sha256, only_checkpoint
 from common.recipes import INPUT
+from common.settings import stored_args
 from common.text import as_text
 from dataset import check_augmentation
 from inference import prediction
@@ -130,7 +131,8 @@ class SplitTrials:
                 checkpoint = checkpoint_sha256(only_checkpoint(args.checkpoint))
             except OSError as error:
                 raise InputError(f"--checkpoint {args.checkpoint}: {error.strerror}") from None
-        same = {name: value for name, value in vars(args).items() if name not in (*MAY_CHANGE, "checkpoint")}
+        same = {name: value for name, value in stored_args(vars(args)).items()
+                if name not in (*MAY_CHANGE, "checkpoint")}
         return {"space": self.space, "arguments": same, "data": self.images.hash, "checkpoint": checkpoint,
                 "fixed": {name: as_text(value) for name, value in worth_keeping(args).items()}}
 

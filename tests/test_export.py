@@ -23,6 +23,7 @@ import utils
 from common import model_files
 from common.arguments import search_parser
 from common.files import InputError, sha256
+from common.settings import base_names
 from dataset import NetworkInput
 from evaluation import reference
 from inference import export, prediction
@@ -94,7 +95,7 @@ def test_zip_holds_what_a_centre_needs_and_says_nothing_of_folders(study):
     said = model_files.read_settings(study / "half.zip", 0, 1)
     assert said["trained_on"] == stored["trained_on"] and said["auc"] == stored["auc"]
     assert tuple(said["input"]["frame"]) == tuple(stored["input"]["frame"])
-    assert said["args"]["data"] == "data.csv" and str(study) in stored["args"]["data"]
+    assert said["args"]["data"] == stored["args"]["data"] == "data.csv"
     assert said["export"]["checkpoint_sha256"] == sha256(study / "results" / "checkpoint_split0_run1.pth")
     assert json.loads(found["operating_points.json"]) == json.loads(
         (study / "results" / "operating_points.json").read_text())
@@ -154,7 +155,7 @@ def test_thresholds_and_settings_of_the_zip_are_applied(study, tmp_path, capsys,
     page = (tmp_path / "report.html").read_text()
     assert "--cls_arch" in page and "data hash" in page
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics["provenance"]["inputs"][str(study / "half.zip")] == sha256(study / "half.zip")
+    assert metrics["provenance"]["inputs"]["half.zip"] == sha256(study / "half.zip")
     first = json.loads((study / "results" / "metrics.json").read_text())["avg"]["operating_points"]["youden"]
     assert metrics["avg"]["operating_points"]["youden"]["thresholds"] == first["thresholds"]
 
@@ -258,7 +259,7 @@ def test_what_cannot_be_exported_is_refused(study, tmp_path):
 
 
 def test_folders_go_from_arguments_whatever_the_system():
-    assert export.base_names({"data": "/home/a b/data.csv", "given": {"images": "C:\\Users\\me\\mips\\"}, "lr": 0.1,
+    assert base_names({"data": "/home/a b/data.csv", "given": {"images": "C:\\Users\\me\\mips\\"}, "lr": 0.1,
                               "run": [1], "weights": "imagenet", "checkpoint": None}) == {
         "data": "data.csv", "given": {"images": "mips"}, "lr": 0.1, "run": [1], "weights": "imagenet",
         "checkpoint": None}

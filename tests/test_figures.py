@@ -76,3 +76,10 @@ def test_one_style_for_all():
         if path.name != "figure_style.py":
             assert "savefig" not in text and "#0072B2" not in text, path.name
             assert "fontsize=" not in text.replace("fontsize=figure_style.TEXT", ""), path.name
+
+
+def test_a_dollar_in_a_name_is_drawn_as_it_stands():
+    rows = [("all scans", block(0.9)), ("ward", None), ("$\\frac", block(0.8)), ("a $x^2$ $", block(0.7))]
+    figure = drawn(figures.forest, rows)
+    assert {"$\\frac", "a $x^2$ $"} <= {text.get_text() for text in figure.axes[0].texts}
+    assert not any(text.get_parse_math() for axes in figure.axes for text in axes.texts)

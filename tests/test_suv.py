@@ -271,7 +271,7 @@ REFUSALS = {
     "PROPCNTS": ({"Units": "PROPCNTS"}, "Units", "PROPCNTS"),
     "PROPCPS": ({"Units": "PROPCPS"}, "Units", "PROPCPS"),
     "1CM": ({"Units": "1CM"}, "Units", "BQML"),
-    "unknown unit": ({"Units": "FURLONG"}, "Units", "FURLONG"),
+    "unknown unit": ({"Units": "FURLONG"}, "Units", "withheld"),
     "no unit": ({"Units": None}, "Units", "BQML"),
     "GML BSA": ({"Units": "GML", "SUVType": "BSA"}, "SUVType", "BSA"),
     "CM2ML LBM": ({"Units": "CM2ML", "SUVType": "LBM"}, "SUVType", "LBM"),

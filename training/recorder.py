@@ -20,7 +20,7 @@ from common.digests import training_digests
 from common.files import InputError, replace_file, write_csv, write_json
 from common.manifest import LEAKAGE, LEARNED, is_synthetic, leakage_of
 from common.run_files import run_file
-from common.settings import commit, differences, plain
+from common.settings import commit, differences, plain, stored_args
 from common.signals import Interrupted, deferred_signals
 from common.text import counted, duration
 from dataset import NetworkInput
@@ -107,7 +107,7 @@ class Recorder:
         if "input" in stored:
             stored["input"] = asdict(NetworkInput(**stored["input"]))  # with what a version of before did not say
         now = self.settings | {"input": asdict(self.state.network_input)}
-        differing = differences(stored.get("args", {}), now["args"], MAY_CHANGE, "--")
+        differing = differences(stored_args(stored.get("args", {})), now["args"], MAY_CHANGE, "--")
         before, now = ({shown: each.get(name) for name, shown in SHARED.items()} for each in (stored, now))
         differing += differences(before, now)
         if differing and force:
@@ -253,7 +253,7 @@ def run_settings(options: Namespace, model: dict, images: SplitImages, device: t
     amp : torch.dtype or None
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return {"version": common.__version__, "model": model, "args": plain(vars(options)), "commit": commit(),
+    return {"version": common.__version__, "model": model, "args": stored_args(vars(options)), "commit": commit(),
             "data_hash": images.hash, "labels_hash": labels_hash(images.table, images.split),
             LEAKAGE: leakage_of(images.table) or None, "synthetic": bool(is_synthetic(images.table).any()),
             "trained_on": training_digests(images.table, images.table[f"split{images.split}"]),

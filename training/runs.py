@@ -17,7 +17,7 @@ from common.locks import is_held, locked
 from common.memory import is_out_of_memory, memory_line
 from common.params import for_split, recipe_line
 from common.run_files import run_file
-from common.settings import differences
+from common.settings import differences, stored_args
 from common.text import counted
 from dataset import NetworkInput
 from training import distributed
@@ -186,7 +186,7 @@ def find_result(run: Run, table: pd.DataFrame) -> dict | None:
                              "--run")
         return None
     content = utils.read_checkpoint(done)
-    differing = differences(content.get("args", {}), vars(options), MAY_CHANGE, "--")
+    differing = differences(stored_args(content.get("args", {})), stored_args(vars(options)), MAY_CHANGE, "--")
     if differing or "args" not in content:
         raise InputError(f"{done} exists, trained with other values of {', '.join(differing) or 'its arguments'}: "
                          "--overwrite trains it again, or give another --run or --output")
