@@ -24,7 +24,8 @@ def test_a_page_escapes_texts_and_loads_nothing(page):
     assert Page(page).open == [] and Page(page).ids == ["tripod-ai"]
     assert "&lt;b&gt;1&lt;/b&gt;" in page and "a&lt;b" in page and "<td><i>raw</i></td>" in page
     assert "<td>0.5 <span>(0.4 to 0.6)</span></td>" in page and page.count("notice loud") == 1
-    assert "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\"" in page
+    assert ("content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
+            "form-action 'none'\"") in page
 
 
 def test_a_value_that_is_not_given_is_refused(page):

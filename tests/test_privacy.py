@@ -1,5 +1,6 @@
 """What the chain writes, searched for marks in every text attribute, name of a file and column of the labels."""
 import base64
+import contextlib
 import gzip
 import io
 import re
@@ -105,11 +106,8 @@ def parts(content, depth=0):
         return
     inner = []
     if content[:2] == b"PK":
-        try:
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                inner += ["\n".join(archive.namelist()).encode(), *(archive.read(name) for name in archive.namelist())]
-        except zipfile.BadZipFile:
-            pass
+        with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(io.BytesIO(content)) as archive:
+            inner += ["\n".join(archive.namelist()).encode(), *(archive.read(name) for name in archive.namelist())]
     if content[:2] == b"\x1f\x8b":
         inner.append(gzip.decompress(content))
     if content[:4] == b"\x89PNG":
@@ -121,7 +119,9 @@ def parts(content, depth=0):
             at += 12 + size
     if content[:4] == b"%PDF":
         inner += [_inflated(part) for part in re.findall(rb"stream\r?\n(.*?)endstream", content, re.DOTALL)]
-    inner += [base64.b64decode(part + b"==") for part in re.findall(rb"base64,([A-Za-z0-9+/=]+)", content)]
+    for part in re.findall(rb"base64,([A-Za-z0-9+/=]+)", content):
+        with contextlib.suppress(ValueError):
+            inner.append(base64.b64decode(part + b"=="))
     for part in inner:
         yield from parts(part, depth + 1)
 
