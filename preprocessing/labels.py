@@ -91,8 +91,8 @@ def read_labels(path: str, carry: Sequence[str] = (), made: Sequence[str] = (), 
         raise InputError(f"--carry {own[0]}: data.csv has a column of this name; rename that of {path}")
     carried = [name for name in names if name in carry or name == "deauville"]
     left_out = [name for name in names if name not in (*carried, *WAYS, "StudyDate", "target", "target_loc")]
-    print(f"{path}: {counted(len(table), 'row')}; columns carried into data.csv: {', '.join(carried) or 'none'}; left out: "
-          f"{', '.join(left_out) or 'none'}" + " (--carry COLUMN ... takes them)" * bool(left_out)
+    print(f"{path}: {counted(len(table), 'row')}; columns carried into data.csv: {', '.join(carried) or 'none'}; "
+          f"left out: {', '.join(left_out) or 'none'}" + " (--carry COLUMN ... takes them)" * bool(left_out)
           + "; patient_id replaces PatientID" * ("patient_id" in names))
     try:
         day_first = one_order(table["StudyDate"]) if "StudyDate" in table else None
@@ -203,7 +203,8 @@ def join_labels(labels: Labels, studies: Mapping[str, Study], key: bytes | None)
         raise InputError(f"--labels {labels.path}: {faults[0]}" + (
             f" (and {len(faults) - 1} more lines like it)" if len(faults) > 1 else ""))
     if missing:
-        print(f"without a study in --input: {counted(len(missing), 'row')} of {labels.path}: line {some(missing, 10)}" + (
+        print(f"without a study in --input: {counted(len(missing), 'row')} of {labels.path}: line "
+              f"{some(missing, 10)}" + (
             f"; of these the patient has one on another day: line {some(other_days, 10)}" if other_days else ""))
     return found
 
@@ -249,5 +250,5 @@ def write_template(studies: Mapping[str, Study], path: str | Path) -> None:
     table = pd.DataFrame([(uid, patient, day, accession, "", "") for patient, day, uid, accession in rows],
                          columns=TEMPLATE)
     write_csv(table, path, private=True)
-    print(f"{counted(len(table), 'study', 'studies')} -> {path}: fill in deauville (1 to 5) or target (0 or 1), remove the rows of studies "
-          "without, and give it as --labels. It names patients")
+    print(f"{counted(len(table), 'study', 'studies')} -> {path}: fill in deauville (1 to 5) or target (0 or 1), remove "
+          "the rows of studies without, and give it as --labels. It names patients")

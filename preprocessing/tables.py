@@ -101,8 +101,8 @@ def print_results(rows: Sequence[Row], errors: Sequence[Row], passed_over: int, 
         print(f"warning: all {counted(len(scans), 'study', 'studies')} have one PatientID: are they of one patient? If "
               "not, no split can keep patients apart; give each study its own in the column patient_id of --labels")
     if passed_over:
-        print(f"passed over, without a label: {counted(passed_over, 'study', 'studies')} (without --skip_unlabelled: see "
-              "errors.csv)")
+        print(f"passed over, without a label: {counted(passed_over, 'study', 'studies')} (errors.csv names them "
+              "without --skip_unlabelled)")
     print(f"MIPs and warnings to look at: {output / 'qc.html'}")
     print_refused(errors, output)
 
