@@ -190,7 +190,7 @@ def join_labels(labels: Labels, studies: Mapping[str, Study], key: bytes | None)
             fault = _disagreement(row, studies[uids[0]], hash_id(uids[0], key)) or (
                 uids[0] in found and f"is of the same study as line {found[uids[0]].line}; keep one")
         else:
-            fault = f"{len(uids)} studies have its {_said(way)}; give StudyInstanceUID" if uids else (
+            fault = f"several studies have its {_said(way)}; give StudyInstanceUID" if uids else (
                 name not in index and (way, _loosely(name[1])) in loose and way != "StudyInstanceUID"
                 and f"{_said(way, day=False)} is a study's but for leading zeros or case; write it as DICOM has it")
             missing += [row.line] * (not uids)

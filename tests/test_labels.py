@@ -45,7 +45,7 @@ def test_a_row_finds_its_study(text, expected, tmp_path):
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("patient_id,StudyDate,target\n9,2024-05-01,1\n", "line 2: 2 studies have its PatientID and StudyDate; give Study"),
+    ("patient_id,StudyDate,target\n9,2024-05-01,1\n", "line 2: several studies have its PatientID and StudyDate"),
     ("patient_id,StudyDate,target\n007,03/10/2024,1\n", "line 2: StudyDate may be two days; write 2024-03-10"),
     ("patient_id,StudyDate,target\n007,13/05/2024,1\n7,05/13/2024,1\n", "StudyDate holds dates with the day first and"),
     ("patient_id,StudyDate,target\n007,soon,1\n", "line 2: StudyDate is no date such as 2024-03-10"),
