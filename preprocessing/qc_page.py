@@ -31,12 +31,11 @@ QUALITY = 60  # of the WebP that are not exact: 5 kB instead of 19
 PIXELS_PER_MM = 0.25  # on the page: the views of a card at one scale
 VIEW_NAMES = {"cor": "coronal", "sag": "sagittal"}  # further views are shown beside them at half the size
 SIDES = {"cor": ("R", "L"), "sag": ("A", "P")}  # left and right edge of the image: right, left; anterior, posterior
-EANM_UPTAKE = 55, 75  # minutes, around 60: EANM procedure guidelines for FDG PET/CT, version 2.0 (2015)
-COLUMNS = (  # header, the manifest's column (of `_known`), digits after the point of a number or None for a text
+COLUMNS = (  # header, the manifest's column, digits after the point of a number or None for a text
     ("Scan", "scan_id", None), ("Target", "target", 0), ("SUV max", "suv_max", 2), ("Body mean SUV", "suv_body", 2),
-    ("Uptake (min)", "uptake_min", 0), ("Dose (MBq)", "recorded_MBq", 0), ("Weight (kg)", "recorded_kg", 1),
-    ("MBq/kg", "MBq_per_kg", 1), ("Units", "units", None), ("Scanner", "scanner", None),
-    ("Spacing (mm)", "spacing_mm", 2), ("Matrix", None, 0), ("Warnings", "warnings", None))
+    ("Liver SUV", "recorded_liver", 2), ("Uptake (min)", "uptake_min", 0), ("Dose (MBq)", "recorded_MBq", 0),
+    ("Weight (kg)", "recorded_kg", 1), ("MBq/kg", "MBq_per_kg", 1), ("Units", "units", None),
+    ("Scanner", "scanner", None), ("Spacing (mm)", "spacing_mm", 2), ("Matrix", None, 0), ("Warnings", "warnings", None))
 
 
 def write_qc(manifest_table: Any, folder: str | Path, path: str | Path, run: Run = run_here) -> None:
@@ -46,8 +45,8 @@ def write_qc(manifest_table: Any, folder: str | Path, path: str | Path, run: Run
     ----------
     manifest_table : DataFrame
         data.csv, a row per view: scan_id, filename, view, matrix_size_1, matrix_size_2, spacing_mm and, where there,
-        target, suv_max, suv_body, uptake_min, recorded_MBq, recorded_kg, units, scanner, warnings (separated by
-        "; "). As numbers or as text.
+        target, suv_max, suv_body, uptake_min, recorded_MBq, recorded_kg, recorded_liver, units, scanner, warnings
+        (separated by "; "). As numbers or as text.
     folder : str or Path
         What `filename` is relative to; its errors.csv, where there, gives the refused studies.
     path : str or Path
@@ -76,7 +75,7 @@ def write_qc(manifest_table: Any, folder: str | Path, path: str | Path, run: Run
                off=sum(study["off"] for study in shown), n_refused=len(refused), refusals=refusals(refused),
                columns=[(name, digits is not None) for name, _, digits in columns],
                targets="target" in manifest_table, turned=not set(manifest_table["view"]) <= set(VIEW_NAMES),
-               white=f"{SUV_WHITE:g}", black=f"{SUV_BLACK:g}", uptake=f"{EANM_UPTAKE[0]}–{EANM_UPTAKE[1]}")
+               white=f"{SUV_WHITE:g}", black=f"{SUV_BLACK:g}", uptake=f"{UPTAKE_MIN[0]}–{UPTAKE_MIN[1]}")
 
 
 def study_of(study: tuple[str, list], folder: Path, columns: list, side: int, exact: bool = True) -> dict[str, Any]:
@@ -98,7 +97,7 @@ def study_of(study: tuple[str, list], folder: Path, columns: list, side: int, ex
             lines = [f"{line};" for line in text.split("; ")[:-1]] + [text.split("; ")[-1] or "none"]
         cells.append((name, (lines, key)))
     uptake = _text(first.get("uptake_min"))
-    off = bool(uptake) and not EANM_UPTAKE[0] <= round(float(uptake)) <= EANM_UPTAKE[1]
+    off = bool(uptake) and not UPTAKE_MIN[0] <= round(float(uptake)) <= UPTAKE_MIN[1]
     both = [(name, thumbnail(views[view], folder, side, f"{name}, {scan}", exact=exact) if view in views else None)
             for view, name in VIEW_NAMES.items()]
     others = [thumbnail(row, folder, math.ceil(side / 2), f"{view_name(view)}, {scan}", PIXELS_PER_MM / 2, exact)

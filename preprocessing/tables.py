@@ -19,6 +19,8 @@ MANIFEST_COLUMNS = ["scan_id", "filename", "target", "matrix_size_1", "matrix_si
 OPTIONAL_COLUMNS = ("target", "target_loc", "mask", "lesions", "synthetic")
 QUALITY_COLUMNS = ["synthetic", "suv_max", "suv_mean", "uptake_min", "units", "scanner", "warnings", "image_sha256",
                    "id_key"]
+RECORDED = {"recorded_MBq": "dose_MBq", "recorded_kg": "weight_kg", "recorded_liver": "liver_suv"}  # for qc.html: a
+# column of --labels may have the second name
 OWN_COLUMNS = sorted({*MANIFEST_COLUMNS, *QUALITY_COLUMNS, "row", "set"} - {"lesions", "synthetic"})  # not --labels'
 
 
@@ -34,7 +36,7 @@ def with_labels(made: Mapping[str, Sequence[Row]], labelled: Mapping[str, Label]
         if "patient_id" in given:
             given["patient_id"] = hash_id(given["patient_id"], key)
         for row in several:
-            row = row | {"id_key": of_key, "recorded_MBq": row.get("dose_MBq"), "recorded_kg": row.get("weight_kg")}
+            row = row | {"id_key": of_key} | {name: row.get(stored) for name, stored in RECORDED.items()}
             target = {"target": int(row["lesions"] != "")} if from_masks and "mask" in row else {}
             rows.append(row | target | {name: value for name, value in given.items() if value != "" or name not in row})
     if from_masks:
@@ -55,7 +57,7 @@ def write_results(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[
         Of `conversion.processes`.
     """
     manifest = write_tables(rows, errors, carried, output)
-    seen = pd.DataFrame(rows, manifest.index, columns=["suv_body", "recorded_MBq", "recorded_kg"])
+    seen = pd.DataFrame(rows, manifest.index, columns=["suv_body", *RECORDED])
     write_qc(pd.concat([manifest, seen], axis=1), output, output / "qc.html", run)
 
 
