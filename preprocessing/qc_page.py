@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from common.acquisition import UPTAKE_MIN
 from common.files import progress, read_csv
 from common.html import write_page
 from common.mips import read_image
@@ -35,7 +36,8 @@ COLUMNS = (  # header, the manifest's column, digits after the point of a number
     ("Scan", "scan_id", None), ("Target", "target", 0), ("SUV max", "suv_max", 2), ("Body mean SUV", "suv_body", 2),
     ("Liver SUV", "recorded_liver", 2), ("Uptake (min)", "uptake_min", 0), ("Dose (MBq)", "recorded_MBq", 0),
     ("Weight (kg)", "recorded_kg", 1), ("MBq/kg", "MBq_per_kg", 1), ("Units", "units", None),
-    ("Scanner", "scanner", None), ("Spacing (mm)", "spacing_mm", 2), ("Matrix", None, 0), ("Warnings", "warnings", None))
+    ("Scanner", "scanner", None), ("Spacing (mm)", "spacing_mm", 2), ("Matrix", None, 0),
+    ("Warnings", "warnings", None))
 
 
 def write_qc(manifest_table: Any, folder: str | Path, path: str | Path, run: Run = run_here) -> None:
