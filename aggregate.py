@@ -63,8 +63,8 @@ def get_args_parser():
     add("--survival", nargs=3, action="append", default=[], metavar=("TIME", "EVENT", "UNIT"), help="prognosis: "
         "columns of the prediction files with the time to an event or censoring, and with 0 (censored) or 1 (event); "
         "days, weeks, months or years; several times for several endpoints")
-    add("--readers", type=Path, metavar="CSV", help="reader study: scan_id and a column for each reader, calls 0 and 1 "
-        "or Deauville scores 1 to 5")
+    add("--readers", type=Path, nargs="+", metavar="CSV", help="reader study: scan_id and a column for each reader, "
+        "calls 0 and 1 or Deauville scores 1 to 5; or CSVs of review.html; one file or several")
     add = parser.add_argument_group("report").add_argument
     add("--data", metavar="CSV", help="manifest, for the flow of the cohort and Table 1, by set and by the columns of "
         "--by (default: what the prediction files hold, without Table 1)")
@@ -218,8 +218,8 @@ def measure(args, study, metrics, planned, thresholds):
     metrics["selection"] = selection.describe_selection(models, args.top, best_run, folder, source)
     warnings += more + selection.missing_folds(metrics["selection"], metrics["folds"])
     metrics["provenance"] = provenance.this_run([
-        *provenance.model_files(folder, models), best_run, args.dir / "sites.json", args.operating_points, args.readers,
-        args.data, args.data and Path(args.data).with_name("errors.csv"),
+        *provenance.model_files(folder, models), best_run, args.dir / "sites.json", args.operating_points,
+        *(args.readers or []), args.data, args.data and Path(args.data).with_name("errors.csv"),
         *(model.path for each in study.cohort[1:] for model in each.models)])
     return {"wrong": wrong, "settings": settings, "flow": provenance.cohort_flow(
         models, study.wanted, args.data, args.by, {each.name: each.models for each in study.cohort[1:]})}

@@ -53,6 +53,7 @@ def get_args_parser():
     group.add_argument("--suv_max", type=arguments.positive_int, default=7, metavar="SUV",
                        help="what is drawn black, g/ml")
     group.add_argument("--pdf", action="store_true", help="panels as PDF, too, for print")
+    group.add_argument("--review", action="store_true", help="write review.html, the page to read and score scans in")
     group.add_argument("--random", type=arguments.natural_int, default=3, metavar="N",
                        help="networks with random weights in the pointing game")
     group.add_argument("--no_pointing", action="store_true", help="no pointing game")
@@ -93,7 +94,7 @@ def main(args):
 def explain(models, args):
     """The heat maps of a model, or the means over several, and what follows from them, in a folder of their own."""
     from common.run_files import heat_folder
-    from inference import gradcam, heat_maps, overlays, pointing_game
+    from inference import gradcam, heat_maps, overlays, pointing_game, review
 
     name, method, images = heat_maps.names_of(models), METHODS[args.method], arguments.images_folder(args)
     heat_maps.check_scans(args.scans, models, args.set)
@@ -114,6 +115,8 @@ def explain(models, args):
     overlays.draw_panels(scans, folder, images, source, scale, models[0].batches.network_input.spacing_mm,
                          (".png", ".pdf") if args.pdf else (".png",), args.overwrite)
     overlays.draw_sheets(scans, folder, images, source, scale)
+    if args.review:
+        review.write_review(rows, images, folder / "review.html", scale, source)
     print(f"{name}: {counted(len(rows), 'heat map')} of {counted(rows['scan_id'].nunique(), 'scan')} -> {folder}"
           + f"; {heat_maps.models_line(rows)}" * (len(models) > 1))
     if {"known_lesions", "known_mask"} & set(rows):

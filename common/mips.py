@@ -103,8 +103,13 @@ def greys(image: np.ndarray, suv_max: float) -> np.ndarray:
     return 1 - np.clip(image / suv_max, 0, 1)
 
 
-def under_heat(grey: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """`greys` with a heat map over them: (rows, columns, 3) float, 0..1; `share` of what is drawn darkest, 0..1."""
+def heat_colours(share: np.ndarray) -> np.ndarray:
+    """Of shares of what is drawn darkest, 0..1: red, green, blue and opacity, 0..1, as a last axis."""
     channels = np.array([colour for _, colour in HEAT]).T
-    *colour, opacity = (np.interp(share, [at for at, _ in HEAT], channel) for channel in channels)
-    return grey[:, :, None] * (1 - opacity[:, :, None]) + np.stack(colour, axis=2) * opacity[:, :, None]
+    return np.stack([np.interp(share, [at for at, _ in HEAT], channel) for channel in channels], axis=-1)
+
+
+def under_heat(grey: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """`greys` with a heat map over them: (rows, columns, 3) float, 0..1; `share` as of `heat_colours`."""
+    colour, opacity = np.split(heat_colours(share), [3], axis=2)
+    return grey[:, :, None] * (1 - opacity) + colour * opacity

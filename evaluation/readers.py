@@ -1,10 +1,11 @@
-"""Reader study: the model's call against those of readers and of their majority, from a CSV of calls.
+"""Reader study: the model's call against those of readers and of their majority, from CSVs of calls.
 
-The CSV has scan_id and a column for each reader: 0 and 1, or Deauville scores 1 to 5 (4 and 5 are positive); empty
-where a reader did not read the scan. The consensus is the majority of two or more readers; a tie has none. The
-reference is the target of the prediction files. metrics.json's `readers` holds
+A CSV has scan_id and a column for each reader: 0 and 1, or Deauville scores 1 to 5 (4 and 5 are positive); empty where
+a reader did not read the scan. Or it is one of the reading room's (review.html), a row a reading: scan_id, deauville,
+reader, and blind, which is 1 where the reader saw neither label nor score. The consensus is the majority of two or more
+readers; a tie has none. The reference is the target of the prediction files. metrics.json's `readers` holds
 
-    file, scale, names                       of --readers; a text of SCALES; the readers' columns
+    file, scale, names                       of --readers; texts of SCALES; the readers
     n_scans, n_not_read, n_unknown           scans measured and read by anyone; measured only; read only
     ties, n_alone                            scans without majority; scans read by one reader only
     readers                                  {name or CONSENSUS: n, n_positive, n_groups_rarer (patients of the
@@ -14,6 +15,7 @@ reference is the target of the prediction files. metrics.json's `readers` holds
     pairs, all                               [a, b, and of `agreement`]; that of all readers, from three on
 """
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,12 +54,13 @@ class Readers:
     about: dict
 
 
-def read_calls(path: Path, scans: pd.DataFrame, warnings: list[str]) -> Readers:
+def read_calls(paths: Sequence[Path], scans: pd.DataFrame, warnings: list[str]) -> Readers:
     """Read the readers' calls of the scans that are measured.
 
     Parameters
     ----------
-    path : Path
+    paths : sequence of Path
+        Each with other readers.
     scans : DataFrame
         Of `ensemble.join_scans`.
     warnings : list of str
@@ -66,10 +69,39 @@ def read_calls(path: Path, scans: pd.DataFrame, warnings: list[str]) -> Readers:
     Raises
     ------
     InputError
-        No reader, a scan twice or written in another way than in the prediction files, a value that is no call, a scale
-        that cannot be told, no scan in common.
+        No reader, or one in two files; a scan twice or written in another way than in the prediction files, a value
+        that is no call, a scale that cannot be told, no scan in common.
     """
+    found = [_calls_of(path, warnings) for path in paths]
+    names = [name for calls, _ in found for name in calls]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{some(paths)}: reader {twice[0]} is in two of them; keep one, or rename one of them")
+    calls = pd.concat([calls for calls, _ in found], axis=1)
+    calls.index.name = "scan_id"
+    files = ", ".join(path.name for path in paths)
+    measured = Model(paths[0], "the prediction files", rows=scans.reset_index()[["scan_id"]])
+    warnings += check_ids([Model(paths[0], files, rows=calls.reset_index()[["scan_id"]]), measured])
+    unknown = calls.index.difference(scans.index)
+    if len(unknown) == len(calls):
+        raise InputError(f"{files}: holds none of the scans that are measured (its first: {some(unknown, 2)}; theirs: "
+                         f"{some(scans.index, 2)}); write the same scan_id")
+    if len(unknown):
+        warnings.append(f"left out, not measured: {len(unknown)} of {counted(len(calls), 'scan')} of {files}: "
+                        f"{some(unknown)}")
+    calls = calls.reindex(scans.index)
+    never = calls.isna().all(axis=1)
+    if never.any():
+        warnings.append(f"without a reader's call in {files}: {never.sum()} of {counted(len(scans), 'scan')}: "
+                        f"{some(scans.index[never])}")
+    scales = " and ".join(dict.fromkeys(SCALES[scale] for _, scale in found))
+    return Readers(calls, {"file": files, "scale": scales, "names": names, "n_unknown": len(unknown)})
+
+
+def _calls_of(path, warnings):
+    """(calls of one file by scan_id: 1.0, 0.0 or NaN, a column a reader; of SCALES)."""
     table = read_csv(path, ["scan_id"])
+    if {"deauville", "reader"} <= set(table):
+        table = _by_reader(path, table, warnings)
     names = [name for name in table.columns if name not in ("scan_id", "patient_id")]
     if not names:
         raise InputError(f"{path}: has no reader's column; give scan_id, reader1, reader2, ...")
@@ -82,32 +114,34 @@ def read_calls(path: Path, scans: pd.DataFrame, warnings: list[str]) -> Readers:
     texts = table[names].apply(lambda column: column.str.strip())
     values = texts.map(number)
     present = set(values.to_numpy()[(texts != "").to_numpy()].tolist())
-    scale = "deauville" if present & {2, 3, 4, 5} else "calls"
+    scale = "deauville" if present & {2, 3, 4, 5} or table.attrs.get("room") else "calls"
     allowed = (0, 1) if scale == "calls" else (1, 2, 3, 4, 5)
     wrong = (texts != "") & ~values.isin(allowed)
     for row, name in zip(*np.nonzero(wrong.to_numpy()), strict=True):
         raise InputError(f"{path}, line {row + 2} (scan {table.loc[row, 'scan_id']}): {names[name]} "
                          f"{texts.iloc[row, name]!r}; the file was read as {SCALES[scale]}: correct it, write one "
                          "scale for all readers, and leave out columns that are no reader's")
-    if present == {1}:
+    if present == {1} and scale == "calls":
         raise InputError(f"{path}: every call is 1, which is Deauville 1 or a positive call; add a scan with another")
     calls = (values >= 4 if scale == "deauville" else values == 1).astype(float).where(values.notna())
-    calls = calls.set_axis(table["scan_id"])
-    measured = Model(path, "the prediction files", rows=scans.reset_index()[["scan_id"]])
-    warnings += check_ids([Model(path, path.name, rows=table[["scan_id"]]), measured])
-    unknown = calls.index.difference(scans.index)
-    if len(unknown) == len(calls):
-        raise InputError(f"{path}: holds none of the scans that are measured (its first: {some(unknown, 2)}; theirs: "
-                         f"{some(scans.index, 2)}); write the same scan_id")
-    if len(unknown):
-        warnings.append(f"left out, not measured: {len(unknown)} of {counted(len(calls), 'scan')} of {path.name}: "
-                        f"{some(unknown)}")
-    calls = calls.reindex(scans.index)
-    never = calls.isna().all(axis=1)
-    if never.any():
-        warnings.append(f"without a reader's call in {path.name}: {never.sum()} of {counted(len(scans), 'scan')}: "
-                        f"{some(scans.index[never])}")
-    return Readers(calls, {"file": path.name, "scale": SCALES[scale], "names": names, "n_unknown": len(unknown)})
+    return calls.set_axis(table["scan_id"]), scale
+
+
+def _by_reader(path, table, warnings):
+    """Readings of the reading room, a row each -> scan_id and a column a reader; attrs["room"]: it was such a file."""
+    for row in table.index[(table["reader"] == "") | ~table["deauville"].isin(list("12345"))
+                           | table.duplicated(["scan_id", "reader"])][:1]:
+        each = table.loc[row]
+        raise InputError(f"{path}, line {row + 2} (scan {each['scan_id']}): reader {each['reader']!r}, deauville "
+                         f"{each['deauville']!r}: give each reader's score of a scan, 1 to 5, once")
+    seen = table[table["blind"] != "1"] if "blind" in table else table[:0]
+    for reader, rows in seen.groupby("reader"):
+        count = counted((table["reader"] == reader).sum(), "reading")
+        warnings.append(f"not blind: {len(rows)} of {count} of {reader}: label and score may have been followed")
+    wide = table.pivot(index="scan_id", columns="reader", values="deauville").fillna("").reset_index()
+    wide.columns.name = None
+    wide.attrs["room"] = True
+    return wide
 
 
 def majority(calls: pd.DataFrame) -> pd.Series:

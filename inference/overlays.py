@@ -98,7 +98,7 @@ def _pictures(scan, images):
 def _title(scan, source):
     """Of a panel: scan, probability, sites, model."""
     first = scan.iloc[0]
-    views = ", ".join(f"{_view_name(row.view)} {row.probs:.2f}" for row in scan.itertuples())
+    views = ", ".join(f"{view_name(row.view)} {row.probs:.2f}" for row in scan.itertuples())
     lines = [f"scan {first['scan_id']}", f"probability of DS 4–5: {first['scan_probs']:.2f} ({views}){_label(scan)}",
              first["sites"], f"{source}, {models_text(first)}{_notice(scan)}"]
     return "\n".join(filter(None, lines))
@@ -126,7 +126,8 @@ def _notice(scan):
     return " – SYNTHETIC" * bool(is_synthetic(scan).any())
 
 
-def _view_name(view):
+def view_name(view: str) -> str:
+    """cor -> coronal, rot030 -> 30°."""
     return VIEW_NAMES.get(view) or f"{int(view[3:])}°"
 
 
@@ -159,7 +160,7 @@ def panel_figure(images: dict[str, np.ndarray], heats: dict[str, np.ndarray], sc
             for x, side in zip((0.02, 0.98), SIDES.get(view, ("", "")), strict=True):
                 place.text(x, 0.99, side, transform=place.transAxes, ha="left" if x < 0.5 else "right", va="top",
                            fontsize=8)
-        plain.set_title(_view_name(view), fontsize=9)
+        plain.set_title(view_name(view), fontsize=9)
         if marks and view in marks:
             line, across, radius = marks[view]
             plain.add_patch(Circle((across, line), radius, fill=False, color="#0072B2", linewidth=1))

@@ -164,7 +164,7 @@ def test_prediction_without_best_run(chain):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["comparing", "training_and_resuming", "fine_tuning", "lars_weights", "sharing_models",
-                                  "searching", "lesion_sites", "heat_maps"])
+                                  "searching", "lesion_sites", "heat_maps", "reading_room"])
 def test_commands_of_the_guides_run(chain, page):
     """With data.csv and images where `make demo-data` puts them, and checkpoints with the contents of LARS's."""
     if not (chain / "data.csv").exists():

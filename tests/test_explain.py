@@ -307,7 +307,7 @@ def maps(folder):
 def test_the_map_of_an_ensemble_is_the_mean_over_the_models_that_have_the_scan(cohort, capsys):
     args = ("--splits", 0, 1, "--set", "val", "test")
     call(explain, *options(cohort, *args, "--each", "--max_scans", 0, output="each"))
-    call(explain, *options(cohort, *args, "--max_scans", 2, "--pdf", output="mean"))
+    call(explain, *options(cohort, *args, "--max_scans", 2, "--pdf", "--review", output="mean"))
     said = capsys.readouterr().out
     each = [maps(cohort / "each" / f"binary_split{k}_run1") for k in (0, 1)]
     folder = cohort / "mean" / "binary_ensemble"
@@ -323,6 +323,8 @@ def test_the_map_of_an_ensemble_is_the_mean_over_the_models_that_have_the_scan(c
     for table in (pd.read_csv(cohort / "each" / "binary_split0_run1" / "pointing.csv"),
                   pd.read_csv(folder / "pointing.csv")):
         assert table["kind"].tolist() == [k for k in ("HiResCAM", "random weights", "brightest pixel") for _ in "123"]
+    page = (folder / "review.html").read_text()
+    assert page.count('<script type="text/plain"') == len(found) and all(scan in page for scan, _ in peaks.index)
     panels = sorted((folder / "panels").iterdir())
     assert [path.suffix for path in panels] == [".pdf", ".png"] * 2
     assert panels[0].read_bytes()[:4] == b"%PDF" and max(path.stat().st_size for path in panels) < 400_000

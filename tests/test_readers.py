@@ -132,7 +132,7 @@ SCANS = pd.DataFrame({"target": [0, 0, 1, 1, 1, 0]}, index=pd.Index([f"s{k}" for
 def read(folder, text, scans=SCANS):
     path, warnings = folder / "readers.csv", []
     path.write_text(text)
-    return readers.read_calls(path, scans, warnings), warnings
+    return readers.read_calls([path], scans, warnings), warnings
 
 
 def test_both_scales_are_understood_and_named(tmp_path):
