@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TypeVar, cast
 
-from common.files import InputError
+from common.files import InputError, progress
 from preprocessing.dicom_reader import is_dicomdir, read_header
 from preprocessing.dicom_values import Header, Refused
 
@@ -60,14 +60,16 @@ def _list_files(source: Path) -> tuple[Path, list[str]]:
     paths: list[str] = []
     seen: set[str] = set()
     closed: list[OSError] = []
-    for where, folders, names in os.walk(folder, followlinks=True, onerror=closed.append):
-        if (real := os.path.realpath(where)) in seen:  # a link to a folder that was searched, or back up: a loop
-            folders.clear()
-            continue
-        seen.add(real)
-        paths += [os.path.join(where, name) for name in names if name[0] != "."]
-    # what cannot be entered or leads nowhere stays in the list: whoever reads it names it
-    paths = [path for path in paths if os.path.isfile(path) or os.path.islink(path)]
+    with progress(None, "searching folders", "file") as bar:
+        for where, folders, names in os.walk(folder, followlinks=True, onerror=closed.append):
+            if (real := os.path.realpath(where)) in seen:  # a link to a folder that was searched, or back up: a loop
+                folders.clear()
+                continue
+            seen.add(real)
+            found = [os.path.join(where, name) for name in names if name[0] != "."]
+            # what cannot be entered or leads nowhere stays in the list: whoever reads it names it
+            paths += [path for path in found if os.path.isfile(path) or os.path.islink(path)]
+            bar.update(len(found))
     return folder, sorted(paths + [error.filename for error in closed])
 
 

@@ -1,18 +1,21 @@
 """Scripts in processes of their own that need not import anything: forked from one that has (multiprocessing's
 forkserver). They are real: they take signals, are killed, have their exit code."""
+import builtins
+import errno
 import io
+import itertools
 import json
 import multiprocessing
 import os
 import resource
 import signal
 import sys
+import tempfile
 import time
 
 os.environ["PYTHONPATH"] = os.pathsep.join([*(p for p in sys.path if p), os.environ.get("PYTHONPATH", "")])
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["faults_imports"])
-RUNS = "split0_run1"
 
 
 def _main(script, words, said, before):
@@ -80,21 +83,55 @@ def small_disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
 
 
+def full_at(number, folder):
+    """From the n-th write on, every write to a file that is opened in `folder` finds the disk full."""
+    plain, count = open, itertools.count(1)
+
+    class Full(io.FileIO):
+        def write(self, data):
+            if next(count) >= number:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data)
+
+    def opened(file, mode="r", buffering=-1, encoding=None, errors=None, newline=None, closefd=True, opener=None):
+        if not {"w", "x", "a"} & set(mode) or not str(file).startswith(folder):
+            return plain(file, mode, buffering, encoding, errors, newline, closefd, opener)
+        buffered = io.BufferedWriter(Full(file, mode.replace("b", ""), opener=opener))
+        return buffered if "b" in mode else io.TextIOWrapper(buffered, encoding, errors, newline)
+
+    builtins.open = opened
+
+
+def few_files(number):
+    """As `ulimit -n`."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))
+
+
+def as_another_user(closed, right):
+    """Root may read and write everything: become nobody, who really lacks a right (os.R_OK, os.W_OK) to a folder."""
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+    assert not os.access(closed, right), closed
+
+
+def clock_back():
+    """The clock runs a day late."""
+    plain = time.time
+    time.time = lambda: plain() - 86400
+
+
+def temporary_folder(folder):
+    os.environ["TMPDIR"], tempfile.tempdir = folder, None
+
+
 def ignore_hangup():
     """As nohup does."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 # ---------------------------------------------------------------- what a folder holds
-
-DATES = ("datetime_start", "datetime_complete", "duration", "user_attrs_seconds", "user_attrs_training_seconds",
-         "optuna.db", "report.html", "seconds")
-
-
-def contents(folder):
-    """{name: bytes} of a folder's files, without locks and what says when it was made."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
 
 def check_whole(folder):
     """Every file that stands under its own name can be read to its end."""

@@ -2,6 +2,12 @@
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
+import encodings.cp1252
+import encodings.unicode_escape
+import encodings.utf_8_sig
+import encodings.utf_16  # noqa: F401
+import multiprocessing.popen_fork  # noqa: F401
+
 import matplotlib.figure  # noqa: F401
 import optuna  # noqa: F401
 import torch

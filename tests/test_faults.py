@@ -3,18 +3,33 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import zipfile
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, error_line, write_cohort
-from faults_helpers import Script, done, ignore_hangup, leftovers, small_disk
+from faults_helpers import (
+    Script,
+    as_another_user,
+    clock_back,
+    done,
+    few_files,
+    ignore_hangup,
+    leftovers,
+    small_disk,
+    temporary_folder,
+)
 from pet import write_series
-from training_helpers import SMALL
+from training_helpers import SMALL, same
 
 import utils
 from common import files, locks, processes
@@ -284,3 +299,137 @@ def test_temporary_files_of_dead_processes_go(tmp_path):
     with replace_file(tmp_path / "new.csv") as file:
         file.write("a\n")
     assert set(os.listdir(tmp_path)) == {name for name, stays in names.items() if stays} | {"new.csv"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_unpacked_files_go_with_the_processes(signum, tmp_path):
+    """The signal goes to the workers, too; after SIGKILL, which lets nobody clean up, the next run does."""
+    packed, temporary, output = tmp_path / "packed", tmp_path / "temporary", tmp_path / "out"
+    temporary.mkdir()
+    for number in range(12):
+        write_series(tmp_path / f"S{number}", uid=f"1.2.{number}", spacing=(1.0, 5.0, 4.0))
+        shutil.make_archive(packed / f"S{number}", "zip", tmp_path / f"S{number}")
+    words = ("--input", packed, "--output", output, "--workers", 2, "--keep_ids")
+    before = partial(temporary_folder, str(temporary))
+    process = Script(tmp_path, "prepro_script.py", *words, before=before)
+    wait_for(lambda: any(temporary.glob("prepro-*/*/*")), process)
+    os.killpg(process.pid, signum)
+    assert process.end() == (-signum if signum == signal.SIGKILL else 128 + signum), process.output()
+    assert bool(list(temporary.iterdir())) == (signum == signal.SIGKILL)
+    again = Script(tmp_path, "prepro_script.py", *words, before=before)
+    assert again.end() in (0, 1) and not list(temporary.iterdir()) and not leftovers(output)
+
+
+@pytest.mark.slow
+def test_a_series_in_many_archives_needs_few_open_files(tmp_path):
+    write_series(tmp_path / "plain", spacing=(0.5, 10.0, 10.0))
+    slices = sorted((tmp_path / "plain").iterdir())
+    assert len(slices) >= 267
+    (tmp_path / "packed").mkdir()
+    for path in slices:
+        with zipfile.ZipFile(tmp_path / "packed" / f"{path.stem}.zip", "w") as archive:
+            archive.write(path, path.name)
+    for name, before in (("plain", None), ("packed", partial(few_files, 64))):
+        done(tmp_path, "prepro_script.py", "--input", tmp_path / name, "--output", tmp_path / f"{name}_out",
+             "--keep_ids", "--workers", 1, before=before)
+    one, other = (sorted((tmp_path / f"{name}_out" / "images").iterdir()) for name in ("plain", "packed"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
+
+
+@pytest.fixture
+def open_place():
+    """A folder that another user reaches, as pytest's own are not."""
+    folder = Path(tempfile.mkdtemp(prefix="faults_"))
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_folders_without_rights_and_broken_links_are_counted(dicom, open_place):
+    """As another user, whom rights stop: each is a row of errors.csv, the rest is converted."""
+    source = open_place / "dicom"
+    shutil.copytree(dicom, source)
+    source.chmod(0o755)
+    (source / "gone").symlink_to(source / "nowhere")
+    (source / "S2").chmod(0)
+    (source / "S3" / "003.dcm").chmod(0)
+    script = Script(open_place, "prepro_script.py", "--input", source, "--output", open_place / "out", "--keep_ids",
+                    "--workers", 2, before=partial(as_another_user, str(source / "S2"), os.R_OK))
+    assert script.end() == 1 and script.last().startswith("3 refused: "), script.output()
+    errors = files.read_csv(open_place / "out" / "errors.csv")
+    assert sorted(errors["study"]) == ["S2", "S3", "gone"], errors
+    assert errors["reason"].str.contains("Permission denied|No such file").all()
+    assert "2 studies -> " in script.output() and "3 refused: " in script.output()
+
+
+@pytest.mark.slow
+def test_an_output_without_rights_is_one_line(small, dicom, open_place):
+    closed = open_place / "closed"
+    closed.mkdir(0o555)
+    copy = shutil.copytree(small, open_place / "small")
+    copy.chmod(0o755)
+    for script, words in (("train.py", training(copy, closed)), ("train.py", training(copy, closed / "new")),
+                          ("prepro_script.py", ("--input", dicom, "--output", closed, "--keep_ids"))):
+        process = Script(open_place, script, *words, before=partial(as_another_user, str(closed), os.W_OK))
+        assert process.end() == 2, process.output()
+        assert process.last().startswith(f"error: {closed}/") and "Permission denied; give this user" in process.last()
+
+
+@pytest.mark.slow
+def test_an_output_removed_while_running(small, tmp_path):
+    """The checkpoint of an earlier epoch is gone: nothing says that the run was finished."""
+    output = tmp_path / "results"
+    words, log = training(small, output, "--nepochs", 12), output / "convergence_split0_run1.csv"
+    process = Script(tmp_path, "train.py", *words)
+
+    def at_best():  # no later epoch can be better, and write its checkpoint
+        rows = files.read_csv(log) if log.exists() else []
+        return len(rows) and ((rows["metric"] == "auc") & (rows["split"] == "validation") & (
+            rows["value"].str.startswith("1"))).any()
+
+    wait_for(at_best, process)
+    output.rename(tmp_path / "moved")
+    assert process.end() == 2, process.output()
+    assert any(said in process.last() for said in (
+        "checkpoint_split0_run1.pth: is gone, removed while the run was trained", "was removed meanwhile"))
+    done(tmp_path, "train.py", *words, "--nepochs", 1)
+    assert (output / "checkpoint_split0_run1.pth").exists() and not leftovers(output)
+
+
+@pytest.mark.slow
+def test_a_clock_set_back_changes_nothing(small, dicom, tmp_path):
+    for name, before in (("now", None), ("late", clock_back)):
+        words = training(small, tmp_path / name, "--checkpoint_minutes", 1e-4, "--resume")
+        process = Script(tmp_path, "train.py", *words)
+        wait_for((tmp_path / name / "convergence_split0_run1.csv").exists, process)
+        process.kill(signal.SIGKILL)
+        process.end()
+        done(tmp_path, "train.py", *words, before=before)
+        done(tmp_path, "prepro_script.py", "--input", dicom, "--output", tmp_path / name / "mips", "--keep_ids")
+        again = done(tmp_path, "prepro_script.py", "--input", dicom, "--output", tmp_path / name / "mips", "--keep_ids",
+                     before=before)
+        assert "4 studies are done and unchanged" in again.output()
+    one, other = (utils.read_checkpoint(tmp_path / name / "checkpoint_split0_run1.pth")["state_dict"]
+                  for name in ("now", "late"))
+    assert same(one, other)
+    assert (tmp_path / "now/mips/data.csv").read_bytes() == (tmp_path / "late/mips/data.csv").read_bytes()
+
+
+def test_what_is_written_is_on_the_disk_before_its_name_is(small, tmp_path, monkeypatch):
+    """Power loss: fsync of the file, its new name, fsync of the folder; only then does the state to resume from go."""
+    calls, plain = [], {name: getattr(os, name) for name in ("fsync", "replace", "unlink")}
+
+    def note(name, *words):
+        where = os.readlink(f"/proc/self/fd/{words[0]}") if name == "fsync" else str(words[-1])
+        calls.append((name, os.path.basename(where)))
+        return plain[name](*words)
+
+    for name in plain:
+        monkeypatch.setattr(os, name, lambda *words, name=name: note(name, *words))
+    with replace_file(tmp_path / "a.csv") as file:
+        file.write("a\n")
+    temporary = calls[0][1]
+    assert temporary.startswith(".a.csv.") and temporary.endswith(".tmp")
+    assert calls == [("fsync", temporary), ("replace", "a.csv"), ("fsync", tmp_path.name)]

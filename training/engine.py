@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from common.files import progress
+from common.text import some
 from training import distributed
-from training.batches import Outputs, Pass
+from training.batches import Batch, Outputs, Pass
 from training.device import autocast
 from training.objectives import Binary
 from training.state import TrainState
@@ -68,11 +69,32 @@ def train_one_epoch(network: nn.Module, objective: Binary, optimizer: torch.opti
             seen.append(batch)
             bar.update(batch.size)
             if time.monotonic() - looked > BAR_SECONDS:
+                if distributed.world() == 1:  # several must all stop at the same place
+                    check_finite(outputs, batches.index, seen, objective, state)
                 bar.set_postfix(_so_far(objective, outputs, seen), refresh=False)
                 looked = time.monotonic()
             if after_batch:
                 after_batch()
-    return Outputs(batches.index, distributed.total(outputs).cpu().numpy())
+    outputs = distributed.total(outputs)
+    check_finite(outputs, batches.index, seen, objective, state)
+    return Outputs(batches.index, outputs.cpu().numpy())
+
+
+def check_finite(outputs: torch.Tensor, order: np.ndarray, seen: list[Batch], objective: Binary,
+                 state: TrainState) -> None:
+    """Stop a run (NotFinite) at the first batch of `seen` whose outputs are not finite, and name its images.
+
+    The kept checkpoint and last_splitS_runR.pth are of before. `outputs` are of the images `order`.
+    """
+    if outputs.isfinite().all():
+        return
+    bad = np.flatnonzero(~outputs.isfinite().all(1).cpu().numpy())[0]
+    for number, batch in enumerate(seen, state.batches - len(seen) + 1):
+        first = batch.places[0] - batch.share.start
+        if first <= bad < first + batch.size:
+            files = objective.files[order[first:first + batch.size]]
+            raise state.not_finite(f" from batch {number} on ({some(files, 3)})")
+    raise state.not_finite()
 
 
 @torch.inference_mode()

@@ -41,6 +41,7 @@ class Binary:
     def __init__(self, table: pd.DataFrame, train: np.ndarray, device: torch.device, balance: bool = False,
                  label_smoothing: float = 0.0):
         self.scans, self.y_true = table["scan_id"].to_numpy(), table["target"].to_numpy(copy=True)
+        self.files = table.get("filename", table["scan_id"]).to_numpy()
         self.target, self.label_smoothing = torch.from_numpy(self.y_true).to(device), label_smoothing
         counts = np.bincount(self.y_true[train], minlength=2)
         self.weight = torch.tensor(counts[::-1] / counts, dtype=torch.float32, device=device) if balance else None

@@ -160,10 +160,13 @@ class Recorder:
             raise Interrupted
 
     def save(self) -> None:
-        """Write last_*.pth: the run goes on from here."""
+        """Write last_*.pth: the run goes on from here. Raises NotFinite where it would go on from NaN."""
         state, own = self.state, self.state.outputs
         if own is not None:
-            state.outputs = distributed.total(own.clone()).cpu()
+            outputs = distributed.total(own.clone()).cpu()
+            if not outputs.isfinite().all():
+                raise state.not_finite()
+            state.outputs = outputs
         if distributed.is_main():
             save_checkpoint(self.files["last"], state.state_dict() | self.settings)
         state.outputs, self.saved = own, time.monotonic()
@@ -206,7 +209,11 @@ class Recorder:
             if self.state.keep == "last":
                 self.keep()
             self.draw(log_table(self.state))
-            if self.files["checkpoint"].exists() and not self.files["settings"].exists():  # begun by an earlier version
+            if not self.files["checkpoint"].exists():
+                self.files["last"].unlink(missing_ok=True)
+                raise InputError(f"{self.files['checkpoint']}: is gone, removed while the run was trained; give the "
+                                 "same command again")
+            if not self.files["settings"].exists():  # begun by an earlier version
                 write_settings(self.files["settings"], read_checkpoint(self.files["checkpoint"]))
             self.files["last"].unlink(missing_ok=True)
             if self.writer:

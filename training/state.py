@@ -100,8 +100,7 @@ class TrainState:
         rows = {}
         for name, outputs in (("train", train), ("validation", validation)):
             if not np.isfinite(outputs.logits).all():
-                raise NotFinite(f"the loss is not finite in epoch {self.epoch}; lower --lr "
-                                f"{self.optimizer.defaults['lr']}")
+                raise self.not_finite(" after its last batch")
             loss = objective.loss(torch.from_numpy(outputs.logits).to(objective.target.device), outputs.index)
             rows[name] = {"loss": loss.cpu().double().mean().item()} | objective.metrics(outputs.logits, outputs.index)
         value = float(rows["validation"][objective.select])
@@ -116,6 +115,11 @@ class TrainState:
             self.best = {"epoch": self.epoch, "value": value, "auc": float(rows["validation"]["auc"])}
         self.epoch, self.batches, self.outputs = self.epoch + 1, 0, None
         return kept
+
+    def not_finite(self, where: str = "") -> NotFinite:
+        """What is said where the loss is not finite; `where` in the epoch."""
+        remedy = f"lower --lr {self.optimizer.defaults['lr']}" + ", or give --amp off" * (self.amp is torch.float16)
+        return NotFinite(f"the loss is not finite in epoch {self.epoch}{where}; {remedy}")
 
     def checkpoint(self) -> dict:
         """LARS's keys, and the input. Only `state_dict` holds optimizer and schedule, which are two thirds of it."""
