@@ -190,7 +190,7 @@ def training_paths(table: pd.DataFrame, bodies: Bodies, n: int, frame: tuple[int
         model.train()
         for part, x in zip(parts, tensors, strict=True):
             optimizer.zero_grad(set_to_none=True)
-            with autocast(device, amp):
+            with autocast(x, amp):
                 output = model(x)
             objective.loss(output.float(), part).mean().backward()
             optimizer.step()

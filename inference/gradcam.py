@@ -59,7 +59,7 @@ def heat_maps(network: nn.Module, batches: ImageBatches, index: np.ndarray, clas
         wanted = torch.as_tensor(classes[batch.places], device=x.device)
 
         def score(x, wanted=wanted, boxes=batch.boxes):
-            with autocast(x.device, amp):
+            with autocast(x, amp):
                 return _scores(network(x, 0, boxes).float(), wanted)
 
         found = attribution(score, network.features[FIRST_LAYER + LAYERS.index(layer)]).attribute(x)

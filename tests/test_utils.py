@@ -10,7 +10,7 @@ from training_helpers import quiet_branches
 import utils
 from common.files import InputError
 from inference.folding import for_prediction
-from training.device import choose_amp, choose_device
+from training.device import autocast, choose_amp, choose_device
 from utils import EarlyStopping, ResNet34
 
 LARS_HEAD = {"simple": {"fc.weight": (2, 512), "fc.bias": (2,)},
@@ -270,3 +270,18 @@ def test_device_that_is_not_there():
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="--device cuda:5"):
             choose_device("cuda:5")
+
+
+@pytest.mark.parametrize("frame", [(64, 32), (96, 32), (64, 64)])
+def test_bfloat16_is_float32_nearly_in_narrow_frames_too(frame):
+    torch.manual_seed(0)
+    model, x = utils.ResNet34().to(memory_format=torch.channels_last), torch.rand(4, 1, *frame) * 5
+    with torch.no_grad():
+        model(x)  # batch-norm statistics
+        model.eval()
+        expected = model(x)
+        unused = [torch.full((n,), float("nan")) for n in (512, 2048, 16384, 65536)]
+        del unused  # what memory that nobody wrote may hold
+        with autocast(x, torch.bfloat16):
+            found = model(x.contiguous(memory_format=torch.channels_last)).float()
+    assert (found - expected).abs().max() < 0.05 * expected.abs().max()

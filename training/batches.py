@@ -238,7 +238,7 @@ class FrozenBatches:
         frozen, outputs, n = self.model.features[:self.start].eval(), None, len(images.index)
         with progress(None, description, "image", n) as bar:
             for batch in images.batches:
-                with autocast(batch.x.device, self.amp):
+                with autocast(batch.x, self.amp):
                     x = frozen(batch.x.contiguous(memory_format=torch.channels_last))
                 if outputs is None:
                     self._make_room(x[0].numel() * x.element_size() * n, n, x.device)

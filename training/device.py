@@ -6,9 +6,14 @@ from common.text import short
 from training import distributed
 
 
-def autocast(device: torch.device, amp: torch.dtype | None) -> torch.autocast:
-    """The autocast context of --amp (None: float32)."""
-    return torch.autocast(device.type, dtype=amp or torch.bfloat16, enabled=amp is not None)
+def autocast(x: torch.Tensor, amp: torch.dtype | None) -> torch.autocast:
+    """The autocast context of --amp (None: float32) for images, or maps within the network, x.
+
+    On the CPU float32 where a map becomes one pixel wide, in frames of 32 columns: there PyTorch's bfloat16
+    convolutions of stride 2 (2.14, AMX) read memory that nobody wrote.
+    """
+    narrow = x.device.type == "cpu" and x.dim() == 4 and x.shape[3] <= (32 if x.shape[1] == 1 else 2)
+    return torch.autocast(x.device.type, dtype=amp or torch.bfloat16, enabled=amp is not None and not narrow)
 
 
 def set_threads(threads: int | None) -> None:

@@ -53,7 +53,7 @@ def train_one_epoch(network: nn.Module, objective: Binary, optimizer: torch.opti
             for module in dropouts:
                 module.draw(batch.seed, batch.size, batch.share, device)
             optimizer.zero_grad(set_to_none=True)
-            with autocast(device, state.amp):
+            with autocast(batch.x, state.amp):
                 output = network(_channels_last(batch.x), batch.start, batch.boxes)
             output = output.to(torch.promote_types(output.dtype, torch.float32))
             # every process's gradient is averaged: this makes it that of the mean over the whole batch
@@ -113,7 +113,7 @@ def evaluate(model: ResNet34, batches: Pass, amp: torch.dtype | None = None, des
     results, n = None, len(batches.index)
     with progress(None, description, "image", n) as bar:
         for batch in batches.batches:
-            with autocast(batch.x.device, amp):
+            with autocast(batch.x, amp):
                 embedded, output = model.outputs(_channels_last(batch.x), batch.start, batch.boxes)
             if results is None:
                 results = [torch.zeros(n, t.shape[1], device=t.device) for t in (output, embedded)]
