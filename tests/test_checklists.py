@@ -39,7 +39,8 @@ def write_everything(folder, **columns):
         manifest[f"split{k}"] = table["set"]
         (folder / f"settings_split{k}_run1.json").write_text(json.dumps({
             "args": {"lr": 0.01, "balance": True, "weights": "none", "cls_arch": "simple"}, "versions": {"torch": "2"},
-            "input": {"frame": [64, 32]}}))
+            "epoch": 3, "auc": 0.9,
+            "input": {"frame": [64, 32], "norm": [2, 3]}}))
     manifest.assign(spacing_mm=3.27, suv_type="bw", warnings="", scanner="A").to_csv(folder / "data.csv", index=False)
     pd.DataFrame({"attribute": ["Units", "Units"]}).to_csv(folder / "errors.csv", index=False)
     (folder / "best_run.csv").write_text("split,run,epoch,metric,value,rank\n0,1,1,auc,0.9,1\n1,1,1,auc,0.9,2\n")

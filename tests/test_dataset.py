@@ -93,7 +93,7 @@ def test_split_with_one_class_is_refused(cohort):
 def test_single_views_are_reported(cohort):
     table = read_manifest(cohort / "data.csv")
     assert manifest.report_views(table) is None
-    assert manifest.report_views(table.drop(index=[3, 5])) == "2 of 24 scans have one view only, for example s001"
+    assert manifest.report_views(table.drop(index=[3, 5])) == "one view only: 2 of 24 scans, for example s001"
 
 
 # ---------------------------------------------------------------- the images

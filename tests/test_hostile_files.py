@@ -312,7 +312,7 @@ def test_coordinates_that_are_no_place_and_a_half_life_of_nothing(tmp_path):
     assert any("RadionuclideHalfLife is 0: that of F-18, 6586.2 s, was taken" in text for text in warnings)
     for ds in made:
         ds.ImagePositionPatient = ["1e300", *ds.ImagePositionPatient[1:]]
-    with pytest.raises(Refused, match="ImagePositionPatient '1e.300 mm': is no place in a scanner"):
+    with pytest.raises(Refused, match="ImagePositionPatient .*: is no place in a scanner"):
         suv.suv_volume(save(made, tmp_path / "b"))
 
 

@@ -1,6 +1,6 @@
 """train.py's arguments from the best values of a search."""
 import pytest
-from conftest import call
+from conftest import ROOT, call
 
 import train
 from common import params
@@ -84,6 +84,6 @@ def test_text_and_back(name, value):
     assert params.convert({name: as_text(value)}) == {name: value}
 
 
-def test_bad_params_are_one_line_before_anything_is_read(tmp_path):
+def test_bad_params_are_one_line_before_any_image_is_read(tmp_path):
     with pytest.raises(InputError, match="no row of split 5"):
-        call(train, "--params", summary(tmp_path, ROWS), "--split_index", 5, "--data", "missing.csv")
+        call(train, "--params", summary(tmp_path, ROWS), "--split_index", 5, "--data", ROOT / "data.csv")

@@ -20,6 +20,7 @@ import train
 import utils
 from common.files import InputError
 from common.manifest import read_manifest
+from common.text import counted
 from dataset import NetworkInput, eval_batch, read_bodies
 from training import engine, objectives, recorder
 from training.batches import FrozenBatches, ImageBatches
@@ -282,7 +283,7 @@ def test_resumed_run_is_the_undisturbed_one_to_the_bit(cohort, monkeypatch, caps
     last = cohort / "cut" / "last_split0_run1.pth"
     assert utils.read_checkpoint(last)["position"]["epoch"] == epoch
     assert utils.read_checkpoint(last)["position"]["batches"] == batch + 1
-    assert f"holds epoch {epoch} after {batch + 1} batches" in capsys.readouterr().err
+    assert f"holds epoch {epoch} after {counted(batch + 1, 'batch', 'batches')}" in capsys.readouterr().err
     with pytest.raises(InputError, match="--resume goes on with it"):
         fit(cohort, *options, output="cut")
     fit(cohort, *options, "--resume", output="cut")
