@@ -267,11 +267,14 @@ def _separator(path: str | Path, header: str) -> str:
 def guarded(table: "pd.DataFrame") -> "pd.DataFrame":
     """With an apostrophe before names and texts, no numbers, that begin as `FORMULA` or with an apostrophe, so that no
     spreadsheet takes them for formulas; `read_csv` takes it off again."""
+    import pandas as pd
+
     def guard(value: Any) -> Any:
         return f"'{value}" if isinstance(value, str) and value.startswith((*FORMULA, "'")) and value.strip() \
             and not re.fullmatch(_NUMBER, value) else value
 
-    texts = {name: column.map(guard) for name, column in table.items() if column.dtype in ("object", "string", "str")}
+    texts = {name: pd.Series(list(map(guard, column)), column.index, column.dtype)  # of whole numbers and None, too
+             for name, column in table.items() if column.dtype in ("object", "string", "str")}
     return table.assign(**{str(name): column for name, column in texts.items()}).rename(columns=guard)
 
 

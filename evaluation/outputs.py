@@ -116,7 +116,7 @@ def print_metrics(metrics: dict) -> None:
     print(aligned([["site by", "scans", *(NAMES[name] for name in shown)],
                    *([label, str(block["n"]), *(short_text(block[name]) if block["n"] else "" for name in shown)]
                      for label, block in blocks.items())]))
-    print(f"{counted(len(sites['names']), 'site')}; " + (guess and f"{guess}; ")
+    print(f"{counted(len(sites['names']), 'lesion site')}; " + (guess and f"{guess}; ")
           + "each site's recall: site_metrics.csv, report.html\n")
 
 

@@ -60,12 +60,15 @@ def write_settings(folder, split, **content):
 
 def test_settings_are_shown_as_texts(tmp_path):
     assert provenance.models_settings(tmp_path, [Model(tmp_path, "m", 0, 1)]) == ([], [])
-    write_settings(tmp_path, 0, args={"lr": 0.01, "image_size": [310], "checkpoint": None, "balance": True}, epoch=3, auc=0.9,
-                   commit="abc", versions={"torch": "2"}, data_hash="f00", input={"frame": [64, 32], "norm": [2, 3]}, model={"drop": 1})
+    write_settings(tmp_path, 0, args={"lr": 0.01, "image_size": [310], "checkpoint": None, "balance": True},
+                   epoch=3, auc=0.9,
+                   commit="abc", versions={"torch": "2"}, data_hash="f00", model={"drop": 1},
+                   input={"frame": [64, 32], "norm": [2, 3]})
     rows, _ = provenance.models_settings(tmp_path, [Model(tmp_path, "m", 0, 1)])
     assert {row["name"]: row["values"] for row in rows} == {
         "commit": ["abc"], "data hash": ["f00"], "epoch kept": ["3"], "version of torch": ["2"],
-        "input: frame": ["64 32"], "input: norm": ["2 3"], "--lr": ["0.01"], "--image_size": ["310"], "--checkpoint": ["None"],
+        "input: frame": ["64 32"], "input: norm": ["2 3"],
+        "--lr": ["0.01"], "--image_size": ["310"], "--checkpoint": ["None"],
         "--balance": ["True"]}
 
 
