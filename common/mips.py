@@ -25,7 +25,7 @@ def read_image(row: Any, folder: str | Path, name: str = "") -> np.ndarray:
     `name`: another file of the row's than its `filename`; its values need be no SUV.
     """
     path, shape = Path(folder) / (name or row.filename), (row.matrix_size_1, row.matrix_size_2)
-    says = f"row {row.row} of the manifest says"
+    says = f"row {_line(row)} of the manifest says"
     try:
         with open_file(path) as file:
             size = os.fstat(file.fileno()).st_size
@@ -43,7 +43,7 @@ def read_image(row: Any, folder: str | Path, name: str = "") -> np.ndarray:
                     raise InputError(f"{path}: {size} bytes, but {says} {shape[0]} x {shape[1]} float32, {need} bytes")
             values = np.fromfile(file, dtype)
     except FileNotFoundError:
-        raise InputError(f"{path}: missing (row {row.row} of the manifest); give the images' folder with --images, or "
+        raise InputError(f"{path}: missing (row {_line(row)} of the manifest); give their folder with --images, or "
                          "make them: prepro_script.py for DICOM, make demo-data for the demo") from None
     except (OSError, EOFError, ValueError) as error:
         raise InputError(f"{path}: not a readable image: {short(error)}") from None
@@ -53,7 +53,7 @@ def read_image(row: Any, folder: str | Path, name: str = "") -> np.ndarray:
         raise InputError(f"{path}: holds NaN or infinity; make it again with prepro_script.py")
     if not name and (reason := no_suv(image)):
         raise InputError(f"{path}: {reason}; a MIP is little-endian float32, row by row, SUV: make it again with "
-                         f"prepro_script.py, or correct row {row.row} of the manifest")
+                         f"prepro_script.py, or correct row {_line(row)} of the manifest")
     return image
 
 
@@ -93,7 +93,7 @@ def read_mask(row: Any, folder: str | Path, name: str) -> np.ndarray:
     """The file `name`, a lesion mask of one MIP, as `read_image`: 0 and 1 -> (rows, columns) bool; or InputError."""
     mask = read_image(row, folder, name)
     if len(other := mask[(mask != 0) & (mask != 1)]):
-        raise InputError(f"{Path(folder) / name}: holds {other[0]:g} (mask of row {row.row} of the manifest); a "
+        raise InputError(f"{Path(folder) / name}: holds {other[0]:g} (mask of row {_line(row)} of the manifest); a "
                          "mask is 1 in a lesion, 0 elsewhere")
     return mask > 0
 
@@ -113,3 +113,8 @@ def under_heat(grey: np.ndarray, share: np.ndarray) -> np.ndarray:
     """`greys` with a heat map over them: (rows, columns, 3) float, 0..1; `share` as of `heat_colours`."""
     colour, opacity = np.split(heat_colours(share), [3], axis=2)
     return grey[:, :, None] * (1 - opacity) + colour * opacity
+
+
+def _line(row):
+    """The row's number in the manifest; of a table made elsewhere it is not known."""
+    return getattr(row, "row", "?")

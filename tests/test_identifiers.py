@@ -16,6 +16,13 @@ from preprocessing.identifiers import CROSSWALK, find_key, hash_id, read_key, up
 COARSE = {"spacing": (20.0, 5.0, 4.0)}
 
 
+@pytest.fixture(autouse=True)
+def no_key_of_other_tests(tmp_path):
+    """The nearest key above an output counts: those of outputs of other tests lie beside this one's folder."""
+    for name in ("hash_key.txt", "crosswalk.csv"):
+        (tmp_path.parent / name).unlink(missing_ok=True)
+
+
 def mode(path):
     return stat.S_IMODE(path.stat().st_mode)
 
