@@ -107,7 +107,7 @@ def test_bin_and_npy_hold_the_same_image(cohort):
 
 
 @pytest.mark.parametrize(("damage", "expected"), [
-    (lambda path: path.unlink(), "missing .row 2 of the manifest.; give the images' folder with --images"),
+    (lambda path: path.unlink(), "missing .row 2 of the manifest.; give their folder with --images"),
     (lambda path: path.write_bytes(path.read_bytes()[:-4]), "8636 bytes, but row 2 of the manifest says 60 x 36"),
     (lambda path: path.write_bytes(path.read_bytes() + b"0"), "8641 bytes"),
     (lambda path: np.full(60 * 36, np.nan, "<f4").tofile(path), "NaN or infinity"),
