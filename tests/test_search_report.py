@@ -153,7 +153,7 @@ def test_of_minimized_values_the_lowest_is_best():
     ((trial(0, 0.7, best_epoch=1),), 1 + 4,
      ("The best trial of 1", "5 complete trials, and parameters that were drawn; complete: 1.")),
     (tuple(trial(number, 0.7) for number in range(6)), 1 + 4,
-     ("The 6 best trials of 6", "The 6 complete trials do not tell")),
+     ("The 6 best trials of 6", "6 complete trials do not tell")),
     (tuple(create_trial(value=0.5, params={}, distributions={}) for _ in range(6)), 1,
      ("parameters that were drawn; complete: 6.",)),
 ], ids=["none", "waiting", "pruned", "one", "equal", "nothing drawn"])
