@@ -18,11 +18,12 @@ context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["faults_imports"])
 
 
-def _main(script, words, said, before):
+def main(script, words, said, errors, before):
+    """What a process of its own does: the script, after `before`, with its output in the files `said` and `errors`."""
     os.setsid()
     multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)  # as in any other process
-    for number in (1, 2):
-        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    for number, path in ((1, said), (2, errors)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     sys.stdout, sys.stderr = (io.TextIOWrapper(open(number, "wb", 0), write_through=True) for number in (1, 2))
     sys.argv = [script, *words]
     if before:
@@ -42,8 +43,8 @@ class Script:
 
     def __init__(self, folder, script, *words, before=None):
         self.said = folder / f"said_{time.monotonic_ns()}.txt"
-        self.process = context.Process(target=_main, args=(script, [str(word) for word in words], str(self.said),
-                                                           before))
+        self.process = context.Process(target=main, args=(script, [str(word) for word in words], str(self.said),
+                                                          str(self.said), before))
         self.process.start()
         self.pid = self.process.pid
 

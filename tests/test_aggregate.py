@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import call, error_line, run
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prediction_helpers import SCANS, aggregated, predictions, splits, write, write_folds
 from scipy.stats import binomtest
@@ -27,6 +27,7 @@ def test_label_at_the_threshold(tmp_path):
     assert list(aggregated(tmp_path)[0]["pred_label"]) == [1, 0, 1]
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_ensembles_by_hand(tmp_path):
     scans = SCANS.iloc[[0, 4]]
     write(tmp_path, predictions(scans=scans).assign(probs=[0.1, 0.3, 0.5, 0.9]),
@@ -40,8 +41,9 @@ def test_ensembles_by_hand(tmp_path):
     assert (metrics["avg"]["specificity"]["value"], metrics["max"]["specificity"]["value"]) == (1, 0)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.floats(0, 1), min_size=12, max_size=12))
+@pytest.mark.usefixtures("no_figure")
 def test_ensembles_lie_within_their_models(tmp_path_factory, probs):
     folder = tmp_path_factory.mktemp("p")
     write(folder, *(predictions(scans=SCANS[:2]).assign(probs=probs[4 * k:4 * k + 4]) for k in range(3)))
@@ -341,8 +343,7 @@ def test_one_class_gives_no_auc(tmp_path, capsys):
     assert "the AUC needs both classes" in (tmp_path / "out" / "report.html").read_text()
 
 
-@pytest.mark.parametrize("column, value", [("synthetic", 1), ("synthetic", True),
-                                           ("series_description", "WB SYNTHETIC PET")])
+@pytest.mark.parametrize("column, value", [("synthetic", 1), ("series_description", "WB SYNTHETIC PET")])
 def test_synthetic_mark_is_passed_on(tmp_path, capsys, monkeypatch, column, value):
     notes, write_figure = [], figure_style.write_figure
 
@@ -469,6 +470,7 @@ def test_disagreement_is_listed_largest_first(tmp_path):
     assert (sizes[0]["min"], sizes[0]["max"]) == pytest.approx((min(singles), max(singles)))
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_same_metrics_whatever_the_order_of_the_files(tmp_path, monkeypatch):
     import random
     from pathlib import Path

@@ -55,6 +55,7 @@ def test_bad_size_is_one_line():
     assert "--size 2 9 9" in error_line(run("benchmark.py", "prepro", "--size", 2, 9, 9))
 
 
+@pytest.mark.slow
 def test_train_prints_every_ratio():
     done = run("benchmark.py", "train", "--n_images", 8, "--batch_sizes", 4, "--frozen_images", 8, "--scans", 4,
                "--repeats", 1, "--amp", "off", check=0)
@@ -91,6 +92,7 @@ def test_the_plain_loop_computes_what_prediction_computes(cohort):
     np.testing.assert_allclose(sorted(loop.evaluate()), sorted(objectives.probabilities(logits)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_lars_measures_both_ways_to_its_auc(tmp_path):
     write_cohort(tmp_path, 8)
     done = run("benchmark.py", "lars", "--data", tmp_path / "data.csv", "--nepochs", 2, "--threads", 1, "--amp", "off",
@@ -150,6 +152,7 @@ def test_lars_starts_from_the_weights_that_train_py_starts_from(cohort, tmp_path
     torch.testing.assert_close(model.layer4[2].conv2.weight, state["layer4.2.conv2.weight"])
 
 
+@pytest.mark.slow
 def test_aggregate_prints_time_memory_and_the_jackknifes_ratio():
     done = run("benchmark.py", "aggregate", "--scans", 60, check=0)
     for name in ("aggregate.py", "compare.py"):

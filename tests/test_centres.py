@@ -111,7 +111,7 @@ def centre(folder, name, n=40, seed=50, models=4, **columns):
     return f"{name}={folder / name}"
 
 
-@pytest.mark.parametrize("cal", [False, True])
+@pytest.mark.parametrize("cal", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_other_centres_are_measured_with_frozen_thresholds(tmp_path, cal):
     write(tmp_path, *(with_cal(splits()) if cal else splits()))
     north, south = centre(tmp_path, "north"), centre(tmp_path, "south", n=30, seed=80)

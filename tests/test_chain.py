@@ -30,7 +30,7 @@ def run_commands(page, folder):
     for script, words in commands((ROOT / page).read_text().replace("--top 10", "--top 2")):
         smaller = "" if {"--cv", "--group"} & set(words) else SMALLER.get(script, "")
         smaller += " --calibration 0.2" * ("--calibration" in words)
-        done = run(f"{script}.py", *words, *smaller.split(), cwd=folder)
+        done = run(f"{script}.py", *words, *smaller.split(), cwd=folder, env={} if page == "README.md" else None)
         assert done.returncode in (0, 1), f"{script}.py {' '.join(words)}\n{done.stdout}\n{done.stderr}"
         printed[script] = done.stdout
     return printed
@@ -43,6 +43,8 @@ def chain(tmp_path_factory):
     run("phantom.py", "--output", "DICOM_ROOT", "--patients", 14, "--seed", 3, "--workers", 1, cwd=folder, check=0)
     shutil.copy(folder / "DICOM_ROOT" / "labels.csv", folder)
     shutil.copytree(next((folder / "DICOM_ROOT").glob("*/study1")), folder / "NEW_DICOM")
+    (folder / "hash_key.txt").write_text("6" * 64 + "\n")  # the same scan_id, and so the same splits, every time
+    (folder / "hash_key.txt").chmod(0o600)
     printed = run_commands("README.md", folder)
     assert list(printed) == ["prepro_script", "make_splits", "train", "find_best_model", "predict",
                              "aggregate", "compare", "score"]

@@ -90,6 +90,7 @@ def test_early_stopping_keeps_the_epoch_that_it_stops_after(cohort):
     assert kept(cohort / "results")["epoch"] == epochs[-1] < 30
 
 
+@pytest.mark.slow
 def test_a_run_of_before_kept_its_best_epoch(cohort, monkeypatch):
     options = ("--nepochs", 2)
     fit(cohort, *options, output="whole")

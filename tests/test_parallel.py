@@ -32,6 +32,7 @@ def options_of(cohort):
     return ("--data", cohort / "data.csv", *SMALL, "--nepochs", 2, "--augm", 34, "--cls_arch", "complex", "--lr", 1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_train_alike_and_write_once(cohort):
     options = options_of(cohort)
     torchrun(1, "train.py", *options, "--output", cohort / "one")

@@ -333,11 +333,12 @@ def test_bad_input_is_one_line(two_studies):
 
 @needs_real_series
 def test_real_series(tmp_path):
-    call(prepro_script, "--input", REAL, "--output", tmp_path, "--workers", 1)
-    table = pd.read_csv(tmp_path / "data.csv")
+    out = tmp_path / "mips"
+    call(prepro_script, "--input", REAL, "--output", out, "--workers", 1)
+    table = pd.read_csv(out / "data.csv")
     assert table["suv_max"][0] == pytest.approx(66.5, abs=0.05)
     assert table["suv_mean"][0] == pytest.approx(0.149, abs=5e-4)
-    coronal, sagittal = (read_mip(tmp_path, row) for row in table.itertuples())
+    coronal, sagittal = (read_mip(out, row) for row in table.itertuples())
     assert coronal.shape == sagittal.shape == (267, 183)
     for mip in (coronal, sagittal):
         bladder = np.unravel_index(mip.argmax(), mip.shape)[0]

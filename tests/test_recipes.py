@@ -227,6 +227,7 @@ def test_the_table_fits_100_columns():
 
 # ---------------------------------------------------------------- networks
 
+@pytest.mark.slow
 def test_each_network_is_trained_once_and_compared(tmp_path, capsys):
     table = write_cohort(tmp_path)
 

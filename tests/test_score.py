@@ -313,7 +313,8 @@ def test_dicom_objects_are_never_written_over(scored, results, monkeypatch):
 # ---------------------------------------------------------------- volumes, errors
 
 def test_a_volume_of_suv_scores_as_its_dicom(scored, results, tmp_path, no_picture):
-    call(prepro_script, "--input", scored / "dicom" / "A", "--output", tmp_path, "--save_suv", "--workers", 1)
+    call(prepro_script, "--input", scored / "dicom" / "A", "--output", tmp_path, "--save_suv", "--workers", 1,
+         "--key", scored / "hash_key.txt")
     (suv,) = (tmp_path / "suv").iterdir()
     (tmp_path / "nifti" / "P1" / "S1").mkdir(parents=True)
     suv.rename(tmp_path / "nifti" / "P1" / "S1" / "SUV.nii.gz")
