@@ -73,7 +73,7 @@ def write_objects(scan: Scan, scores: Scores, picture: bytes, files: Sequence[st
     for path, each in zip(paths, (captured, report), strict=True):
         if path.exists():
             raise InputError(f"{path}: is there already; nothing was written over it")
-        with replace_file(path, "wb") as file:
+        with replace_file(path, "wb", private=True) as file:
             each.save_as(file, enforce_file_format=True)
     return paths
 

@@ -220,12 +220,14 @@ def test_the_whole_chain_leaves_names_behind(converted):
     chain(root, root / MARK, "find_best_model.py", "--dir", out)
     chain(root, root / MARK, "predict.py", "--data", data, "--chptfolder", out, "--output", out, "--set", "val", "test")
     chain(root, root / MARK, "explain.py", "--data", data, "--chptfolder", out, "--output", root / MARK / "heat",
-          "--max_scans", 2, code=(0, 1))
+          "--max_scans", 2, "--review", code=(0, 1))
     chain(root, root / MARK, "aggregate.py", "--dir", out, "--output", out, "--data", data, "--by", "view", "sex",
           "--resamples", 200, "--heatmaps", root / MARK / "heat")
     chain(root, root / MARK, "compare.py", out / "ensemble_avg.csv", out / "ensemble_max.csv", "--output", out,
           "--resamples", 200)
     chain(root, root / MARK, "export_models.py", "--dir", out, "--output", root / MARK / "models.zip")
+    chain(root, root / MARK, "score.py", "--input", root / "in", "--models", root / MARK / "models.zip", "--output",
+          root / MARK / "scored", "--key", root / MARK / "hash_key.txt", "--workers", 1, code=(1,))
     chain(root, root / MARK, "optun.py", "--data", data, "--splits", "0-0", "--trials", 1, *small, "--output",
           root / MARK / "search")
     check(root / MARK, MAY_NAME)
@@ -233,5 +235,6 @@ def test_the_whole_chain_leaves_names_behind(converted):
 
 def test_the_page_lists_what_may_name_patients():
     page = Path(ROOT, "docs/reference/privacy.md").read_text()
-    for name in ("crosswalk.csv", "errors.csv", "--labels_template", "--list", "--carry", "--keep_ids"):
+    for name in ("crosswalk.csv", "errors.csv", "--labels_template", "--list", "--carry", "--keep_ids",
+                 "score.py --dicom"):
         assert f"`{name}" in page, name

@@ -273,6 +273,7 @@ def test_dicom_objects_are_of_the_study_and_hold_the_numbers(scored):
     crosswalk = pd.read_csv(scored / "crosswalk.csv", dtype=str).set_index("scan_id")
     paths = sorted((scored / "out" / "dicom").iterdir())
     assert len(paths) == 4 and len({path.name for path in paths}) == 4
+    assert {path.stat().st_mode & 0o777 for path in paths} == {0o600}  # they name the patient
     uids = set()
     for scan, row in table.iterrows():
         (picture,), (report,) = ([path for path in paths if path.name.startswith(f"{scan}_{kind}_")]
