@@ -1,4 +1,4 @@
-# make demo       the whole chain on a synthetic cohort, from DICOM to demo/results/report.html
+# make demo       the whole chain on a synthetic cohort, from DICOM to demo/results/report.html (demo.py)
 # make demo-data  its first half: the cohort, its MIPs in images/, data.csv as it stands in the repository
 # make demo-loca  two heads, Deauville score and lesion site, on the same cohort, against a binary network trained alike
 # make study-loca the same in earnest: 1000 patients, three runs of each, paired (100 minutes; goes on where it was stopped)
@@ -12,13 +12,10 @@
 PYTHON ?= python3
 VENV = .venv
 PY = $(VENV)/bin/python
+PIP = $(PY) -m pip install --disable-pip-version-check --progress-bar on
 DEMO = demo
-PATIENTS = 300
-SEED = 1
-
-# What the demo trains with: see "Demo" in README.md. --weights none: it needs no download.
-DEMO_TRAIN = --weights none --image_size auto --pool 2 --augm 4 --nepochs 6 --batch_size 8 \
-             --optimizer adamw --lr 0.0015 --wd 0.01 --lr_schedule onecycle
+# With CPU=1 PyTorch comes from this index: that of its CPU wheels, see pytorch.org/get-started
+TORCH_INDEX ?=
 
 # What demo-loca and study-loca train both networks with, and what the two heads get beside it.
 LOCA_TRAIN = --weights none --image_size auto --pool 2 --augm 4 --nepochs 8 --batch_size 8 \
@@ -34,36 +31,23 @@ $(VENV)/installed: requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; ok = (3, 11) <= v <= (3, 13); \
 	    sys.exit(0 if ok else f"error: python3 is {v[0]}.{v[1]}; give Python 3.11 to 3.13 with make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --disable-pip-version-check --progress-bar on -r requirements-dev.txt
+	@[ -z "$(CPU)" ] || [ -n "$(TORCH_INDEX)" ] || \
+	    { echo "error: CPU=1 needs TORCH_INDEX=URL, the index of PyTorch's CPU wheels: see pytorch.org/get-started"; exit 2; }
+	$(if $(CPU),$(PIP) --index-url $(TORCH_INDEX) $$(grep -hE '^torch(vision)?==' requirements.txt))
+	$(PIP) -r requirements-dev.txt
 	@touch $@
 
-# What stands in data.csv of the phantom's labels, beside target, target_loc and deauville
-CARRIED = patient study n_lesions lesions liver_suv pool_suv decoys sex age weight_kg height_cm arms vendor decay_correction
-
 # DICOM of a cohort -> MIPs, manifest and splits
-SPLITS = --n_splits 20
-%/data_resplit.csv: phantom.py $(wildcard synthetic/*.py) prepro_script.py $(wildcard preprocessing/*.py) \
-                    make_splits.py common/manifest.py | $(VENV)/installed
-	$(PY) phantom.py --output $*/dicom --patients $(PATIENTS) --seed $(SEED)
-	$(PY) prepro_script.py --input $*/dicom --output $* --labels $*/dicom/labels.csv --keep_ids \
-	    --carry $(CARRIED)
-	$(PY) make_splits.py --data $*/data.csv $(SPLITS) --seed 0 --overwrite
+COHORT_CODE = demo.py phantom.py $(wildcard synthetic/*.py) prepro_script.py $(wildcard preprocessing/*.py) \
+              make_splits.py common/manifest.py
+$(DEMO)/data_resplit.csv: $(COHORT_CODE) | $(VENV)/installed
+	$(PY) demo.py --data_only --overwrite --output $(DEMO)
 
-# Of an image the last bits depend on the processor
-SHA256 = s/[0-9a-f]\{64\}//
-
-# images is a link, so that the repository's data.csv finds its files
 demo-data: $(DEMO)/data_resplit.csv
-	ln -sfn $(DEMO)/images images
-	@[ "$$(sed '$(SHA256)' data.csv)" = "$$(sed '$(SHA256)' $(DEMO)/data_resplit.csv)" ] || \
-	    echo "warning: data.csv differs from $(DEMO)/data_resplit.csv, the manifest of these images"
+	$(PY) demo.py --data_only --output $(DEMO)
 
-demo: demo-data
-	$(PY) train.py --data $(DEMO)/data_resplit.csv --split_index 0 1 --run 1 --output $(DEMO)/results --overwrite $(DEMO_TRAIN)
-	$(PY) find_best_model.py --dir $(DEMO)/results
-	$(PY) predict.py --data $(DEMO)/data_resplit.csv --output $(DEMO)/results --chptfolder $(DEMO)/results \
-	    --splits 0 1 --set val test
-	$(PY) aggregate.py --dir $(DEMO)/results --output $(DEMO)/results --data $(DEMO)/data_resplit.csv --by view vendor sex
+demo: $(DEMO)/data_resplit.csv
+	$(PY) demo.py --output $(DEMO)
 
 # $(call loca,COHORT,OUTPUT,RUNS,MORE TRAINING OPTIONS): both networks, each run alike, predicted, measured, compared
 define loca
@@ -82,9 +66,8 @@ looking = --data $1/data_resplit.csv --chptfolder $2/loca --splits 0 0 --run $3 
 demo-loca: demo-data
 	$(call loca,$(DEMO),$(DEMO)/two,1)
 
-$(STUDY)/data_resplit.csv: PATIENTS = 1000
-$(STUDY)/data_resplit.csv: SEED = 5
-$(STUDY)/data_resplit.csv: SPLITS = --n_splits 1 --test 0.2 --val 0.08
+$(STUDY)/data_resplit.csv: $(COHORT_CODE) | $(VENV)/installed
+	$(PY) demo.py --data_only --overwrite --output $(STUDY) --patients 1000 --seed 5 --n_splits 1 --test 0.2 --val 0.08
 
 study-loca: $(STUDY)/data_resplit.csv
 	$(call loca,$(STUDY),$(STUDY),$(STUDY_RUNS))

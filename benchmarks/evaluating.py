@@ -1,5 +1,4 @@
 """`benchmark.py aggregate`: what measuring ten models' predictions costs, and what the jackknife saves."""
-import resource
 import subprocess
 import sys
 import time
@@ -49,6 +48,8 @@ def compare(folder: Path, scans: int) -> None:
 
 def run(name: str, *arguments: object) -> tuple[float, float, float]:
     """Run a script: wall and processor seconds, peak memory in GB. For a process of its own: counts all it started."""
+    import resource  # not on Windows
+
     start = time.perf_counter()
     done = subprocess.run([sys.executable, SCRIPTS / name, *map(str, arguments)], capture_output=True, text=True)
     wall, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)

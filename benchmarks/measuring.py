@@ -1,10 +1,11 @@
 """What the benchmarks measure with: a function in a process of its own, and that process's memory."""
 import multiprocessing
-import resource
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+
+import psutil
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 
@@ -20,4 +21,7 @@ def peak_memory() -> float:
     status = Path("/proc/self/status")
     if status.exists():  # of this program alone; ru_maxrss may hold its parent's
         return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset / 1e6
+    import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6

@@ -18,6 +18,8 @@ REMEDIES = {
     errno.EISDIR: "a folder stands where a file is needed: remove it, or give another path",
     errno.ENOENT: "it, or its folder, is not there or was removed meanwhile: give the same command again",
     errno.ENAMETOOLONG: "give shorter names"}
+EXTRAS = {"optuna": "search", "cmaes": "search", "plotly": "search", "sqlalchemy": "search", "psycopg": "postgres",
+          "psycopg2": "postgres", "highdicom": "dicom", "tensorboard": "tensorboard"}  # package: extra that brings it
 OTHERWISE = "see whether the disk or file server works, then give the same command again"
 
 
@@ -49,6 +51,9 @@ def _behind(error: BaseException | None) -> Iterator[OSError]:
 
 def fault_line(error: BaseException, args: Namespace) -> str | None:
     """What a script with these arguments says of an error, one line; None where it is no fault of the machine."""
+    package = (getattr(error, "name", None) or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get(package)):
+        return f"{package} is not installed: pip install 'deauville-scoring[{extra}]', or -r requirements.txt"
     if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
         return memory_line(error, args)
     if (fault := machine_fault(error)) is None:

@@ -12,10 +12,13 @@ FILES = ("weights", "checkpoint", "site_map")  # arguments that decide, by what 
 
 
 def commit() -> str | None:
-    """git's, with "+" where files differ from it; None outside git."""
+    """git's, with "+" where files differ from it; None outside a checkout of this toolkit."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():  # installed: the repository around it, if any, is another one
+        return None
+
     def git(*words):
-        return subprocess.run(["git", *words], cwd=Path(__file__).parents[1], capture_output=True, text=True,
-                              check=True).stdout.strip()
+        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
 
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         return git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain", "--untracked-files=no"))

@@ -1,4 +1,4 @@
-"""The stored values of a frame. Compressed pixels are decoded by pydicom and its plug-ins."""
+"""The stored values of a frame. Compressed pixels are decoded by imagecodecs, pydicom and its plug-ins."""
 import struct
 import warnings
 from typing import Any
@@ -10,6 +10,8 @@ from preprocessing.dicom_reader import DEFLATED, UNCOMPRESSED, UNDEFINED, inflat
 from preprocessing.dicom_values import Header, Refused, integer, number
 
 MOST_SIDE = 4096  # rows or columns of a PET image
+JPEG = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70))  # baseline, extended, lossless
+JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")  # lossless, near-lossless
 SOF = {0xF7, *range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of JPEG's and JPEG-LS's start of frame
 
 def read_pixels(header: Header) -> np.ndarray:
@@ -76,22 +78,22 @@ def _read_uncompressed(header: Header, kind: np.dtype, shape: tuple[int, int]) -
 
 
 def _decode(header: Header, shape: tuple[int, int], size: int) -> np.ndarray:
-    """Compressed pixels of `size` bytes, by pydicom's plug-ins (requirements.txt names those for JPEG; RLE needs
-    none)."""
-    from pydicom import dcmread
-    from pydicom.pixels import get_decoder, pixel_array
+    """Compressed pixels of `size` bytes: JPEG and JPEG-LS by imagecodecs, JPEG 2000 by pydicom's plug-in, RLE by
+    pydicom."""
     remedy = "copy the file again from its source, or export it uncompressed"
     try:
-        if not get_decoder(header["syntax"]).is_available:
-            remedy = "pip install -r requirements.txt (pylibjpeg and its plug-ins), or export it uncompressed"
-            raise ImportError("its decoder is not installed")
-        _check_frame(header, shape, size)
-        index = {"index": header["frame"]} if "frame" in header else {}
-        source: Any = dcmread(header["path"], force=True) if "irregular" in header else header["path"]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            pixels = pixel_array(source, raw=True, **index)
-    except Exception as error:  # pydicom and its decoders raise whatever they like on damaged data
+        frame = _read_frame(header, shape, size)
+        if header["syntax"] in (*JPEG, *JPEG_LS):
+            import imagecodecs  # robust where frames are damaged, which other decoders hang in or die of
+            pixels = (imagecodecs.jpegls_decode if header["syntax"] in JPEG_LS else imagecodecs.jpeg_decode)(frame)
+            if integer(header, "PixelRepresentation"):
+                pixels = pixels.view(f"i{pixels.itemsize}")
+        else:
+            pixels = _decode_with_pydicom(header)
+    except ImportError as error:
+        remedy = "pip install imagecodecs pylibjpeg-openjpeg, or export it uncompressed"
+        raise Refused("TransferSyntaxUID", _syntax_name(header), "its decoder is not installed", remedy) from error
+    except Exception as error:  # decoders raise whatever they like on damaged data
         reason = "cannot be decoded (" + " ".join(str(error).split())[:200] + ")"
         raise Refused("TransferSyntaxUID", _syntax_name(header), reason, remedy) from error
     if pixels.shape != shape or pixels.dtype.kind not in "iu":
@@ -99,8 +101,22 @@ def _decode(header: Header, shape: tuple[int, int], size: int) -> np.ndarray:
     return pixels
 
 
-def _check_frame(header: Header, shape: tuple[int, int], size: int) -> None:
-    """Raises ValueError where a frame would unpack to far more than Rows x Columns, whatever they say."""
+def _decode_with_pydicom(header: Header) -> np.ndarray:
+    from pydicom import dcmread
+    from pydicom.pixels import get_decoder, pixel_array
+
+    if not get_decoder(header["syntax"]).is_available:
+        raise ImportError(header["syntax"])
+    index = {"index": header["frame"]} if "frame" in header else {}
+    source: Any = dcmread(header["path"], force=True) if "irregular" in header else header["path"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pixel_array(source, raw=True, **index)
+
+
+def _read_frame(header: Header, shape: tuple[int, int], size: int) -> bytes:
+    """A frame as it is stored. Raises ValueError where it would unpack to far more than Rows x Columns, whatever they
+    say."""
     from pydicom.encaps import get_frame
 
     most = 2 * shape[0] * shape[1] * size + (1 << 16)
@@ -109,6 +125,8 @@ def _check_frame(header: Header, shape: tuple[int, int], size: int) -> None:
         frame = get_frame(file, header.get("frame", 0), number_of_frames=int(number(header, "NumberOfFrames") or 1))
     if len(frame) > most:
         raise ValueError(f"{len(frame)} bytes for {shape[0]} x {shape[1]} pixels")
+    if header["syntax"] in JPEG_LS and b"\xff\xd9" not in frame[-4:]:  # decoders may look for the rest for ever
+        raise ValueError("its frame breaks off")
     said, at = shape, 2
     if frame[:4] == b"\xff\x4f\xff\x51":  # the header of JPEG 2000
         width, height, left, top = struct.unpack(">4I", frame[8:24])
@@ -119,6 +137,7 @@ def _check_frame(header: Header, shape: tuple[int, int], size: int) -> None:
         said = struct.unpack(">2H", frame[at + 5:at + 9])
     if said != shape:
         raise ValueError(f"its pixels are {said[0]} x {said[1]}, not {shape[0]} x {shape[1]}")
+    return frame
 
 
 def _syntax_name(header: Header) -> str:

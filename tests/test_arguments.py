@@ -14,7 +14,7 @@ import train_loca
 from common import __version__, arguments, recipes
 from common.renamed import current_words
 
-SCRIPTS = sorted(path.name for path in ROOT.glob("*.py") if "def get_args_parser" in path.read_text())
+SCRIPTS = sorted(path.name for path in ROOT.glob("*.py") if "\ndef get_args_parser" in path.read_text())
 
 
 def parse(script, *words):

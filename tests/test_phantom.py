@@ -3,7 +3,6 @@ import csv
 import filecmp
 import math
 import os
-import re
 import subprocess
 import sys
 from datetime import datetime
@@ -19,6 +18,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+import demo
 import phantom
 from preprocessing.suv import suv_volume
 from synthetic.body import draw
@@ -173,15 +173,14 @@ def test_acquisitions_of_a_cohort_cover_what_is_found_in_public_series():
 
 def test_data_csv_holds_the_default_cohort():
     """The repository's manifest names the images of `make demo-data`: a change of the draws breaks it."""
-    asked = dict(re.findall(r"^(PATIENTS|SEED) = (\d+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    asked = demo.get_args_parser().parse_args([])
     with open(ROOT / "data.csv", newline="") as file:
         rows = {row["scan_id"]: row for row in csv.DictReader(file)}
-    scans = [(patient, scan) for patient in (plan_patient(int(asked["SEED"]), i)
-                                              for i in range(int(asked["PATIENTS"])))
+    scans = [(patient, scan) for patient in (plan_patient(asked.seed, i) for i in range(asked.patients))
              for scan in patient["scans"]]
     assert len(scans) == len(rows)
     for patient, scan in scans:
-        row = rows[make_uid(int(asked["SEED"]), patient["index"], scan["number"], "study")]
+        row = rows[make_uid(asked.seed, patient["index"], scan["number"], "study")]
         acquisition = plan_acquisition(patient, scan)
         assert (row["vendor"], row["decay_correction"]) == (acquisition["vendor"], acquisition["decay_correction"])
         waited = (acquisition["start"] - acquisition["injection"]).seconds / 60

@@ -10,13 +10,14 @@ from docs_helpers import CHAPTERS, MADE, PAGES, commands
 
 from common.renamed import RENAMED
 
-SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py") if "def get_args_parser" in path.read_text())
+SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py") if "\ndef get_args_parser" in path.read_text())
 PARSERS = {name: importlib.import_module(name).get_args_parser() for name in SCRIPTS}
 DOCSTRINGS = {name: importlib.import_module(name).__doc__ for name in SCRIPTS}
 SHOWN = sorted({(name, shlex.join(words)) for text in (*DOCSTRINGS.values(), *(page.read_text() for page in PAGES))
                 for name, words in commands(text)})
 FOLDERS = {path.parent.name for path in ROOT.glob("*/__init__.py")} | {"tests", "docs", "examples", "figures"}
-OTHERS_OPTIONS = {"--split-index", "--logdir", "--help", "--version", "--nproc_per_node", "--no-normalize", "--pdb"}
+OTHERS_OPTIONS = {"--split-index", "--gpus", "--require-hashes", "--logdir", "--help", "--version", "--nproc_per_node",
+                  "--no-normalize", "--pdb"}
 
 
 def ids(paths):
