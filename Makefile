@@ -7,6 +7,7 @@
 # make gpu-check  the tests that need a CUDA device, and what training and prediction cost there (10 GB of temporary files)
 # make lint       ruff, codespell, import-linter, mypy
 # make docs       the pages of docs/reference that are made from the code: scripts.md, modules.md
+# make lock       requirements.lock of requirements.txt, by uv (pip install uv)
 # make clean      removes what the demo made and the virtual environment
 
 PYTHON ?= python3
@@ -24,7 +25,7 @@ LOCA_SITES = --site_head grid --site_lambda 1 --select sum
 STUDY = study
 STUDY_RUNS = 1 2 3
 
-.PHONY: demo demo-data demo-loca study-loca test test-slow test-robustness gpu-check lint docs clean
+.PHONY: demo demo-data demo-loca study-loca test test-slow test-robustness gpu-check lint docs lock clean
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: requirements.txt requirements-dev.txt
@@ -98,6 +99,11 @@ lint: $(VENV)/installed
 
 docs: $(VENV)/installed
 	$(PY) tests/docs_helpers.py
+
+lock:
+	{ sed -n '/^#/p;/^#/!q' requirements.lock; uv pip compile --universal --generate-hashes --python-version 3.11 --no-header \
+	    --quiet requirements.txt; } > requirements.lock.new
+	mv requirements.lock.new requirements.lock
 
 clean:
 	rm -rf $(DEMO) $(STUDY) images $(VENV)

@@ -1,5 +1,6 @@
 """The raw MIPs of a manifest (`manifest.read_manifest`) -> images in memory, and batches for the network."""
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,18 +79,25 @@ def read_bodies(table: pd.DataFrame, folder: str | Path, pool: int = 1, box: str
     InputError
         A missing image, one of another size, one that is not SUV; images that do not fit into the free memory.
     """
-    largest = [-(-int(table[f"matrix_size_{i}"].max()) // pool) for i in (1, 2)]
-    images, sizes = np.zeros((len(table), *largest), "float32"), np.empty((len(table), 2), "int64")  # touched: resident
+    largest = (int(table["matrix_size_1"].max()), int(table["matrix_size_2"].max()))
     with progress(list(table.itertuples()), "reading MIPs", "image") as rows:
-        for i, row in enumerate(rows):
-            body = _pool(crop_body(read_image(row, folder), row.filename, box), pool)
-            if i == 0 and 4 * len(table) * body.size > available_memory(torch.device("cpu")):
-                raise InputError(f"{counted(len(table), 'image')} of {body.shape[0]} x {body.shape[1]} pixels do not "
-                                 "fit into the free memory; use --pool 2 (a quarter of it), or fewer splits at once")
-            sizes[i] = body.shape
-            images[i, :body.shape[0], :body.shape[1]] = body
-    images = images[:, :sizes[:, 0].max(), :sizes[:, 1].max()]
-    return Bodies(torch.from_numpy(images), torch.from_numpy(sizes), list(table["filename"]))
+        return stack_bodies((read_image(row, folder) for row in rows), list(table["filename"]), largest, pool, box)
+
+
+def stack_bodies(images: Iterable[np.ndarray], names: Sequence[str], largest: tuple[int, int], pool: int = 1,
+                 box: str = "suv") -> Bodies:
+    """`read_bodies` of MIPs (rows, columns) float32, SUV, of at most `largest` pixels, named as in messages."""
+    rows, columns = (-(-side // pool) for side in largest)
+    stack, sizes = np.zeros((len(names), rows, columns), "float32"), np.empty((len(names), 2), "int64")  # resident
+    for i, (image, name) in enumerate(zip(images, names, strict=True)):
+        body = _pool(crop_body(image, name, box), pool)
+        if i == 0 and 4 * len(names) * body.size > available_memory(torch.device("cpu")):
+            raise InputError(f"{counted(len(names), 'image')} of {body.shape[0]} x {body.shape[1]} pixels do not "
+                             "fit into the free memory; use --pool 2 (a quarter of it), or fewer splits at once")
+        sizes[i] = body.shape
+        stack[i, :body.shape[0], :body.shape[1]] = body
+    stack = stack[:, :sizes[:, 0].max(), :sizes[:, 1].max()]
+    return Bodies(torch.from_numpy(stack), torch.from_numpy(sizes), list(names))
 
 
 def data_hash(bodies: Bodies, table: pd.DataFrame, split: int) -> str:

@@ -3,7 +3,7 @@
 python prepro_script.py --input dicom --output mips
 python prepro_script.py --input dicom --output mips --labels labels.csv   # for training
 python prepro_script.py --input dicom --list                            # what is there; writes nothing
-python prepro_script.py --input dicom --labels_template labels.csv      # the table to fill in with scores
+python prepro_script.py --input dicom --labels_template template.csv    # the table to fill in with scores
 
 Studies that give no trustworthy SUV are listed in errors.csv with the reason and a remedy; the others go on. The same
 command again converts what is new or changed, and leaves the rest.

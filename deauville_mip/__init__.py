@@ -17,7 +17,8 @@ OURS = {path.stem for path in HOME.glob("*.py")} | {path.parent.name for path in
 OURS -= {__name__, "__init__", "setup", "commands"}
 API = {"suv_volume": "preprocessing.suv", "SuvVolume": "preprocessing.suv", "Refused": "preprocessing.dicom_values",
        "project": "preprocessing.geometry", "read_image": "common.mips", "read_manifest": "common.manifest",
-       "InputError": "common.files", "ResNet34": "utils", "load_model": "utils", "all_metrics": "evaluation.metrics",
+       "InputError": "common.files", "ResNet34": "utils", "load_model": "utils", "predict_mips": "inference.prediction",
+       "all_metrics": "evaluation.metrics",
        "auc_interval": "evaluation.metrics", "choose_thresholds": "evaluation.metrics"}
 __all__ = sorted(API)  # noqa: PLE0605
 __path__ = [str(HOME), *([str(_HERE)] if HOME != _HERE else [])]

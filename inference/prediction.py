@@ -2,7 +2,7 @@
 files."""
 import io
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from common.manifest import (
 from common.model_files import checkpoint_file, checkpoint_sha256, checkpoints_in, exists, read_file
 from common.run_files import run_file, run_of
 from common.text import counted
-from dataset import LARS, NORMS, NetworkInput, fit_bodies, read_bodies
+from dataset import LARS, NORMS, NetworkInput, fit_bodies, read_bodies, stack_bodies
 from inference.folding import for_prediction
 from inference.provenance import overlap_notes
 from training import engine
@@ -137,6 +137,41 @@ def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: st
         network = for_prediction(network).to(device, memory_format=torch.channels_last)
         yield Model(split, best["run"], path, digest, content, network,
                     ImageBatches(fitting, network_input, batch_size), index, rows, amp)
+
+
+def predict_mips(checkpoint: str | Path, images: Mapping[str, np.ndarray], batch_size: int = 50) -> np.ndarray:
+    """What predict.py would say of these MIPs, without a manifest.
+
+    Parameters
+    ----------
+    checkpoint : str or Path
+        Of this toolkit, or of LARS.
+    images : dict of str to (rows, columns) float32 array
+        By name: MIPs as `preprocessing.geometry.project` makes them, of the spacing (mm) and the kind of SUV that the
+        checkpoint was trained on: `load_model(checkpoint)[1]["input"]`.
+    batch_size : int
+
+    Returns
+    -------
+    (n,) float64 array
+        Probability of Deauville 4-5 for each image.
+
+    Raises
+    ------
+    InputError
+        No checkpoint, an image without a body or with a larger one than the frame, a score that is not finite.
+    """
+    network, content = utils.load_model(checkpoint)
+    given = NetworkInput(**content["input"]) if "input" in content else LARS
+    arrays = [np.asarray(image, np.float32) for image in images.values()]
+    largest = (max(image.shape[0] for image in arrays), max(image.shape[1] for image in arrays))
+    bodies = fit_bodies(stack_bodies(arrays, list(images), largest, given.pool, given.box), given.frame,
+                        given.crop_bodies)
+    index, path = np.arange(len(arrays)), Path(checkpoint)
+    network = for_prediction(network).to(memory_format=torch.channels_last)
+    model = Model(0, 1, path, checkpoint_sha256(path), content, network, ImageBatches(bodies, given, batch_size), index,
+                  pd.DataFrame({"filename": list(images)}), None)
+    return probabilities(model.outputs().logits)
 
 
 def write_predictions(model: Model, outputs: Outputs, sets: Sequence[str], output: str, features: bool = True,

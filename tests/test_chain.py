@@ -1,14 +1,20 @@
 """The whole chain as a user runs it: the commands of README and docs, each a process of its own, on a tiny cohort."""
 import hashlib
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, error_line, run
-from docs_helpers import commands
+from docs_helpers import PAGES, commands
 from pet import REAL, needs_real_series
 
 import utils
@@ -24,13 +30,27 @@ SMALLER = {  # what makes a command of the documentation quick, added at its end
     "aggregate": "--resamples 200", "compare": "--resamples 200"}
 
 
+GUIDES = ("comparing", "training_and_resuming", "fine_tuning", "lars_weights", "sharing_models", "searching",
+          "lesion_sites", "heat_maps", "reading_room")
+NOT_RUN = {  # pages whose commands no test runs as written, and why
+    "several_machines": "a PostgreSQL server: tests/test_search_postgres.py",
+    "scripts": "the scripts' docstrings, each command of which stands in a guide or is checked by its parser",
+    "recipes": "real MIPs, and hours: tests/test_recipes.py", "speed": "minutes a table: tests/test_benchmark.py"}
+
+
+def without_network(folder):
+    """The environment of a script that may reach no network; folder/network.txt will say what it asked for."""
+    return {"PYTHONPATH": str(ROOT / "tests" / "no_network"), "NO_NETWORK": str(folder / "network.txt")}
+
+
 def run_commands(page, folder):
     """Run the commands of a page in `folder` -> {script: what it printed last}; 1 (listed items failed) is success."""
     printed = {}
     for script, words in commands((ROOT / page).read_text().replace("--top 10", "--top 2")):
         smaller = "" if {"--cv", "--group"} & set(words) else SMALLER.get(script, "")
         smaller += " --calibration 0.2" * ("--calibration" in words)
-        done = run(f"{script}.py", *words, *smaller.split(), cwd=folder, env={} if page == "README.md" else None)
+        real = page == "README.md"  # the others are forked, which is quicker
+        done = run(f"{script}.py", *words, *smaller.split(), cwd=folder, env=without_network(folder) if real else None)
         assert done.returncode in (0, 1), f"{script}.py {' '.join(words)}\n{done.stdout}\n{done.stderr}"
         printed[script] = done.stdout
     return printed
@@ -165,8 +185,7 @@ def test_prediction_without_best_run(chain):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["comparing", "training_and_resuming", "fine_tuning", "lars_weights", "sharing_models",
-                                  "searching", "lesion_sites", "heat_maps", "reading_room"])
+@pytest.mark.parametrize("page", GUIDES)
 def test_commands_of_the_guides_run(chain, page):
     """With data.csv and images where `make demo-data` puts them, and checkpoints with the contents of LARS's."""
     if not (chain / "data.csv").exists():
@@ -177,7 +196,24 @@ def test_commands_of_the_guides_run(chain, page):
         for name in ("checkpoint_split0_run1.pth", "checkpoint_split1_run1.pth"):
             content = utils.read_checkpoint(chain / "results" / name)
             torch.save({key: content[key] for key in OF_LARS}, chain / "lars" / name)
+    if page == "comparing":
+        add_readers_and_outcomes(chain)
     run_commands(f"docs/how_to/{page}.md", chain)
+
+
+def add_readers_and_outcomes(chain):
+    """What the guide to comparing takes of its users: readers' calls, outcomes in the manifest, a second ensemble."""
+    scans = pd.read_csv(chain / "results" / "ensemble_avg.csv")["scan_id"]
+    pd.DataFrame({"scan_id": scans, "ann": [k % 2 for k in range(len(scans))], "bo": 1}).to_csv(
+        chain / "readers.csv", index=False)
+    for path in (chain / "results").glob("pred_*.csv"):
+        table = pd.read_csv(path, dtype=str)
+        months = table["patient_id"].rank(method="dense")  # alike in a patient's scans
+        table.assign(pfs_months=months, pfs_event=(months % 2).astype(int)).to_csv(path, index=False)
+    for name in ("a", "b"):
+        (chain / name).mkdir()
+        shutil.copy(chain / "results" / f"ensemble_{'avg' if name == 'a' else 'max'}.csv",
+                    chain / name / "ensemble_avg.csv")
 
 
 @pytest.mark.slow
@@ -197,3 +233,76 @@ def test_commands_of_the_guide_to_splits_run(chain, tmp_path):
     for split in (0, 1):
         predicted = pd.read_csv(tmp_path / "results_cal" / f"pred_split{split}_run1.csv")
         assert set(predicted.loc[predicted["set"] == "cal", "scan_id"]) == set(cal["scan_id"])
+
+
+@pytest.mark.slow
+def test_commands_of_the_guides_to_files_run(chain, tmp_path):
+    """DICOM files of the chain, and NIfTI volumes of the same with a mask each."""
+    dicom, nifti, masks = (tmp_path / name for name in ("dicom", "nifti", "masks"))
+    for folder in (dicom, nifti):
+        folder.mkdir()
+        (folder / "DICOM_ROOT").symlink_to(chain / "DICOM_ROOT")
+    labels = pd.read_csv(chain / "labels.csv")
+    labels.to_csv(dicom / "labels.csv", index=False)
+    pd.DataFrame({"StudyInstanceUID": labels["StudyInstanceUID"][:1], "weight_kg": 71.5}).to_csv(
+        dicom / "overrides.csv", index=False)
+    run_commands("docs/how_to/dicom_and_labels.md", dicom)
+    assert "71.5" in pd.read_csv(dicom / "mips" / "data.csv")["warnings"].str.cat(sep=" ", na_rep="")
+
+    run("prepro_script.py", "--input", "DICOM_ROOT", "--output", "first", "--save_suv", "--workers", 1, cwd=nifti,
+        check=0)
+    volumes = sorted((nifti / "first" / "suv").glob("*.nii.gz"))
+    table = pd.DataFrame({"StudyInstanceUID": [f"p{k}/study" for k in range(len(volumes))],
+                          "target": [k % 2 for k in range(len(volumes))], "sex": "F", "age": 50})
+    table.to_csv(nifti / "labels.csv", index=False)
+    for k, volume in enumerate(volumes):
+        for name in ("NIFTI_ROOT", "FDG-PET-CT-Lesions"):
+            (nifti / name / f"p{k}" / "study").mkdir(parents=True)
+            (nifti / name / f"p{k}" / "study" / "SUV.nii.gz").symlink_to(volume)
+    run_commands("docs/how_to/nifti.md", nifti)
+
+    for k, volume in enumerate(volumes[:2]):
+        place = masks / "ROOT" / f"p{k}" / "study"
+        place.mkdir(parents=True)
+        (place / "SUV.nii.gz").symlink_to(volume)
+        image = nibabel.load(volume)
+        nibabel.save(nibabel.Nifti1Image((image.get_fdata() > (5, 1e9)[k]).astype(np.uint8), image.affine),
+                     place / "SEG.nii.gz")
+    run_commands("docs/how_to/masks.md", masks)
+    assert sorted(pd.read_csv(masks / "mips" / "data.csv")["target"]) == [0, 0, 1, 1]
+
+
+def test_the_notebook_runs_and_agrees_with_the_scripts(chain, tmp_path):
+    """The code of examples/quickstart.ipynb, in order, on the chain's cohort in place of the demo's."""
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "dicom").symlink_to(chain / "DICOM_ROOT")
+    (tmp_path / "demo" / "results").symlink_to(chain / "results")
+    cells = json.loads((ROOT / "examples" / "quickstart.ipynb").read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    (tmp_path / "examples" / "notebook.py").write_text(code)
+    done = subprocess.run([sys.executable, "notebook.py"], cwd=tmp_path / "examples", capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((chain / "results" / "metrics.json").read_text())["avg"]["auc"]
+    assert f"auc          {metrics['value']:.3f} ({metrics['ci_low']:.3f} to" in done.stdout, done.stdout
+    study = sorted((chain / "DICOM_ROOT").glob("*/study1"))[0]
+    run("score.py", "--input", study, "--models", chain / "results", "--output", tmp_path / "scored", "--workers", 1,
+        "--threads", 1, "--amp", "off", cwd=tmp_path, check=0)
+    score = pd.read_csv(tmp_path / "scored" / "scores.csv")["ensemble_prob"][0]
+    assert f"scan: {score:.3f}" in done.stdout, done.stdout
+
+
+def test_every_page_with_commands_is_run_or_says_why_not():
+    ran = {"README"} | set(re.findall(r'"docs/how_to/(\w+)\.md"', Path(__file__).read_text())) | {*GUIDES}
+    assert {page.stem for page in PAGES if list(commands(page.read_text()))} == ran | {*NOT_RUN}
+    assert not ran & {*NOT_RUN} and len(NOT_RUN) == 4
+
+
+def test_nothing_asks_a_network(chain, tmp_path):
+    """Of the README's seven steps and score.py."""
+    code = "import socket; socket.create_connection(('192.0.2.1', 80), 1)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env=os.environ | without_network(tmp_path))
+    assert "the tests refuse" in done.stderr and "192.0.2.1" in (tmp_path / "network.txt").read_text()
+    assert not (chain / "network.txt").exists(), (chain / "network.txt").read_text()

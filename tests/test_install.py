@@ -111,6 +111,14 @@ def test_every_extra_is_known_to_the_message():
     assert set(EXTRAS.values()) == {extra for extra, *_ in pinned()} - {"", "dev"}
 
 
+def test_the_lock_has_every_pin_and_a_hash_of_everything():
+    entries = re.split(r"^(?=[\w.-]+==)", Path(ROOT, "requirements.lock").read_text(), flags=re.MULTILINE)[1:]
+    locked = {re.match(r"[\w.-]+", entry)[0]: re.match(r"[\w.-]+==(\S+)", entry)[1] for entry in entries}
+    assert all("--hash=sha256:" in entry for entry in entries)
+    assert {name: version for extra, name, version in pinned() if extra != "dev"}.items() <= locked.items()
+    assert closure(required_packages()) <= set(locked)
+
+
 @pytest.mark.slow
 def test_installed_it_is_one_folder_beside_a_foreign_utils(tmp_path):
     """In a fresh environment that sees this one's packages; build and install need no network."""
