@@ -175,7 +175,7 @@ def fit_bodies(bodies: Bodies, frame: tuple, crop: bool = False, index: np.ndarr
 
     Of the images `index` (int array) alone, where it is given: the others are not going to be used.
     """
-    too_large = (bodies.sizes > torch.tensor(frame)).any(1)
+    too_large = (bodies.sizes > torch.tensor(frame)).any(1).numpy()
     if not too_large[index].any():
         return bodies
     if not crop:

@@ -26,6 +26,7 @@ from common.manifest import (
     report_views,
     suv_type_of,
 )
+from common.mips import no_suv
 from common.model_files import checkpoint_file, checkpoint_sha256, checkpoints_in, exists, read_file
 from common.run_files import run_file, run_of
 from common.text import counted
@@ -159,11 +160,14 @@ def predict_mips(checkpoint: str | Path, images: Mapping[str, np.ndarray], batch
     Raises
     ------
     InputError
-        No checkpoint, an image without a body or with a larger one than the frame, a score that is not finite.
+        No checkpoint, an image that is no SUV, has no body or a larger one than the frame, a score that is not finite.
     """
     network, content = utils.load_model(checkpoint)
     given = NetworkInput(**content["input"]) if "input" in content else LARS
-    arrays = [np.asarray(image, np.float32) for image in images.values()]
+    arrays = [np.ascontiguousarray(image, np.float32) for image in images.values()]
+    for name, image in zip(images, arrays, strict=True):
+        if reason := "holds NaN or infinity" if not np.isfinite(image).all() else no_suv(image):
+            raise InputError(f"{name}: {reason}; give a MIP in SUV")
     largest = (max(image.shape[0] for image in arrays), max(image.shape[1] for image in arrays))
     bodies = fit_bodies(stack_bodies(arrays, list(images), largest, given.pool, given.box), given.frame,
                         given.crop_bodies)

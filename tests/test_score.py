@@ -31,6 +31,9 @@ from common.files import InputError, sha256
 from dataset import NetworkInput
 from evaluation import reference
 from inference import score_page, scoring
+from inference.prediction import predict_mips
+from preprocessing.geometry import project
+from preprocessing.suv import suv_volume
 
 CPU = ("--device", "cpu", "--amp", "off", "--threads", 1, "--workers", 1)
 COARSE = {"spacing": (10.0, 5.0, 4.0)}
@@ -92,6 +95,22 @@ def pages(folder):
 
 
 # ---------------------------------------------------------------- numbers
+
+def test_mips_of_the_api_score_as_those_of_a_study(scored, results):
+    volume = suv_volume(scored / "dicom" / "A")
+    cor, sag = project(volume.array, volume.spacing, 3.27)
+    paths = sorted(results.glob("checkpoint_*.pth"))
+    probs = [predict_mips(path, {"cor": cor, "sag": sag}) for path in paths]
+    of_scan = pd.read_csv(scored / "crosswalk.csv", dtype=str).set_index("StudyInstanceUID")["scan_id"]
+    expected = pd.read_csv(scored / "out" / "scores.csv").set_index("scan_id").loc[of_scan["1.2.3"], "ensemble_prob"]
+    assert np.mean(probs) == pytest.approx(expected, abs=1e-6)
+    empty = cor.copy()
+    empty[0, 0] = np.nan
+    for image, message in ((empty, "NaN"), (cor * 5000, "Bq/ml"), (cor * 0, "no pixel above SUV"),
+                           (np.tile(sag, (9, 9)), "larger than the frame")):
+        with pytest.raises(InputError, match=f"one: .*{message}"):
+            predict_mips(paths[0], {"one": image})
+
 
 def test_numbers_are_those_of_predict_and_aggregate(scored, results, tmp_path):
     call(prepro_script, "--input", scored / "dicom", "--output", tmp_path, "--key", scored / "hash_key.txt",
