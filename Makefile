@@ -3,7 +3,7 @@
 # make demo-loca  two heads, Deauville score and lesion site, on the same cohort, against a binary network trained alike
 # make study-loca the same in earnest: 1000 patients, three runs of each, paired (100 minutes; goes on where it was stopped)
 # make test       all fast tests (make test-slow: the long ones too)
-# make test-robustness  5000 hostile files, by seed
+# make test-robustness  5000 hostile files, by seed; every fault of the machine (kills, full disks, signals), sizes
 # make gpu-check  the tests that need a CUDA device, and what training and prediction cost there (10 GB of temporary files)
 # make lint       ruff, codespell, import-linter, mypy
 # make docs       the pages of docs/reference that are made from the code: scripts.md, modules.md
@@ -86,6 +86,7 @@ test-slow: $(VENV)/installed
 
 test-robustness: $(VENV)/installed
 	$(PY) -m pytest -n 2 tests/test_robustness.py --cases 5000
+	$(PY) -m pytest -n 2 -m "slow or not slow" --durations 10 $(addprefix tests/test_,faults.py kills.py numbers.py size.py)
 
 gpu-check: $(VENV)/installed
 	$(PY) -m pytest -m gpu -rs

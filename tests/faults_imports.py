@@ -19,6 +19,7 @@ import make_splits  # noqa: F401
 import optun  # noqa: F401
 import predict  # noqa: F401
 import prepro_script  # noqa: F401
+import score  # noqa: F401
 import train  # noqa: F401
 import train_loca  # noqa: F401
 from evaluation import (  # noqa: F401

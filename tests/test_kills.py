@@ -34,6 +34,7 @@ def place(tmp_path_factory):
     site_cohort(folder / "cohort", 8)
     done(folder, "train.py", *training(folder), "--output", folder / "models")
     done(folder, "find_best_model.py", "--dir", folder / "models")
+    (folder / "key.txt").write_text("secret of 16 bytes")
     prediction_helpers.write(folder / "predictions", *prediction_helpers.splits(2))
     return folder
 
@@ -55,6 +56,8 @@ SCRIPTS = {
     "predict.py": predicting,
     "explain.py": lambda place: (*predicting(place), "--no_pointing"),
     "aggregate.py": lambda place: ("--dir", place / "predictions", "--resamples", 50),
+    "score.py": lambda place: ("--input", place / "dicom", "--models", place / "models", "--key", place / "key.txt",
+                               "--workers", 2, "--threads", 1, "--device", "cpu", "--amp", "off"),
     "optun.py": lambda place: (*training(place), "--splits", "0-0", "--trials", 2, "--nepochs", 1, "--heartbeat", 1)}
 
 
