@@ -131,7 +131,7 @@ def test_disk_full_at_any_write(script, place, tmp_path):
         words = (*words, "--workers", 1)  # each process counts its own writes
     done(tmp_path, script, *words)
     output.rename(whole)
-    for number in [*range(1, 9), *(round(8 * 1.5 ** k) for k in range(1, 14))]:
+    for number in sorted({1} | {2 ** k + half * 2 ** (k - 1) for k in range(1, 15) for half in (0, 1)}):
         process = Script(tmp_path, script, *words, before=partial(full_at, number, str(output)))
         if process.end() == 0:
             break
