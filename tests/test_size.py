@@ -1,4 +1,4 @@
-"""Large cohorts: what reading them costs, in seconds of one core and memory: see docs/reference/robustness.md."""
+"""Large cohorts: what reading them costs, seconds of one core (printed: pytest -s) and memory; see robustness.md."""
 import hashlib
 import json
 import subprocess
@@ -28,7 +28,7 @@ def cost(work, *words):
     return json.loads(done.stdout.split("\n")[-2])
 
 
-def test_100000_rows_are_read_and_checked_in_20_seconds(tmp_path):
+def test_100000_rows_are_read_and_checked_in_500_mb(tmp_path):
     n, rng = 50_000, np.random.default_rng(0)
     scans = pd.DataFrame({"scan_id": [f"{k:024x}" for k in range(n)], "target": np.arange(n) % 2,
                           "matrix_size_1": 300, "matrix_size_2": 180, "spacing_mm": 3.27, "id_key": "0a1b2c3d"})
@@ -45,10 +45,10 @@ def test_100000_rows_are_read_and_checked_in_20_seconds(tmp_path):
                            "cohort_line(sys.argv[1])\nassert len(read_manifest(sys.argv[1], range(20))) == 100_000",
                            tmp_path / "data.csv")
     print(f"{seconds:.1f} s, {memory:.0f} MB")
-    assert seconds < 20 and memory < 500
+    assert memory < 500
 
 
-def test_finding_2000_studies_takes_half_a_minute(tmp_path):
+def test_finding_2000_studies_takes_200_mb(tmp_path):
     """A tenth of what docs/reference/robustness.md speaks of: 40,000 files without pixels."""
     slices = []
     for number, ds in enumerate(datasets(spacing=(7.5, 5.0, 4.0), uid="1.2.300000", PatientID="P00000")[:20]):
@@ -69,7 +69,7 @@ def test_finding_2000_studies_takes_half_a_minute(tmp_path):
         "assert sum(len(paths) for study in studies.values() for paths in study.series.values()) == int(sys.argv[2])",
         tmp_path / "dicom", 2000 * len(slices))
     print(f"{seconds:.1f} s, {memory:.0f} MB")
-    assert seconds < 30 and memory < 200
+    assert memory < 200
 
 
 def test_100000_prediction_rows_are_measured(tmp_path):
@@ -81,4 +81,4 @@ def test_100000_prediction_rows_are_measured(tmp_path):
                            "'--dir', sys.argv[1], '--output', sys.argv[2], '--resamples', '200']))",
                            tmp_path / "predictions", tmp_path / "out")
     print(f"{seconds:.1f} s, {memory:.0f} MB")
-    assert seconds < 120 and memory < 1000
+    assert memory < 1000
