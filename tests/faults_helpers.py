@@ -1,6 +1,7 @@
 """Scripts in processes of their own that need not import anything: forked from one that has (multiprocessing's
 forkserver). They are real: they take signals, are killed, have their exit code."""
 import builtins
+import contextlib
 import errno
 import io
 import itertools
@@ -52,8 +53,9 @@ class Script:
         return self.process.is_alive()
 
     def kill(self, signum):
-        if self.alive():
-            os.kill(self.pid, signum)
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            if self.alive():
+                os.kill(self.pid, signum)
 
     def end(self, seconds=120):
         self.process.join(seconds)
