@@ -198,6 +198,8 @@ def test_commands_of_the_guides_run(chain, page):
             torch.save({key: content[key] for key in OF_LARS}, chain / "lars" / name)
     if page == "comparing":
         add_readers_and_outcomes(chain)
+    if page == "heat_maps" and not (chain / "results_loca").exists():  # in a process of its own
+        run_commands("docs/how_to/lesion_sites.md", chain)
     run_commands(f"docs/how_to/{page}.md", chain)
 
 
