@@ -27,6 +27,7 @@ def main(script, words, said, errors, before):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     sys.stdout, sys.stderr = (io.TextIOWrapper(open(number, "wb", 0), write_through=True) for number in (1, 2))
     sys.argv = [script, *words]
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
     if before:
         before()
     import importlib
