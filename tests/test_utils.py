@@ -285,3 +285,19 @@ def test_bfloat16_is_float32_nearly_in_narrow_frames_too(frame):
         with autocast(x, torch.bfloat16):
             found = model(x.contiguous(memory_format=torch.channels_last)).float()
     assert (found - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+@pytest.mark.parametrize("start", [4, 5, 6, 7])
+def test_bfloat16_of_frozen_layers_output_is_float32_nearly_in_narrow_frames_too(start):
+    """As training takes what frozen layers gave, once for all epochs."""
+    torch.manual_seed(0)
+    model, x = utils.ResNet34().to(memory_format=torch.channels_last), torch.rand(4, 1, 96, 32) * 5
+    with torch.no_grad():
+        model(x)
+        model.eval()
+        expected, maps = model(x), model.features[:start](x)
+        unused = [torch.full((n,), float("nan")) for n in (512, 2048, 16384, 65536)]
+        del unused
+        with autocast(maps, torch.bfloat16):
+            found = model(maps, start).float()
+    assert (found - expected).abs().max() < 0.05 * expected.abs().max()

@@ -7,12 +7,13 @@ from training import distributed
 
 
 def autocast(x: torch.Tensor, amp: torch.dtype | None) -> torch.autocast:
-    """The autocast context of --amp (None: float32) for images, or maps within the network, x.
+    """The autocast context of --amp (None: float32) for images, or the output of frozen layers, x.
 
-    On the CPU float32 where a map becomes one pixel wide, in frames of 32 columns: there PyTorch's bfloat16
-    convolutions of stride 2 (2.14, AMX) read memory that nobody wrote.
+    On the CPU float32 in frames of up to 32 columns: there maps become two columns wide and less, and PyTorch's
+    bfloat16 convolutions of 3 x 3 and stride 2 over them (2.14, AMX) read memory that nobody wrote.
     """
-    narrow = x.device.type == "cpu" and x.dim() == 4 and x.shape[3] <= (32 if x.shape[1] == 1 else 2)
+    widest = 32 if x.dim() == 4 and x.shape[1] == 1 else 512 // x.shape[1]  # of a map of 64, 128, 256 channels: 8, 4, 2
+    narrow = x.device.type == "cpu" and x.dim() == 4 and x.shape[3] <= widest
     return torch.autocast(x.device.type, dtype=amp or torch.bfloat16, enabled=amp is not None and not narrow)
 
 
