@@ -140,7 +140,8 @@ def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: st
                     ImageBatches(fitting, network_input, batch_size), index, rows, amp)
 
 
-def predict_mips(checkpoint: str | Path, images: Mapping[str, np.ndarray], batch_size: int = 50) -> np.ndarray:
+def predict_mips(checkpoint: str | Path, images: Mapping[str, np.ndarray], spacing_mm: float, suv_type: str = "bw",
+                 batch_size: int = 50) -> np.ndarray:
     """What predict.py would say of these MIPs, without a manifest.
 
     Parameters
@@ -148,8 +149,9 @@ def predict_mips(checkpoint: str | Path, images: Mapping[str, np.ndarray], batch
     checkpoint : str or Path
         Of this toolkit, or of LARS.
     images : dict of str to (rows, columns) float32 array
-        By name: MIPs as `preprocessing.geometry.project` makes them, of the spacing (mm) and the kind of SUV that the
-        checkpoint was trained on: `load_model(checkpoint)[1]["input"]`.
+        By name: MIPs as `preprocessing.geometry.project` makes them.
+    spacing_mm, suv_type : float, str
+        Of their pixels, and of `SuvVolume`; those of training are in `load_model(checkpoint)[1]["input"]`.
     batch_size : int
 
     Returns
@@ -160,10 +162,12 @@ def predict_mips(checkpoint: str | Path, images: Mapping[str, np.ndarray], batch
     Raises
     ------
     InputError
-        No checkpoint, an image that is no SUV, has no body or a larger one than the frame, a score that is not finite.
+        No checkpoint, other pixels or SUV than those of training, an image that is no SUV, has no body or a larger one
+        than the frame, a score that is not finite.
     """
     network, content = utils.load_model(checkpoint)
-    given = NetworkInput(**content["input"]) if "input" in content else LARS
+    table = pd.DataFrame({"filename": list(images), "spacing_mm": spacing_mm, "suv_type": suv_type})
+    given = stored_input(checkpoint, content, table, "the call", None, None)
     arrays = [np.ascontiguousarray(image, np.float32) for image in images.values()]
     for name, image in zip(images, arrays, strict=True):
         if reason := "holds NaN or infinity" if not np.isfinite(image).all() else no_suv(image):
@@ -174,7 +178,7 @@ def predict_mips(checkpoint: str | Path, images: Mapping[str, np.ndarray], batch
     index, path = np.arange(len(arrays)), Path(checkpoint)
     network = for_prediction(network).to(memory_format=torch.channels_last)
     model = Model(0, 1, path, checkpoint_sha256(path), content, network, ImageBatches(bodies, given, batch_size), index,
-                  pd.DataFrame({"filename": list(images)}), None)
+                  table, None)
     return probabilities(model.outputs().logits)
 
 

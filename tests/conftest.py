@@ -45,7 +45,9 @@ def run(script, *args, cwd=ROOT, check=None, env=None):
                 args=(script, words[1:], str(said), str(errors), functools.partial(os.chdir, cwd)))
             process.start()
             process.join(300)
-            assert process.exitcode is not None, f"{words} does not end"
+            if process.exitcode is None:
+                process.kill()  # it would run on beside the tests that follow
+                raise AssertionError(f"{words} does not end")
             done = subprocess.CompletedProcess(words, process.exitcode, said.read_text(), errors.read_text())
     else:
         done = subprocess.run([sys.executable, *words], cwd=cwd, capture_output=True, text=True,

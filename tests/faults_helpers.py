@@ -60,7 +60,9 @@ class Script:
 
     def end(self, seconds=120):
         self.process.join(seconds)
-        assert self.process.exitcode is not None, f"{self.output()}\n{self.pid} does not end"
+        if self.process.exitcode is None:
+            self.process.kill()  # it would run on beside the tests that follow
+            raise AssertionError(f"{self.output()}\n{self.pid} does not end")
         return self.process.exitcode
 
     def output(self):

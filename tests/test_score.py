@@ -100,7 +100,7 @@ def test_mips_of_the_api_score_as_those_of_a_study(scored, results):
     volume = suv_volume(scored / "dicom" / "A")
     cor, sag = project(volume.array, volume.spacing, 3.27)
     paths = sorted(results.glob("checkpoint_*.pth"))
-    probs = [predict_mips(path, {"cor": cor, "sag": sag}) for path in paths]
+    probs = [predict_mips(path, {"cor": cor, "sag": sag}, 3.27) for path in paths]
     of_scan = pd.read_csv(scored / "crosswalk.csv", dtype=str).set_index("StudyInstanceUID")["scan_id"]
     expected = pd.read_csv(scored / "out" / "scores.csv").set_index("scan_id").loc[of_scan["1.2.3"], "ensemble_prob"]
     assert np.mean(probs) == pytest.approx(expected, abs=1e-6)
@@ -109,7 +109,10 @@ def test_mips_of_the_api_score_as_those_of_a_study(scored, results):
     for image, message in ((empty, "NaN"), (cor * 5000, "Bq/ml"), (cor * 0, "no pixel above SUV"),
                            (np.tile(sag, (9, 9)), "larger than the frame")):
         with pytest.raises(InputError, match=f"one: .*{message}"):
-            predict_mips(paths[0], {"one": image})
+            predict_mips(paths[0], {"one": image}, 3.27)
+    for other, message in (((4.0,), "pixels of 3.27 mm"), ((3.27, "lbm"), "SUV of type bw")):
+        with pytest.raises(InputError, match=message):
+            predict_mips(paths[0], {"one": cor}, *other)
 
 
 def test_numbers_are_those_of_predict_and_aggregate(scored, results, tmp_path):
