@@ -246,11 +246,16 @@ def first_trained(model: ResNet34) -> int:
 
 def build_optimizer(parameters: Iterable[nn.Parameter], optimizer: str = "sgd", lr: float = 0.001, wd: float = 0.0001,
                     momentum: float = 0.9) -> torch.optim.Optimizer:
-    """sgd (with Nesterov momentum), adam or adamw over those of the parameters that are trained; wd: weight decay."""
+    """sgd (with Nesterov momentum), adam or adamw over those of the parameters that are trained; wd: weight decay.
+
+    By PyTorch's fused kernels: AdamW's step takes about half as long. They need gradients that lie in memory as their
+    parameters do; autograd makes them so. A state of an optimizer without them, loaded, goes on without them.
+    """
     parameters = [p for p in parameters if p.requires_grad]
     if optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=wd, nesterov=momentum > 0)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer](parameters, lr=lr, weight_decay=wd)
+        return torch.optim.SGD(parameters, lr, momentum, weight_decay=wd, nesterov=momentum > 0, fused=True)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer]
+    return kind(parameters, lr, weight_decay=wd, fused=True)
 
 
 class Schedule:

@@ -118,6 +118,29 @@ def one_parameter(optimizer="sgd"):
     return utils.build_optimizer([torch.nn.Parameter(torch.zeros(1))], optimizer, 0.1, 1e-4, 0.9)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_fused_steps_are_the_plain_ones_on_weights_that_lie_as_in_training(optimizer):
+    """A fused kernel takes gradients in their order in memory, whatever their strides: wrong where these differ."""
+    torch.manual_seed(0)
+    models = [ResNet34().to(memory_format=torch.channels_last) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    fused, plain = (utils.build_optimizer(model.parameters(), optimizer, 0.01, 0.01) for model in models)
+    state = plain.state_dict()
+    state["param_groups"][0]["fused"] = None  # as of a version of before
+    plain.load_state_dict(state)
+    assert fused.param_groups[0]["fused"] and not plain.param_groups[0]["fused"]
+    for x in torch.rand(3, 4, 1, 32, 32):
+        fused.zero_grad()
+        models[0](x.contiguous(memory_format=torch.channels_last)).square().sum().backward()
+        for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            assert one.grad.stride() == one.stride()
+            other.grad = one.grad.clone()
+        fused.step()
+        plain.step()
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
 def learning_rates(aucs, steps_per_epoch=3, **changes):
     """The learning rate of each epoch's first batch, as training steps the schedule."""
     optimizer = one_parameter()
