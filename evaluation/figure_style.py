@@ -78,7 +78,7 @@ def write_figure(folder: Path, name: str, figure: Figure, title: str, metrics: d
         figure.text(0.5, -0.02 / height, "\n".join(note), ha="center", va="top", fontsize=TEXT)
     area = Bbox.from_extents(0, -len(note) * TEXT * 1.25 / 72 - 0.03 * bool(note), width, height)
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once, alike in every file
+    figure.set_layout_engine(None)  # laid out once, alike in every file; "none" would draw once more for each
     paths = []
     for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None}), ("pdf", {"CreationDate": None})):
         made = io.BytesIO()

@@ -87,7 +87,8 @@ class Recorder:
         self.files = {kind: run_file(output, kind, split, run)
                       for kind in ("checkpoint", "last", "convergence", "figure", "settings")}
         self.board = tensorboard and Path(tensorboard) / f"split{split}_run{run}"
-        self.received, self.saved, self.drawn, self.writer = [], time.monotonic(), 0.0, None
+        self.received, self.writer = [], None
+        self.saved = self.drawn = time.monotonic()
         if overwrite and distributed.is_main():
             for path in self.files.values():
                 path.unlink(missing_ok=True)
