@@ -42,7 +42,8 @@ def run(script, *args, cwd=ROOT, check=None, env=None):
             said, errors = Path(folder, "said"), Path(folder, "errors")
             process = faults_helpers.context.Process(
                 target=faults_helpers.main,
-                args=(script, words[1:], str(said), str(errors), functools.partial(os.chdir, cwd)))
+                args=(script, words[1:], str(said), str(errors), functools.partial(os.chdir, cwd),
+                      faults_helpers.shallow))
             process.start()
             process.join(300)
             if process.exitcode is None:
@@ -92,6 +93,15 @@ def write_cohort(folder, n_scans=24, size=(60, 36), seed=0, n_splits=2):
     table = pd.DataFrame(rows)
     table.to_csv(folder / "data.csv", index=False)
     return table
+
+
+@pytest.fixture(scope="module")
+def shallow():
+    """Networks of a quarter of the weights, here and in what `run` starts, by the same code: for tests that train."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torchvision.models.resnet34", faults_helpers.shallow_resnet)
+        patch.setattr(faults_helpers, "shallow", True)
+        yield
 
 
 @pytest.fixture

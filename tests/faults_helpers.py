@@ -17,11 +17,22 @@ import time
 os.environ["PYTHONPATH"] = os.pathsep.join([*(p for p in sys.path if p), os.environ.get("PYTHONPATH", "")])
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["faults_imports"])
+shallow = False  # what of the fixture `shallow` holds for scripts
 
 
-def main(script, words, said, errors, before):
+def shallow_resnet(weights=None):
+    """torchvision's resnet34 with a block in each layer in place of 3, 4, 6 and 3."""
+    from torchvision.models import ResNet, resnet
+    assert weights is None
+    return ResNet(resnet.BasicBlock, [1, 1, 1, 1])
+
+
+def main(script, words, said, errors, before, shallow):
     """What a process of its own does: the script, after `before`, with its output in the files `said` and `errors`."""
     os.setsid()
+    if shallow:
+        import torchvision
+        torchvision.models.resnet34 = shallow_resnet
     multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)  # as in any other process
     for number, path in ((1, said), (2, errors)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
@@ -46,7 +57,7 @@ class Script:
     def __init__(self, folder, script, *words, before=None):
         self.said = folder / f"said_{time.monotonic_ns()}.txt"
         self.process = context.Process(target=main, args=(script, [str(word) for word in words], str(self.said),
-                                                          str(self.said), before))
+                                                          str(self.said), before, shallow))
         self.process.start()
         self.pid = self.process.pid
 

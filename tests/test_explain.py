@@ -208,7 +208,7 @@ def test_a_map_without_heat_has_no_peak():
 # ---------------------------------------------------------------- explain.py
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory):
+def cohort(tmp_path_factory, shallow):
     """A cohort whose bright squares are lesions of known place, a binary model and one of two heads, an epoch each."""
     folder = tmp_path_factory.mktemp("explain")
     table = write_cohort(folder, n_scans=16)
@@ -284,20 +284,20 @@ def test_finished_scans_are_left_alone_and_settings_are_not_mixed(cohort, capsys
     assert len(first) == 32 + 3  # every map, three panels
     call(explain, *args)
     assert written(folder) == first
-    changed = folder / "maps" / "s003_cor.npy"
-    os.utime(cohort / "images" / "s003_cor.bin", (1e9, 1e9))  # replaced by an older one
-    (folder / "maps" / "s005_sag.npy").unlink()
+    one, _, other = sorted(path.stem for path in first if path.suffix == ".png")
+    changed = folder / "maps" / f"{one}_cor.npy"
+    os.utime(cohort / "images" / f"{one}_cor.bin", (1e9, 1e9))  # replaced by an older one
+    (folder / "maps" / f"{other}_sag.npy").unlink()
     before = np.load(changed)
     call(explain, *args)
     now = written(folder)
-    assert {path.name for path in now if now[path] != first.get(path)} == {
-        "s003_cor.npy", "s003.png", "s005.png"}
+    assert {path.name for path in now if now[path] != first.get(path)} == {changed.name, f"{one}.png", f"{other}.png"}
     assert now.keys() == first.keys()
     assert np.array_equal(np.load(changed), before)
     with pytest.raises(InputError, match=r"holds heat maps with another cam_layer \(layer1, now layer2\); --overwrite"):
         call(explain, *args, "--cam_layer", "layer2")
-    call(explain, *args, "--cam_layer", "layer2", "--overwrite", "--scans", "s003", "--no_pointing")
-    assert {path.name for path in written(folder)} == {"s003_cor.npy", "s003_sag.npy", "s003.png"}
+    call(explain, *args, "--cam_layer", "layer2", "--overwrite", "--scans", one, "--no_pointing")
+    assert {path.name for path in written(folder)} == {f"{one}_cor.npy", f"{one}_sag.npy", f"{one}.png"}
     assert not np.array_equal(np.load(changed), before)
 
 

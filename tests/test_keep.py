@@ -17,6 +17,7 @@ from common.files import InputError
 from evaluation import selection
 from training import recorder
 
+pytestmark = pytest.mark.usefixtures("shallow")
 OPTIONS = ("--nepochs", 3, "--keep", "last", "--lr_schedule", "onecycle", "--optimizer", "adamw")
 
 

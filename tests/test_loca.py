@@ -18,6 +18,8 @@ from dataset_loca import read_loca_manifest
 from evaluation import site_metrics
 from training import objectives
 
+pytestmark = pytest.mark.usefixtures("shallow")
+
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
@@ -278,7 +280,7 @@ def test_checkpoints_go_from_one_network_to_the_other(cohort):
     assert all(torch.equal(value, old[name]) for name, value in model.state_dict().items() if name in old)
     assert all(torch.equal(value, first[name]) for name, value in model.fc_loc.state_dict().items())
     assert set(model.state_dict()) - set(old) == {f"fc_loc.{name}" for name in first}
-    assert ("took 216 keys of features, 2 keys of fc; left random, since the checkpoint has another head: "
+    assert ("took 72 keys of features, 2 keys of fc; left random, since the checkpoint has another head: "
             "9 keys of fc_loc") in taken
     fit(cohort, "--checkpoint", binary, "--transfer_learning", output="moved")  # the heads alone
     multi = cohort / "moved" / "checkpoint_split0_run1.pth"
@@ -336,7 +338,7 @@ def test_a_binary_network_goes_on_from_two_heads(cohort, capsys):
     fit(cohort, "--site_on", "all", output="first")
     fit(cohort, "--checkpoint", cohort / "first" / "checkpoint_split0_run1.pth", "--transfer_learning", module=train,
         output="second")
-    assert "took 216 keys of features, 2 keys of fc; not used: 9 keys of fc_loc" in capsys.readouterr().out
+    assert "took 72 keys of features, 2 keys of fc; not used: 9 keys of fc_loc" in capsys.readouterr().out
     states = [utils.read_checkpoint(cohort / name / "checkpoint_split0_run1.pth")["state_dict"]
               for name in ("first", "second")]
     assert not any(name.startswith("fc_loc") for name in states[1])

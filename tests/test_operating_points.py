@@ -181,7 +181,7 @@ def test_without_validation_predictions_thresholds_are_refused(tmp_path, capsys)
         aggregated(tmp_path, "--set", "val", "--recalibrate", "isotonic")
 
 
-def test_threshold_on_test_stamps_every_output(tmp_path, capsys):
+def test_threshold_on_test_stamps_every_output(tmp_path, capsys, monkeypatch):
     write(tmp_path, *splits(2))
     avg, _, metrics = aggregated(tmp_path, "--threshold_on_test", "--recalibrate", "platt", "--by", "view")
     out = tmp_path / "out"
@@ -195,6 +195,7 @@ def test_threshold_on_test_stamps_every_output(tmp_path, capsys):
     fpr, tpr, _ = roc_curve(avg["target"], avg["ensemble_prob"])
     youden = metrics["avg"]["operating_points"]["youden"]
     assert youden["sensitivity"]["value"] + youden["specificity"]["value"] - 1 == pytest.approx((tpr - fpr).max())
+    monkeypatch.setattr("evaluation.figures.score_figures", lambda *arguments: {})
     new = tmp_path / "new"
     write(new, *splits(2))
     applied = ("--dir", new, "--output", new / "out", "--resamples", 20, "--operating_points",

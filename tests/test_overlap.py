@@ -20,7 +20,7 @@ import utils
 from common.digests import BY_IMAGE, NONE, NOT_CHECKED, overlap
 from common.files import InputError
 
-pytestmark = pytest.mark.usefixtures("no_figure")  # they take most of the time
+pytestmark = pytest.mark.usefixtures("shallow", "no_figure")
 
 CPU = ("--device", "cpu", "--amp", "off", "--threads", 1)
 

@@ -69,6 +69,7 @@ def test_the_numbers_are_those_of_the_statistics(done):
     assert row["value"] == pytest.approx(ratio["value"]) and row["ci_low"] == pytest.approx(ratio["ci_low"])
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_the_page_has_table_and_figure(done):
     folder, _, metrics = done
     page = Page((folder / "report.html").read_text())
@@ -135,6 +136,7 @@ def test_other_refusals(tmp_path):
         read(tmp_path / "c", [ASKED[1:], ASKED[1:]])
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_a_cohort_without_events_or_with_one_call_has_reasons(tmp_path):
     scans = outcomes().assign(pfs_event=0)
     write(tmp_path, predictions(0, scans).assign(probs=0.2))

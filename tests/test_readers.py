@@ -208,6 +208,7 @@ def test_the_numbers_of_a_study(done):
     assert row["value"].item() == pytest.approx(entry["with_model"]["kappa"]["value"])
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_the_page_of_a_study(done):
     folder, _, _, metrics = done
     page = Page((folder / "report.html").read_text())
@@ -220,6 +221,7 @@ def test_the_page_of_a_study(done):
     assert "readers" not in run(folder) and not (folder / "readers.csv").exists()
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_order_and_names_of_scans_change_nothing(done, tmp_path):
     folder, scans, study, metrics = done
     renamed = dict(zip(scans["scan_id"], [f"n{k * 7 % 60:03d}" for k in range(60)], strict=True))

@@ -16,6 +16,7 @@ from common import arguments, params, recipes
 from common.files import InputError
 from search.space import FINETUNING, SEARCH, fixed_args, read_space, worth_keeping
 
+pytestmark = pytest.mark.usefixtures("shallow")
 OPTIONS = {"lr": (0.5, 0.25), "wd": (0.5, 0.25), "nepochs": (3, 4), "augm": (4, 5), "optimizer": ("adam", "sgd"),
            "image_size": ([64], ["auto"]), "keep": ("best", "last"), "dropout": (0.1, 0.2)}
 

@@ -26,6 +26,7 @@ from common.files import InputError
 from search import studies, trials, worker
 from training import batches
 
+pytestmark = pytest.mark.usefixtures("shallow")
 COMMON = ("--threads", 1, "--device", "cpu", "--amp", "off")
 SMALL = (*COMMON, "--weights", "none", "--image_size", "auto", "--pool", 2)
 TIMES = ["datetime_start", "datetime_complete", "duration", "user_attrs_seconds", "user_attrs_training_seconds"]

@@ -2,8 +2,6 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
@@ -11,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, call, error_line, run
+from conftest import call, error_line, run
+from faults_helpers import Script
 from training_helpers import SMALL, same, same_run, signal_at, weights
 
 import find_best_model
@@ -25,6 +24,8 @@ from dataset import NetworkInput, eval_batch, read_bodies
 from training import engine, objectives, recorder
 from training.batches import FrozenBatches, ImageBatches
 from training.device import set_threads
+
+pytestmark = pytest.mark.usefixtures("shallow")
 
 
 def fit(folder, *args, output="results"):
@@ -339,10 +340,10 @@ def test_resume_with_other_circumstances_is_refused_by_name(cohort, monkeypatch,
 
 
 def test_run_of_before_the_options_were_renamed_goes_on(cohort, monkeypatch):
-    fit(cohort, "--nepochs", 2, "--norm", "none", output="whole")
+    fit(cohort, "--nepochs", 1, "--norm", "none", output="whole")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        signal_at(patch, 2, 0)
-        fit(cohort, "--nepochs", 2, "--norm", "none", output="cut")
+        signal_at(patch, 1, 0)
+        fit(cohort, "--nepochs", 1, "--norm", "none", output="cut")
     last = cohort / "cut" / "last_split0_run1.pth"
     content = utils.read_checkpoint(last)
     del content["input"]["suv_type"]
@@ -350,13 +351,13 @@ def test_run_of_before_the_options_were_renamed_goes_on(cohort, monkeypatch):
                        for name, value in content["args"].items()} | {"norm": "lars", "normalize": False}
     torch.save(content, last)
     with pytest.raises(InputError, match=r"other values of --norm \(none, now auto\)"):
-        fit(cohort, "--nepochs", 2, "--resume", output="cut")
-    fit(cohort, "--nepochs", 2, "--no-normalize", "--resume", output="cut")
+        fit(cohort, "--nepochs", 1, "--resume", output="cut")
+    fit(cohort, "--nepochs", 1, "--no-normalize", "--resume", output="cut")
     same_run(cohort / "cut", cohort / "whole")
     torch.save(content | {"args": content["args"] | {"speed": 3}}, last)
     (cohort / "cut" / "checkpoint_split0_run1.pth").unlink()
     with pytest.raises(InputError, match=r"other values of --speed \(3, now unknown\)"):
-        fit(cohort, "--nepochs", 2, "--norm", "none", "--resume", output="cut")
+        fit(cohort, "--nepochs", 1, "--norm", "none", "--resume", output="cut")
 
 
 def test_settings_stand_beside_the_checkpoint(cohort):
@@ -486,7 +487,7 @@ def test_calibration_scans_are_not_trained_on_and_predicted_apart(cohort, tmp_pa
     for name in table.loc[cal, "filename"]:
         (cohort / name).rename(cohort / name.replace("images/", ""))
     for folder in (cohort, without):
-        fit(folder, "--split_index", 0, 1, "--nepochs", 2, "--augm", 4)
+        fit(folder, "--split_index", 0, 1, "--nepochs", 1, "--augm", 4)
         best(folder)
     same_run(cohort / "results", without / "results")
     same_run(cohort / "results", without / "results", "split1_run1")
@@ -502,20 +503,16 @@ def test_calibration_scans_are_not_trained_on_and_predicted_apart(cohort, tmp_pa
 def test_sigterm_leaves_a_state_to_go_on_from(cohort):
     process = start_training(cohort, "cut", "--nepochs", 400)
     last = cohort / "cut" / "last_split0_run1.pth"
-    while not last.exists() and process.poll() is None:
+    while not last.exists() and process.alive():
         time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 143 and "interrupted by SIGTERM" in stderr and "Traceback" not in stderr
-    assert "--resume" in stderr
+    process.kill(signal.SIGTERM)
+    assert process.end() == 143 and "interrupted by SIGTERM" in process.last() and "--resume" in process.output()
     assert utils.read_checkpoint(last)["position"]["epoch"] >= 1
     assert not list((cohort / "cut").glob(".*.tmp"))
 
 
 def start_training(folder, output, *args):
-    return subprocess.Popen([sys.executable, ROOT / "train.py", "--data", folder / "data.csv", "--output",
-                             folder / output, *map(str, (*SMALL, *args))], stderr=subprocess.PIPE,
-                            stdout=subprocess.DEVNULL, text=True)
+    return Script(folder, "train.py", "--data", folder / "data.csv", "--output", folder / output, *SMALL, *args)
 
 
 def kill_and_resume(cohort, kills, *options):
@@ -527,15 +524,12 @@ def kill_and_resume(cohort, kills, *options):
     while not (cohort / "cut" / "checkpoint_split0_run1.pth").exists() or list((cohort / "cut").glob("last_*")):
         process = start_training(cohort, "cut", *options, "--resume")
         if met < kills:
-            while not list((cohort / "cut").glob(".*last_*")) and process.poll() is None:
+            while not list((cohort / "cut").glob(".*last_*")) and process.alive():
                 time.sleep(0.005)  # until it writes its first state
-            try:
-                process.wait(rng.uniform(0, 1.5))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                met += 1
-        _, stderr = process.communicate(timeout=900)
-        assert process.returncode in (0, -signal.SIGKILL), stderr
+            process.process.join(rng.uniform(0, 1.5))
+            met += process.alive()
+            process.kill(signal.SIGKILL)
+        assert process.end(900) in (0, -signal.SIGKILL), process.output()
     same_run(cohort / "cut", cohort / "whole")
     assert not list((cohort / "cut").glob(".*.tmp"))
     return met
