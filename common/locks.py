@@ -64,8 +64,8 @@ def locked(path: Path, doing: str, wait: float = 0) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock `path`."""
-    found = _holder(path, remove=False)
+    """Whether a process holds the lock `path`; a stale one, such as of a run that was killed at its very end, goes."""
+    found = _holder(path)
     return found is not None and not found[1]
 
 
@@ -86,7 +86,7 @@ def _made(path: Path, content: str) -> bool:
     return True
 
 
-def _holder(path: Path, remove: bool = True) -> tuple[str, bool] | None:
+def _holder(path: Path) -> tuple[str, bool] | None:
     """(who holds the lock, whether it is stale); None where it is gone. A stale one is removed."""
     try:
         content, changed = path.read_bytes(), path.stat().st_mtime
@@ -99,7 +99,7 @@ def _holder(path: Path, remove: bool = True) -> tuple[str, bool] | None:
     except (ValueError, TypeError):  # it was killed, or its disk was full, before it could write its name
         named, gone, here = "a process that has not said which", False, False
     stale = gone or not here and _now(path) - changed > SILENT
-    if stale and remove:
+    if stale:
         _take_away(path, content)
     return named, stale
 

@@ -52,8 +52,8 @@ def _damage(table: pd.DataFrame, values: dict[str, list[str]], rng) -> tuple[pd.
     """A value that its column cannot hold."""
     column = pick(rng, list(values))
     value = pick(rng, values[column])
-    table = table.copy()
-    table.loc[int(rng.integers(len(table))), column] = value
+    table, row = table.copy(), int(rng.integers(len(table)))
+    table.loc[row if table.loc[row, column] != value else (row + 1) % len(table), column] = value
     return table, f"{column} {value[:20]!r}"
 
 

@@ -183,16 +183,18 @@ def test_what_is_stale_is_replaced(holder, age, stale, tmp_path):
     path = tmp_path / "running.lock"
     if holder and holder.host == "HERE":
         holder = holder._replace(host=this_process().host)
-    path.write_text(json.dumps(holder._asdict()) if holder else "")
-    os.utime(path, (time.time() - age,) * 2)
-    assert is_held(path) != stale
+    for look in range(2):
+        path.write_text(json.dumps(holder._asdict()) if holder else "")
+        os.utime(path, (time.time() - age,) * 2)
+        if look == 0:
+            assert is_held(path) != stale and path.exists() != stale  # one of a finished run would stay for ever
     if stale:
         with locked(path, "it is written"):
             assert json.loads(path.read_text())["number"] == os.getpid()
     else:
         with pytest.raises(InputError, match="elsewhere" if holder else "that has not said which"), locked(path, "it"):
             pass
-    assert os.listdir(tmp_path) == [] if stale else [path.name]
+    assert os.listdir(tmp_path) == ([] if stale else [path.name])
 
 
 def test_a_lock_is_touched_and_one_that_is_anothers_now_stays(tmp_path, monkeypatch):
@@ -410,7 +412,7 @@ def test_a_clock_set_back_changes_nothing(small, dicom, tmp_path):
         done(tmp_path, "prepro_script.py", "--input", dicom, "--output", tmp_path / name / "mips", "--keep_ids")
         again = done(tmp_path, "prepro_script.py", "--input", dicom, "--output", tmp_path / name / "mips", "--keep_ids",
                      before=before)
-        assert "4 studies are done and unchanged" in again.output()
+        assert "4 studies are done, unchanged and left alone" in again.output()
     one, other = (utils.read_checkpoint(tmp_path / name / "checkpoint_split0_run1.pth")["state_dict"]
                   for name in ("now", "late"))
     assert same(one, other)
