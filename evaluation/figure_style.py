@@ -31,6 +31,7 @@ RC: Any = {
     "xtick.major.size": 2.5, "ytick.major.size": 2.5, "axes.labelpad": 2.5, "axes.titlepad": 4, "lines.markersize": 3.5,
     "axes.spines.top": False, "axes.spines.right": False, "legend.framealpha": 0.9, "legend.borderpad": 0.3,
     "legend.labelspacing": 0.25, "legend.handlelength": 2.2, "legend.handletextpad": 0.5, "hatch.linewidth": 0.4,
+    **dict.fromkeys(("figure.autolayout", "figure.constrained_layout.use"), False),  # as a matplotlibrc may
     "figure.constrained_layout.wspace": 0, "figure.constrained_layout.hspace": 0,
     "svg.hashsalt": "deauville", "svg.fonttype": "none", "pdf.fonttype": 42}
 DRAWN_IN, SHOWN_IN = b"'DejaVu Sans'", b"Arial, Helvetica, 'DejaVu Sans'"  # in SVG: what journals ask for is narrower

@@ -340,10 +340,10 @@ def test_resume_with_other_circumstances_is_refused_by_name(cohort, monkeypatch,
 
 
 def test_run_of_before_the_options_were_renamed_goes_on(cohort, monkeypatch):
-    fit(cohort, "--nepochs", 1, "--norm", "none", output="whole")
+    fit(cohort, "--nepochs", 2, "--norm", "none", output="whole")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        signal_at(patch, 1, 0)
-        fit(cohort, "--nepochs", 1, "--norm", "none", output="cut")
+        signal_at(patch, 2, 0)
+        fit(cohort, "--nepochs", 2, "--norm", "none", output="cut")
     last = cohort / "cut" / "last_split0_run1.pth"
     content = utils.read_checkpoint(last)
     del content["input"]["suv_type"]
@@ -351,13 +351,13 @@ def test_run_of_before_the_options_were_renamed_goes_on(cohort, monkeypatch):
                        for name, value in content["args"].items()} | {"norm": "lars", "normalize": False}
     torch.save(content, last)
     with pytest.raises(InputError, match=r"other values of --norm \(none, now auto\)"):
-        fit(cohort, "--nepochs", 1, "--resume", output="cut")
-    fit(cohort, "--nepochs", 1, "--no-normalize", "--resume", output="cut")
+        fit(cohort, "--nepochs", 2, "--resume", output="cut")
+    fit(cohort, "--nepochs", 2, "--no-normalize", "--resume", output="cut")
     same_run(cohort / "cut", cohort / "whole")
     torch.save(content | {"args": content["args"] | {"speed": 3}}, last)
     (cohort / "cut" / "checkpoint_split0_run1.pth").unlink()
     with pytest.raises(InputError, match=r"other values of --speed \(3, now unknown\)"):
-        fit(cohort, "--nepochs", 1, "--norm", "none", "--resume", output="cut")
+        fit(cohort, "--nepochs", 2, "--norm", "none", "--resume", output="cut")
 
 
 def test_settings_stand_beside_the_checkpoint(cohort):
@@ -487,7 +487,7 @@ def test_calibration_scans_are_not_trained_on_and_predicted_apart(cohort, tmp_pa
     for name in table.loc[cal, "filename"]:
         (cohort / name).rename(cohort / name.replace("images/", ""))
     for folder in (cohort, without):
-        fit(folder, "--split_index", 0, 1, "--nepochs", 1, "--augm", 4)
+        fit(folder, "--split_index", 0, 1, "--nepochs", 2, "--augm", 4)
         best(folder)
     same_run(cohort / "results", without / "results")
     same_run(cohort / "results", without / "results", "split1_run1")
