@@ -1,6 +1,7 @@
 """What predict.py, predict_loca.py and explain.py share: a range of models, the rows that each may see, the prediction
 files."""
 import io
+import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +40,7 @@ from training.objectives import probabilities
 
 OF_LARS = ("checkpoints without an input of their own are given LARS's: its box, frame {} x {}, mean {} and standard "
            "deviation {} SUV")
+OF_PHANTOMS = "trained on a SYNTHETIC cohort: the scores say nothing about patients"
 
 
 @dataclass
@@ -119,7 +121,7 @@ def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: st
         if "input" not in content:
             notes.append(OF_LARS.format(*network_input.frame, *network_input.norm))
         if content.get("synthetic") and not is_synthetic(table).all():
-            notes.append("warning: trained on a SYNTHETIC cohort: the scores say nothing about patients")
+            notes.append(f"warning: {OF_PHANTOMS}")
         if "all" not in sets:
             wanted &= table[f"split{split}"].isin(sets)
         index, digest = np.flatnonzero(wanted), checkpoint_sha256(path)
@@ -159,6 +161,11 @@ def predict_mips(checkpoint: str | Path, images: Mapping[str, np.ndarray], spaci
     (n,) float64 array
         Probability of Deauville 4-5 for each image.
 
+    Warns
+    -----
+    UserWarning
+        The network was trained on a SYNTHETIC cohort, or with --allow_leakage.
+
     Raises
     ------
     InputError
@@ -166,6 +173,10 @@ def predict_mips(checkpoint: str | Path, images: Mapping[str, np.ndarray], spaci
         than the frame, a score that is not finite.
     """
     network, content = utils.load_model(checkpoint)
+    if content.get("synthetic"):
+        warnings.warn(f"{checkpoint}: {OF_PHANTOMS}", stacklevel=2)
+    if content.get(LEAKAGE):
+        warnings.warn(f"{checkpoint}: trained with --allow_leakage: {content[LEAKAGE]}", stacklevel=2)
     table = pd.DataFrame({"filename": list(images), "spacing_mm": spacing_mm, "suv_type": suv_type})
     given = stored_input(checkpoint, content, table, "the call", None, None)
     arrays = [np.ascontiguousarray(image, np.float32) for image in images.values()]

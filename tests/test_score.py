@@ -96,7 +96,7 @@ def pages(folder):
 
 # ---------------------------------------------------------------- numbers
 
-def test_mips_of_the_api_score_as_those_of_a_study(scored, results):
+def test_mips_of_the_api_score_as_those_of_a_study(scored, results, tmp_path):
     volume = suv_volume(scored / "dicom" / "A")
     cor, sag = project(volume.array, volume.spacing, 3.27)
     paths = sorted(results.glob("checkpoint_*.pth"))
@@ -113,6 +113,11 @@ def test_mips_of_the_api_score_as_those_of_a_study(scored, results):
     for other, message in (((4.0,), "pixels of 3.27 mm"), ((3.27, "lbm"), "SUV of type bw")):
         with pytest.raises(InputError, match=message):
             predict_mips(paths[0], {"one": cor}, *other)
+    marked = tmp_path / paths[0].name
+    utils.save_checkpoint(marked, torch.load(paths[0]) | {"synthetic": True, "leakage": "1 patient in train and test"})
+    with pytest.warns(UserWarning) as said:
+        assert predict_mips(marked, {"cor": cor}, 3.27) == pytest.approx(probs[0][0])
+    assert all(word in str(each.message) for word, each in zip(("SYNTHETIC", "leakage: 1 pat"), said, strict=True))
 
 
 def test_numbers_are_those_of_predict_and_aggregate(scored, results, tmp_path):
