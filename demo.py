@@ -15,9 +15,7 @@ from pathlib import Path
 from common.arguments import Parser, natural_int, positive_int, run_script, share
 
 HERE = Path(__file__).resolve().parent
-TRAINING = ("--weights none --image_size auto --pool 2 --augm 4 --nepochs 6 --batch_size 8 --optimizer adamw "
-            "--lr 0.0015 --wd 0.01 --lr_schedule onecycle")  # --weights none: no download
-
+TRAINING = "--recipe fast --nepochs 7"  # from random weights: no download
 CARRIED = ("patient study n_lesions lesions liver_suv pool_suv decoys sex age weight_kg height_cm arms vendor "
            "decay_correction")  # of the phantom's labels, into data.csv, beside target, target_loc and deauville
 
