@@ -316,6 +316,28 @@ def test_early_stopping_stops_a_resumed_run_as_well(cohort, monkeypatch):
     same_run(cohort / "cut", cohort / "whole")
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("amp", ["off", "fp16"])
+def test_run_begun_without_fused_kernels_goes_on_without_them(cohort, monkeypatch, optimizer, amp):
+    options = ("--nepochs", 2, "--optimizer", optimizer, "--lr", 1e-4, "--amp", amp)
+    build = utils.build_optimizer
+
+    def unfused(*args, **kwargs):
+        built = build(*args, **kwargs)
+        built.param_groups[0]["fused"] = built.defaults["fused"] = None
+        built._step_supports_amp_scaling = False
+        return built
+
+    with monkeypatch.context() as patch:
+        patch.setattr(utils, "build_optimizer", unfused)
+        fit(cohort, *options, output="whole")
+        signal_at(patch, 2, 0)
+        with pytest.raises(KeyboardInterrupt):
+            fit(cohort, *options, output="cut")
+    fit(cohort, *options, "--resume", output="cut")
+    same_run(cohort / "cut", cohort / "whole")
+
+
 def test_resume_with_other_circumstances_is_refused_by_name(cohort, monkeypatch, capsys):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         signal_at(patch, 2, 0)

@@ -136,6 +136,8 @@ class TrainState:
     def load_state_dict(self, state: dict) -> None:
         self.model.load_state_dict(state["state_dict"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if not self.optimizer.param_groups[0].get("fused"):  # begun by a version of before; else the scaler leaves the
+            self.optimizer._step_supports_amp_scaling = False  # gradients to the kernels
         self.schedule.load_state_dict(state["lr_scheduler"])
         self.stopper.load_state_dict(state["early_stopping"])
         self.scaler.load_state_dict(state["scaler"])
