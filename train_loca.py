@@ -18,7 +18,7 @@ def get_args_parser():
 
 
 def main(args):
-    from common.sites import read_sites
+    from common.sites import mirrored_sites, read_sites
     from dataset_loca import read_loca_manifest
     from training import distributed
     from training.batches import steps_per_epoch
@@ -56,6 +56,9 @@ def main(args):
                 options, "balance", "label_smoothing", "select", "site_lambda", "site_balance", "site_smoothing"))
             if objective.untaught:
                 say(f"warning: no training image shows {', '.join(objective.untaught)}: the site head cannot learn it")
+            if wrong := mirrored_sites(site["sites"], options.augm):
+                say(f"warning: --augm {options.augm} mirrors the images but not the names of {', '.join(wrong)}: give "
+                    "--augm 0, 4 or 5")
             optimizer = build_optimizer(model.parameters(), **pick(options, "optimizer", "lr", "wd", "momentum"))
             steps = steps_per_epoch(images.train, objective.y_true, **pick(options, "batch_size", "oversample"))
             schedule = Schedule(optimizer, steps,

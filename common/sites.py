@@ -41,6 +41,12 @@ def read_sites(path: str | Path | None = None) -> dict[int, str]:
     return dict(sorted(sites.items()))
 
 
+def mirrored_sites(sites: Mapping[Any, str], augm: int) -> list[str]:
+    """The names with a side ("left neck") that the images of --augm `augm`, flipped or turned, contradict."""
+    flips = bool(set("123") & set(str(augm)))
+    return [name for name in sites.values() if flips and re.search(r"\b(left|right)\b", name, re.IGNORECASE)]
+
+
 def truth_matrix(true_loc: Sequence[str] | pd.Series, count: int) -> np.ndarray:
     """(n,) texts of class indices, as in the column true_loc -> (n, count) bool; a row without True is unknown."""
     truth = np.zeros((len(true_loc), count), bool)

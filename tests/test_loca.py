@@ -13,7 +13,7 @@ import train
 import train_loca
 import utils
 from common.files import InputError
-from common.sites import read_sites, truth_matrix
+from common.sites import mirrored_sites, read_sites, truth_matrix
 from dataset_loca import read_loca_manifest
 from evaluation import site_metrics
 from training import objectives
@@ -354,6 +354,18 @@ def test_pixels_of_another_size_than_the_checkpoints_are_named(tmp_path, capsys)
     assert "warning" not in capsys.readouterr().out
     fit(tmp_path, *start, "--pool", 1, module=train, output="finer")
     assert "trained on pixels of 6.54 mm, this run has 3.27 mm (spacing_mm x --pool)" in capsys.readouterr().out
+
+
+def test_mirrored_images_of_sites_with_a_side_are_warned_of(tmp_path, capsys):
+    table = site_cohort(tmp_path)
+    codes = sorted(set(table["target_loc"]) - {51})
+    names = ["left neck", "Right groin", "bright spleen"] + [f"site {code}" for code in codes[3:]]
+    (tmp_path / "map.json").write_text(json.dumps(dict(zip(map(str, codes), names, strict=True))))
+    line = "warning: --augm 34 mirrors the images but not the names of left neck, Right groin: give --augm 0, 4 or 5"
+    for augm, said in ((34, True), (4, False)):
+        fit(tmp_path, "--site_map", tmp_path / "map.json", "--augm", augm, output=f"augm{augm}")
+        assert (line in capsys.readouterr().out) == said
+    assert mirrored_sites({1: "left"}, 12) == ["left"] and not mirrored_sites(read_sites(), 3)
 
 
 def test_strict_and_unknown_codes_at_the_command_line(tmp_path):
