@@ -185,23 +185,30 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
         if result["avg"]["auc"]["value"] is None:
             warnings.append(f"no AUC and no figures: {result['avg']['auc']['reason']}")
         for name, each in ensembles.items():
-            raw, entry = each.raw[labelled.index], result[name]
-            scores, averaged = each.scores.loc[labelled.index], each.averaged.loc[labelled.index]
-            p = each.prob[labelled.index].to_numpy()
-            entry["reliability"] = reliability_bins(y, p, groups)
+            result[name] |= details(each, labelled, how, seed)
             if each.recalibration:
-                entry["before_recalibration"] = block(raw) | {
+                raw = each.raw[labelled.index]
+                result[name]["before_recalibration"] = block(raw) | {
                     "reliability": reliability_bins(y, raw.to_numpy(), groups)}
-                entry["at_bounds"] = int(each.at_bounds[labelled.index].sum())
             if each.reversed:
                 warnings.append(f"recalibration reversed the order of the scores of {ENSEMBLES[name]} "
                                 f"({some(each.reversed, 3)}): on the scans that it was fitted to, a higher probability "
                                 "was the less likely positive")
-            entry["ensemble_size"] = disagreement.auc_by_size(averaged, y, how, seed)
-            entry["selective"] = {label: disagreement.selective_summary((p >= THRESHOLD) == y, doubt)
-                                  for label, doubt in disagreement.doubts(scores, p, THRESHOLD).items()}
     warnings += doubtful(result, rarer_class(y, groups), "scan" if groups is None else "patient")
     return result
+
+
+def details(each: Ensemble, labelled: pd.DataFrame, how: str, seed: int) -> dict:
+    """What avg and max hold that no other block does: reliability, at_bounds, ensemble_size, selective."""
+    y, p = labelled["target"].to_numpy(dtype=int), each.prob[labelled.index].to_numpy()
+    scores, averaged = each.scores.loc[labelled.index], each.averaged.loc[labelled.index]
+    doubts = disagreement.doubts(scores, p, THRESHOLD)
+    at_bounds = {"at_bounds": int(each.at_bounds[labelled.index].sum())} if each.recalibration else {}
+    return at_bounds | {
+        "reliability": reliability_bins(y, p, patients(labelled)),
+        "ensemble_size": disagreement.auc_by_size(averaged, y, how, seed),
+        "selective": {label: disagreement.selective_summary((p >= THRESHOLD) == y, doubt)
+                      for label, doubt in doubts.items()}}
 
 
 def doubtful(result: dict, rarer: int, unit: str) -> list[str]:
