@@ -98,6 +98,12 @@ def r_simulation():
     return np.where(share <= 0.5, last >= 1 - share, last < share).astype(int), expit(-1 + x1 + x2)  # rbinom
 
 
+def simulated(seed=0, n=120, patients=50):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, n)
+    return y, expit(rng.normal(size=n) + 1.5 * y - 0.7).round(2), rng.integers(0, patients, n)
+
+
 if __name__ == "__main__":
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     once, often = coverage(count), coverage(count, most=3)

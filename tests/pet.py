@@ -3,6 +3,7 @@
 The object is drawn in patient coordinates (mm; x to the left, y to the back, z to the head), so every orientation shows
 the same patient. Stored values come from SUV x `per_suv`, which each test works out by hand.
 """
+import math
 import os
 from pathlib import Path
 
@@ -18,6 +19,8 @@ HOT, COLD, BACKGROUND = (-30.0, -15.0, 40.0), (30.0, 15.0, -40.0), (30.0, -15.0,
 SUV = {HOT: 4.00, COLD: 0.20, BACKGROUND: 1.00}
 RADIUS, BODY = 14.0, (65.0, 45.0, 70.0)
 DOSE, WEIGHT, HEIGHT, HALF_LIFE, UPTAKE, FRAME = 370e6, 70.0, 1.75, 6586.2, 3600.0, 180.0  # Bq, kg, m, s, s, s
+RATE = math.log(2) / HALF_LIFE
+FRAME_LOSS = (1 - math.exp(-RATE * FRAME)) / (RATE * FRAME)  # mean over a frame / value at its start
 DECAYED = 2 ** (-UPTAKE / HALF_LIFE)
 PER_SUV = DOSE * DECAYED / (WEIGHT * 1000)  # Bq/ml of SUV 1 at the start of the scan
 AXIAL, FEET_FIRST, PRONE = (1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, -1, 0)
@@ -196,3 +199,9 @@ def _frame(one, sop_class):
 
 
 SYNTAXES = [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian]
+
+
+def changed(series, **attributes):
+    for ds in series:
+        change(ds, **attributes)
+    return series

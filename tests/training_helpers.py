@@ -6,9 +6,10 @@ import sys
 
 import numpy as np
 import torch
-from conftest import ROOT, write_cohort
+from conftest import ROOT, call, write_cohort
 from torchvision.models.resnet import BasicBlock
 
+import train
 import utils
 from training.batches import ImageBatches
 
@@ -83,3 +84,7 @@ def quiet_branches(model):
     for module in model.modules():
         if isinstance(module, BasicBlock):
             torch.nn.init.zeros_(module.bn2.weight)
+
+
+def fit(folder, *args, output="results"):
+    return call(train, "--data", folder / "data.csv", "--output", folder / output, *SMALL, *args)
