@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import settings
+from pet import COARSE, write_series
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 os.environ["OMP_NUM_THREADS"] = "1"  # the tests run in two processes: make test
@@ -108,6 +109,14 @@ def shallow():
 def cohort(tmp_path):
     """A folder with data.csv (24 scans, two splits) and its images."""
     write_cohort(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def two_studies(tmp_path):
+    """A folder with two small PET series, dicom/A/1 and dicom/B/1."""
+    write_series(tmp_path / "dicom" / "A" / "1", **COARSE)
+    write_series(tmp_path / "dicom" / "B" / "1", uid="1.2.4", **COARSE)
     return tmp_path
 
 

@@ -24,6 +24,7 @@ FRAME_LOSS = (1 - math.exp(-RATE * FRAME)) / (RATE * FRAME)  # mean over a frame
 DECAYED = 2 ** (-UPTAKE / HALF_LIFE)
 PER_SUV = DOSE * DECAYED / (WEIGHT * 1000)  # Bq/ml of SUV 1 at the start of the scan
 AXIAL, FEET_FIRST, PRONE = (1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, -1, 0)
+COARSE = {"spacing": (20.0, 5.0, 4.0)}  # 7 slices, 120 mm between the outer ones
 SAGITTAL, CORONAL = (0, 1, 0, 0, 0, -1), (1, 0, 0, 0, 0, -1)
 PET, LEGACY = "1.2.840.10008.5.1.4.1.1.128", "1.2.840.10008.5.1.4.1.1.128.1"
 ENHANCED = "1.2.840.10008.5.1.4.1.1.130"

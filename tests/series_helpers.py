@@ -1,15 +1,11 @@
-"""What the tests of series and of a repeated prepro_script.py share: two small studies, archives, the tables."""
+"""What the tests of series and of a repeated prepro_script.py share: the program, archives, the tables."""
 import shutil
 import zipfile
 
 import pandas as pd
-import pytest
 from conftest import call
-from pet import write_series
 
 import prepro_script
-
-COARSE = {"spacing": (20.0, 5.0, 4.0)}  # 7 slices, 120 mm between the outer ones
 
 
 def prepro(folder, *args):
@@ -32,10 +28,3 @@ def pack(folder, archive, compression=zipfile.ZIP_DEFLATED, name="{}"):
             packed.write(path, name.format(path.relative_to(folder)))
     shutil.rmtree(folder)
     return archive
-
-
-@pytest.fixture
-def two_studies(tmp_path):
-    write_series(tmp_path / "dicom" / "A" / "1", **COARSE)
-    write_series(tmp_path / "dicom" / "B" / "1", uid="1.2.4", **COARSE)
-    return tmp_path

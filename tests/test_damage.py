@@ -9,12 +9,11 @@ import pandas as pd
 import pydicom
 import pytest
 from conftest import call
-from pet import datasets, save, write_series
+from pet import COARSE, datasets, save, write_series
 
 import prepro_script
 from preprocessing import archives, dicom_series, suv
 
-COARSE = {"spacing": (20.0, 5.0, 4.0)}  # 7 slices
 MUST_AGREE = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "SOPClassUID",
               "Units", "DecayCorrection", "CorrectedImage", "PatientWeight", "PatientSize", "PatientSex",
               "PixelSpacing", "SeriesDate", "SeriesTime", "Rows", "Columns", "ImageOrientationPatient",

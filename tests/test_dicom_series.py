@@ -10,9 +10,9 @@ import zipfile
 import pandas as pd
 import pytest
 from conftest import call, error_line, run
-from pet import CORONAL, datasets, write_multiframe, write_series
+from pet import COARSE, CORONAL, datasets, write_multiframe, write_series
 from pydicom.fileset import FileSet
-from series_helpers import COARSE, contents, pack, prepro, table
+from series_helpers import contents, pack, prepro, table
 
 import prepro_script
 from common.files import InputError

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 from conftest import call, error_line, run
-from pet import write_series
-from series_helpers import COARSE, contents, pack, prepro, table
+from pet import COARSE, write_series
+from series_helpers import contents, pack, prepro, table
 
 import prepro_script
 from common.files import InputError
