@@ -232,7 +232,7 @@ def _peek_file(path: str, file: IO[bytes] | None = None) -> FoundFile:
 
 def group_series(found: Sequence[FoundFile], folder: Path) -> tuple[dict[str, Study], Refusals]:
     """Files by study and series: `find_studies` after its search."""
-    studies = _volume_studies([one.path for one in found if one.kind == "volume"], folder)
+    studies, namesakes = _volume_studies([one.path for one in found if one.kind == "volume"], folder)
     identities: dict[str, set[tuple[str, ...]]] = {}
     for one in found:
         if one.kind == "pet":
@@ -255,23 +255,28 @@ def group_series(found: Sequence[FoundFile], folder: Path) -> tuple[dict[str, St
         if any(n_studies[series] > 1 for series in study.series):
             study.refused = Refused("StudyInstanceUID", "", "files of one series name several studies",
                                     "copy the series again from its source")
-    return studies, _assign_faults(_assign_masks(found, studies, folder), studies, folder)
+    return studies, namesakes + _assign_faults(_assign_masks(found, studies, folder), studies, folder)
 
 
-def _volume_studies(paths: Sequence[str], folder: Path) -> dict[str, Study]:
-    """Volumes as studies of their own, by their path in `folder`: PATIENT/STUDY of PATIENT/STUDY/SUV.nii.gz."""
+def _volume_studies(paths: Sequence[str], folder: Path) -> tuple[dict[str, Study], Refusals]:
+    """Volumes as studies of their own, by their path in `folder`: PATIENT/STUDY of PATIENT/STUDY/SUV.nii.gz; those that
+    would be one study are refused."""
     of_folder: dict[str, list[str]] = {}
     for path in paths:
         of_folder.setdefault(os.path.dirname(path), []).append(os.path.relpath(path, folder))
-    studies = {}
+    named: dict[str, list[Study]] = {}
     for where, several in of_folder.items():
         head, tail = os.path.split(where)
         labels = os.path.join(head, tail.replace("images", "labels"))
         beside = of_folder.get(labels, []) if NNUNET.fullmatch(tail) else several
         for path, name, patient in suv_volumes(several):
             masks = [MaskFile(str(folder / mask), mask) for mask in mask_names(path, beside)]
-            studies[name] = Study({name: [str(folder / path)]}, path, patient=patient, masks=masks)
-    return studies
+            named.setdefault(name, []).append(Study({name: [str(folder / path)]}, path, patient=patient, masks=masks))
+    refused = [(study.folder, Refused("file", os.path.basename(study.folder), f"{len(alike)} volumes are one study "
+                                      f"({name}): {some(one.folder for one in alike)}",
+                                      "rename one, or convert them in two runs"))
+               for name, alike in named.items() if len(alike) > 1 for study in alike]
+    return {name: alike[0] for name, alike in named.items() if len(alike) == 1}, refused
 
 
 def _assign_masks(found: Sequence[FoundFile], studies: dict[str, Study], folder: Path) -> list[FoundFile]:

@@ -65,7 +65,7 @@ def suv_volumes(paths: Sequence[str]) -> list[tuple[str, str, str]]:
         return [(path, case, "_".join(case.split("_")[:2])) for path, case in cases]  # fdg_PATIENT_STUDY_0001
     named = [path for path in paths if stem(path).lower() == "suv"]
     if named and parent.name:
-        return [(path, parent.as_posix(), parent.parts[-2:][0]) for path in named[:1]]
+        return [(path, parent.as_posix(), parent.parts[-2:][0]) for path in named]
     if NOT_PET.fullmatch(re.sub("T[rs]$", "", parent.name)):
         return []
     return [(path, str(parent / stem(path)), parent.name) for path in paths if not NOT_PET.fullmatch(stem(path))]

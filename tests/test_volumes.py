@@ -130,7 +130,7 @@ def test_sheared_and_broken_volumes_are_refused(tmp_path):
     (["north/P/S/SUV.nii.gz"], ["north/P/S of P"]), (["P/SUV.nii.gz"], ["P of P"]),
     (["north/P/a.nii.gz"], ["north/P/a of P"]),
     (["001.nii", "001_seg.nii", "001-CT.nrrd", "sector.nii"], ["001 of ", "sector of "]),
-    (["suv.nii"], ["suv of "]),
+    (["suv.nii"], ["suv of "]), (["P/SUV.nii", "P/SUV.nii.gz", "P/b.nii"], ["P of P", "P of P"]),
     (["P/a_pet.nii", "P/b.nii.gz"], ["P/a_pet of P", "P/b of P"]),
     (["x/imagesTr/fdg_1a_03-23-2003_0000.nii.gz", "x/imagesTr/fdg_1a_03-23-2003_0001.nii.gz"],
      ["fdg_1a_03-23-2003 of fdg_1a"]),
@@ -207,3 +207,18 @@ def test_volumes_that_are_not_read_are_named(tmp_path):
     assert errors.index.tolist() == ["E.MGZ", "P2.zip/B/SUV.nii.gz", "c.mha", "d.mhd", "f.hdr"]
     assert errors["P2.zip/B/SUV.nii.gz"] == "is a volume in an archive, which is not read"
     assert set(errors.drop("P2.zip/B/SUV.nii.gz")) == {"is a volume of a kind that is not read"}
+
+
+@pytest.mark.parametrize(("one", "other"), [
+    ("a/imagesTr/case_001_0001.nii.gz", "b/imagesTr/case_001_0001.nii.gz"), ("P1/S1/SUV.nii.gz", "P1/S1.nii.gz"),
+    ("P1/s.nii", "P1/s.nii.gz"), ("P1/S1/SUV.nii.gz", "P1/S1/suv.nii")])
+def test_volumes_that_would_be_one_study_are_refused(one, other, tmp_path, capsys):
+    """None of them goes in the other's place; another study goes on, and the terminal names no folder."""
+    for name in (one, other, "P9/S9/SUV.nii.gz"):
+        save(drawn()[0], np.diag([4.0, 4.0, 4.0, 1.0]), tmp_path / "in" / name)
+    assert call(prepro_script, "--input", tmp_path / "in", "--output", tmp_path / "out", "--keep_ids") == 1
+    assert set(pd.read_csv(tmp_path / "out" / "data.csv")["scan_id"]) == {"P9_S9"}
+    errors = pd.read_csv(tmp_path / "out" / "errors.csv")
+    assert sorted(errors["study"]) == sorted([one, other])
+    assert errors["reason"].str.fullmatch(r"2 volumes are one study \((case_001|P1/s|P1/S1)\): .*, .*").all()
+    assert ": file: 2 volumes are one study; rename one, or convert them in two runs" in capsys.readouterr().out
