@@ -79,7 +79,7 @@ def read_header(path: str | os.PathLike[str], last: int = PIXEL_DATA, file: IO[b
     path : str or path
         A DICOM file, any transfer syntax.
     last : int
-        The last tag to read.
+        The last tag to read, of `WANTED`.
     file : binary file, optional
         What to read in place of `path`, such as a member of an archive; it stays open.
 
@@ -99,12 +99,13 @@ def read_header(path: str | os.PathLike[str], last: int = PIXEL_DATA, file: IO[b
     """
     try:
         with open_file(path) if file is None else contextlib.nullcontext(file) as opened:
-            content = opened.read(CHUNK if last >= PIXEL_DATA else SMALL_CHUNK)
+            size = CHUNK if last >= PIXEL_DATA else SMALL_CHUNK
+            content = opened.read(size)
             try:
                 header: Header = {}
                 with contextlib.suppress(_Truncated, struct.error, zlib.error):
                     header = _parse_file(content, path, last)
-                if header and (last < PIXEL_DATA or "PixelData" in header or len(content) < CHUNK):
+                if WANTED[last] in header or header and len(content) < size:
                     return header
                 content += opened.read(MOST_HEADER)
                 return _parse_file(content, path, last)
@@ -184,7 +185,9 @@ def _parse_file(buffer: bytes, path: str | os.PathLike[str], last: int) -> Heade
         for most in (CHUNK, MOST_HEADER):
             unpacked = inflated(buffer, most)
             with contextlib.suppress(_Truncated, struct.error):
-                return _parse_dataset(unpacked, at, path, syntax, last)
+                header = _parse_dataset(unpacked, at, path, syntax, last)
+                if WANTED[last] in header or len(unpacked) < at + most:  # else it may be cut between two elements
+                    return header
         raise _Truncated
     return _parse_dataset(buffer, at, path, syntax, last)
 

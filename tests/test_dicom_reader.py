@@ -120,6 +120,23 @@ def test_every_kind_of_file_as_pydicom_reads_it(kind, tmp_path):
             == dicom_reader.SERIES_UID
 
 
+@pytest.mark.parametrize(("last", "chunk", "syntax"), [
+    (dicom_reader.SERIES_UID, dicom_reader.SMALL_CHUNK, uid.ExplicitVRLittleEndian),
+    (dicom_reader.PIXEL_DATA, dicom_reader.CHUNK, uid.DeflatedExplicitVRLittleEndian)])
+def test_a_first_read_that_ends_between_two_elements_is_not_the_end(last, chunk, syntax, tmp_path):
+    """A private block as large as the first read, moved by 2 bytes at a time: a good file wherever that read ends."""
+    ds, length = datasets(**COARSE)[0], chunk // 238  # of an element, with 8 bytes before its value
+    ds.file_meta.TransferSyntaxUID = syntax
+    block = ds.private_block(0x0019, "ACME", create=True)
+    for element in range(0x11, 0xFF):
+        block.add_new(element, "ST", "x" * (length - 8))
+    for pad in range(0, length + 2, 2):
+        block.add_new(0x10, "ST", "y" * pad)
+        save([ds], tmp_path)
+        header = dicom_reader.read_header(tmp_path / "001.dcm", last)
+        assert dicom_reader.WANTED[last] in header and header["SeriesInstanceUID"], pad
+
+
 # What the parser declines
 
 def _bare(folder, implicit):
