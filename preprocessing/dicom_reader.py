@@ -11,6 +11,7 @@ import os
 import struct
 import warnings
 import zlib
+from collections.abc import Sequence
 from typing import IO, Any
 
 from common.files import open_file
@@ -326,6 +327,16 @@ def series_of(header: Header) -> tuple[str, str]:
 def is_pet(header: Header) -> bool:
     """True where a header belongs to a PET image: Modality PT and one of the three PET storage classes."""
     return text(header, "Modality") == "PT" and text(header, "SOPClassUID") in (PET, LEGACY_PET, ENHANCED_PET)
+
+
+def without_copies(headers: Sequence[Header]) -> list[Header]:
+    """The headers of `read_header` without those of copies: files of one SOPInstanceUID and the same content."""
+    kept: dict[Any, Header] = {}
+    for header in headers:
+        first = kept.setdefault(text(header, "SOPInstanceUID") or id(header), header)
+        if first is not header and first | {"path": ""} != header | {"path": ""}:
+            kept[id(header)] = header  # another image under the same UID: the geometry refuses it
+    return list(kept.values())
 
 
 # Multi-frame objects

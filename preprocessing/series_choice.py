@@ -8,7 +8,7 @@ from common.files import progress
 from common.text import counted
 from common.workers import Run
 from preprocessing.archives import read_headers
-from preprocessing.dicom_reader import frames
+from preprocessing.dicom_reader import frames, without_copies
 from preprocessing.dicom_series import Refusals, Study
 from preprocessing.dicom_values import Header, Refused, corrections, numbers, text, unexpected
 from preprocessing.dose import tracer_of
@@ -74,7 +74,7 @@ def describe_series(uid: str, paths: Sequence[str]) -> Series:
     """Read the headers of a series. Raises Refused where one cannot be read."""
     if is_volume(paths[0]):
         return Series(uid, None, "", "", set(), 0, 0, "SUV", True)
-    headers = [frame for header in read_headers(paths) for frame in frames(header)]
+    headers = [frame for header in without_copies(read_headers(paths)) for frame in frames(header)]
     first = headers[0]
     places = [numbers(header, "ImagePositionPatient", 3) for header in headers]
     known = {tuple(place) for place in places if place}

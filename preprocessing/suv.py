@@ -20,7 +20,7 @@ import psutil
 from common.text import counted
 from preprocessing import dose
 from preprocessing.dicom_pixels import read_pixels
-from preprocessing.dicom_reader import LOSSY, is_dicomdir, is_pet, read_header, series_of
+from preprocessing.dicom_reader import LOSSY, is_dicomdir, is_pet, read_header, series_of, without_copies
 from preprocessing.dicom_reader import frames as frames_of
 from preprocessing.dicom_values import (
     Header,
@@ -215,20 +215,11 @@ def _read_series(folder_or_files: Files) -> tuple[list[Header], list[str]]:
         raise Refused("Modality", "", "no PET image found", "give the folder or the files of one PET series")
     if len(series) > 1:
         raise Refused("SeriesInstanceUID", "", f"{len(series)} PET series found", "give the files of one of them")
-    headers, copied = _without_copies(headers)
-    return [frame for header in headers for frame in frames_of(header)], [
+    kept = without_copies(headers)
+    copied = len(headers) - len(kept)
+    return [frame for header in kept for frame in frames_of(header)], [
         f"{counted(copied, 'file is a copy of another', 'files are copies of others')} (same SOPInstanceUID): each "
         "slice was used once"] * bool(copied)
-
-
-def _without_copies(headers: list[Header]) -> tuple[list[Header], int]:
-    """Files of one SOPInstanceUID and the same content once, and how many were left out."""
-    kept: dict[Any, Header] = {}
-    for header in headers:
-        first = kept.setdefault(text(header, "SOPInstanceUID") or id(header), header)
-        if first is not header and first | {"path": ""} != header | {"path": ""}:
-            kept[id(header)] = header  # another image under the same UID: the geometry refuses it
-    return list(kept.values()), len(headers) - len(kept)
 
 
 def _search(folder: Path) -> list[Header]:

@@ -292,6 +292,22 @@ def test_copies_are_used_once(tmp_path):
         f"{len(files) + 3} files are copies of others (same SOPInstanceUID): each slice was used once")
 
 
+@pytest.mark.parametrize("copies", ["all in an archive", "of the better series"])
+def test_copies_make_no_series_dynamic(copies, tmp_path):
+    """One that is not attenuation corrected beside it: copied or not, the same series is used."""
+    one_study(tmp_path, {1: {}, 2: {"CorrectedImage": ["DECY"]}})
+    if copies == "of the better series":
+        for path in list((tmp_path / "dicom" / "1").iterdir()):
+            shutil.copy(path, path.with_suffix(".copy"))
+    else:
+        shutil.copytree(tmp_path / "dicom", tmp_path / "packed")
+        pack(tmp_path / "packed", tmp_path / "dicom" / "study.zip")
+    assert prepro(tmp_path) is None
+    said = table(tmp_path)["warnings"][0]
+    assert said.startswith("2 PET series: number 1 (7 slices, 120 mm) was used, not number 2 (not atten")
+    assert "7 files are copies of others" in said and table(tmp_path)["suv_max"][0] == pytest.approx(4, rel=1e-3)
+
+
 def test_multiframe_series_are_ranked_by_their_frames(tmp_path):
     one_study(tmp_path, {1: {}})
     write_multiframe(tmp_path / "dicom" / "2", "1.2.840.10008.5.1.4.1.1.130", SeriesInstanceUID="1.2.3.2",
