@@ -148,30 +148,29 @@ def read_csv(path: str | Path, needed: Iterable[str] = (),
     Raises
     ------
     InputError
-        Unreadable or ambiguous, a line longer than the header, a last line that breaks off, two columns of one name, a
-        column of `needed` missing.
+        Unreadable or ambiguous, an error of Excel's in a cell, a line longer than the header, a last line that breaks
+        off, two columns of one name, a column of `needed` missing.
     """
     import pandas as pd
 
     def wanted(number):
         return not usecols or usecols(names[number])
 
-    options: dict[str, Any] = {"dtype": str, "keep_default_na": False}
     try:
         with open_file(path) as file:
             start = file.read(4)
         if start == b"PK\x03\x04":  # a zip archive, as every .xlsx is
-            _check_sheet(path)
-            separator, table = "", pd.read_excel(path, header=None, **options)
-            names = _names(path, table.iloc[0] if len(table) else [])
-            table = table.iloc[1:, [k for k in range(len(names)) if wanted(k)]].reset_index(drop=True)
+            separator, (table, names) = "", _read_sheet(path, usecols)
         else:
-            for encoding in ("utf-16",) if start[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252"):
+            for encoding in _encodings(start):
                 with contextlib.suppress(UnicodeDecodeError):
                     separator, names, skipped = _check_lines(path, encoding, whole)
                     break
+            else:
+                raise InputError(f"{path}: is no text in UTF-8, UTF-16 or cp1252 and no .xlsx; save it as CSV or .xlsx")
             table = pd.read_csv(path, encoding=encoding, sep=separator, skipinitialspace=True, header=0,
-                                skiprows=skipped, names=range(len(names)), usecols=wanted, **options)
+                                skiprows=skipped, names=range(len(names)), usecols=wanted, dtype=str,
+                                keep_default_na=False)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # whatever damage provokes in pandas and openpyxl
@@ -181,11 +180,32 @@ def read_csv(path: str | Path, needed: Iterable[str] = (),
     filled = (table != "").any(axis=1).to_numpy().nonzero()[0]
     table = table.iloc[:filled[-1] + 1 if len(filled) else 0]
     if separator != ",":
-        for name in table.columns.difference(NAMES):
+        for name in table.columns.difference(list(NAMES)):
             table[name] = _with_points(path, table[name], separator)
     if missing := [name for name in needed if name not in table]:
         raise InputError(f"{path}: no column {', '.join(missing)}; it has {', '.join(table.columns[:9])}")
     return table
+
+
+def _encodings(start: bytes) -> tuple[str, ...]:
+    """What a text file that begins so may be in; none where it is .xls or another of Office's old files."""
+    if start == b"\xd0\xcf\x11\xe0":
+        return ()
+    return ("utf-16",) if start[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252")
+
+
+def _read_sheet(path: str | Path, usecols: Callable[[str], bool] | None) -> tuple["pd.DataFrame", list[str]]:
+    """The first sheet of a workbook, its columns by number, and the names of all. InputError at Excel's errors."""
+    import pandas as pd
+
+    _check_sheet(path)
+    table = pd.read_excel(path, header=None, dtype=str, keep_default_na=False)
+    names = _names(path, table.iloc[0] if len(table) else [])
+    table = table.iloc[1:, [k for k, name in enumerate(names) if not usecols or usecols(name)]]
+    for row, column in zip(*table.isna().to_numpy().nonzero(), strict=True):  # NaN is how pandas reads them
+        raise InputError(f"{path}: row {row + 2}, column {names[table.columns[column]]}: holds an Excel error such as "
+                         "#N/A; correct or empty it")
+    return table.reset_index(drop=True), names
 
 
 def _check_sheet(path: str | Path) -> None:

@@ -127,6 +127,15 @@ def test_an_excel_sheet_is_a_table(tmp_path):
     assert table.to_numpy().tolist() == [list(row[:3]) for row in ROWS[1:]] and list(table.columns) == list(ROWS[0][:3])
 
 
+@pytest.mark.parametrize("error", ["#N/A", "#REF!", "#DIV/0!", "#VALUE!", "#NAME?"])
+def test_an_excel_error_is_no_empty_cell(error, tmp_path):
+    pd.DataFrame({"scan_id": ["007", "8"], "target": [1, error], "centre": ["a", "b"]}).to_excel(
+        tmp_path / "a.xlsx", index=False)
+    with pytest.raises(InputError, match="a.xlsx: row 3, column target: holds an Excel error such as #N/A; correct or"):
+        read_csv(tmp_path / "a.xlsx")
+    assert read_csv(tmp_path / "a.xlsx", usecols=lambda name: name != "target")["centre"].tolist() == ["a", "b"]
+
+
 @pytest.mark.parametrize(("content", "said"), [
     (b"scan_id,target;x\n1,2;3\n", "reads as 2 columns with ',' and with ';'"),
     (b"scan_id,target\n1,2,\n", "line 2: has more fields than the header"),
@@ -134,6 +143,8 @@ def test_an_excel_sheet_is_a_table(tmp_path):
     (b"scan_id,target,Target\n1,2,3\n", "two columns read as target"),
     (b"scan_id,target,centre,centre\n1,2,3,4\n", "two columns read as centre"),
     (b"scan_id\ttarget\tdose\n1\t1\t1,234\n", "column dose: 1,234 may be a thousand or a decimal comma"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "is no text in UTF-8, UTF-16 or cp1252 and no"),
+    (b"scan_id,target\na\x81b,2\n", "is no text in UTF-8, UTF-16 or cp1252 and no .xlsx; save it as CSV or .xlsx"),
     (b"PK\x03\x04junk", "cannot be read as a table"), (b"", "cannot be read as a table")])
 def test_a_table_that_cannot_be_told_is_refused(content, said, tmp_path):
     (tmp_path / "a.csv").write_bytes(content)
