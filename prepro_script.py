@@ -102,6 +102,7 @@ def main(args):
         options = Options(args.spacing, args.views, args.allow_uncorrected, args.save_suv, args.suv, args.frames)
         made, failed = convert_studies(wanted, folder, output, key, options, args.overwrite, run)
         from preprocessing import tables  # after the studies: it imports pandas
+        tables.print_alike(made, studies, labelled)
         rows = tables.with_labels(made, labelled, key, args.target_from_masks)
         errors = failed + [error_row(where, error) for where, error in refused]
         if not args.skip_unlabelled:

@@ -6,9 +6,11 @@ from pathlib import Path
 import pandas as pd
 
 from common.files import write_csv
-from common.text import counted
+from common.manifest import spelled_alike
+from common.text import counted, some
 from common.workers import Run
 from preprocessing.conversion import ERROR_COLUMNS, Row
+from preprocessing.dicom_series import Study
 from preprocessing.identifiers import fingerprint, hash_id
 from preprocessing.labels import Label
 from preprocessing.qc_page import without_names, write_qc
@@ -44,6 +46,18 @@ def with_labels(made: Mapping[str, Sequence[Row]], labelled: Mapping[str, Label]
         print(f"target from masks: 1 in {counted(targets[1], 'study', 'studies')}, 0 in {targets[0]}; "
               f"{len(made) - targets.total()} have no mask")
     return rows
+
+
+def print_alike(made: Mapping[str, Sequence[Row]], studies: Mapping[str, Study],
+                labelled: Mapping[str, Label] | None) -> None:
+    """Name the scans whose PatientIDs, or patient_ids of --labels, are `spelled_alike`: hashes no longer show it."""
+    names = pd.Series({rows[0]["scan_id"]: (labelled[uid].values if labelled else {}).get(
+        "patient_id", studies[uid].patient) for uid, rows in made.items()}, dtype=str)
+    names = names[names != ""]
+    alike = [f"({some(group.index)})" for _, group in names.groupby(spelled_alike(names)) if group.nunique() > 1]
+    if alike:
+        print("warning: PatientIDs that differ in blanks, case or zeros only count as several patients: scans "
+              f"{some(alike, 3)}. Where they are one, give them one patient_id, a new one, in --labels")
 
 
 def write_results(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[str], output: Path, run: Run) -> None:

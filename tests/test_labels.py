@@ -11,7 +11,8 @@ import prepro_script
 from common.files import InputError, read_csv
 from preprocessing.dicom_series import Study
 from preprocessing.identifiers import hash_id
-from preprocessing.labels import join_labels, read_labels, write_template
+from preprocessing.labels import Label, join_labels, read_labels, write_template
+from preprocessing.tables import print_alike
 
 KEY = b"k" * 64
 STUDIES = {"1.1": Study(patient="007", date="2024-03-10", accession="A1"),
@@ -103,3 +104,29 @@ def test_the_template_is_filled_in_and_taken(tmp_path):
                 "--keep_ids") is None
     table = pd.read_csv(tmp_path / "out" / "data.csv")
     assert dict(zip(table["patient_id"], table["target"], strict=True)) == {"00A": 1, "00B": 0}
+
+
+@pytest.mark.parametrize(("ids", "given", "alike"), [
+    (("0012", "12", "A1", "a 1", "B"), {}, [(0, 1), (2, 3)]), (("0012", "012", "12"), {}, [(0, 1, 2)]),
+    (("7", "7", "8"), {}, []), (("", "", "8"), {}, []), (("0012", "12"), {0: "new", 1: "new"}, []),
+    (("x", "y"), {0: "P1", 1: "p1"}, [(0, 1)])])
+def test_patients_that_are_spelled_alike_are_named_before_they_are_hashed(ids, given, alike, capsys):
+    studies = {f"1.{k}": Study(patient=name) for k, name in enumerate(ids)}
+    made = {uid: [{"scan_id": hash_id(uid, KEY)}] * 2 for uid in studies}
+    labelled = {uid: Label(2, {}, {"patient_id": given[k]} if k in given else {}) for k, uid in enumerate(studies)}
+    print_alike(made, studies, labelled if given else None)
+    said = capsys.readouterr().out
+    assert said.startswith("warning: PatientIDs that differ in blanks, case or zeros only") if alike else not said
+    assert all(", ".join(hash_id(f"1.{k}", KEY) for k in group) in said for group in alike)
+    assert sum(said.count(hash_id(uid, KEY)) for uid in studies) == sum(map(len, alike)) and "0012" not in said
+
+
+def test_one_new_patient_id_joins_them(tmp_path, capsys):
+    for name, uid in (("0012", "1.2.3"), ("12", "1.2.4")):
+        write_series(tmp_path / "dicom" / name, uid=uid, PatientID=name, spacing=(28.0, 20.0, 20.0))
+    (tmp_path / "labels.csv").write_text("StudyInstanceUID,target,patient_id\n1.2.3,1,same\n1.2.4,0,same\n")
+    args = ("--input", tmp_path / "dicom", "--output", tmp_path / "out", "--workers", 1)
+    for labels, patients in (((), 2), (("--labels", tmp_path / "labels.csv"), 1)):
+        assert call(prepro_script, *args, *labels) is None
+        assert ("PatientIDs that differ" in capsys.readouterr().out) == (patients == 2)
+        assert pd.read_csv(tmp_path / "out" / "data.csv")["patient_id"].nunique() == patients
