@@ -94,11 +94,16 @@ def suv_type_factor(suv_type: str, header: Header, warn: Warn) -> float:
     """
     if suv_type == "bw":
         return 1.0
-    weight, height = body_weight(header, lambda text: None), body_height(header, warn)
+    weight, height = body_weight(by_scanner(header), lambda text: None), body_height(header, warn)
     if suv_type == "bsa":
         return 10 * body_surface(weight, height) / weight
     kind = "LBMJANMA" if suv_type == "lbm" else "LBMJAMES128"
     return reference_mass(kind, weight, height, text(header, "PatientSex"), warn) / weight
+
+
+def by_scanner(header: Header) -> Header:
+    """The header with the weight, height and sex that stored SUV hold: those of before --overrides, where known."""
+    return header | header.get("own", [{}])[0]
 
 
 def body_surface(weight: float, height: float) -> float:

@@ -1,15 +1,17 @@
 """--overrides: weights, doses and times that the files lack or have wrong, from the site's own records."""
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from common.files import InputError, read_csv
-from preprocessing.dicom_values import Header, shown, text
+from preprocessing.dicom_values import Header, Refused, number, shown, text
 from preprocessing.dose import Warn
 
 RADIO = "RadiopharmaceuticalInformationSequence"
 RANGES = {"weight_kg": (1, 400), "height_m": (0.3, 2.5), "dose_MBq": (1, 5000)}  # what these columns may hold
 TIMES = {"injection_time": "RadiopharmaceuticalStart", "series_time": "Series"}  # and their attributes' first words
+MEASURES = ("PatientWeight", "PatientSize", "PatientSex")
 COLUMNS = (*RANGES, "sex", *TIMES)
 MOMENT = re.compile(r"(?:(\d{4}-\d\d-\d\d)[T ]+)?(\d\d?):(\d\d)(?::(\d\d)(?:\.0+)?)?")
 
@@ -72,20 +74,34 @@ def _date_and_time(value: str) -> tuple[str, str]:
     return day.replace("-", ""), moment.strftime("%H%M%S")
 
 
-def override(headers: Sequence[Header], given: Mapping[str, str], warn: Warn) -> None:
-    """Write the values into the headers of a series, in place, and say so."""
+def override(headers: Sequence[Header], given: Mapping[str, str], warn: Warn, suv_type: str = "bw",
+             stored: str = "") -> None:
+    """Write the values into the headers of a series, in place, and say so.
+
+    Parameters
+    ----------
+    suv_type : str
+        Of `dose.SUV_TYPES`: what is asked for.
+    stored : str
+        SUVType of the stored values, "" where they are no SUV. Those that are SUV hold the weight, height and sex that
+        the scanner knew: the headers keep them for `dose.by_scanner`.
+    """
+    if stored:
+        for header in headers:
+            header["own"] = [{keyword: header[keyword] for keyword in MEASURES if _is_known(header, keyword)}]
     first = headers[0]
     radio = (first.get(RADIO) or [{}])[0]
     places = {"weight_kg": (first, "PatientWeight", "kg"), "height_m": (first, "PatientSize", "m"),
               "sex": (first, "PatientSex", ""), "dose_MBq": (radio, "RadionuclideTotalDose", "Bq")}
     for name, value in given.items():
+        why = _unused(name, first, suv_type, stored)
+        why = why and f" (not used: {why})"
         if name in TIMES:  # without the values: dates may identify
-            warn(f"{name} from --overrides" + " (not used: DecayCorrection is not START)" * (
-                name == "series_time" and text(first, "DecayCorrection") != "START"))
+            warn(f"{name} from --overrides{why}")
         else:
             where, keyword, unit = places[name]
-            stored = shown(where, keyword)
-            warn(f"{name} {value} from --overrides, {keyword} is {f'{stored} {unit}'.strip() if stored else 'empty'}")
+            said = shown(where, keyword)
+            warn(f"{name} {value} from --overrides, {keyword} is {f'{said} {unit}'.strip() if said else 'empty'}{why}")
     for header in headers:
         for name, value in given.items():
             if name in TIMES:
@@ -94,6 +110,28 @@ def override(headers: Sequence[Header], given: Mapping[str, str], warn: Warn) ->
                 _set_radio(header, RadionuclideTotalDose=f"{float(value) * 1e6:.10g}")
             else:
                 header[places[name][1]] = value.encode()
+
+
+def _unused(name: str, first: Header, suv_type: str, stored: str) -> str:
+    """Why a value changes no SUV; "" where it does, and for injection_time, which gives the uptake time."""
+    if name == "series_time" and text(first, "DecayCorrection") != "START":
+        return "DecayCorrection is not START"
+    own = first["own"][0] if stored else {}
+    to_bw, from_bw = stored != "BW", suv_type != "bw"  # which conversions need a mass
+    used = {"weight_kg": (to_bw or from_bw) and "PatientWeight" not in own,
+            "height_m": from_bw or to_bw and "PatientSize" not in own,
+            "sex": from_bw and suv_type != "bsa" or to_bw and stored != "BSA" and "PatientSex" not in own,
+            "injection_time": True}
+    return "" if not stored or used.get(name) else f"Units {shown(first, 'Units')}"
+
+
+def _is_known(header: Header, keyword: str) -> bool:
+    """Whether the scanner knew the patient's sex, weight or height."""
+    if keyword == "PatientSex":
+        return text(header, keyword) in ("M", "F")
+    with contextlib.suppress(Refused):
+        return (number(header, keyword) or 0) > 0
+    return False
 
 
 def _set_time(header: Header, name: str, value: str) -> None:

@@ -44,7 +44,7 @@ __all__ = ["Refused", "SuvVolume", "suv_volume"]
 SAME = ("StudyInstanceUID", "PatientID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPClassUID", "Modality", "Units",
         "SUVType", "DecayCorrection", "DecayCorrected", "DecayCorrectionDateTime", "AttenuationCorrected",
         "CorrectedImage", "PatientWeight", "PatientSize", "PatientSex", "PixelSpacing", "SeriesDate",
-        "SeriesTime", "RadiopharmaceuticalInformationSequence", "TimezoneOffsetFromUTC")
+        "SeriesTime", "RadiopharmaceuticalInformationSequence", "TimezoneOffsetFromUTC", "own")  # of `override`
 SAME_INTEGER = ("Rows", "Columns", "PixelRepresentation")
 PHILIPS = 0x7053, "Philips PET Private Group"
 PRIVATE = (*GE, 0x0D), (*GE, 0x3B), (*PHILIPS, 0x00), (*PHILIPS, 0x09)
@@ -125,7 +125,7 @@ def suv_volume(folder_or_files: Files, allow_uncorrected: bool = False, suv_type
     """
     try:
         headers, warnings = _read_series(folder_or_files)
-        override(headers, overrides or {}, warnings.append)
+        override(headers, overrides or {}, warnings.append, suv_type, _stored_type(headers[0]))
         parts, weights = choose_frames(headers, frames, warnings.append)
         volume = _convert(parts[0], allow_uncorrected, suv_type)
         if len(parts) > 1:
@@ -295,9 +295,9 @@ def _suv_scale(headers: Sequence[Header], voxel_ml: float, warn: Warn) -> tuple[
     Returns scale (n,) float64; the uptake time in minutes, None where the formula needs no times and they are missing;
     whether weight and dose were used.
     """
-    first, units = headers[0], text(headers[0], "Units").upper().replace("/", "")  # as some write it: Bq/ml
+    first = headers[0]
     slope = np.array([_slope(header) for header in headers])
-    to_activity, to_suv = _unit_factors(headers, units, voxel_ml, warn)
+    to_activity, to_suv = _unit_factors(headers, _units(first), voxel_ml, warn)
     radio = dose.radiopharmaceutical(first)
     if to_activity is None:
         scale, uptake = slope * to_suv, dose.uptake_if_known(headers, radio)
@@ -308,6 +308,18 @@ def _suv_scale(headers: Sequence[Header], voxel_ml: float, warn: Warn) -> tuple[
     if not (np.isfinite(scale) & (scale > 0) & (scale < 1e30)).all():
         raise Refused("RescaleSlope", f"{slope.min():g}", "gives an SUV that is no number", "correct the attribute")
     return scale, uptake, to_activity is not None
+
+
+def _units(header: Header) -> str:
+    return text(header, "Units").upper().replace("/", "")  # as some write it: Bq/ml
+
+
+def _stored_type(header: Header) -> str:
+    """SUVType of the stored values; "" where they are no SUV."""
+    if _units(header) == "CNTS":
+        factor = private(header, *PHILIPS, 0x00)
+        return "BW" if factor and number(header, factor) else ""
+    return {"GML": text(header, "SUVType") or "BW", "CM2ML": "BSA"}.get(_units(header), "")
 
 
 def _slope(header: Header) -> float:
@@ -321,16 +333,17 @@ def _unit_factors(headers: Sequence[Header], units: str, voxel_ml: float, warn: 
                   ) -> tuple[float | np.ndarray | None, float | None]:
     """Rule 3: (factor to Bq/ml, None) or (None, factor to body-weight SUV)."""
     first, kind = headers[0], text(headers[0], "SUVType")
+    scanner = dose.by_scanner(first)
     if units == "BQML":
         return 1.0, None
     if units == "GML" and kind in ("", "BW"):
         return None, 1.0
     if units == "GML" and kind in ("LBM", "LBMJAMES128", "LBMJANMA", "IBW"):
-        weight = body_weight(first, warn)
-        return None, weight / reference_mass(kind, weight, body_height(first, warn), text(first, "PatientSex"), warn)
+        weight, height = body_weight(scanner, warn), body_height(scanner, warn)
+        return None, weight / reference_mass(kind, weight, height, text(scanner, "PatientSex"), warn)
     if units == "CM2ML" and kind in ("", "BSA"):
-        weight = body_weight(first, warn)
-        return None, weight / (10 * dose.body_surface(weight, body_height(first, warn)))
+        weight = body_weight(scanner, warn)
+        return None, weight / (10 * dose.body_surface(weight, body_height(scanner, warn)))
     if units in ("GML", "CM2ML"):
         raise Refused("SUVType", kind, f"not a type of SUV in {units}", "export the series in BQML")
     if units == "CNTS":

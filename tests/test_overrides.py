@@ -92,6 +92,49 @@ def test_series_time_across_midnight(tmp_path):
     assert value == pytest.approx(4, rel=1e-3)
 
 
+# 154 kg, 1.75 m, F: LBM 1.07 x 154 - 148 x 0.88^2 = 50.1688 kg, LBMJANMA 9270 x 154 / (8780 + 244 x 50.2857) = 67.8194
+# kg, and as M by James 1.10 x 154 - 128 x 0.88^2 = 70.2768 kg; BSA 1.84814 m2 (70 kg) x 2.2^0.425 = 2.58383 m2
+GML = {"PatientWeight": 154, "Units": "GML"}
+
+
+@pytest.mark.parametrize(("changed", "per_suv", "given", "suv_type", "expected", "unused"), [
+    ({}, 1, {"weight_kg": "70", "height_m": "1.6", "sex": "M", "dose_MBq": "300", "series_time": "10:00"}, "bw", 4,
+     ("weight_kg", "height_m", "sex", "dose_MBq", "series_time")),
+    ({}, 1, {"weight_kg": "70"}, "lbm", 4 * 67.8194 / 154, ("weight_kg",)),
+    ({}, 1, {"weight_kg": "70", "sex": "M"}, "lbm_james", 4 * 70.2768 / 154, ("weight_kg",)),
+    ({}, 1, {"weight_kg": "70", "sex": "M"}, "bsa", 4 * 25.8383 / 154, ("weight_kg", "sex")),
+    ({"PatientSize": 1.6}, 1, {"height_m": "1.75"}, "lbm", 4 * 67.8194 / 154, ()),
+    ({"PatientWeight": None}, 1, {"weight_kg": "154"}, "lbm", 4 * 67.8194 / 154, ()),
+    ({"PatientWeight": 0}, 1, {"weight_kg": "154"}, "bw", 4, ("weight_kg",)),
+    ({"Units": "CNTS", "p7053_1000": "0.0005"}, 2000, {"weight_kg": "70", "dose_MBq": "300"}, "lbm", 4 * 67.8194 / 154,
+     ("weight_kg", "dose_MBq")),
+    ({"SUVType": "LBM"}, 50.1688 / 154, {"weight_kg": "70", "height_m": "1.6", "sex": "M"}, "bw", 4,
+     ("weight_kg", "height_m", "sex")),
+    ({"SUVType": "LBM"}, 50.1688 / 154, {"weight_kg": "70", "sex": "M"}, "lbm_james", 4 * 70.2768 / 154,
+     ("weight_kg",)),
+    ({"SUVType": "LBM", "PatientWeight": None, "PatientSize": None, "PatientSex": "O"}, 50.1688 / 154,
+     {"weight_kg": "154", "height_m": "1.75", "sex": "F"}, "bw", 4, ()),
+    ({"Units": "CM2ML", "SUVType": "BSA"}, 25.8383 / 154, {"weight_kg": "70", "height_m": "1.6"}, "bw", 4,
+     ("weight_kg", "height_m"))])
+def test_stored_suv_hold_the_scanner_s_own_weight(changed, per_suv, given, suv_type, expected, unused, tmp_path):
+    """The files' weight is in the pixels: another one for the mass would mix two; what changes nothing is said so."""
+    write_series(tmp_path, per_suv=per_suv, **(GML | changed))
+    value, volume = hot(tmp_path, overrides=given, suv_type=suv_type)
+    assert value == pytest.approx(expected, rel=2e-4)
+    assert [any(said.startswith(f"{name} ") and f"(not used: Units {(GML | changed)['Units']})" in said
+                for said in volume.warnings) for name in given] == [name in unused for name in given]
+
+
+def test_an_override_hides_no_slice_of_another_weight_where_the_pixels_hold_it(tmp_path):
+    for units, per_suv in (("BQML", PER_SUV), ("GML", 1)):
+        series = datasets(Units=units, per_suv=per_suv)
+        series[3].PatientWeight = 80
+        save(series, tmp_path / units)
+    assert hot(tmp_path / "BQML", overrides={"weight_kg": "70"})[0] == pytest.approx(4, rel=1e-3)
+    with pytest.raises(Refused, match="PatientWeight '70.0 and 80.0': differs"):
+        suv_volume(tmp_path / "GML", suv_type="lbm", overrides={"weight_kg": "70"})
+
+
 @given(st.integers(30, 200), st.floats(1.2, 2.1), st.integers(50, 900))
 def test_any_weight_and_dose(weight, height, dose):
     """SUV is proportional to the weight and inverse to the dose, whatever the files said."""
