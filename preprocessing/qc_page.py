@@ -33,9 +33,10 @@ PIXELS_PER_MM = 0.25  # on the page: the views of a card at one scale
 VIEW_NAMES = {"cor": "coronal", "sag": "sagittal"}  # further views are shown beside them at half the size
 SIDES = {"cor": ("R", "L"), "sag": ("A", "P")}  # left and right edge of the image: right, left; anterior, posterior
 COLUMNS = (  # header, the manifest's column, digits after the point of a number or None for a text
-    ("Scan", "scan_id", None), ("Target", "target", 0), ("SUV max", "suv_max", 2), ("Body mean SUV", "suv_body", 2),
-    ("Liver SUV", "recorded_liver", 2), ("Uptake (min)", "uptake_min", 0), ("Dose (MBq)", "recorded_MBq", 0),
-    ("Weight (kg)", "recorded_kg", 1), ("MBq/kg", "MBq_per_kg", 1), ("Units", "units", None),
+    ("Scan", "scan_id", None), ("Target", "target", 0), ("SUV max", "suv_max", 2),
+    ("Body mean SUV", "recorded_body", 2), ("Liver SUV", "recorded_liver", 2), ("Uptake (min)", "uptake_min", 0),
+    ("Dose (MBq)", "recorded_MBq", 0), ("Weight (kg)", "recorded_kg", 1), ("MBq/kg", "MBq_per_kg", 1),
+    ("Units", "units", None),
     ("Scanner", "scanner", None), ("Spacing (mm)", "spacing_mm", 2), ("Matrix", None, 0),
     ("Warnings", "warnings", None))
 
@@ -47,8 +48,8 @@ def write_qc(manifest_table: Any, folder: str | Path, path: str | Path, run: Run
     ----------
     manifest_table : DataFrame
         data.csv, a row per view: scan_id, filename, view, matrix_size_1, matrix_size_2, spacing_mm and, where there,
-        target, suv_max, suv_body, uptake_min, recorded_MBq, recorded_kg, recorded_liver, units, scanner, warnings
-        (separated by "; "). As numbers or as text.
+        target, suv_max, uptake_min, recorded_body, recorded_MBq, recorded_kg, recorded_liver, units, scanner,
+        warnings (separated by "; "). As numbers or as text.
     folder : str or Path
         What `filename` is relative to; its errors.csv, where there, gives the refused studies.
     path : str or Path

@@ -21,16 +21,18 @@ MANIFEST_COLUMNS = ["scan_id", "filename", "target", "matrix_size_1", "matrix_si
 OPTIONAL_COLUMNS = ("target", "target_loc", "mask", "lesions", "synthetic")
 QUALITY_COLUMNS = ["synthetic", "suv_max", "suv_mean", "uptake_min", "units", "scanner", "warnings", "image_sha256",
                    "id_key"]
-RECORDED = {"recorded_MBq": "dose_MBq", "recorded_kg": "weight_kg", "recorded_liver": "liver_suv"}  # for qc.html: a
-# column of --labels may have the second name
-OWN_COLUMNS = sorted({*MANIFEST_COLUMNS, *QUALITY_COLUMNS, "row", "set"} - {"lesions", "synthetic"})  # not --labels'
+RECORDED = {"recorded_MBq": "dose_MBq", "recorded_kg": "weight_kg", "recorded_liver": "liver_suv",
+            "recorded_body": "suv_body"}  # for qc.html: a column of --labels may have the second name
+FILLED = {"lesions", "synthetic"}  # columns of data.csv that --labels may give, too
+OWN_COLUMNS = sorted({*MANIFEST_COLUMNS, *QUALITY_COLUMNS, *RECORDED, "row", "set"} - FILLED)  # not --labels'
 
 
 def with_labels(made: Mapping[str, Sequence[Row]], labelled: Mapping[str, Label] | None, key: bytes | None,
                 from_masks: bool) -> list[Row]:
     """The rows of data.csv with what --labels says of their studies; a patient_id of its own is hashed.
 
-    Empty cells leave what a row has. `from_masks`: target 1 where the mask holds a lesion, 0 where it is empty.
+    Empty cells of `FILLED` leave what a row has. `from_masks`: target 1 where the mask holds a lesion, 0 where it is
+    empty.
     """
     rows, of_key = [], fingerprint(key)
     for uid, several in made.items():
@@ -40,7 +42,8 @@ def with_labels(made: Mapping[str, Sequence[Row]], labelled: Mapping[str, Label]
         for row in several:
             row = row | {"id_key": of_key} | {name: row.get(stored) for name, stored in RECORDED.items()}
             target = {"target": int(row["lesions"] != "")} if from_masks and "mask" in row else {}
-            rows.append(row | target | {name: value for name, value in given.items() if value != "" or name not in row})
+            rows.append(row | target | {name: value for name, value in given.items()
+                                        if value != "" or name not in FILLED or name not in row})
     if from_masks:
         targets = Counter({row["scan_id"]: row["target"] for row in rows if "mask" in row}.values())
         print(f"target from masks: 1 in {counted(targets[1], 'study', 'studies')}, 0 in {targets[0]}; "
@@ -71,7 +74,7 @@ def write_results(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[
         Of `conversion.processes`.
     """
     manifest = write_tables(rows, errors, carried, output)
-    seen = pd.DataFrame(rows, manifest.index, columns=["suv_body", *RECORDED])
+    seen = pd.DataFrame(rows, manifest.index, columns=list(RECORDED))
     write_qc(pd.concat([manifest, seen], axis=1), output, output / "qc.html", run)
 
 

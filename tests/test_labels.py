@@ -12,7 +12,7 @@ from common.files import InputError, read_csv
 from preprocessing.dicom_series import Study
 from preprocessing.identifiers import hash_id
 from preprocessing.labels import Label, join_labels, read_labels, write_template
-from preprocessing.tables import print_alike
+from preprocessing.tables import print_alike, with_labels
 
 KEY = b"k" * 64
 STUDIES = {"1.1": Study(patient="007", date="2024-03-10", accession="A1"),
@@ -85,6 +85,18 @@ def test_columns_are_carried_by_name_only(tmp_path, capsys):
         read_labels(path, ["age"])
     with pytest.raises(InputError, match="--carry sex: data.csv has a column of this name"):
         read_labels(path, ["sex"], ["sex"])
+
+
+def test_an_empty_cell_of_a_carried_column_stays_empty(tmp_path):
+    """Though rows know values of that name, for qc.html; what a mask or a phantom says is kept."""
+    carried = ["weight_kg", "dose_MBq", "liver_suv", "frame_min", "suv_body", "sex", "lesions", "synthetic"]
+    known = {"weight_kg": 70.0, "dose_MBq": 370.0, "liver_suv": 2.1, "frame_min": 3.0, "suv_body": 1.02}
+    made = {"1.1": [{"scan_id": "a", "lesions": "1:2:3", "synthetic": 1, **known}]}
+    (row,) = with_labels(made, {"1.1": Label(2, {}, dict.fromkeys(carried, ""))}, KEY, False)
+    assert [row[name] for name in carried] == [""] * 6 + ["1:2:3", 1]
+    assert (row["recorded_kg"], row["recorded_MBq"], row["recorded_body"]) == (70, 370, 1.02)
+    (row,) = with_labels(made, {"1.1": Label(2, {}, dict.fromkeys(carried, "9"))}, KEY, False)
+    assert [row[name] for name in carried] == ["9"] * 8 and row["recorded_body"] == 1.02
 
 
 def test_the_template_is_filled_in_and_taken(tmp_path):

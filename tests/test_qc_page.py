@@ -120,7 +120,7 @@ def test_sort_values_and_marks(mips):
 
 def test_uptake_dose_and_sides(mips):
     _, table = mips
-    page = written(mips, table.assign(uptake_min=[54.4, 54.4, 54.6, 54.6, 75.4, 75.4, None, None], suv_body=1.25,
+    page = written(mips, table.assign(uptake_min=[54.4, 54.4, 54.6, 54.6, 75.4, 75.4, None, None], recorded_body=1.25,
                                       recorded_MBq=[280, 280, 280, 280, None, None, 300, 300], recorded_kg=80.0))
     assert page.sort_values("MBq/kg") == ["3.5", "3.5", "", "3.75"]
     assert page.sort_values("Body mean SUV") == ["1.25"] * 4
