@@ -264,7 +264,7 @@ def decay_factor(headers: Sequence[Header], radio: Header, warn: Warn) -> tuple[
     rate = math.log(2) / half_life
     reference = _start_time(headers, rate, warn) if kind == "START" else _required_times(headers)
     factor = 1.0 if kind == "START" else _exposure_factor(headers, rate)
-    times = acquisition_times(headers, lambda text: None)
+    times = acquisition_times(headers, warn)
     acquired = np.min(reference) if times is None else max(times.min(), np.min(reference))
     injection = _injection_time(first, radio, acquired, half_life, warn)
     begun = np.min(reference) - injection
@@ -339,14 +339,14 @@ def _injection_time(header: Header, radio: Header, reference: float, half_life: 
     """Rule 6: the injection's date and time, given the (earliest) reference time."""
     start, day = text(radio, "RadiopharmaceuticalStartTime"), math.floor(reference / DAY) * DAY
     stamp = text(radio, "RadiopharmaceuticalStartDateTime")
-    if len(stamp) > 8:  # a date alone is no time
+    if not _is_date(stamp):  # a date alone is no time
         injection = values.date_time(radio, "RadiopharmaceuticalStartDateTime", header)
         if start and injection % DAY == 0 and (of_day := time_of_day(radio, "RadiopharmaceuticalStartTime")):
             warn("RadiopharmaceuticalStartDateTime has no time of day: RadiopharmaceuticalStartTime was used")
             injection += of_day
-        if re.search("[+-]", stamp) and not text(header, "TimezoneOffsetFromUTC"):
+        if _lacks_zone(stamp, header):
             warn("the injection's offset from UTC was ignored: TimezoneOffsetFromUTC is missing")
-        if start and MINUTE < (injection - time_of_day(radio, "RadiopharmaceuticalStartTime")) % DAY < DAY - MINUTE:
+        if start and _differ(injection, time_of_day(radio, "RadiopharmaceuticalStartTime")):
             warn("RadiopharmaceuticalStartTime differs from RadiopharmaceuticalStartDateTime, which was used")
         if not 0 <= reference - injection <= 6 * half_life and abs(day - math.floor(injection / DAY) * DAY) > DAY:
             moved = day + injection % DAY
@@ -380,34 +380,57 @@ def uptake_if_known(headers: Sequence[Header], radio: Header) -> float | None:
 def acquisition_times(headers: Sequence[Header], warn: Warn) -> np.ndarray | None:
     """When each slice was acquired, (n,) s; None where one does not say.
 
-    Times without a date of their own that lie on both sides of midnight: the later beds are a day on (rule 7).
+    Times of one date, or without a date of their own, that lie on both sides of midnight: the later beds are a day on
+    (rule 7).
     """
-    times = [_acquisition_time(header) for header in headers]
+    times = [_acquisition_time(header, warn) for header in headers]
     if None in times:
         return None
     found = np.array(times, float)
-    undated = not any(text(header, key) for header in headers for key in ("AcquisitionDate", "AcquisitionDateTime"))
-    if undated and np.ptp(found) > DAY / 2:
-        warn("AcquisitionDate is missing: the beds after midnight were taken for a day later")
+    if np.ptp(found) > DAY / 2 and np.ptp(found // DAY) == 0:
+        undated = not any(text(header, key) for header in headers for key in ("AcquisitionDate", "AcquisitionDateTime"))
+        warn(f"AcquisitionDate is {'missing' if undated else 'the same at times over 12 h apart'}: the beds after "
+             "midnight were taken for a day later")
         split, series = found.max() % DAY - DAY / 2, values.date_and_time(headers[0], "SeriesDate", "SeriesTime")
-        begun_late = series is not None and series % DAY < split  # its date is that of the late
-        found += DAY * ((found % DAY < split) - np.float64(begun_late))
+        begun_late = series is not None and series // DAY == found[0] // DAY and series % DAY < split  # the date is
+        found += DAY * ((found % DAY < split) - np.float64(begun_late))  # that of the late
     return found
 
 
-def _acquisition_time(header: Header) -> float | None:
+def _acquisition_time(header: Header, warn: Warn) -> float | None:
     parts = values.date_and_time(header, "AcquisitionDate", "AcquisitionTime")
     stamp = text(header, "AcquisitionDateTime")
-    if len(stamp.split("+")[0]) <= 8:  # cut to a date, or missing
+    if _is_date(stamp):
         return parts
     whole = values.date_time(header, "AcquisitionDateTime")
-    return parts if parts is not None and whole % DAY == 0 != parts % DAY else whole
+    if parts is not None and whole % DAY == 0 != parts % DAY:
+        return parts
+    if _lacks_zone(stamp, header):
+        warn("the acquisition's offset from UTC was ignored: TimezoneOffsetFromUTC is missing")
+    if parts is not None and _differ(whole, parts):
+        warn("AcquisitionTime differs from AcquisitionDateTime, which was used")
+    return whole
+
+
+def _is_date(stamp: str) -> bool:
+    """Whether a DT is cut to a date, with or without an offset, or missing."""
+    return len(re.split("[+-]", stamp)[0]) <= 8
+
+
+def _lacks_zone(stamp: str, header: Header) -> bool:
+    """Whether a DT's offset from UTC cannot be applied."""
+    return bool(re.search("[+-]", stamp)) and not text(header, "TimezoneOffsetFromUTC")
+
+
+def _differ(one: float, other: float) -> bool:
+    """Whether two times differ by over a minute in their time of day."""
+    return MINUTE < (one - other) % DAY < DAY - MINUTE
 
 
 def _required_times(headers: Sequence[Header]) -> np.ndarray:
     times = acquisition_times(headers, lambda text: None)
     if times is None:
-        missing = next(header for header in headers if _acquisition_time(header) is None)
+        missing = next(header for header in headers if _acquisition_time(header, lambda text: None) is None)
         raise Refused("AcquisitionTime", text(missing, "AcquisitionTime"), "missing, or without a date",
                       "add AcquisitionDate and AcquisitionTime")
     return times

@@ -36,9 +36,8 @@ COLUMNS = (  # header, the manifest's column, digits after the point of a number
     ("Scan", "scan_id", None), ("Target", "target", 0), ("SUV max", "suv_max", 2),
     ("Body mean SUV", "recorded_body", 2), ("Liver SUV", "recorded_liver", 2), ("Uptake (min)", "uptake_min", 0),
     ("Dose (MBq)", "recorded_MBq", 0), ("Weight (kg)", "recorded_kg", 1), ("MBq/kg", "MBq_per_kg", 1),
-    ("Units", "units", None),
-    ("Scanner", "scanner", None), ("Spacing (mm)", "spacing_mm", 2), ("Matrix", None, 0),
-    ("Warnings", "warnings", None))
+    ("Units", "units", None), ("Scanner", "scanner", None), ("Spacing (mm)", "spacing_mm", 2),
+    ("Matrix", None, 0), ("Warnings", "warnings", None))
 
 
 def write_qc(manifest_table: Any, folder: str | Path, path: str | Path, run: Run = run_here) -> None:

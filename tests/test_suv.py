@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pet import (
     DECAYED,
@@ -106,6 +106,13 @@ CASES = {
     "Ga-68": (decayed(60, 4062.6), {"RadionuclideHalfLife": None, "RadionuclideCodeSequence": [code("C-131A3")]},
               "not FDG: Ga-68", 60),
     "AcquisitionDateTime cut to a date": (PER_SUV, {"AcquisitionDateTime": "20240310"}, "", 60),
+    "AcquisitionDateTime cut to a date west of Greenwich": (PER_SUV, {"AcquisitionDateTime": "20240310-0500"}, "", 60),
+    "StartDateTime cut to a date west of Greenwich": (PER_SUV, {"RadiopharmaceuticalStartDateTime": "20240310-0500"},
+                                                      "day of the scan was assumed", 60),
+    "two acquisition times": (decayed(30), {"AcquisitionDateTime": "20240310103000"},
+                              "AcquisitionTime differs from AcquisitionDateTime", 30),
+    "zone of the acquisition alone": (PER_SUV, {"AcquisitionDateTime": "20240310110000+0100"},
+                                      "the acquisition's offset from UTC was ignored", 60),
     "AcquisitionDateTime without its time": (PER_SUV, {"AcquisitionDateTime": "20240310000000.00"}, "", 60),
     "StartDateTime without its time": (PER_SUV, {"RadiopharmaceuticalStartDateTime": "20240310000000"},
                                        "StartDateTime has no time of day", 60),
@@ -152,10 +159,11 @@ def stamp(seconds):
 
 
 @settings(max_examples=25)
-@given(st.integers(0, 86399), st.integers(31, 119), st.booleans())
-def test_beds_without_a_date_around_midnight(tmp_path_factory, begun, uptake, dated):
+@given(st.integers(0, 86399), st.integers(31, 119), st.booleans(), st.sampled_from([None, "20240310"]))
+@example(85800, 60, False, "20240310")
+def test_beds_without_dates_of_their_own_around_midnight(tmp_path_factory, begun, uptake, dated, day):
     """Beds of five minutes from `begun` (s of the day): whatever lies across midnight, SUV and uptake are right."""
-    series = datasets(spacing=(28.0, 20.0, 20.0), per_suv=decayed(uptake), AcquisitionDate=None,
+    series = datasets(spacing=(28.0, 20.0, 20.0), per_suv=decayed(uptake), AcquisitionDate=day,
                       SeriesTime=stamp(begun)[1], RadiopharmaceuticalStartTime=stamp(begun - 60 * uptake)[1],
                       RadiopharmaceuticalStartDateTime="".join(stamp(begun - 60 * uptake)) if dated else None)
     for k, ds in enumerate(series):
@@ -164,6 +172,24 @@ def test_beds_without_a_date_around_midnight(tmp_path_factory, begun, uptake, da
     assert value_at(volume, (0, 0, 0)) == pytest.approx(1, rel=1e-3) and volume.uptake_min == pytest.approx(uptake)
     across = begun + 300 * (len(series) - 1) >= 86400
     assert ("after midnight" in "; ".join(volume.warnings)) == across
+
+
+@pytest.mark.parametrize("day", ["20240310", "20240311"])
+@pytest.mark.parametrize("kind", ["START", "NONE"])
+def test_beds_of_one_date_in_a_series_that_was_written_after_midnight(day, kind, tmp_path):
+    """Beds from 23:50 on, dated as the first or as the last, an hour after the injection."""
+    beds, none = 300 * np.arange(5), kind == "NONE"
+    series = datasets(spacing=(28.0, 20.0, 20.0), per_suv=decayed(60 + beds / 60) * FRAME_LOSS if none else decayed(60),
+                      SeriesDate="20240311", SeriesTime="002000", AcquisitionDate=day, DecayCorrection=kind,
+                      CorrectedImage=["ATTN"] if none else ["ATTN", "DECY"], RadiopharmaceuticalStartTime="225000",
+                      RadiopharmaceuticalStartDateTime="20240310225000")
+    for ds, bed in zip(series, beds, strict=True):
+        ds.AcquisitionTime = stamp(85800 + int(bed))[1]
+    volume = suv.suv_volume(save(series, tmp_path))
+    assert [value_at(volume, (0, 0, z)) for z in (-56, 0, 56)] == pytest.approx([1] * 3, rel=1e-3)
+    assert volume.uptake_min == pytest.approx(60)
+    assert any("AcquisitionDate is the same at times over 12 h apart: the beds after" in said
+               for said in volume.warnings)
 
 
 @settings(max_examples=25)
