@@ -8,6 +8,7 @@ representation, elements out of order, a transfer syntax that is not the one the
 import contextlib
 import io
 import os
+import re
 import struct
 import warnings
 import zlib
@@ -310,7 +311,8 @@ def _parse_items(buffer: bytes, at: int, end: int, explicit: bool, order: str, d
 
 def is_dicomdir(path: str | os.PathLike[str]) -> bool:
     """True for the index of a DICOM medium: the files it names are found without it."""
-    return os.path.basename(path).upper() in ("DICOMDIR", "DICOMDIR.")  # "DICOMDIR.": ISO 9660
+    name = re.split(r"[/\\]", os.fspath(path))[-1]  # Windows writes members of archives with backslashes
+    return name.upper() in ("DICOMDIR", "DICOMDIR.")  # "DICOMDIR.": ISO 9660
 
 
 def series_of(header: Header) -> tuple[str, str]:

@@ -272,6 +272,10 @@ def _volume_studies(paths: Sequence[str], folder: Path) -> tuple[dict[str, Study
         for path, name, patient in suv_volumes(several):
             masks = [MaskFile(str(folder / mask), mask) for mask in mask_names(path, beside)]
             named.setdefault(name, []).append(Study({name: [str(folder / path)]}, path, patient=patient, masks=masks))
+    used = {path for alike in named.values() for study in alike
+            for path in (study.folder, *(mask.place for mask in study.masks))}
+    if left := sum(map(len, of_folder.values())) - len(used):
+        print(f"passed over, by their names no SUV (CT, PET, masks): {counted(left, 'volume')}")
     refused = [(study.folder, Refused("file", os.path.basename(study.folder), f"{len(alike)} volumes are one study "
                                       f"({name}): {some(one.folder for one in alike)}",
                                       "rename one, or convert them in two runs"))

@@ -156,6 +156,8 @@ def _convert(headers: list[Header], allow_uncorrected: bool, suv_type: str) -> S
         raise Refused("SeriesType", text(first, "SeriesType"), "projections, no volume", "give the axial series")
     if text(first, "ImageType").startswith("DERIVED"):
         warnings.append(f"ImageType is {shown(first, 'ImageType')}: not as reconstructed")
+    if text(first, "SeriesType").split("\\")[0] in ("DYNAMIC", "GATED") and "dynamic" not in first:
+        warnings.append(f"SeriesType is {shown(first, 'SeriesType')}: one time frame or gate of a longer scan?")
     if any(text(h, "LossyImageCompression") == "01" or h["syntax"] in LOSSY for h in headers):
         warnings.append("the pixels were compressed with loss")
     if irregular := [h["irregular"] for h in headers if "irregular" in h]:

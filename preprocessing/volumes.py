@@ -18,7 +18,8 @@ from preprocessing.suv import SuvVolume, body_mean
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd")
 UNREAD = (".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".mnc", ".hdr")  # other volumes
-NOT_PET = re.compile(r"(.*[_\W])?(ct|ctres|seg|segmentation|masks?|labels?)([_\W].*)?", re.IGNORECASE)  # a name's words
+NOT_PET = re.compile(r"(.*[_\W])?((?<!pet[_\W])ct|ctres|seg|segmentation|masks?|labels?)([_\W].*)?",
+                     re.IGNORECASE)  # words of a name; PET-CT is none
 NNUNET = re.compile(r"images(Tr|Ts)")  # its folders: CASE_0000 is CT, CASE_0001 SUV (autoPET III)
 LPS = {"left-posterior-superior": (1, 1, 1), "lps": (1, 1, 1), "right-anterior-superior": (-1, -1, 1),
        "ras": (-1, -1, 1), "left-anterior-superior": (1, -1, 1), "las": (1, -1, 1)}  # NRRD's spaces, to LPS

@@ -137,6 +137,11 @@ def test_a_first_read_that_ends_between_two_elements_is_not_the_end(last, chunk,
         assert dicom_reader.WANTED[last] in header and header["SeriesInstanceUID"], pad
 
 
+@pytest.mark.parametrize("path", ["a/DICOMDIR", "x.zip/dicomdir", "x.zip/EXPORT\\DICOMDIR", "x.zip/A/B\\DICOMDIR."])
+def test_the_index_of_a_medium_is_known_in_an_archive_of_windows_too(path):
+    assert dicom_reader.is_dicomdir(path) and not dicom_reader.is_dicomdir(path + "x")
+
+
 # What the parser declines
 
 def _bare(folder, implicit):

@@ -139,6 +139,7 @@ CASES = {
     "late": (decayed(150), {"SeriesTime": "123000", "AcquisitionTime": "123000"}, "outside 30 to 120 min", 150),
     "unit as some write it": (PER_SUV, {"Units": "BQ/ML"}, "", 60),
     "derived": (PER_SUV, {"ImageType": ["DERIVED", "PRIMARY"]}, "ImageType is DERIVED", 60),
+    "one gate": (PER_SUV, {"SeriesType": ["GATED", "IMAGE"]}, r"SeriesType is GATED\IMAGE: one time frame or gate", 60),
     "C-11 glucose": (decayed(60, 1224.0), {"RadionuclideHalfLife": 1224.0, "Radiopharmaceutical": "glucose",
                      "RadionuclideCodeSequence": [code("C-105A1")]}, "not FDG: C-11 glucose", 60),
     "fewer slices than announced": (PER_SUV, {"NumberOfSlices": 90}, "NumberOfSlices says 90, 14", 60),

@@ -134,6 +134,9 @@ def test_sheared_and_broken_volumes_are_refused(tmp_path):
     (["P/a_pet.nii", "P/b.nii.gz"], ["P/a_pet of P", "P/b of P"]),
     (["x/imagesTr/fdg_1a_03-23-2003_0000.nii.gz", "x/imagesTr/fdg_1a_03-23-2003_0001.nii.gz"],
      ["fdg_1a_03-23-2003 of fdg_1a"]),
+    (["P/PET-CT/a.nii.gz"], ["P/PET-CT/a of PET-CT"]),
+    (["P/petct/a_PET_CT.nii", "P/petct/ct.nii"], ["P/petct/a_PET_CT of petct"]),
+    (["P/PET_CT/CT.nii", "P/PET_CT/PET-CT_seg.nii", "P/PET_CT/carpet-CT-ct.nii"], []), (["P/CT-PET/a.nii.gz"], []),
     (["x/labelsTr/fdg_1a_03-23-2003.nii.gz"], []), (["P/masks/a.nii.gz"], [])])
 def test_suv_study_and_patient_are_told_by_the_path(paths, studies):
     assert [f"{study} of {patient}" for _, study, patient in suv_volumes(paths)] == studies
@@ -156,6 +159,14 @@ def test_autopet_s_tree_becomes_a_manifest(tmp_path):
     assert errors["study"].tolist() == ["P2/2001/SUV.nii.gz"] and "not SUV" in errors["reason"][0]
     assert call(prepro_script, *options, "--output", tmp_path / "plain", "--keep_ids") == 1
     assert set(pd.read_csv(tmp_path / "plain" / "data.csv")["scan_id"]) == {"P1_2001", "P1_2002"}
+
+
+def test_volumes_that_are_passed_over_by_name_are_counted(tmp_path, capsys):
+    """A folder CT and what lies beside SUV.nii.gz, but neither SUV nor the masks that are used."""
+    for name in ("P1/A/SUV", "P1/A/SEG", "P1/A/PET", "P1/A/CTres", "P2/CT/a", "P3/b", "P3/b_mask"):
+        save(drawn()[0], np.diag([4.0, 4.0, 4.0, 1.0]), tmp_path / "in" / f"{name}.nii.gz")
+    call(prepro_script, "--input", tmp_path / "in", "--list", "--workers", 1)
+    assert "passed over, by their names no SUV (CT, PET, masks): 3 volumes\n" in capsys.readouterr().out
 
 
 def test_dicom_and_its_own_nifti_give_the_same_mips(tmp_path):
