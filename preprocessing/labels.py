@@ -92,8 +92,7 @@ def read_labels(path: str, carry: Sequence[str] = (), made: Sequence[str] = (), 
     carried = [name for name in names if name in carry or name == "deauville"]
     left_out = [name for name in names if name not in (*carried, *WAYS, "StudyDate", "target", "target_loc")]
     print(f"{path}: {counted(len(table), 'row')}; columns carried into data.csv: {', '.join(carried) or 'none'}; "
-          f"left out: {', '.join(left_out) or 'none'}" + " (--carry COLUMN ... takes them)" * bool(left_out)
-          + "; patient_id replaces PatientID" * ("patient_id" in names))
+          f"left out: {', '.join(left_out) or 'none'}" + " (--carry COLUMN ... takes them)" * bool(left_out))
     try:
         day_first = one_order(table["StudyDate"]) if "StudyDate" in table else None
     except ValueError as error:
@@ -124,6 +123,9 @@ def _label(row: dict[Any, Any], line: int, where: str, carried: Sequence[str], n
     if (site := _whole(row, "target_loc", range(1000), where)) is not None:
         values["target_loc"] = site
     if patient := row.get("patient_id"):
+        if re.fullmatch(r"\d(\.\d+)?E\+?\d+", patient, re.IGNORECASE):
+            raise InputError(f"{where}: PatientID is a number that Excel has shortened, as 2.02401E+11; format the "
+                             "column as text and fill it in again")
         values["patient_id"] = patient
     return Label(line, names, values)
 
@@ -206,7 +208,22 @@ def join_labels(labels: Labels, studies: Mapping[str, Study], key: bytes | None)
         print(f"without a study in --input: {counted(len(missing), 'row')} of {labels.path}: line "
               f"{some(missing, 10)}" + (
             f"; of these the patient has one on another day: line {some(other_days, 10)}" if other_days else ""))
+    _say_replaced(labels, found, studies)
     return found
+
+
+def _say_replaced(labels: Labels, found: Mapping[str, Label], studies: Mapping[str, Study]) -> None:
+    """Say where a row's patient_id is another one than DICOM's; warn where it divides the studies of a PatientID that
+    other rows keep: of a slip, a patient would be two."""
+    replaced = {uid: row.line for uid, row in found.items()
+                if row.values.get("patient_id", studies[uid].patient) != studies[uid].patient}
+    if replaced:
+        print(f"patient_id replaces PatientID in {len(replaced)} of "
+              f"{counted(len(found), 'labelled study', 'labelled studies')}")
+    kept = {studies[uid].patient for uid in found.keys() - replaced.keys()}
+    if slips := sorted(line for uid, line in replaced.items() if studies[uid].patient in kept):
+        print(f"warning: {labels.path}: line {some(slips, 10)}: PatientID is another one than DICOM's, which other "
+              "rows of this patient keep: these studies will count as another patient's; correct it where it is a slip")
 
 
 def _disagreement(row: Label, study: Study, scan_id: str) -> str:
