@@ -238,6 +238,7 @@ def write(args, study, metrics, page):
         survival_figures,
     )
 
+    earlier = outputs.earlier_files(args.output)
     tables = outputs.tables(study.scans, study.ensembles, study.sites, metrics)
     if args.data and page:
         tables["table1.csv"] = page["flow"]["table_one"].assign(**({"synthetic": 1} if metrics["synthetic"] else {}))
@@ -251,7 +252,6 @@ def write(args, study, metrics, page):
                                      study.derived_from, args.operating_points)
         written.append("operating_points.json")
     if page:
-        write_json(metrics, args.output / "metrics.json")
         drawn = figures.write_figures(args.output, study.scans, study.ensembles, metrics)
         drawn += survival_figures.write_figures(args.output, study.endpoints, study.scans, study.ensembles, metrics)
         if args.data:
@@ -259,11 +259,13 @@ def write(args, study, metrics, page):
         lists = checklists.write_checklists(args.output, metrics, page["flow"], page["settings"])
         report.write_report(args.output / "report.html", metrics, drawn, tables["disagreement.csv"], page["wrong"],
                             page["flow"], page["settings"], lists)
+        metrics["files"] = [*written, "report.html", *(path.name for path in drawn)]
+        write_json(metrics, args.output / "metrics.json")
         written += ["metrics.json", "report.html", *(f"{each['file']} (.csv, .docx)" for each in lists)]
         outputs.print_metrics(metrics)
     else:
         checklists.remove_stale(args.output)
-    outputs.remove_stale(args.output, [args.output / name for name in written] + drawn)
+    outputs.remove_stale(earlier, [args.output / name for name in written] + drawn)
     for line in filter(None, (metrics["notice"], metrics["optimistic"])):
         print(line)
     written += [counted(len({path.stem for path in drawn}), "figure") + " (.png, .svg, .pdf)"] * bool(drawn)

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from common.files import InputError, read_json_object
 from common.text import aligned, counted
 from evaluation import prognosis, readers, site_ensemble
 from evaluation.aggregation import SHOWN
@@ -54,7 +55,7 @@ def tables(scans: pd.DataFrame, ensembles: dict[str, Ensemble], sites: site_ense
     if metrics.get("prognosis"):
         found["prognosis.csv"] = prognosis.csv_table(metrics["prognosis"])
     if metrics.get("readers"):
-        found["readers.csv"] = readers.csv_table(metrics["readers"])
+        found["reader_study.csv"] = readers.csv_table(metrics["readers"])
     if metrics["synthetic"]:  # marked as the predictions are, so that compare.py and a reader of one table alone know
         marks = scans["synthetic"].astype(int)
         found = {name: table.assign(synthetic=table["scan_id"].map(marks) if "scan_id" in table else 1)
@@ -64,13 +65,26 @@ def tables(scans: pd.DataFrame, ensembles: dict[str, Ensemble], sites: site_ense
     return found
 
 
-def remove_stale(folder: Path, written: list[Path]) -> None:
-    """Remove, and say so, what an earlier call wrote to a folder and this one did not."""
-    names = ["metrics.json", "operating_points.json", "report.html", "ensemble_sites.csv", "site_metrics.csv",
-             "cohorts.csv", "prognosis.csv", "readers.csv", "table1.csv", "failures.csv"]
-    drawn = [path for name in (*FIGURES, "cohorts", "flow", "forest*", "survival_*") for suffix in ("png", "svg", "pdf")
-             for path in folder.glob(f"{name}.{suffix}")]
-    for path in [folder / name for name in names] + drawn:
+def earlier_files(folder: Path) -> list[Path]:
+    """The files in a folder that an earlier call of aggregate.py wrote and that not every call writes.
+
+    metrics.json lists them; of versions before, those names are taken that are unlikely to be another's.
+    """
+    try:
+        names = read_json_object(folder / "metrics.json", "--output", "{}").get("files")
+    except InputError:  # there is none: the earlier call, if any, had no targets
+        names = []
+    if names is None:
+        names = ["report.html", "site_metrics.csv", "cohorts.csv", "prognosis.csv", "table1.csv", "failures.csv",
+                 *(f"{name}.{suffix}" for name in (*FIGURES, "cohorts", "forest", "flow")
+                   for suffix in ("png", "svg", "pdf"))]
+    return [folder / name for name in dict.fromkeys((*names, "metrics.json", "operating_points.json",
+                                                     "ensemble_sites.csv"))]
+
+
+def remove_stale(earlier: list[Path], written: list[Path]) -> None:
+    """Remove, and say so, what an earlier call wrote (of `earlier_files`) and this one did not."""
+    for path in earlier:
         if path not in written and path.exists():
             path.unlink()
             print(f"removed {path}: it belonged to earlier predictions")

@@ -230,7 +230,7 @@ def points(study: dict) -> dict[str, tuple[float, float]]:
 
 
 def csv_table(study: dict) -> pd.DataFrame:
-    """The table of readers.csv: a row for each number."""
+    """The table of reader_study.csv: a row for each number."""
     rows = []
 
     def add(who, against, n, statistic, entry):

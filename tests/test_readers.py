@@ -203,7 +203,7 @@ def test_the_numbers_of_a_study(done):
     rarer = min(scans.loc[y == value, "patient_id"].nunique() for value in (True, False))
     assert entry["n_groups_rarer"] == rarer
     assert any("20 patients of a class were read" in line for line in metrics["warnings"])  # at least by the consensus
-    table = pd.read_csv(folder / "readers.csv")
+    table = pd.read_csv(folder / "reader_study.csv")
     row = table[(table["against"] == "reader1") & (table["statistic"] == "kappa")]
     assert row["value"].item() == pytest.approx(entry["with_model"]["kappa"]["value"])
 
@@ -218,7 +218,12 @@ def test_the_page_of_a_study(done):
                  "with a tie", "model, consensus"):
         assert text in words, text
     assert set(readers.points(metrics["readers"])) == {"reader1", "reader2", "consensus"}
-    assert "readers" not in run(folder) and not (folder / "readers.csv").exists()
+    mine = [folder / name for name in ("readers.csv", "forest_of_mine.png", "table1.csv", "flow.pdf")]
+    for path in mine:
+        path.write_text("mine")
+    assert "reader_study.csv" in metrics["files"] and "roc.pdf" in metrics["files"]
+    assert "readers" not in run(folder) and not (folder / "reader_study.csv").exists()
+    assert {path.read_text() for path in mine} == {"mine"}
 
 
 @pytest.mark.usefixtures("no_figure")
