@@ -21,6 +21,7 @@ LEAKAGE = "leakage"  # a column: what is in two sets, of what was made with --al
 MARK = "LEAKAGE"  # what every page and line says of it
 SYNTHETIC = "The cohort is SYNTHETIC: these numbers say nothing about patients."
 VIEWS = ("cor", "sag")  # coronal and sagittal; rotating projections are rot030, ...: their angle in degrees
+_NUMBER = re.compile(r"\+?([0-9]+)(?:\.([0-9]*))?(?:e([+-]?[0-9]+))?")
 
 
 def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: bool = True,
@@ -162,15 +163,27 @@ def patient_column(table: pd.DataFrame) -> str:
     return "patient_id" if "patient_id" in table else "scan_id"
 
 
-def spelled_alike(names: pd.Series) -> pd.Series:
-    """Names without what people write in two ways: blanks, letters' case and width, zeros before a number and after
-    its point: 007, 7 and 7.0 are one.
-    """
-    def plain(name):
-        text = re.sub(r"\s", "", unicodedata.normalize("NFKC", name)).casefold()
-        return re.sub(r"(?<![\d.])0+(?=\d)", "", re.sub(r"^(\d+)\.0+$", r"\1", text))
+def canonical(text: str) -> str:
+    """An id without what typing and spreadsheets change: case, blanks, and of a whole number zeros, point, exponent."""
+    folded = "".join(unicodedata.normalize("NFKC", text).casefold().split())
+    number = _NUMBER.fullmatch(folded)
+    if not number:
+        return folded
+    whole, fraction, power = (part or "" for part in number.groups())
+    digits = (whole + fraction).lstrip("0")
+    significant = digits.rstrip("0")
+    zeros = len(digits) - len(significant) - len(fraction) + int(power or 0)
+    if zeros < 0 and significant:  # 1.2 and 1.20: may be patient 1's scans 2 and 20
+        return folded
+    return f"{significant}e{zeros}" if significant else "0"
 
-    return names.map({name: plain(name) for name in names.unique()})
+
+def spelled_alike(names: pd.Series) -> pd.Series:
+    """Names without what people write in two ways: as `canonical`, and without zeros before a number: P007 and P7 are
+    one, as 007 and 7.0 are.
+    """
+    alike = {name: re.sub(r"(?<![\d.])0+(?=\d)", "", canonical(name)) for name in names.unique()}
+    return names.map(alike)
 
 
 def check_patients(table: pd.DataFrame, split_columns: Iterable[str]) -> None:

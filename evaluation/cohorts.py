@@ -1,33 +1,15 @@
 """Whether prediction files belong together: ids written alike, one cohort, or the folds of a cross-validation."""
 import collections
 import itertools
-import re
-import unicodedata
 
 import numpy as np
 import pandas as pd
 from scipy.sparse.csgraph import connected_components
 
 from common.files import InputError
+from common.manifest import canonical
 from common.text import some
 from evaluation.ensemble import Model, folds
-
-_NUMBER = re.compile(r"\+?([0-9]+)(?:\.([0-9]*))?(?:e([+-]?[0-9]+))?")
-
-
-def canonical(text: str) -> str:
-    """An id without what typing and spreadsheets change: case, blanks, and of a whole number zeros, point, exponent."""
-    folded = "".join(unicodedata.normalize("NFKC", text).casefold().split())
-    number = _NUMBER.fullmatch(folded)
-    if not number:
-        return folded
-    whole, fraction, power = (part or "" for part in number.groups())
-    digits = (whole + fraction).lstrip("0")
-    significant = digits.rstrip("0")
-    zeros = len(digits) - len(significant) - len(fraction) + int(power or 0)
-    if zeros < 0 and significant:  # 1.2 and 1.20: may be patient 1's scans 2 and 20
-        return folded
-    return f"{significant}e{zeros}" if significant else "0"
 
 
 def check_ids(models: list[Model]) -> list[str]:

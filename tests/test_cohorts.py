@@ -10,7 +10,7 @@ from prediction_helpers import SCANS, measured, predictions, splits, write
 
 import compare
 from common.files import InputError
-from evaluation.cohorts import canonical
+from common.manifest import canonical
 
 pytestmark = pytest.mark.usefixtures("no_figure")  # they take most of the time
 
