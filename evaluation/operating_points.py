@@ -121,7 +121,8 @@ def read_rules(path: Path, models: list[Model], how: str, warnings: list[str]) -
     for model in models:
         if model.file not in known:
             raise InputError(f"{path}: has no thresholds for {model.file}, but for {some(sorted(known), 3)}; give the "
-                             "predictions of those models, or derive it anew")
+                             "predictions of those models alone (--top and --best_run as that run had them), or derive "
+                             "it anew")
     if lacking := sorted(set(files) - set(now)):
         warnings.append(f"{path.name} was made with {counted(len(files), 'model')}; {len(lacking)} of them are not "
                         f"here: {some(lacking, 3)}")
