@@ -60,6 +60,8 @@ def main(args):
                          "give one, or one each")
 
     models = [comparison.read_scores(*each, args.set) for each in zip(args.files, names, thresholds, strict=True)]
+    if "set" in args.given and not any("set" in model.rows for model in models):
+        raise InputError(f"--set {args.set}: no file has a column set, as those of predict.py have; leave it out")
     scans, warnings = comparison.join(models, thresholds)
     result = comparison.compare(models, thresholds, scans, args.resamples, args.seed, warnings, args.primary,
                                 args.margin)

@@ -95,6 +95,9 @@ def check_arguments(args):
         for other in others:
             if {name, other} <= set(args.given):
                 raise InputError(f"--{name} and --{other}: both say what is tested; leave out one")
+    made = {"n_splits", "test", "val", "test_from", "cv", "calibration", "group", "seed", "output"} & set(args.given)
+    if args.check and made:
+        raise InputError(f"--check with --{sorted(made)[0]}: the splits are those that --data has; leave out one")
     if args.cv == 1:
         raise InputError("--cv 1: give two folds or more")
     if args.group[1:] and {"cv", "test"} & set(args.given):

@@ -213,6 +213,8 @@ def say_missing(missing: list[str]) -> int | None:
 
 def asked_rows(table: pd.DataFrame, data: str, sets: Sequence[str], runs: list[dict]) -> pd.DataFrame:
     """The manifest's rows that --set asks for in any of the runs' splits. Raises InputError where there are none."""
+    if "all" in sets and set(sets) != {"all"}:
+        raise InputError(f"--set {' '.join(sets)}: all holds the others; leave out one or the other")
     if "all" not in sets:
         splits = splits_of(runs)
         table = table[table[[f"split{split}" for split in splits]].isin(sets).any(axis=1)].reset_index(drop=True)

@@ -152,6 +152,7 @@ def test_predictions_of_one_model_are_read_too(tmp_path, capsys):
     (lambda t: t, ["--threshold", "1.5"], "a probability lies in 0..1"),
     (lambda t: t, ["--threshold", "0.5", "0.5", "0.5"], "3 values for 2 files"),
     (lambda t: t, ["--names", "same", "same"], "2 different ones"),
+    (lambda t: t, ["--set", "val"], "--set val: no file has a column set"),
 ])
 def test_bad_input(tmp_path, change, options, message):
     tables = ensembles(tmp_path)

@@ -172,8 +172,8 @@ def test_numbers_that_no_image_has(tmp_path, change, message):
 
 
 def test_names_are_alike_but_for_zeros_blanks_case_and_width():
-    alike = (["7", "007", "7.0", " 7", "7.", "+7"], ["100000", "1e5", "1E+05"], ["P 7", "p07", "Ｐ7"], ["1.10"], ["1.1"],
-             ["1.01"], ["70"], ["a7b"], ["a70b"])
+    alike = (["7", "007", "7.0", " 7", "7.", "+7"], ["100000", "1e5", "1E+05"], ["P 7", "p07", "Ｐ7"], ["1.10"],
+             ["1.1"], ["1.01"], ["70"], ["a7b"], ["a70b"])
     found = [set(spelled_alike(pd.Series(names))) for names in alike]
     assert all(len(each) == 1 for each in found) and len(set().union(*found)) == len(alike)
 

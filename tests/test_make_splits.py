@@ -379,6 +379,7 @@ def test_same_seed_same_sets_whatever_the_row_order(tmp_path, options):
     (("--group", "centre", "A", "--cv", 3), "names what is tested"),
     (("--group", "centre", "A", "--test", 0.3), "names what is tested"),
     (("--group", "centre", "--cv", 3, "--calibration", 0.1), "leave out one of the three"),
+    (("--check", "--val", 0.5), "--check with --val: the splits are those that --data has"),
     (("--group", "centre", "--cv", 4), "3 groups, .* enough for 3 folds"),
     (("--cv", 61), r"60 patients, \d+ patients with and \d+ without"),
     (("--group", "nowhere"), "no such column"), (("--group", "centre", "Z"), "no group Z; the groups are A, B, C"),

@@ -137,6 +137,9 @@ def test_splits_without_a_model_are_listed_and_exit_1(trained, capsys):
     out = capsys.readouterr().out
     assert "split 2: no model" in out and "split 3: no model" in out
     assert len(list((trained / "range").glob("pred_*.csv"))) == 2
+    with pytest.raises(InputError, match="--set test all: all holds the others"):
+        call(predict, "--data", trained / "data.csv", "--output", trained / "range", "--chptfolder",
+             trained / "results", "--splits", 0, 0, "--set", "test", "all")
 
 
 def test_seed_split_and_run_make_the_weights(trained):
