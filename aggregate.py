@@ -73,7 +73,7 @@ def get_args_parser():
     add("--heatmaps", type=Path, metavar="DIR", help="--output of explain.py, whose heat maps the page "
         "shows of failures")
     add("--chptfolder", type=Path, metavar="DIR", help="checkpoints, or a zip of models, for the settings of every "
-        "model (default: --dir)")
+        "model; predictions of others are refused (default: --dir)")
     add = parser.add_argument_group("output").add_argument
     add("-o", "--output", type=Path, default=Path("results"), help="folder to write to")
     return parser
@@ -155,6 +155,7 @@ def read(args):
     wanted = ensemble.read_models(models, args.set, [*args.by, *prognosis.columns(args.survival)])
     warnings += cohorts.check_cohort(models, args.pooled_folds, args.top)
     overlap.check_sets(models, wanted, args.data)
+    overlap.check_checkpoints(models, args.chptfolder or args.dir)
     seen, not_checked = overlap.find_overlap(models, wanted, args.chptfolder or args.dir)
     scans, more = ensemble.join_scans(models)
     warnings += not_checked + more + aggregation.set_warnings(wanted, scans)

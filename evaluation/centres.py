@@ -29,7 +29,7 @@ from evaluation.ensemble import ENSEMBLES, Model, patients
 from evaluation.estimates import difference_text, long_text, no_estimate, p_text
 from evaluation.metrics import AT_THRESHOLD, DERIVED, OVERALL, THRESHOLD, Z, all_metrics
 from evaluation.operating_points import checkpoints, identities
-from evaluation.overlap import find_overlap
+from evaluation.overlap import check_checkpoints, find_overlap
 
 INTERNAL = "internal"
 COMPARED = {"auc": "AUC", "sensitivity": "Sensitivity", "specificity": "Specificity"}
@@ -104,6 +104,7 @@ def read_centre(name: str, folder: Path, others: list[Centre], rules: dict[str, 
                              "predict both with the same models")
     if unknown := [file for file in now if None in (now[file], before[file])]:
         said.append(f"whether {some(unknown, 2)} are of the same checkpoints as in the first cohort was not checked")
+    check_checkpoints([found[file] for file in unknown], settings)
     seen, not_checked = find_overlap(models, wanted, settings)
     if wrong := seen["optimistic"] or LEAKAGE not in others[0].overlap and seen.get(LEAKAGE):
         raise InputError(f"--cohort {name}: {wrong}; leave them out of the manifest and predict again")

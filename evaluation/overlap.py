@@ -56,13 +56,29 @@ def check_sets(models: list[Model], wanted: str, data: str | None) -> None:
                                  f"({some(wrong.index, 3)}): give the manifest that was predicted, or predict again")
 
 
+def check_checkpoints(models: list[Model], folder: Path) -> None:
+    """Compare the checkpoints that the models' rows are of with those that lie in `folder`, where there are any.
+
+    Raises
+    ------
+    InputError
+        Another one lies there: ranking, settings and training digests beside it are not of these rows.
+    """
+    for model in models:
+        made_by = set(model.rows.get("checkpoint_sha256", ())) - {""}
+        checkpoint = checkpoint_file(folder, model.split, model.run)
+        if made_by and exists(checkpoint) and made_by != {checkpoint_sha256(checkpoint)}:
+            raise InputError(f"{model.path}: is of another checkpoint than lies in {folder}: run predict.py again, or "
+                             "give --chptfolder, the folder of its own")
+
+
 def find_overlap(models: list[Model], wanted: str, folder: Path) -> tuple[dict, list[str]]:
     """Look for scans that a model was trained or validated on.
 
     Parameters
     ----------
     models
-        Of `ensemble.read_models`.
+        Of `ensemble.read_models`, after `check_checkpoints`.
     wanted : str
         The set that is measured.
     folder : Path
@@ -86,8 +102,9 @@ def find_overlap(models: list[Model], wanted: str, folder: Path) -> tuple[dict, 
             if rows.empty:
                 continue
             known = "overlap" in rows and rows["overlap"].isin(WORST).all() and (rows["overlap"] != NOT_CHECKED).all()
-            value = pd.Series(rows["overlap"].array if known else overlap(rows, stored_digests(model, folder)),
-                              rows["scan_id"])
+            found = rows["overlap"].array if known else overlap(
+                rows, (read_settings(folder, model.split, model.run) or {}).get("trained_on"))
+            value = pd.Series(found, rows["scan_id"])
             for learned, not_in in (("train", ("val", "test", "cal")), ("val", ("test", "cal"))):
                 if name in not_in and (seen := (value == learned).to_numpy()).any() and not leakage_of(rows):
                     raise InputError(f"{model.path}: its model was {'trained' if learned == 'train' else 'validated'} "
@@ -110,17 +127,6 @@ def find_leakage(models: list[Model], wanted: str) -> str:
     """What was let through by --allow_leakage where the models were trained or predicted; "" where nothing was."""
     found = [leakage_of(rows) for model in models for rows in rows_by_set(model, wanted).values()]
     return some(dict.fromkeys(filter(None, found)), 3)
-
-
-def stored_digests(model: Model, folder: Path) -> dict | None:
-    """`trained_on` of the settings of the model's checkpoint; None where there are none, or where the checkpoint that
-    lies there is another than it was predicted with."""
-    settings = read_settings(folder, model.split, model.run)
-    checkpoint = checkpoint_file(folder, model.split, model.run)
-    made_by = set(model.rows.get("checkpoint_sha256", ()))
-    if settings is None or made_by and exists(checkpoint) and made_by != {checkpoint_sha256(checkpoint)}:
-        return None
-    return settings.get("trained_on")
 
 
 def _text(counts):

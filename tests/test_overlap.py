@@ -18,7 +18,7 @@ import train
 import train_loca
 import utils
 from common.digests import BY_IMAGE, NONE, NOT_CHECKED, overlap
-from common.files import InputError
+from common.files import InputError, sha256
 
 pytestmark = pytest.mark.usefixtures("shallow", "no_figure")
 
@@ -205,6 +205,29 @@ def test_predictions_of_a_changed_checkpoint_are_not_mixed(study):
         predicted(study, "--set", "test", splits=(0, 0))
     predicted(study, "--set", "test")
     predicted(study, "--set", "test", splits=(0, 0))
+
+
+def test_predictions_of_a_network_that_was_trained_again_are_refused(tmp_path):
+    path = tmp_path / "checkpoint_split1_run1.pth"
+    path.write_bytes(b"first")
+    write(tmp_path, predictions(overlap=NONE, checkpoint_sha256="f" * 64),  # its own is not there
+          predictions(1, overlap=NONE, checkpoint_sha256=sha256(path)))
+    assert aggregated(tmp_path, output=".")["avg"]["n"] == 8
+    path.write_bytes(b"second")
+    with pytest.raises(InputError, match=r"pred_split1_run1.csv: is of another checkpoint than lies in .*: run "
+                                         "predict.py again"):
+        aggregated(tmp_path, output=".")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / path.name).write_bytes(b"first")
+    aggregated(tmp_path, "--chptfolder", tmp_path / "own", output=".")
+
+
+def test_another_cohort_is_compared_with_the_checkpoints_where_the_first_does_not_say_which(tmp_path):
+    (tmp_path / "checkpoint_split0_run1.pth").write_bytes(b"now")
+    write(tmp_path, predictions())
+    write(tmp_path / "north", predictions(checkpoint_sha256="f" * 64, id_key="other"))
+    with pytest.raises(InputError, match="north/pred_split0_run1.csv: is of another checkpoint than lies in"):
+        aggregated(tmp_path, "--cohort", f"n={tmp_path / 'north'}", output=".")
 
 
 # ---------------------------------------------------------------- what is in two sets
