@@ -27,6 +27,7 @@ operating_points; of no scan {n: 0, n_positive: 0} and SHOWN, none of them with 
     folds                                    {split: {avg, max: block}} of --pooled_folds, else {}
     primary                                  of `primary.primary_entry`, where one was declared
     cohorts, differences, heterogeneity      of --cohort: see `centres`
+    checkpoints                              {prediction file: SHA-256 of its checkpoint, or null}
     models                                   file, split, run, rank, n_scans, avg and max (blocks), each recalibrated
                                              alone
     subgroups                                {column: {value: {avg, max: block}}}
@@ -49,7 +50,7 @@ from evaluation.cautions import few_in_parts, few_patients, high_aucs, rarer_cla
 from evaluation.ensemble import ENSEMBLES, Model, folds, folds_text, patients, subgroups
 from evaluation.estimates import no_estimate
 from evaluation.metrics import THRESHOLD, all_metrics, reliability_bins
-from evaluation.operating_points import MEASURED
+from evaluation.operating_points import MEASURED, checkpoints
 
 THRESHOLDS_ON_TEST = "OPTIMISTIC: thresholds{} were derived from the very scans that they are measured on."
 SHOWN = ("auc", "accuracy", "sensitivity", "specificity")
@@ -93,7 +94,8 @@ def describe(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ense
             "folds_text": folds_text(models), "independent_unit": unit, "confidence": bootstrap.CONFIDENCE,
             "combine": how, "resamples": resamples, "seed": seed, "recalibrate": method,
             "scales": scales(method, by), "validation": about | {"by": by},
-            "overlap": overlap, "warnings": warnings, "scans_lacking_a_model": lacking.to_dict()}
+            "checkpoints": checkpoints(models), "overlap": overlap, "warnings": warnings,
+            "scans_lacking_a_model": lacking.to_dict()}
 
 
 def scales(method: str | None, by: str | None) -> dict[str, str]:

@@ -74,8 +74,8 @@ def collect(folder: Path, checkpoints: dict[str, str]) -> dict[str, Any]:
             found["scores"] = scores_of([models[file] for file in files], folder / RULES, source)
             break
     if (folder / "metrics.json").is_file():
-        metrics = read_json_object(folder / "metrics.json", "metrics", '{"models": []}')
-        if sorted(each["file"] for each in metrics.get("models", ())) == files:
+        metrics = read_json_object(folder / "metrics.json", "metrics", '{"checkpoints": {}}')
+        if metrics.get("checkpoints") == checkpoints:
             found["results"] = results_of(metrics)
     return found
 

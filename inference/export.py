@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from common import __version__
-from common.files import InputError, read_csv, read_json_object, replace_file, sha256
+from common.files import InputError, read_json_object, replace_file, sha256
 from common.model_files import HEADER, SUFFIX
 from common.run_files import run_file
 from common.settings import base_names, commit, plain
@@ -108,12 +108,8 @@ def find_metrics(folder: Path, models: list[dict]) -> dict | None:
     """metrics.json, where it is of these models; None, and a line that says so, where it is not."""
     if not (stored := _of_aggregate(folder / "metrics.json", "results")):
         return None
-    now = checkpoints(models)
-    others = {each["file"] for each in stored["models"]} ^ set(now)
-    for file in set(now) - others:
-        if (folder / file).is_file():
-            rows = read_csv(folder / file, (), lambda name: name == "checkpoint_sha256")
-            others |= {file} if set(rows.get("checkpoint_sha256", ())) - {now[file]} else set()
+    before, now = stored["checkpoints"], checkpoints(models)
+    others = {file for file in {*before, *now} if before.get(file) != now.get(file)}
     return _unless(folder / "metrics.json", others, stored, models)
 
 
@@ -126,8 +122,8 @@ def _of_aggregate(path, what):
     try:
         if path.name == FILE:
             check_stored(stored)
-        elif not all(isinstance(each["file"], str) for each in stored["models"]):
-            raise ValueError("models name no files")
+        elif not isinstance(stored.get("checkpoints"), dict):
+            raise ValueError("it names no checkpoints")
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not of aggregate.py ({error}), or of an earlier version; run aggregate.py again, "
                          "then this") from None

@@ -12,6 +12,7 @@ import torch
 from conftest import call, error_line, run, write_cohort
 from hypothesis import given
 from hypothesis import strategies as st
+from prediction_helpers import predictions, write
 from training_helpers import SMALL
 
 import aggregate
@@ -243,6 +244,29 @@ def test_thresholds_and_numbers_of_other_models_are_left_out(study, tmp_path, ca
     with pytest.raises(InputError, match="find_best_model.py --dir"):
         exported(results, tmp_path / "unranked.zip")
     assert not (tmp_path / "unranked.zip").exists()
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_numbers_of_the_networks_of_before_are_not_those_of_todays(tmp_path, capsys):
+    """Trained and predicted again, but not measured again: the files' names are the same."""
+    file, before, now = "pred_split0_run1.csv", "a" * 64, "b" * 64
+    write(tmp_path, predictions(checkpoint_sha256=before))
+    call(aggregate, "--dir", tmp_path, "--output", tmp_path, "--resamples", 20)
+    assert reference.collect(tmp_path, {file: before})["results"]["auc"]
+    write(tmp_path, predictions(1, checkpoint_sha256=now))
+    models = [{"split": 0, "run": 1, "export": {"checkpoint_sha256": now}}]
+    assert reference.collect(tmp_path, {file: now})["results"] is None
+    assert export.find_metrics(tmp_path, models) is None
+    assert f"metrics.json is of other models ({file}) and was left out; run" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics.pop("checkpoints") == {file: before}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))  # of an earlier version
+    assert reference.collect(tmp_path, {file: now})["results"] is None
+    with pytest.raises(InputError, match="metrics.json: .* of an earlier version; run aggregate.py again, then this"):
+        export.find_metrics(tmp_path, models)
+    write(tmp_path, predictions())  # do not say of which checkpoint they are
+    call(aggregate, "--dir", tmp_path, "--output", tmp_path, "--resamples", 20)
+    assert export.find_metrics(tmp_path, models) is None
 
 
 def test_what_cannot_be_exported_is_refused(study, tmp_path):
