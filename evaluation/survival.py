@@ -70,10 +70,11 @@ def median_time(curve: Curve) -> dict:
         below = np.flatnonzero(values <= 0.5 + 1e-12)
         return float(curve.time[below[0]]) if len(below) else None
 
-    limits = (curve.survival, np.nan_to_num(curve.low), np.nan_to_num(curve.high))
+    # the step to 0 has no limits: the lower one is at most 0, of the upper one nothing is known
+    limits = (curve.survival, np.nan_to_num(curve.low), np.nan_to_num(curve.high, nan=1.0))
     value, low, high = (first(values) for values in limits)
     entry = no_estimate("not reached") if value is None else estimate(value, None, None, "Brookmeyer-Crowley")
-    return entry | {"ci_low": low, "ci_high": high}  # a limit of None: not reached; the step to 0 has no limits
+    return entry | {"ci_low": low, "ci_high": high}  # a limit of None: not reached
 
 
 def log_rank(time: ndarray, event: ndarray, group: ndarray) -> dict:

@@ -126,6 +126,21 @@ def test_median_follow_up_is_that_of_the_censorings():
     assert survival.median_time(curve)["value"] == 3
 
 
+def test_limits_of_a_median_beside_the_step_to_0():
+    """Events at 1 and 2: at 1 a half is left, within 0.5^exp(1.96 sqrt(0.5) / log 2) = 0.006 and 0.5^exp(-2) = 0.911.
+
+    Of the step to 0 no upper limit is known: R's is NA.
+    """
+    def limits(time, event):
+        entry = survival.median_time(survival.kaplan_meier(np.array(time, float), np.array(event)))
+        return entry["value"], entry["ci_low"], entry["ci_high"]
+
+    assert limits([1, 2], [True, True]) == (1, 1, None) and limits([3], [True]) == (3, 3, None)
+    assert limits([1, 2, 3], ~np.array([True, False, False])) == (2, 2, None)  # follow-up: censored at 2 and 3
+    late = np.isin(range(15), (3, 14))  # 11/12 are left at 12, within 0.539 and 0.988, and none at 33
+    assert limits([7, 9, 11, 12, 14, 15, 16, 18, 20, 22, 24, 26, 28, 30, 33], late) == (33, 33, None)
+
+
 # ---------------------------------------------------------------- C-index
 
 @pytest.mark.parametrize("time, event, x, concordant, discordant, tied", [
