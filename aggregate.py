@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.arguments import Parser, images_folder, natural_int, positive_int, run_script, share
+from common.arguments import SEVERAL, Parser, images_folder, natural_int, positive_int, run_script, share
 from common.files import InputError, write_csv, write_json
 from common.text import counted
 
@@ -39,7 +39,7 @@ def get_args_parser():
     add("--top", type=positive_int, metavar="K", help="use the K best of that ranking (default: every model in --dir)")
     add("--pooled_folds", action="store_true", help="the splits are folds of a cross-validation: a scan's score is "
         "that of the runs of its own fold, and the scans of all folds are measured together")
-    add("--cohort", nargs="+", type=named_folder, default=[], metavar="NAME=DIR", help="other centres: the same "
+    add("--cohort", **SEVERAL, type=named_folder, default=[], metavar="NAME=DIR", help="other centres: the same "
         "models' prediction files, measured with the thresholds and recalibration of --dir")
     add = parser.add_argument_group("scores, thresholds").add_argument
     add("--combine", default="mean", choices=("mean", "median"), help="of the models' scores of a scan")
@@ -50,11 +50,11 @@ def get_args_parser():
     add("--threshold_on_test", action="store_true", help="derive thresholds (and recalibration) from the scans that "
         "are measured; every output is then marked OPTIMISTIC")
     add = parser.add_argument_group("statistics").add_argument
-    add("--by", nargs="+", default=[], metavar="COLUMN", help="subgroups by these columns of the prediction files "
+    add("--by", **SEVERAL, default=[], metavar="COLUMN", help="subgroups by these columns of the prediction files "
         "(view, scanner, sex, ...); numbers are cut at their tertiles")
     add("--primary", metavar="TEXT", help="the number that was planned, such as \"LARS-avg auc\", \"LARS-max "
         "sensitivity at youden\", \"LARS-avg auc in NAME\" (of --cohort): first on the page; others are exploratory")
-    add("--prevalence", nargs="+", type=share, default=[], metavar="P", help="predictive values where this share of "
+    add("--prevalence", **SEVERAL, type=share, default=[], metavar="P", help="predictive values where this share of "
         "patients has Deauville 4-5 (0.3), beside those of the scans at hand")
     add("--decision_range", nargs=2, type=share, default=(0.01, 0.99), metavar=("LOW", "HIGH"), help="threshold "
         "probabilities of the decision curve: those at which one would act")
@@ -63,7 +63,7 @@ def get_args_parser():
     add("--survival", nargs=3, action="append", default=[], metavar=("TIME", "EVENT", "UNIT"), help="prognosis: "
         "columns of the prediction files with the time to an event or censoring, and with 0 (censored) or 1 (event); "
         "days, weeks, months or years; several times for several endpoints")
-    add("--readers", type=Path, nargs="+", metavar="CSV", help="reader study: scan_id and a column for each reader, "
+    add("--readers", type=Path, **SEVERAL, metavar="CSV", help="reader study: scan_id and a column for each reader, "
         "calls 0 and 1 or Deauville scores 1 to 5; or CSVs of review.html; one file or several")
     add = parser.add_argument_group("report").add_argument
     add("--data", metavar="CSV", help="manifest, for the flow of the cohort and Table 1, by set and by the columns of "
@@ -116,7 +116,11 @@ def main(args):
         raise InputError("--cohort with --pooled_folds: another centre's scans are of no fold; leave out one")
     if args.heatmaps and not args.heatmaps.is_dir():
         raise InputError(f"--heatmaps {args.heatmaps}: no such folder; give the --output of explain.py")
-    planned = primary.read_primary(args.primary, [name for name, _ in args.cohort]) if args.primary else None
+    names = [name for name, _ in args.cohort]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"--cohort {name}: is given twice; each cohort has a name of its own")
+    planned = primary.read_primary(args.primary, names) if args.primary else None
     thresholds = decision_curve.thresholds_of(*args.decision_range)
 
     study = read(args)

@@ -63,7 +63,8 @@ def get_args_parser():
     add("--recipes", type=Path, metavar="FILE.json",
         help='{"name": "options of train.py", ...}; the first is what the others are compared with, and their options '
              "are added to its own (default: a table of five)")
-    add("--only", nargs="+", metavar="TEXT", help="beside the first, the recipes whose names hold one of these")
+    add("--only", **arguments.SEVERAL, metavar="TEXT",
+        help="beside the first, the recipes whose names hold one of these")
     add("--report_test", action="store_true",
         help="also measure the test sets: when the choice is made, which is for validation sets to make")
     add("-o", "--output", type=Path, default="results_recipes", metavar="DIR", help="for tables and models, 85 MB each")

@@ -11,7 +11,7 @@ and compare.html, a table of one page. Bootstrap by patient where every file has
 """
 from pathlib import Path
 
-from common.arguments import Parser, natural_int, positive_int, run_script
+from common.arguments import SEVERAL, Parser, natural_int, positive_int, run_script
 from common.files import InputError, write_csv, write_json
 from common.text import counted
 
@@ -21,7 +21,7 @@ def get_args_parser():
     add = parser.add_argument_group("input").add_argument
     add("files", nargs="*", type=Path, metavar="CSV",
         help="two or more ensemble_avg.csv, ensemble_max.csv or pred_splitS_runR.csv")
-    add("--names", nargs="+", metavar="NAME", help="of the files (default: from their paths)")
+    add("--names", **SEVERAL, metavar="NAME", help="of the files (default: from their paths)")
     add("--set", default="test", choices=("train", "val", "test", "cal", "all"),
         help="rows to use of files with column `set`")
     add = parser.add_argument_group("statistics").add_argument

@@ -46,7 +46,7 @@ def get_args_parser():
                             "cm at 3.27 mm, with --pool 2 in training twice that")
     group.add_argument("-o", "--output", default="heatmaps", metavar="DIR", help="where the folders of maps go")
     group.add_argument("--each", action="store_true", help="a folder for each model, not one for the mean over them")
-    group.add_argument("--scans", nargs="+", metavar="ID", help="these scans alone")
+    group.add_argument("--scans", **arguments.SEVERAL, metavar="ID", help="these scans alone")
     group.add_argument("--max_scans", type=arguments.natural_int, metavar="N",
                        help="pictures of the N scans with the highest probability alone; heat maps and pointing game "
                             "of all")

@@ -12,7 +12,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from common.arguments import EXIT_SOME_FAILED, Parser, positive_int, run_script
+from common.arguments import EXIT_SOME_FAILED, SEVERAL, Parser, positive_int, run_script
 from common.files import InputError
 from common.locks import locked
 from common.workers import processes
@@ -39,7 +39,7 @@ def get_args_parser():
                        help="CSV or .xlsx of target (0 or 1) or deauville (1 to 5) and what names the study: "
                             "StudyInstanceUID, scan_id, AccessionNumber, or PatientID and StudyDate; optionally "
                             "target_loc and patient_id (instead of PatientID; hashed)")
-    group.add_argument("--carry", nargs="+", default=[], metavar="COLUMN", help="columns of --labels to carry into "
+    group.add_argument("--carry", **SEVERAL, default=[], metavar="COLUMN", help="columns of --labels to carry into "
                        "data.csv, beside target, target_loc and deauville, as they stand there")
     group.add_argument("--skip_unlabelled", action="store_true", help="pass over studies without a row in --labels "
                        "(default: they are refused)")

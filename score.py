@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 
 from common import arguments
-from common.arguments import EXIT_SOME_FAILED, Parser, positive_int, run_script
+from common.arguments import EXIT_SOME_FAILED, SEVERAL, Parser, positive_int, run_script
 from common.files import InputError
 from common.locks import locked
 from common.text import counted
@@ -30,7 +30,7 @@ def get_args_parser():
     either = models.add_mutually_exclusive_group(required=True).add_argument
     either("--models", type=Path, metavar="DIR", help="folder of checkpoints and best_run.csv, or the zip of "
            "export_models.py")
-    either("--checkpoints", nargs="+", metavar="FILE", help="these checkpoints instead, of this toolkit or of LARS, by "
+    either("--checkpoints", **SEVERAL, metavar="FILE", help="these checkpoints instead, of this toolkit or of LARS, by "
            "whatever name; no threshold but 0.5")
     add = models.add_argument
     add("--top", type=positive_int, metavar="K", help="the K best of best_run.csv (default: those of "

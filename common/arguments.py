@@ -19,6 +19,7 @@ from common.text import ranges
 
 EXIT_DONE, EXIT_SOME_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 MOST_NUMBERS = 10_000  # splits or runs that one range may name
+SEVERAL: dict[str, Any] = {"nargs": "+", "action": "extend"}  # of add_argument: given again, it adds; no default but []
 MODES = ("transfer_learning", "finetune", "full_retrain")  # of fine-tuning: what is trained
 
 
@@ -352,7 +353,7 @@ def add_model_range_arguments(parser: Parser, output: str = "results") -> argpar
     either = models.add_mutually_exclusive_group().add_argument
     either("--chptfolder", default=output, metavar="DIR", help="folder of checkpoints and best_run.csv, or the zip "
            "of export_models.py")
-    either("--checkpoints", nargs="+", metavar="FILE", help="these checkpoints instead, of this toolkit or of LARS, by "
+    either("--checkpoints", **SEVERAL, metavar="FILE", help="these checkpoints instead, of this toolkit or of LARS, by "
            "whatever name")
     add("--splits", **SPLITS | {"default": None, "help": "range of data splits, both ends included; 0 19 is read as "
         "0-19 (default: all that have a model)"})

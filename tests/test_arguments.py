@@ -2,10 +2,14 @@
 import importlib
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, run
 
+import aggregate
+import compare
+import explain
 import find_best_model
 import optuna_finetuning
 import predict
@@ -134,6 +138,17 @@ def test_numbers_out_of_range_are_refused(capsys, option, value, said):
     with pytest.raises(SystemExit):
         parse(train, f"--{option}={value}")
     assert f"error: argument --{option}: {said} (see" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("script", "option", "expected"), [
+    (aggregate, "cohort", [("a", Path("b")), ("c", Path("d"))]), (aggregate, "by", ["a=b", "c=d"]),
+    (aggregate, "readers", [Path("a=b"), Path("c=d")]), (compare, "names", ["a=b", "c=d"]),
+    (predict, "checkpoints", ["a=b", "c=d"]), (explain, "scans", ["a=b", "c=d"])])
+def test_a_list_that_is_given_in_two_parts_is_their_sum(script, option, expected):
+    args = parse(script, f"--{option}", "a=b", f"--{option}", "c=d")
+    assert getattr(args, option) == args.given[option] == expected
+    assert getattr(parse(script, f"--{option}", "c=d"), option) == expected[1:], "a parser forgets"
+    assert parse(aggregate, "--prevalence", 0.1, "--prevalence", 0.2, 0.3).prevalence == [0.1, 0.2, 0.3]
 
 
 def test_given_is_what_the_command_line_gives(monkeypatch):

@@ -188,6 +188,8 @@ def test_cohorts_that_do_not_belong_are_refused(tmp_path, capsys):
     metrics = measured(tmp_path, "--cohort", centre(tmp_path, "drawn", synthetic=1))
     assert "cohort drawn: The cohort is SYNTHETIC" in capsys.readouterr().out
     assert metrics["cohorts"]["drawn"]["synthetic"] and not metrics["cohorts"]["internal"]["synthetic"]
+    with pytest.raises(InputError, match="--cohort drawn: is given twice"):
+        measured(tmp_path, "--cohort", centre(tmp_path, "drawn"), "--cohort", f"drawn={tmp_path / 'again'}")
     for text in ("north", "=x", "internal=x", "a="):
         with pytest.raises(SystemExit):
             measured(tmp_path, "--cohort", text)
