@@ -6,7 +6,7 @@ patient is counted by patient, others by scan. Differences: standardized mean di
 import itertools
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -73,7 +73,7 @@ def smd_categories(a: ArrayLike, b: ArrayLike) -> float | None:
 
 # ---------------------------------------------------------------- of a manifest
 
-def of_manifest(table: pd.DataFrame, splits: Sequence[int], by: Sequence[str], measured: Collection[str] = (),
+def of_manifest(table: pd.DataFrame, splits: Sequence[int], by: Mapping[str, pd.DataFrame],
                 cohorts: Mapping[str, pd.DataFrame] | None = None) -> dict:
     """Table 1 of a manifest, and its scans as a diagram of their flow needs them.
 
@@ -83,10 +83,9 @@ def of_manifest(table: pd.DataFrame, splits: Sequence[int], by: Sequence[str], m
         Of `manifest.read_manifest`.
     splits : sequence of int
         Of the models; their columns are in the table.
-    by : sequence of str
-        Columns of further groups; those that the manifest lacks, or that differ between views, are passed over.
-    measured : collection of str
-        scan_ids at whose tertiles numbers of `by` are cut, as those of the subgroups are; none of them: all.
+    by : mapping
+        {column of further groups: its rows of the measured scans, of `ensemble.rows_of`}: the groups are the subgroups
+        of these; columns that the manifest lacks, or that differ between views, are passed over.
     cohorts : mapping or None
         {name: rows of another cohort, of the manifest's columns}: a group each beside the sets.
 
@@ -100,7 +99,7 @@ def of_manifest(table: pd.DataFrame, splits: Sequence[int], by: Sequence[str], m
     target = scans["target"].astype(str).str.strip() if "target" in scans else pd.Series("", scans.index)
     found = roles(table, splits)
     groupings = {"set": found} | {
-        column: groups for column in by if (groups := by_column(table, column, measured)) is not None}
+        column: groups for column, rows in by.items() if (groups := by_column(table, column, rows)) is not None}
     flow = pd.DataFrame({"set": found, "labelled": target != "", "positive": target.isin(("1", "1.0")),
                          "patient": patients_of(scans)}, index=scans.index)
     if cohorts:
@@ -181,14 +180,16 @@ def described(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     return pd.DataFrame(found, index=scans.index), left_out
 
 
-def by_column(table: pd.DataFrame, column: str, measured: Collection[str] = ()) -> pd.Series | None:
-    """By scan_id the subgroup of --by, as `ensemble.subgroups` has it; None where the column is missing or of views."""
-    if column not in table or table.groupby("scan_id")[column].nunique().max() > 1:
+def by_column(table: pd.DataFrame, column: str, measured: pd.DataFrame) -> pd.Series | None:
+    """By scan_id the subgroup of --by, one of those that `ensemble.subgroups` makes of the rows `measured`, or NaN.
+    None where the column is missing or of views."""
+    if column not in table:
         return None
-    rows = table[["scan_id", column]]
-    of = rows[rows["scan_id"].isin(measured)]
-    names = label_values(rows, column, of if (of[column] != "").any() else rows)
-    values = table.drop_duplicates("scan_id").set_index("scan_id")[column]
+    known = table[table[column] != ""].groupby("scan_id")[column]
+    if known.nunique().max() > 1:
+        return None
+    values = known.first().reindex(table["scan_id"].unique(), fill_value="")
+    names = label_values(measured, column, values)
     return pd.Series(pd.Categorical(values.map(names), list(dict.fromkeys(names.values()))), values.index)
 
 

@@ -6,7 +6,7 @@ LARS-avg: per model the mean over a scan's views; LARS-max: their maximum; then 
 import collections
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -318,21 +318,14 @@ def subgroups(models: list[Model], scans: pd.DataFrame, column: str) -> dict[str
     """{value of a column: (the models with its rows only, its scans)}, sorted.
 
     A column that differs between the rows of a scan, as view does, splits them; one that is empty in some of them does
-    not. A numeric column of more than eight values is cut at the tertiles of the scans. Empty fields: "(missing)".
+    not. A numeric column of more than eight values is cut at the tertiles of `scans`. Empty fields: "(missing)".
 
     Raises
     ------
     InputError
         Two values for one scan, or more than 30 values.
     """
-    rows = pd.concat([model.rows[["scan_id", column]].assign(file=model.file) for model in models])
-    known = rows[rows[column] != ""]
-    if column != "view" and (known.groupby(["scan_id", "file"])[column].nunique() == 1).all():  # of the scan
-        refuse_conflicts(known, column)
-        of_scan = known.groupby("scan_id")[column].first()
-        models = [replace(model, rows=model.rows.assign(**{column: model.rows["scan_id"].map(of_scan).fillna("")}))
-                  for model in models]
-        rows = pd.concat([model.rows[["scan_id", column]] for model in models])
+    models, rows = rows_of(models, scans.index, column)
     labels = label_values(rows, column)
     groups = {}
     for value in dict.fromkeys(labels.values()):
@@ -341,19 +334,37 @@ def subgroups(models: list[Model], scans: pd.DataFrame, column: str) -> dict[str
     return groups
 
 
-def label_values(rows, column, measured=None):
-    """{text of a column: name of its subgroup}, in the order of the subgroups; the tertiles are those of `measured`, of
-    the same columns (default: of `rows`)."""
-    texts = sorted(rows[column].unique(), key=lambda text: (text == "", text))
-    numbers = {text: number(text) for text in texts if text}
+def rows_of(models: list[Model], scans: Collection[str], column: str) -> tuple[list[Model], pd.DataFrame]:
+    """The models with the rows of these scans only, and scan_id and a column of all of them. Where the column is of the
+    scan, not of its views, a field that is empty in some rows of a scan is filled from the others."""
+    models = [replace(model, rows=model.rows[model.rows["scan_id"].isin(scans)]) for model in models]
+    rows = pd.concat([model.rows[["scan_id", column]].assign(file=model.file) for model in models])
+    known = rows[rows[column] != ""]
+    if column != "view" and (known.groupby(["scan_id", "file"])[column].nunique() == 1).all():
+        refuse_conflicts(known, column)
+        of_scan = known.groupby("scan_id")[column].first()
+        models = [replace(model, rows=model.rows.assign(**{column: model.rows["scan_id"].map(of_scan).fillna("")}))
+                  for model in models]
+        rows = pd.concat([model.rows[["scan_id", column]] for model in models])
+    return models, rows
+
+
+def label_values(rows: pd.DataFrame, column: str, others: Iterable[str] = ()) -> dict[str, str]:
+    """{text of a column: name of its subgroup}, in the order of the subgroups, which are those of `rows`, of `rows_of`.
+
+    Of `others`, fields of other scans, numbers are cut where those of `rows` are; other texts have no subgroup.
+    """
+    texts = set(rows[column])
+    numbers = {text: number(text) for text in texts - {""}}
     if len(set(numbers.values())) <= MOST_VALUES or np.isnan(list(numbers.values())).any():
-        if len(texts) > MOST_GROUPS:
-            raise InputError(f"--by {column}: has {counted(len(texts), 'different value')}; give a column of groups")
-        return {text: text or "(missing)" for text in texts}
-    known = rows if measured is None else measured
-    per_scan = known[known[column] != ""].groupby("scan_id")[column].first().map(numbers)
+        if len(numbers) > MOST_GROUPS:
+            raise InputError(f"--by {column}: has {counted(len(numbers), 'different value')}; give a column of groups")
+        return {text: text or "(missing)" for text in sorted(texts, key=lambda text: (text == "", text))}
+    per_scan = rows[rows[column] != ""].groupby("scan_id")[column].first().map(numbers)
     cut = np.unique(np.quantile(per_scan, [1 / 3, 2 / 3], method="lower"))
     names = [f"up to {cut[0]:g}", *(f"above {low:g}, up to {high:g}" for low, high in itertools.pairwise(cut)),
              f"above {cut[-1]:g}"]
-    return {text: names[int(np.searchsorted(cut, numbers[text]))] if text else "(missing)"
-            for text in sorted(texts, key=lambda text: (text == "", numbers.get(text), text))}
+    numbers |= {text: value for text in others if (value := number(text)) == value}
+    return {text: names[int(np.searchsorted(cut, value))]
+            for text, value in sorted(numbers.items(), key=lambda item: item[::-1])} | (
+                {"": "(missing)"} if "" in texts else {})

@@ -17,7 +17,7 @@ from common.run_files import run_file
 from common.settings import base_names, commit
 from common.text import counted, ranges, some
 from evaluation import cohort_table
-from evaluation.ensemble import Model
+from evaluation.ensemble import Model, rows_of
 
 VALUES = {"commit": "commit", "data_hash": "data hash", "epoch": "epoch kept", "device": "device",
           "precision": "precision", "threads": "threads", "processes": "processes"}  # of the settings -> name shown
@@ -150,11 +150,12 @@ def _manifest_flow(models, wanted, data, by, cohorts):
             flow["masks"] = table.loc[table["warnings"].str.contains("no mask was used"), "scan_id"].nunique()
     measured = {scan for model in models if "target" in model.rows for scan in model.rows.dropna(
         subset="target")["scan_id"]}
-    return flow | cohort_table.of_manifest(table, splits, by, measured, {
-        name: _rows_of(of, set(table.columns)) for name, of in cohorts.items()})
+    return flow | cohort_table.of_manifest(
+        table, splits, {column: rows_of(models, measured, column)[1] for column in by},
+        {name: _cohort_rows(of, set(table.columns)) for name, of in cohorts.items()})
 
 
-def _rows_of(models, columns):
+def _cohort_rows(models, columns):
     """A cohort's rows with the manifest's columns, each scan's of the first model that has it."""
     found: list[pd.DataFrame] = []
     for model in models:

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from page_helpers import Page
-from prediction_helpers import splits, write
+from prediction_helpers import measured, predictions, splits, write
 
 import aggregate
 from common.manifest import read_manifest
@@ -91,8 +91,13 @@ def manifest(folder, **columns):
     return read_manifest(folder / "data.csv", (), need_target=False, need_images=False)
 
 
+def rows_by(table, columns):
+    """Of the measured scans, here all."""
+    return {column: table.reindex(columns=["scan_id", column], fill_value="") for column in columns}
+
+
 def made(table, splits=(0,), by=()):
-    found = cohort_table.of_manifest(table, splits, by)
+    found = cohort_table.of_manifest(table, splits, rows_by(table, by))
     return found["table_one"].set_index(["variable", "value"]), found
 
 
@@ -151,7 +156,7 @@ def test_other_cohorts_stand_beside_the_sets(tmp_path):
     table = manifest(tmp_path, split0=SETS, sex=["F", "F", "M", "M", "M", "NA"], centre=["x"] * 6)
     north = pd.DataFrame({"scan_id": ["n1", "n1", "n2", "a"], "patient_id": ["q", "q", "q", "p0"], "sex": ["M"] * 4,
                           "target": ["1", "1", "0", "0"]})
-    found = cohort_table.of_manifest(table, (0,), ("sex",), cohorts={"north": north})
+    found = cohort_table.of_manifest(table, (0,), rows_by(table, ["sex"]), cohorts={"north": north})
     one = found["table_one"].set_index(["variable", "value"])
     assert list(one.columns)[:6] == ["counted", "All", "Training", "Test", "cohort north", "SMD, set"]
     assert list(one.loc[("Scans", "")])[1:5] == ["8", "4", "2", "2"]  # scan a is in the manifest
@@ -164,9 +169,32 @@ def test_other_cohorts_stand_beside_the_sets(tmp_path):
 def test_numbers_are_cut_at_the_tertiles_of_the_measured_scans(tmp_path):
     ids = [f"s{k:02d}" for k in range(40)]
     table = pd.DataFrame({"scan_id": ids, "filename": ids, "view": "cor", "age": [str(k) for k in range(40)]})
-    groups = cohort_table.by_column(table, "age", ids[:9])
+    groups = cohort_table.by_column(table, "age", table[:9])
     assert list(groups.cat.categories) == ["up to 2", "above 2, up to 5", "above 5"] and groups["s39"] == "above 5"
-    assert list(cohort_table.by_column(table, "age").cat.categories)[0] == "up to 13"
+    assert list(cohort_table.by_column(table, "age", table).cat.categories)[0] == "up to 13"
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_table_one_has_the_groups_of_the_subgroups(tmp_path):
+    """What training scans alone have makes no group and does not change how numbers are cut."""
+    scans = pd.DataFrame({"scan_id": [f"s{k:03d}" for k in range(90)], "target": np.arange(90) % 2,
+                          "grade": np.arange(90) % 9 + 1,  # nine of all, eight of those measured
+                          "dose": [*map(str, range(12)), *["not known"] * 78],  # texts in training alone
+                          "scanner": [f"m{k:02d}" for k in range(90)]})
+    in_test = (scans["grade"] < 9) & (scans.index < 12)
+    table = predictions(0, scans)
+    table["sex"] = np.where(table["view"] == "cor", table["scan_id"].map(lambda scan: "FM"[int(scan[1:]) % 2]), "")
+    table["split0"] = np.where(table["scan_id"].isin(scans["scan_id"][in_test]), "test", "train")
+    table["matrix_size_1"] = table["matrix_size_2"] = 10
+    table.drop(columns=["set", "probs", "F1", "F2", "F512"]).to_csv(tmp_path / "data.csv", index=False)
+    write(tmp_path, table[table["split0"] == "test"])
+    found = measured(tmp_path, "--by", "grade", "dose", "scanner", "sex", "--data", tmp_path / "data.csv")["subgroups"]
+    columns = list(pd.read_csv(tmp_path / "out" / "table1.csv"))
+    assert list(found["grade"]) == list("12345678")
+    assert list(found["dose"]) == ["up to 3", "above 3, up to 6", "above 6"]  # 0 to 7 and 9 to 11
+    assert len(found["scanner"]) == 11 and list(found["sex"]) == ["F", "M"]
+    for column, groups in found.items():
+        assert [name for name in columns if name.startswith(f"{column}: ")] == [f"{column}: {name}" for name in groups]
 
 
 def test_a_page_shows_the_sets_and_what_else_has_room():

@@ -153,6 +153,23 @@ def test_patients_are_those_of_measured_scans(tmp_path):
     assert "<b>22 scans</b> of 11 patients" in " ".join((tmp_path / "out" / "report.html").read_text().split())
 
 
+def test_numbers_are_cut_at_the_tertiles_of_the_labelled_scans(tmp_path):
+    """Ages 1 to 9, and 20 to 39 of scans without a target, which are not measured. A blank is no 31st value."""
+    age = np.array([*range(1, 10), *range(20, 40)])
+    table = predictions(scans=pd.DataFrame({"scan_id": [f"s{k:02d}" for k in age], "age": age, "target": age % 2}))
+    write(tmp_path, table.assign(target=table["target"].where(table["age"] < 10)))
+    found = measured(tmp_path, "--by", "age")["subgroups"]["age"]
+    assert {name: block["avg"]["n"] for name, block in found.items()} == {
+        "up to 3": 3, "above 3, up to 6": 3, "above 6": 3}
+    scans = pd.DataFrame({"scan_id": [f"s{k:02d}" for k in range(32)], "target": [0, 1] * 16,
+                          "scanner": [f"m{k:02d}" for k in range(30)] + ["", ""]})
+    write(tmp_path, predictions(scans=scans))
+    assert len(measured(tmp_path, "--by", "scanner")["subgroups"]["scanner"]) == 31
+    write(tmp_path, predictions(scans=scans.assign(scanner=scans["scan_id"])))
+    with pytest.raises(InputError, match="--by scanner: has 32 different values; give a column of groups"):
+        measured(tmp_path, "--by", "scanner")
+
+
 def test_a_blank_in_one_view_does_not_switch_off_calibration_in_subgroups(tmp_path):
     tables = splits(3, n_val=80)
     for k, table in enumerate(tables):
