@@ -34,7 +34,7 @@ def _of_scans(metrics, flow):
     others, endpoints = others_text(metrics), ", ".join(metrics.get("prognosis", {}))
     also = f"; other cohorts: {others}" if others else ""
     found = {
-        "sources": (f"{counted(metrics['n_scans'], 'scan')}{patients}, counted in section Participants{also}",
+        "sources": (f"{counted(measured['n'], 'scan')}{patients} measured, counted in section Participants{also}",
                     "origin, whom they represent"),
         "outcome": (f"Target 1 is Deauville 4-5, 0 is 1-3{f'; {endpoints}: section Prognosis' if endpoints else ''}",
                     "who read it, when, how, blinded to what"),

@@ -5,6 +5,7 @@ import json
 import re
 
 import docx
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, call
@@ -13,7 +14,7 @@ from prediction_helpers import predictions, splits, write
 
 import aggregate
 from common.files import InputError
-from evaluation import checklist_answers
+from evaluation import checklist_answers, model_card, reference
 
 pytestmark = pytest.mark.usefixtures("no_figure")  # they take most of the time
 
@@ -99,6 +100,16 @@ def test_what_was_not_read_is_left_to_the_author(tmp_path):
         assert word not in text, word
     assert tripod["10"] == "8 scans, 4 with Deauville 4-5, are measured. For the author: how the size was chosen."
     assert tripod["12f"] == "Recalibration: none. For the author: other updating."
+
+
+def test_scans_and_their_patients_are_those_that_are_measured(tmp_path):
+    """Eight scans of seven patients, three of whose scans have no target: five of four."""
+    table = predictions(patient_id=np.repeat(["p0", "p0", "p1", "p2", "p3", "p4", "p5", "p6"], 2))
+    write(tmp_path, table.assign(target=table["target"].where(~table["scan_id"].isin(["s3", "s6", "s7"]))))
+    assert run(tmp_path)["tripod_ai"]["5a"].startswith("5 scans of 4 patients measured, counted in")
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["n_scans"] == 8 and reference.results_of(metrics)["n_scans"] == 5
+    assert "Test set: 5 scans of 4 patients, 2 with" in model_card.write_card([], metrics, None, "half")
 
 
 def test_scans_that_were_learned_from_are_named(tmp_path):
