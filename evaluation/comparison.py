@@ -18,7 +18,7 @@ from evaluation import paired_tests
 from evaluation.bootstrap import CONFIDENCE
 from evaluation.cautions import few_patients, high_aucs, rarer_class, swapped_labels
 from evaluation.cohorts import check_ids
-from evaluation.ensemble import COLUMNS, Model, check_rows, join_scans, number, patients, score_models
+from evaluation.ensemble import COLUMNS, Model, check_rows, doubts, join_scans, number, patients, score_models
 from evaluation.estimates import difference_text, long_text, p_text
 from evaluation.margins import name_primary
 from evaluation.metrics import auc_estimate
@@ -102,6 +102,9 @@ def join(models: list[Model], thresholds: list[str]) -> tuple[pd.DataFrame, list
         if scans["patient_id"].nunique() < len(scans):
             warnings.append("some patients have several scans: McNemar's p takes scans as independent; the bootstrap's "
                             "accuracy and NRI differences do not")
+    rows = pd.concat([model.rows.assign(file=model.file) for model in models if "ensemble_prob" not in model.rows]
+                     or [pd.DataFrame(columns=["scan_id", "file"])])  # an ensemble's file has no views
+    warnings += doubts(rows[rows["scan_id"].isin(scans.index)], scans)
     for model, threshold in zip(models, thresholds, strict=True):
         score = scans[f"score {model.file}"] = scores.loc[scans.index, model.file]
         scans[f"predicted {model.file}"] = predicted_positive(model, threshold, score)

@@ -222,33 +222,47 @@ def join_scans(models: list[Model]) -> tuple[pd.DataFrame, list[str]]:
     """
     rows = pd.concat([model.rows.assign(file=model.file, split=model.split) for model in models], ignore_index=True)
     refuse_conflicts(rows.dropna(subset="target"), "target")
-    views, warnings = rows.groupby(["scan_id", "file"]).size().groupby("scan_id"), []
     scans = rows.groupby("scan_id").agg(target=("target", "first"), n_models=("file", "nunique"))
     runs = rows["split"].map(collections.Counter(model.split for model in models))
     scans["n_asked"] = runs.groupby(rows["scan_id"]).first() if folds(models) else len(models)
-    scans["n_views"] = views.max()
+    scans["n_views"] = rows.groupby(["scan_id", "file"]).size().groupby("scan_id").max()
     scans["synthetic"] = is_synthetic(rows).groupby(rows["scan_id"]).any()
-
-    def warn(which, text):
-        if which.any():
-            warnings.append(f"{which.sum()} of {counted(len(scans), 'scan')} {text}: {some(scans.index[which])}")
-
     if "patient_id" in rows:
         known = rows[rows["patient_id"].fillna("").str.strip() != ""]
         refuse_conflicts(known, "patient_id")
         scans["patient_id"] = known.groupby("scan_id")["patient_id"].first().reindex(scans.index)
-        warn(scans["patient_id"].isna(), "have no patient_id and count as a patient each")
         # two blanks: the name of no patient
         scans["patient_id"] = scans["patient_id"].fillna(pd.Series("  " + scans.index, index=scans.index))
-    warn(scans["n_models"] < scans["n_asked"], "lack some model's prediction; their mean is over the models that "
-         "have one")
-    warn(views.nunique() > 1, "have more views in one model's file than in another's")
-    warn(scans["n_views"] == 1, "have one view only")
-    if not rows.columns.intersection(["filename", "view"]).size:
-        warn(scans["n_views"] > 2, "have more than two rows; without column filename or view they may be duplicates")
+    warnings = told(scans["n_models"] < scans["n_asked"], "lack some model's prediction; their mean is over the models "
+                    "that have one") + doubts(rows, scans)
     if scans["target"].notna().any():
-        warn(scans["target"].isna(), "have no target and are left out of the metrics")
+        warnings += told(scans["target"].isna(), "have no target and are left out of the metrics")
     return scans, warnings
+
+
+def doubts(rows: pd.DataFrame, scans: pd.DataFrame) -> list[str]:
+    """Warnings of scans of `join_scans` that have no patient, or in models' rows (with file) odd views or an image
+    twice."""
+    views = rows.groupby(["scan_id", "file"]).size().groupby("scan_id")
+    warnings = []
+    if "patient_id" in scans:
+        warnings += told(scans["patient_id"].str.startswith("  "), "have no patient_id and count as a patient each")
+    warnings += told(views.nunique() > 1, "have more views in one model's file than in another's")
+    warnings += told(views.max() == 1, "have one view only")
+    if not rows.columns.intersection(["filename", "view"]).size:
+        warnings += told(views.max() > 2, "have more than two rows; without column filename or view they may be "
+                         "duplicates")
+    if "image_sha256" in rows:
+        images = rows.loc[rows["image_sha256"].fillna("") != "", ["image_sha256", "scan_id"]].drop_duplicates()
+        copies = images.loc[images.duplicated("image_sha256", keep=False), "scan_id"]
+        warnings += told(pd.Series(scans.index.isin(copies), scans.index), "have an image that another has, too, and "
+                         "so count twice; keep one of each")
+    return warnings
+
+
+def told(which: pd.Series, text: str) -> list[str]:
+    """A warning that names the scans (the index) of which it is true; [] where it is of none."""
+    return [f"{which.sum()} of {counted(len(which), 'scan')} {text}: {some(which.index[which])}"] * bool(which.any())
 
 
 def folds(models: list[Model]) -> dict[int, set[str]]:

@@ -153,6 +153,14 @@ def test_patients_are_those_of_measured_scans(tmp_path):
     assert "<b>22 scans</b> of 11 patients" in " ".join((tmp_path / "out" / "report.html").read_text().split())
 
 
+def test_an_image_under_two_names_in_one_set_is_warned_of_once(tmp_path):
+    table = predictions(scans=SCANS)
+    table["image_sha256"] = table["filename"].replace({"s7_sag.bin": "s4_sag.bin"}).replace({"s0_cor.bin": ""})
+    write(tmp_path, table, table.assign(image_sha256=table["image_sha256"].replace({"s1_cor.bin": ""})))
+    said = [line for line in measured(tmp_path)["warnings"] if "image" in line]
+    assert said == ["2 of 8 scans have an image that another has, too, and so count twice; keep one of each: s4, s7"]
+
+
 def test_numbers_are_cut_at_the_tertiles_of_the_labelled_scans(tmp_path):
     """Ages 1 to 9, and 20 to 39 of scans without a target, which are not measured. A blank is no 31st value."""
     age = np.array([*range(1, 10), *range(20, 40)])

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import call, error_line, run
+from prediction_helpers import predictions
 from sklearn.metrics import roc_auc_score
 
 import compare
@@ -52,6 +53,24 @@ def test_three_ensembles(tmp_path, capsys):
     for text in ("AUC, DeLong", "Errors, exact McNemar", "a less b"):
         assert text in out and text in page
     assert "McNemar's p takes scans as independent" in out
+
+
+def test_what_is_odd_about_scans_and_views_is_said(tmp_path):
+    """Of eight scans s0 has no patient; the first file has three rows of a scan, the second one; an ensemble's has no
+    views to doubt."""
+    tables = [predictions(k, patient_id="p").drop(columns=["view", "filename"]) for k in (0, 1)]
+    tables = [table.assign(patient_id=table["scan_id"].where(table["scan_id"] != "s0", "")) for table in tables]
+    pd.concat([tables[0], tables[0][::2]]).to_csv(tmp_path / "a.csv", index=False)
+    tables[1][::2].to_csv(tmp_path / "b.csv", index=False)
+    tables[1][::2].rename(columns={"probs": "ensemble_prob"}).to_csv(tmp_path / "c.csv", index=False)
+    blank, views, rows, one = (
+        "1 of 8 scans have no patient_id and count as a patient each: s0",
+        "8 of 8 scans have more views in one model's file than in another's",
+        "8 of 8 scans have more than two rows; without column filename or view", "8 of 8 scans have one view only")
+    (tmp_path / "d.csv").write_text((tmp_path / "c.csv").read_text())
+    for files, said in (("ab", [blank, views, rows]), ("bc", [blank, one]), ("ac", [blank, rows]), ("cd", [blank])):
+        warnings = compared(tmp_path, *files)["warnings"]
+        assert [text for text in (blank, views, rows, one) for line in warnings if line.startswith(text)] == said
 
 
 def test_swapped_files_mirror_the_result(tmp_path):
