@@ -32,7 +32,7 @@ def read_runs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
         if not checkpoint.is_file():
             left_out.append(f"{path.name}: there is no {checkpoint.name}")
         elif best is None:
-            left_out.append(f"{path.name}: no epoch has a validation AUC")
+            left_out.append(f"{path.name}: no epoch has a validation AUC, or a value of selected")
         else:
             runs.append((split, run, best[0], "auc", best[1]))
     return pd.DataFrame(runs, columns=["split", "run", "epoch", "metric", "value"]), left_out
@@ -42,7 +42,7 @@ def best_epoch(path: Path) -> tuple[int, float] | None:
     """The first epoch with the highest validation AUC, and that AUC; None where every AUC is NaN or none is there.
 
     Where the file has the metric `selected`, its highest value chooses the epoch: what train_loca.py --select follows,
-    or with --keep last the epoch's number.
+    or with --keep last the epoch's number. None where it has no value.
 
     Raises
     ------
@@ -54,8 +54,8 @@ def best_epoch(path: Path) -> tuple[int, float] | None:
     selected = table[table["metric"] == "selected"]
     rows = table[table["metric"] == "auc"]
     if len(selected):
-        kept: Any = pd.to_numeric(selected["value"], errors="coerce").idxmax()
-        rows = rows[rows["epoch"] == selected.loc[kept, "epoch"]]
+        known: Any = pd.to_numeric(selected["value"], errors="coerce").dropna()
+        rows = rows[rows["epoch"] == selected.loc[known.idxmax(), "epoch"]] if len(known) else rows[:0]
     lines: dict[int, int] = {}
     values: dict[int, float] = {}
     for index, text, auc in rows[["epoch", "value"]].itertuples():

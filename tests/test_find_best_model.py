@@ -57,6 +57,16 @@ def test_nan_never_wins(tmp_path, capsys):
     assert "convergence_split0_run2.csv: no epoch has a validation AUC" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("value", ["nan", ""])
+def test_a_run_whose_selected_is_nowhere_known_is_left_out(tmp_path, capsys, value):
+    write_run(tmp_path, 0, 1, [0.3, 0.4])
+    write_run(tmp_path, 0, 2, [0.5, 0.6])
+    with open(tmp_path / "convergence_split0_run2.csv", "a") as file:
+        file.writelines(f"{epoch},validation,selected,{value}\n" for epoch in (1, 2))
+    assert run_main(tmp_path) == 1 and best(tmp_path) == [(0, 1, 2, "auc", 0.4, 1)]
+    assert "run2.csv: no epoch has a validation AUC, or a value of selected" in capsys.readouterr().err
+
+
 def test_run_without_checkpoint_is_named_and_left_out(tmp_path, capsys):
     write_run(tmp_path, 0, 1, [0.7])
     write_run(tmp_path, 0, 2, [0.9], checkpoint=False)
