@@ -116,6 +116,8 @@ def main(args):
         raise InputError("--cohort with --pooled_folds: another centre's scans are of no fold; leave out one")
     if args.heatmaps and not args.heatmaps.is_dir():
         raise InputError(f"--heatmaps {args.heatmaps}: no such folder; give the --output of explain.py")
+    if args.images and not args.data:
+        raise InputError(f"--images {args.images}: is the folder of --data's images; give --data, too")
     names = [name for name, _ in args.cohort]
     for name in names:
         if names.count(name) > 1:
@@ -221,7 +223,7 @@ def measure(args, study, metrics, planned, thresholds):
     settings, more = provenance.models_settings(folder, models)
     source = f"an earlier run's {study.about['source']}" if args.operating_points else study.about["source"]
     metrics["selection"] = selection.describe_selection(models, args.top, best_run, folder, source)
-    warnings += more + selection.missing_folds(metrics["selection"], metrics["folds"])
+    warnings += more
     metrics["provenance"] = provenance.this_run([
         *provenance.model_files(folder, models), best_run, args.dir / "sites.json", args.operating_points,
         *(args.readers or []), args.data, args.data and Path(args.data).with_name("errors.csv"),

@@ -1,6 +1,7 @@
 """Whether prediction files belong together: ids written alike, one cohort, or the folds of a cross-validation."""
 import collections
 import itertools
+import re
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ from scipy.sparse.csgraph import connected_components
 
 from common.files import InputError
 from common.manifest import canonical
-from common.text import some
+from common.text import ranges, some
 from evaluation.ensemble import Model, folds
 
 
@@ -85,6 +86,10 @@ def check_cohort(models: list[Model], pooled: bool, top: int | None) -> list[str
         return warnings
     if not of_folds:
         raise InputError("--pooled_folds: there is one split only, or two have scans in common; leave it out")
+    known = {int(name[5:]) for model in models for name in map(str, model.rows) if re.fullmatch(r"split\d+", name)}
+    if missing := known - {model.split for model in models}:
+        warnings.append(f"there are no predictions of split {ranges(sorted(missing))}, which the manifest has, too: if "
+                        "that is a fold, its scans are not measured")
     if top:
         raise InputError(f"--top {top} with --pooled_folds: leaves out the scans of whole folds; leave out --top")
     rows = pd.concat([model.rows[["patient_id"]].assign(split=model.split) for model in models

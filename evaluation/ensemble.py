@@ -129,11 +129,14 @@ def read_models(models: list[Model], wanted: str | None, columns: Sequence[str])
     for column in columns:
         if column in NO_GROUPS or re.fullmatch(r"L\d+", column):
             raise InputError(f"--by {column}: is of the predictions, not of the scans; give one such as view or sex")
-    needed, wished = ("scan_id", "probs", *columns), (*COLUMNS, *(f"split{model.split}" for model in models))
+    needed = "scan_id", "probs", *columns
+
+    def wished(name):
+        return name in (*COLUMNS, *needed) or re.fullmatch(r"split\d+", name) is not None or is_site_column(name)
+
     with progress(models, "reading", "model") as bar:
         for model in bar:
-            table = read_csv(model.path, needed, lambda name: name in (*wished, *needed) or is_site_column(name),
-                             whole=True)
+            table = read_csv(model.path, needed, wished, whole=True)
             model.rows = table if "set" in table else table.assign(set="test")
     sets = set().union(*(model.rows["set"].unique() for model in models))
     wanted = wanted or ("all" if sets == {"all"} else "test")

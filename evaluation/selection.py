@@ -46,9 +46,9 @@ def describe_selection(models: list[Model], top: int | None, ranking: Path, fold
     -------
     dict
         models, top, ranked (how many there are in best_run.csv; None without it), splits (whose validation patients
-        chose), missing (splits of best_run.csv without a model here), epochs {file: kept epoch}, criteria {file: what
-        chose it; None: it is the last one of a fixed number}, runs, trials {split: of how many the model is the best;
-        None: of an unknown number}, thresholds; and steps and summary of `in_words`.
+        chose), epochs {file: kept epoch}, criteria {file: what chose it; None: it is the last one of a fixed number},
+        runs, trials {split: of how many the model is the best; None: of an unknown number}, thresholds; and steps and
+        summary of `in_words`.
     """
     ranks = read_ranks(ranking) if ranking.is_file() else {}
     settings = {model.file: _settings(folder, model) for model in models}
@@ -57,7 +57,6 @@ def describe_selection(models: list[Model], top: int | None, ranking: Path, fold
     found = {
         "models": len(models), "top": top, "ranked": len(ranks) or None,
         "splits": sorted({split for split, _ in ranks} if top else {model.split for model in models}),
-        "missing": sorted({split for split, _ in ranks} - {model.split for model in models}),
         "epochs": {file: each["epoch"] for file, each in known.items()},
         "criteria": {file: _criterion(each.get("args", {})) for file, each in known.items()},
         "runs": {model.split: _runs((ranking.parent, folder), model.split) for model in models if model.rank},
@@ -93,13 +92,6 @@ def in_words(found: dict, ranking: str) -> dict:
     of = _splits(found["splits"]) + " (each split its own)" * (len(found["splits"]) > 1)
     summary = f"The validation patients of {of} chose {', '.join(chosen[:-1])} and {''.join(chosen[-1:])}: on them the "
     return {"steps": steps, "summary": f"{summary}models look better than on others." if len(chosen) > 1 else None}
-
-
-def missing_folds(selection: dict, folds: dict) -> list[str]:
-    """A warning where best_run.csv ranks splits without predictions and the others are `folds` (of metrics.json)."""
-    missing = ranges(selection["missing"])
-    return [f"best_run.csv ranks splits that have no predictions here ({missing}): the scans of these folds are not "
-            "measured"] * bool(folds and missing)
 
 
 def _splits(numbers: Iterable[int]) -> str:
