@@ -26,6 +26,7 @@ from training.images import SplitImages
 from training.objectives import Binary
 from training.recorder import MAY_CHANGE
 from training.runs import seed_weights, start_model
+from training.schedule import Schedule
 from training.state import TrainState
 
 RUN = 1  # so that train.py --params with the same --nepochs gives the trial's bits
@@ -92,8 +93,8 @@ class SplitTrials:
         objective = Binary(images.table, images.train, device, **pick(args, "balance", "label_smoothing"))
         optimizer = utils.build_optimizer(model.parameters(), **pick(args, "optimizer", "lr", "wd", "momentum"))
         steps = steps_per_epoch(images.train, objective.y_true, **pick(args, "batch_size", "oversample"))
-        schedule = utils.Schedule(optimizer, steps,
-                                  **pick(args, "nepochs", "lr_schedule", "lr_anneal", "warmup_epochs"))
+        schedule = Schedule(optimizer, steps,
+                            **pick(args, "nepochs", "lr_schedule", "lr_anneal", "warmup_epochs"))
         state = TrainState(model, optimizer, schedule, utils.EarlyStopping(args.patience), images.network_input,
                            self.amp, utils.build_ema(model, args.ema), keep=args.keep)
         batches = RunBatches(images, model, objective.y_true, (args.seed, images.split, RUN), self.amp,

@@ -1,6 +1,5 @@
 from urllib.error import URLError
 
-import numpy as np
 import pytest
 import torch
 import torchvision
@@ -139,68 +138,6 @@ def test_fused_steps_are_the_plain_ones_on_weights_that_lie_as_in_training(optim
         plain.step()
     for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
-
-
-def learning_rates(aucs, steps_per_epoch=3, **changes):
-    """The learning rate of each epoch's first batch, as training steps the schedule."""
-    optimizer = one_parameter()
-    schedule = utils.Schedule(optimizer, steps_per_epoch, 4, **changes)
-    rates = []
-    for auc in aucs:
-        rates.append(optimizer.param_groups[0]["lr"])
-        for _ in range(steps_per_epoch):
-            optimizer.step()
-            schedule.step_batch()
-        schedule.step_epoch(auc)
-    return rates
-
-
-def test_schedules():
-    assert learning_rates([0.5] * 5, lr_schedule="none") == [0.1] * 5
-    assert learning_rates([0.5] * 5, lr_anneal=2) == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
-    # plateau alone, without the step schedule over it: patience 1, factor 0.1, cooldown 1, floor 1e-5
-    assert learning_rates([0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6], lr_schedule="plateau", lr_anneal=1) == pytest.approx(
-        [0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01])
-    assert min(learning_rates([0.5] * 30, lr_schedule="plateau")) == pytest.approx(1e-5)
-    cycle = learning_rates([0.5] * 4, lr_schedule="onecycle")
-    assert cycle[0] == pytest.approx(0.1 / 25) and max(cycle) > 0.09 and cycle[-1] < 0.03
-    cosine = learning_rates([0.5] * 4, lr_schedule="cosine")
-    assert cosine == pytest.approx([0.05 * (1 + np.cos(np.pi * epoch / 4)) for epoch in range(4)])
-
-
-@pytest.mark.parametrize("kind", ["none", "step", "plateau", "cosine"])
-def test_warm_up_rises_linearly_to_the_learning_rate(kind):
-    rates = learning_rates([0.5] * 2 + [0.6, 0.7], lr_schedule=kind, warmup_epochs=2)  # of steps 0, 3, 6, 9; 6 warm
-    after = {"cosine": [0.1, 0.05]}.get(kind, [0.1, 0.1])
-    assert rates == pytest.approx([0.1 / 6, 0.4 / 6, *after])
-
-
-def test_one_cycle_has_its_highest_rate_after_the_warm_up():
-    rates = learning_rates([0.5] * 4, lr_schedule="onecycle", warmup_epochs=2, steps_per_epoch=50)
-    assert np.argmax(rates) == 2 and rates[2] == pytest.approx(0.1, rel=1e-2)
-
-
-def test_schedule_goes_on_from_its_state():
-    for kind in ("step", "plateau", "cosine", "onecycle"):
-        options = {"nepochs": 4, "lr_schedule": kind, "warmup_epochs": 1, "lr_anneal": 1}
-        runs = []
-        for pause in (None, 2):
-            optimizer = one_parameter()
-            schedule, rates = utils.Schedule(optimizer, 3, **options), []
-            for epoch in range(4):
-                if epoch == pause:
-                    state, groups = schedule.state_dict(), optimizer.state_dict()
-                    optimizer = one_parameter()
-                    schedule = utils.Schedule(optimizer, 3, **options)
-                    optimizer.load_state_dict(groups)
-                    schedule.load_state_dict(state)
-                for _ in range(3):
-                    rates.append(optimizer.param_groups[0]["lr"])
-                    optimizer.step()
-                    schedule.step_batch()
-                schedule.step_epoch(0.5)
-            runs.append(rates)
-        assert runs[0] == runs[1]
 
 
 def test_moving_average_of_the_weights():

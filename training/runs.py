@@ -26,6 +26,7 @@ from training.distributed import say
 from training.images import SplitImages
 from training.objectives import Binary
 from training.recorder import MAY_CHANGE, Pace, Recorder, labels_hash, run_settings, write_settings
+from training.schedule import Schedule
 from training.state import TrainState
 
 
@@ -228,7 +229,7 @@ def start_model(model: utils.ResNet34, device: torch.device, network_input: Netw
 
 
 def begin(run: Run, images: SplitImages, model: utils.ResNet34, objective: Binary, optimizer: torch.optim.Optimizer,
-          schedule: utils.Schedule, settings: dict, device: torch.device,
+          schedule: Schedule, settings: dict, device: torch.device,
           amp: torch.dtype | None) -> tuple[TrainState, Recorder, RunBatches]:
     """Everything that the epochs of a run need, at its start or where --resume goes on.
 

@@ -11,7 +11,8 @@ from common.files import InputError
 from common.text import counted
 from dataset import NetworkInput
 from training.batches import Outputs
-from utils import EarlyStopping, ResNet34, Schedule
+from training.schedule import Schedule
+from utils import EarlyStopping, ResNet34
 
 NOWHERE = {"epoch": 0, "value": float("-inf"), "auc": float("nan")}
 
