@@ -203,7 +203,8 @@ def add_run_arguments(parser: Parser, output: str = "results") -> argparse._Argu
     add("--tensorboard", metavar="DIR", help="also write TensorBoard event files to this folder")
     add("--resume", action="store_true", help="continue from last_splitS_runR.pth where it exists")
     add("--force_resume", action="store_true",
-        help="as --resume, also with other arguments, data, device, precision or threads; the weights differ then")
+        help="as --resume, also with other data, device, precision, threads or PyTorch, and with other options that "
+             "can take effect from there on, such as --augm or --batch_size; the weights differ then")
     add("--overwrite", action="store_true", help="train again the runs that --output already holds")
     add("--checkpoint_minutes", type=positive_float, default=10, metavar="MINUTES",
         help="how often to save the state within an epoch; it is always saved after an epoch")

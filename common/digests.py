@@ -63,6 +63,15 @@ def training_digests(table: pd.DataFrame, sets: Iterable[str], salt: str | None 
     return found
 
 
+def with_earlier(stored: dict[str, Any], table: pd.DataFrame, sets: Iterable[str]) -> dict[str, Any]:
+    """`training_digests` of a model that was trained on the scans of `stored` before those of `table`."""
+    found = training_digests(table, sets, stored["salt"])
+    found["id_keys"] = sorted({*stored["id_keys"], *found["id_keys"]})
+    for name in LEARNED:
+        found[name] = {column: sorted({*stored[name][column], *digests}) for column, digests in found[name].items()}
+    return found
+
+
 def are_digests(stored: Any) -> bool:
     """Whether a value from a file is what `training_digests` gives."""
     def texts(value):

@@ -100,7 +100,8 @@ def test_float16_that_overflows_is_refused_in_training(trained, tmp_path):
     words = ("--data", trained / "data.csv", *SMALL, "--nepochs", 1, "--checkpoint", tmp_path / "large.pth", "--output",
              tmp_path / "results", "--lr", 1e-12, "--pool", 1)
     said = error_line(run("train.py", *words, "--amp", "fp16"))
-    assert "not finite in epoch 1 from batch 1 on (images/s0" in said and said.endswith("or give --amp off")
+    assert "not finite in epoch 1 from batch 1 on (images/s0" in said
+    assert said.endswith("or give --amp off, and train again with --overwrite")
     assert call(train, *words, "--amp", "off", "--overwrite") is None
 
 

@@ -71,3 +71,25 @@ def test_schedule_goes_on_from_its_state():
                 schedule.step_epoch(0.5)
             runs.append(rates)
         assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("options", [{"lr_schedule": "none", "warmup_epochs": 2}, {"lr_schedule": "onecycle"},
+                                     {"lr_schedule": "cosine", "warmup_epochs": 1}, {"lr_anneal": 1}])
+def test_schedule_stands_at_the_epoch_whatever_the_steps_before(options):
+    def begun(steps):
+        optimizer = one_parameter()
+        return optimizer, Schedule(optimizer, steps, 4, **options)
+
+    def step(optimizer, schedule, count):
+        rates = []
+        for _ in range(count):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step_batch()
+        return rates
+
+    whole, (old, before), (optimizer, schedule) = step(*begun(5), 20), begun(3), begun(5)
+    step(old, before, 3 + 1)  # cut in the second epoch
+    optimizer.load_state_dict(old.state_dict())
+    schedule.load_state_dict(before.state_dict(), 2)
+    assert step(optimizer, schedule, 15) == pytest.approx(whole[5:])

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 import common
-from common.digests import training_digests
+from common.digests import training_digests, with_earlier
 from common.files import InputError, replace_file, write_csv, write_json
 from common.manifest import LEAKAGE, LEARNED, is_synthetic, leakage_of
 from common.run_files import run_file
@@ -35,6 +35,12 @@ MAY_CHANGE = ("resume", "force_resume", "overwrite", "output", "data", "images",
               "allow_leakage")  # when a run goes on
 SHARED = {"model": "model", "device": "device", "precision": "precision", "threads": "threads",
           "processes": "processes", "torch": "torch", "data_hash": "data hash", "input": "input"}  # name -> as shown
+FORGIVEN = ("device", "precision", "threads", "processes", "torch", "data_hash", "input", "nepochs", "early_stopping",
+            "batch_size", "oversample", "augm", "balance", "label_smoothing", "image_size", "margin", "pool",
+            "crop_bodies", "norm", "cached_placements", "eval_train", "compile", "site_lambda", "site_balance",
+            "site_smoothing", "site_strict")  # by --force_resume: from here on they take effect
+REORDERS = ("data_hash", "batch_size", "oversample")  # another one gives an epoch other batches
+TO_THE_END = ("cosine", "onecycle")  # schedules that nepochs is part of
 WEIGHTS = ("state_dict", "optimizer", "lr_scheduler", "early_stopping")  # of a checkpoint, what is no setting
 
 
@@ -95,10 +101,10 @@ class Recorder:
 
     # ------------------------------------------------------------ start, stop, go on
 
-    def start_or_resume(self, force: bool = False) -> None:
+    def start_or_resume(self, images: SplitImages, force: bool = False) -> None:
         """Load last_*.pth into the state where there is one, else write the first.
 
-        Raises InputError where it is another run's, unless `force`.
+        Raises InputError where it is another run's, unless `force` and all that differs is `forgiven`.
         """
         if not distributed.from_main(self.files["last"].exists()):
             self.save()
@@ -108,19 +114,23 @@ class Recorder:
         if "input" in stored:
             stored["input"] = asdict(NetworkInput(**stored["input"]))  # with what a version of before did not say
         now = self.settings | {"input": asdict(self.state.network_input)}
-        differing = differences(stored_args(stored.get("args", {})), now["args"], MAY_CHANGE, "--")
-        before, now = ({shown: each.get(name) for name, shown in SHARED.items()} for each in (stored, now))
-        differing += differences(before, now)
-        if differing and force:
-            tqdm.write(f"warning: {path} goes on with other values of {', '.join(differing)}: not to the weights of an "
-                       "undisturbed run", file=sys.stderr)
-        elif differing:
-            raise InputError(f"{path} was trained with other values of {', '.join(differing)}; give the same, "
-                             "--force_resume to go on all the same, or --overwrite to train from the start")
         try:
-            self.state.load_state_dict(stored)
+            differing, fixed = unlike(stored, now), unlike(stored, now, forgiven(stored, now))
+            anew = differing != unlike(stored, now, REORDERS)
+            if differing and (fixed or not force):
+                raise InputError(f"{path} was trained with other values of {', '.join(fixed if force else differing)}"
+                                 + ", which --force_resume cannot change" * force + "; give the same, "
+                                 + "--force_resume to go on all the same, " * (not fixed)
+                                 + f"--checkpoint {path} and another --output to start from its weights, " * bool(fixed)
+                                 + "or --overwrite to train from the start")
+            self.state.load_state_dict(stored, anew)
         except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: does not fit this run ({error}); --overwrite trains from the start") from None
+        if stored.get("data_hash") != now["data_hash"]:
+            self.settings = self.settings | of_both(stored, now, images)
+        if differing:
+            tqdm.write(f"warning: {path} goes on with other values of {', '.join(differing)}: not to the weights of an "
+                       "undisturbed run" + f"; epoch {self.state.epoch} starts anew" * anew, file=sys.stderr)
         distributed.wait()
 
     @contextlib.contextmanager
@@ -236,6 +246,31 @@ class Recorder:
                 self.writer.add_scalar(f"{key}/{name}", value, epoch)
         self.writer.add_scalar("lr", self.state.optimizer.param_groups[0]["lr"], epoch)
         self.writer.flush()
+
+
+def unlike(stored: dict, now: dict, but: tuple = ()) -> list[str]:
+    """What differs between the `run_settings` of a state and of now, without the options and the names of SHARED in
+    `but`; see `settings.differences`."""
+    before, after = ({shown: each.get(name) for name, shown in SHARED.items() if name not in but}
+                     for each in (stored, now))
+    return (differences(stored_args(stored.get("args", {})), now["args"], (*MAY_CHANGE, *but), "--")
+            + differences(before, after))
+
+
+def forgiven(stored: dict, now: dict) -> tuple[str, ...]:
+    """What --force_resume may change: not what the state fixes, such as the optimizer's own settings, since it would be
+    recorded without taking effect; not nepochs where the schedule or what is trained already contradicts it."""
+    args, position = now["args"], stored["position"]
+    begun = position["epoch"] if position["batches"] else position["epoch"] - 1
+    fixed = args["lr_schedule"] in TO_THE_END or args["nepochs"] < begun
+    return tuple(name for name in FORGIVEN if name != "nepochs" or not fixed)
+
+
+def of_both(stored: dict, now: dict, images: SplitImages) -> dict:
+    """Of `run_settings`, what is true of the data of a state and of those that its run goes on with."""
+    learned = stored.get("trained_on")
+    return {"trained_on": learned and with_earlier(learned, images.table, images.table[f"split{images.split}"])
+            } | {name: stored.get(name) or now[name] for name in (LEAKAGE, "synthetic")}
 
 
 def log_table(state: TrainState) -> pd.DataFrame:

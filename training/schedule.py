@@ -2,6 +2,8 @@
 import numpy as np
 import torch
 
+OF_STEPS = ("total_steps", "_schedule_phases")  # of OneCycleLR, what follows from the number of steps
+
 
 class Schedule:
     """The learning rate over a run: `step_batch` after every step, `step_epoch` after every epoch.
@@ -24,7 +26,7 @@ class Schedule:
     def __init__(self, optimizer: torch.optim.Optimizer, steps: int, nepochs: int, lr_schedule: str = "step",
                  lr_anneal: int = 15, warmup_epochs: int = 0):
         schedulers, warmup = torch.optim.lr_scheduler, warmup_epochs * steps
-        self.per_epoch = None
+        self.steps, self.per_epoch = steps, None
         if lr_schedule == "onecycle":  # has a warm-up of its own
             share = warmup_epochs / nepochs if warmup_epochs else 0.3
             self.per_batch = schedulers.OneCycleLR(optimizer, optimizer.defaults["lr"], total_steps=nepochs * steps,
@@ -57,9 +59,16 @@ class Schedule:
             self.per_epoch.step(value)
 
     def state_dict(self) -> dict:
-        return {name: each.state_dict() for name, each in vars(self).items() if each}
+        return {name: each.state_dict() for name in ("per_epoch", "per_batch") if (each := getattr(self, name))}
 
-    def load_state_dict(self, state: dict) -> None:
-        for name, each in vars(self).items():
-            if each:
-                each.load_state_dict(state[name])
+    def load_state_dict(self, state: dict, epoch: int | None = None) -> None:
+        """`epoch`: epochs have another number of steps than before; stand at the first step of this one."""
+        if self.per_epoch:
+            self.per_epoch.load_state_dict(state["per_epoch"])
+        if not self.per_batch:
+            return
+        own = {name: value for name, value in self.per_batch.state_dict().items() if name in OF_STEPS}
+        self.per_batch.load_state_dict(state["per_batch"])
+        if epoch is not None and not self.per_epoch:  # a warm-up before plateau goes on in steps as before
+            vars(self.per_batch).update(own, last_epoch=(epoch - 1) * self.steps - 1, _step_count=2)
+            self.per_batch.step()

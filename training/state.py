@@ -120,7 +120,8 @@ class TrainState:
     def not_finite(self, where: str = "") -> NotFinite:
         """What is said where the loss is not finite; `where` in the epoch."""
         remedy = f"lower --lr {self.optimizer.defaults['lr']}" + ", or give --amp off" * (self.amp is torch.float16)
-        return NotFinite(f"the loss is not finite in epoch {self.epoch}{where}; {remedy}")
+        return NotFinite(f"the loss is not finite in epoch {self.epoch}{where}; {remedy}, and train again with "
+                         "--overwrite")
 
     def checkpoint(self) -> dict:
         """LARS's keys, and the input. Only `state_dict` holds optimizer and schedule, which are two thirds of it."""
@@ -134,16 +135,21 @@ class TrainState:
                                     "lr_scheduler": self.schedule.state_dict(), "scaler": self.scaler.state_dict(),
                                     "ema": self.ema.state_dict() if self.ema else None, "position": position}
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict, anew: bool = False) -> None:
+        """`anew`: an epoch has other batches than before; the one that was cut starts again, with the weights as they
+        are."""
         self.model.load_state_dict(state["state_dict"])
         self.optimizer.load_state_dict(state["optimizer"])
         if not self.optimizer.param_groups[0].get("fused"):  # begun by a version of before; else the scaler leaves the
             self.optimizer._step_supports_amp_scaling = False  # gradients to the kernels
-        self.schedule.load_state_dict(state["lr_scheduler"])
+        self.schedule.load_state_dict(state["lr_scheduler"], state["position"]["epoch"] if anew else None)
         self.stopper.load_state_dict(state["early_stopping"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty but of float16
+            self.scaler.load_state_dict(state["scaler"])
         if self.ema:
             self.ema.load_state_dict(state["ema"])
         for name, value in state["position"].items():
             setattr(self, name, value)
         self.log = [tuple(row) for row in self.log]
+        if anew:
+            self.batches, self.outputs = 0, None
