@@ -196,7 +196,7 @@ def norm_constants(bodies: Bodies, index: np.ndarray) -> tuple[float, float]:
     pixels = int(bodies.sizes[index].prod(1).sum())
     total, squares = 0.0, 0.0
     for i in index:  # one at a time: no second copy of them all
-        clipped = bodies.images[i].clamp(*CLIP_SUV).double()  # padding is 0: it adds nothing to either sum
+        clipped = bodies.images[i].cpu().clamp(*CLIP_SUV).double()  # MPS has no float64; padding is 0 and adds nothing
         total, squares = total + clipped.sum().item(), squares + clipped.square().sum().item()
     mean = total / pixels
     sd = max(0.0, squares / pixels - mean**2) ** 0.5

@@ -208,6 +208,27 @@ def test_norm_is_that_of_the_body_boxes_alone():
     assert dataset.norm_constants(bodies, np.array([0, 1])) == pytest.approx((pixels.mean(), pixels.std()), rel=1e-6)
 
 
+class OnMPS(torch.Tensor):
+    """A tensor on a device without float64, as Apple's MPS."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.cpu:
+            return args[0].as_subclass(torch.Tensor)
+        out = super().__torch_function__(func, types, args, kwargs)
+        if isinstance(out, OnMPS) and out.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return out
+
+
+def test_norm_on_a_device_without_float64():
+    bodies = bodies_of((20, 10), (24, 13))
+    there = dataset.Bodies(bodies.images.as_subclass(OnMPS), bodies.sizes, bodies.names)
+    with pytest.raises(TypeError, match="MPS"):
+        there.images.double()
+    assert dataset.norm_constants(there, np.arange(2)) == dataset.norm_constants(bodies, np.arange(2))
+
+
 # ---------------------------------------------------------------- the batches
 
 def denormalized(x):
