@@ -295,7 +295,8 @@ def add_training_arguments(parser: Parser, nepochs: int = 40, note: str = "") ->
     add("--wd", type=not_negative_float, default=0.0001, help="weight decay")
     add("--lr_schedule", default="step", choices=("step", "plateau", "cosine", "onecycle", "none"),
         help="step: divide by 10 every --lr_anneal epochs; plateau (or --lr_scheduler): where validation AUC does not "
-             "improve (patience 1, cooldown 1, minimum 1e-5); cosine: to 0 at the end; onecycle: up to --lr, down to 0")
+             "improve (patience 1, cooldown 1, minimum 1e-5); cosine: to 0 at the end; onecycle: up to --lr, down to "
+             "0, adam's and adamw's beta1 from 0.95 to 0.85 and back")
     add("--lr_anneal", type=positive_int, default=15, metavar="EPOCHS", help="interval of --lr_schedule step")
     add("--warmup_epochs", type=natural_int, default=0, metavar="N",
         help="epochs in which the learning rate first increases (with onecycle, 0 means 30 %% of all)")

@@ -25,6 +25,7 @@ from search.trials import SplitTrials
 from training.device import open_device
 from training.distributed import say
 from training.images import Cohort
+from training.schedule import NoSchedule
 from training.state import NotFinite
 
 POLL_SECONDS = 2
@@ -181,7 +182,7 @@ class Worker:
         try:
             check()
             state = split_trials.train(params.with_values(split_trials.args, values), trial, check)
-        except (optuna.TrialPruned, NotFinite) as pruned:
+        except (optuna.TrialPruned, NotFinite, NoSchedule) as pruned:
             reason = text.first_line(pruned)
         except KeyboardInterrupt:
             trial.set_user_attr("reason", "interrupted")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import utils
+from common.files import InputError
 from training.schedule import Schedule
 
 
@@ -93,3 +94,38 @@ def test_schedule_stands_at_the_epoch_whatever_the_steps_before(options):
     optimizer.load_state_dict(old.state_dict())
     schedule.load_state_dict(before.state_dict(), 2)
     assert step(optimizer, schedule, 15) == pytest.approx(whole[5:])
+
+
+@pytest.mark.parametrize(("kind", "momenta"), [("sgd", [0.9] * 10), ("adamw", [0.95, 0.9, 0.85])])
+def test_one_cycle_leaves_momentum_as_asked_and_cycles_beta1(kind, momenta):
+    optimizer = one_parameter(kind)
+    schedule, found = Schedule(optimizer, 5, 2, "onecycle"), []  # a warm-up of 3 steps
+    for _ in momenta:
+        group = optimizer.param_groups[0]
+        found.append(group["momentum"] if kind == "sgd" else group["betas"][0])
+        optimizer.step()
+        schedule.step_batch()
+    assert found == pytest.approx(momenta)
+
+
+def test_one_cycle_of_before_goes_on_with_its_momentum():
+    def step(optimizer, schedule):
+        optimizer.step()
+        schedule.step()
+        return optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["momentum"]
+
+    old = one_parameter()
+    before = torch.optim.lr_scheduler.OneCycleLR(old, 0.1, total_steps=10)
+    for _ in range(4):
+        step(old, before)
+    optimizer = one_parameter()
+    schedule = Schedule(optimizer, 5, 2, "onecycle")
+    optimizer.load_state_dict(old.state_dict())
+    schedule.load_state_dict({"per_batch": before.state_dict()})
+    assert [step(optimizer, schedule.per_batch) for _ in range(5)] == [step(old, before) for _ in range(5)]
+
+
+@pytest.mark.parametrize(("warmup_epochs", "nepochs", "steps"), [(4, 2, 5), (2, 2, 5), (1, 3, 1)])
+def test_warm_up_that_one_cycle_cannot_take_is_refused(warmup_epochs, nepochs, steps):
+    with pytest.raises(InputError, match=f"--warmup_epochs {warmup_epochs}: onecycle needs a warm-up of two steps"):
+        Schedule(one_parameter(), steps, nepochs, "onecycle", warmup_epochs=warmup_epochs)

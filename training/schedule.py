@@ -2,7 +2,14 @@
 import numpy as np
 import torch
 
+from common.files import InputError
+from common.text import counted
+
 OF_STEPS = ("total_steps", "_schedule_phases")  # of OneCycleLR, what follows from the number of steps
+
+
+class NoSchedule(InputError):
+    """The arguments give no schedule."""
 
 
 class Schedule:
@@ -17,10 +24,17 @@ class Schedule:
     nepochs : int
         Epochs of the run, at most.
     lr_schedule : {"step", "plateau", "cosine", "onecycle", "none"}
+        onecycle also takes the beta1 of Adam and AdamW from 0.95 to 0.85 and back (torch's OneCycleLR, after Smith and
+        Topin 2019, https://arxiv.org/abs/1708.07120); the momentum of SGD stays as it was asked for.
     lr_anneal : int
         Epochs between two steps of "step".
     warmup_epochs : int
         Epochs of a linear rise at the start.
+
+    Raises
+    ------
+    NoSchedule
+        A warm-up that onecycle cannot take.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, steps: int, nepochs: int, lr_schedule: str = "step",
@@ -28,9 +42,13 @@ class Schedule:
         schedulers, warmup = torch.optim.lr_scheduler, warmup_epochs * steps
         self.steps, self.per_epoch = steps, None
         if lr_schedule == "onecycle":  # has a warm-up of its own
-            share = warmup_epochs / nepochs if warmup_epochs else 0.3
+            if warmup_epochs and not 1 < warmup < nepochs * steps:
+                raise NoSchedule(f"--warmup_epochs {warmup_epochs}: onecycle needs a warm-up of two steps or more that "
+                                 f"ends before its {counted(nepochs, 'epoch')} of {counted(steps, 'step')}; 0 is 30 % "
+                                 "of all")
             self.per_batch = schedulers.OneCycleLR(optimizer, optimizer.defaults["lr"], total_steps=nepochs * steps,
-                                                   pct_start=share)
+                                                   pct_start=warmup_epochs / nepochs if warmup_epochs else 0.3,
+                                                   cycle_momentum="betas" in optimizer.defaults)
             return
         if lr_schedule == "plateau":
             self.per_epoch = schedulers.ReduceLROnPlateau(optimizer, mode="max", factor=0.1, patience=1, cooldown=1,
