@@ -46,10 +46,11 @@ def read_loca_manifest(path: str | Path, splits: Sequence[int], sites: dict, mul
         An unknown code, several codes without `multi`, scans whose rows differ, and what read_manifest refuses.
     """
     table = read_manifest(path, splits, need_target=need_target, allow_leakage=allow_leakage)
+    warnings = [f"{path}: true_loc is replaced by what target_loc says"] * ("true_loc" in table)
     if "target_loc" not in table:
         if need_target:
             raise InputError(f"{path}: no column target_loc (code of the lesion's site, {NO_LESION}: none)")
-        return table.assign(true_loc=""), []
+        return table.assign(true_loc=""), warnings
     codes = [_codes(path, row, sites, multi) for row in table.itertuples()]
     table["target_loc"] = [";".join(map(str, each)) for each in codes]
     differing = table["target_loc"] != table.groupby("scan_id")["target_loc"].transform("first")
@@ -71,7 +72,7 @@ def read_loca_manifest(path: str | Path, splits: Sequence[int], sites: dict, mul
         raise InputError(f"{path}: {'; '.join(lines)}; correct them, or leave out --site_strict")
     if (unknown := positive & ~known).any():
         lines.append(f"{counted(unknown.sum(), 'positive row')} without target_loc: {_rows(table[unknown])}")
-    warnings = [f"{path}: {line}; their site is left out" for line in lines]
+    warnings += [f"{path}: {line}; their site is left out" for line in lines]
     if (empty := negative & ~known).any():
         warnings.append(f"{path}: {counted(empty.sum(), 'negative row')} without target_loc: taken as {NO_LESION}, no "
                         "lesion")

@@ -1,6 +1,7 @@
 """What predict.py, predict_loca.py and explain.py share: a range of models, the rows that each may see, the prediction
 files."""
 import io
+import re
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ from common.manifest import (
 from common.mips import no_suv
 from common.model_files import checkpoint_file, checkpoint_sha256, checkpoints_in, exists, read_file
 from common.run_files import run_file, run_of
-from common.text import counted
+from common.text import counted, some
 from dataset import LARS, NORMS, NetworkInput, fit_bodies, read_bodies, stack_bodies
 from inference.folding import for_prediction
 from inference.provenance import overlap_notes
@@ -40,6 +41,7 @@ from training.objectives import probabilities
 
 OF_LARS = ("checkpoints without an input of their own are given LARS's: its box, frame {} x {}, mean {} and standard "
            "deviation {} SUV")
+WRITTEN = re.compile(r"set|probs|overlap|checkpoint_sha256|[FL]\d+|pred_loc|(pred|true)_loc_name")  # as columns
 OF_PHANTOMS = "trained on a SYNTHETIC cohort: the scores say nothing about patients"
 
 
@@ -212,9 +214,13 @@ def say_missing(missing: list[str]) -> int | None:
 
 
 def asked_rows(table: pd.DataFrame, data: str, sets: Sequence[str], runs: list[dict]) -> pd.DataFrame:
-    """The manifest's rows that --set asks for in any of the runs' splits. Raises InputError where there are none."""
+    """The manifest's rows that --set asks for in any of the runs' splits, without columns that a prediction file has of
+    its own. Raises InputError where there are none."""
     if "all" in sets and set(sets) != {"all"}:
         raise InputError(f"--set {' '.join(sets)}: all holds the others; leave out one or the other")
+    if own := [name for name in table if WRITTEN.fullmatch(name)]:
+        print(f"warning: {data}: {some(own)} left out: prediction files have columns of their own by such names")
+        table = table.drop(columns=own)
     if "all" not in sets:
         splits = splits_of(runs)
         table = table[table[[f"split{split}" for split in splits]].isin(sets).any(axis=1)].reset_index(drop=True)

@@ -58,6 +58,10 @@ def test_codes_become_class_indices(tmp_path):
     table, warnings = read_loca_manifest(path, (), read_sites())
     assert table["true_loc"].tolist() == ["", "", "13", "13"]
     assert "2 positive rows without target_loc: rows 2, 3" in warnings[0]
+    path = manifest(tmp_path, true_loc="x")
+    table, warnings = read_loca_manifest(path, (), read_sites())
+    assert table["true_loc"].tolist() == ["3", "3", "13", "13"]
+    assert warnings == [f"{path}: true_loc is replaced by what target_loc says"]
 
 
 @pytest.mark.parametrize(("codes", "said"), [

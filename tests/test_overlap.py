@@ -283,6 +283,18 @@ def test_what_leaks_is_refused_with_its_rows_or_marks_everything(study, capsys):
     assert "LEAKAGE" in (study / "results" / "compare.html").read_text()
 
 
+def test_columns_of_prediction_files_in_the_manifest_are_left_out(study, capsys):
+    predicted(study, output="plain")
+    capsys.readouterr()
+    own = dict.fromkeys(("set", "probs", "overlap", "checkpoint_sha256", "F1", "pred_loc"), "x")
+    manifest(study).assign(**own).to_csv(study / "own.csv", index=False)
+    predicted(study, data="own.csv", output="own")
+    assert ("own.csv: set, probs, overlap, checkpoint_sha256, F1 and 1 more left out: prediction files have columns of "
+            "their own") in capsys.readouterr().out
+    for name in ("pred_split0_run1.csv", "pred_split1_run1.csv"):
+        assert (study / "own" / name).read_bytes() == (study / "plain" / name).read_bytes()
+
+
 def test_images_that_are_read_are_compared_where_the_manifest_has_no_digests(study, capsys):
     table = manifest(study)
     names = [table["filename"][table["split0"] == name].iloc[0] for name in ("train", "val")]
