@@ -406,7 +406,8 @@ def search_parser(doc: str | None, study: str, trials: int, nepochs: int, finetu
     add("--pruner", default="median", choices=("median", "hyperband", "none"), help="how weak trials are ended early")
     add("--storage", metavar="URL",
         help="database: postgresql://user@host/name for several machines (default: SQLite, optuna.db in --output)")
-    add("--study", default=study, metavar="NAME", help="prefix of the studies' names, NAME_splitS")
+    add("--study", default=study, metavar="NAME", help="prefix of the studies' names, NAME_splitS; another "
+        "than the default also ends the names of tables and report, best_params_summary_NAME.csv")
     add("--heartbeat", type=positive_int, default=30, metavar="SECONDS",
         help="how often workers report that they are alive; after three missed reports a worker's trial is repeated")
     add("-o", "--output", default="results", metavar="DIR", help="folder for tables and report")

@@ -135,13 +135,14 @@ def _without_digest(value: Any) -> Any:
 
 def _trials(folder: Path, split: int, args: dict) -> int | None:
     """Of how many trials, pruned ones included, the arguments are the best; 0: no search found them, None: unknown."""
-    for summary, results in SEARCHES.items():
-        try:
-            best = vars(params.with_values(argparse.Namespace(), params.read_values(str(folder / summary), split)))
-        except InputError:  # no such search, or none of this split
-            continue
-        if args and all(_without_digest(args.get(name)) == base_names(value) for name, value in best.items()):
-            path = folder / results.format(split)
-            states = read_csv(path, ("state",))["state"] if path.is_file() else None
-            return None if states is None else int(states.isin(("COMPLETE", "PRUNED")).sum())
+    for name, results in SEARCHES.items():
+        for summary in sorted(folder.glob(f"{Path(name).stem}*.csv")):
+            try:
+                best = vars(params.with_values(argparse.Namespace(), params.read_values(str(summary), split)))
+            except InputError:  # none of this split
+                continue
+            if args and all(_without_digest(args.get(key)) == base_names(value) for key, value in best.items()):
+                path = folder / results.format(f"{split}{summary.stem.removeprefix(Path(name).stem)}")
+                states = read_csv(path, ("state",))["state"] if path.is_file() else None
+                return None if states is None else int(states.isin(("COMPLETE", "PRUNED")).sum())
     return 0

@@ -16,8 +16,10 @@ from optuna.trial import FrozenTrial, TrialState
 from plotly.offline import get_plotlyjs
 
 from common import files, html, renamed
+from common.run_files import safe_name
 from common.text import as_text, counted, ranges
 
+DEFAULT = "optun"  # --study of optun.py; of optuna_finetuning.py it is the label
 COLUMNS = ("number", "value", "datetime_start", "datetime_complete", "duration")
 VALUE = "Validation AUC"
 BEST = 10  # trials of a split's table
@@ -48,6 +50,8 @@ class Files:
         --output.
     label : str
         "finetuning" or "", part of their names.
+    study : str
+        --study; another than the default is part of their names, too: it has tables of its own.
 
     Attributes
     ----------
@@ -57,13 +61,15 @@ class Files:
         The page.
     """
 
-    def __init__(self, folder: Path, label: str = "") -> None:
+    def __init__(self, folder: Path, label: str = "", study: str = DEFAULT) -> None:
         self.folder, self.label, joined = folder, label, f"_{label}" if label else ""
-        self.summary, self.report = folder / f"best_params{joined}_summary.csv", folder / f"optuna{joined}_report.html"
+        self.end = "" if study == (label or DEFAULT) else f"_{safe_name(study)}"
+        self.summary = folder / f"best_params{joined}_summary{self.end}.csv"
+        self.report = folder / f"optuna{joined}_report{self.end}.html"
 
     def results(self, split: int | str) -> Path:
         """The trials of a split's study."""
-        return self.folder / f"optuna_results{self.label}_split{split}.csv"
+        return self.folder / f"optuna_results{self.label}_split{split}{self.end}.csv"
 
 
 def write_tables(paths: Files, studies: dict[int, optuna.Study]) -> None:

@@ -116,7 +116,7 @@ def agree(study: optuna.Study, settings: dict, where: str) -> None:
     differing += differences(stored_args(current_args(found["arguments"])), settings["arguments"], prefix="--")
     if differing:
         raise InputError(f"the study {study.study_name} in {where} was started with other values of "
-                         f"{', '.join(differing)}; give the same, or another --study, --storage or --output")
+                         f"{', '.join(differing)}; give the same, or another --study")
 
 
 def all_studies(name: str, storage: optuna.storages.BaseStorage) -> dict[int, optuna.Study]:

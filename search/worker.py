@@ -66,7 +66,7 @@ def search(args: Namespace, default_space: dict, starts: dict, label: str = "") 
     device, amp = open_device(args.device, args.amp, args.threads)
     table = manifest.read_manifest(args.data, list(starts))
     cohort = Cohort(table, args.data, arguments.images_folder(args), list(starts), device)
-    files = report.Files(Path(args.output), label)
+    files = report.Files(Path(args.output), label, args.study)
     url = args.storage or f"sqlite:///{files.folder / 'optuna.db'}"
     if not args.storage:
         files.folder.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,14 @@
 """What a search prunes, refuses, or says of the runs that it starts from."""
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 from conftest import call
 from training_helpers import SMALL
 
 import optun
+from common.files import InputError
+from search import report, trials
 
 pytestmark = pytest.mark.usefixtures("shallow")
 
@@ -22,3 +26,22 @@ def test_warm_up_that_one_cycle_cannot_take_prunes(cohort):
     assert set(found["params_warmup_epochs"]) == {0, 2}
     assert ((found["state"] == "PRUNED") == (found["params_warmup_epochs"] == 2)).all()
     assert found["user_attrs_reason"].dropna().str.contains("--warmup_epochs 2: onecycle").all()
+
+
+def test_another_study_leaves_the_tables_of_the_first(cohort, monkeypatch):
+    def train(self, args, trial, check):
+        trial.report(0.9, 1)
+        return SimpleNamespace(best={"epoch": 1, "value": 0.9})
+
+    monkeypatch.setattr(trials.SplitTrials, "train", train)
+    monkeypatch.setattr(report, "write_report", lambda path, *args: path.write_text("page"))
+    find(cohort, "--trials", 1, "--optimizer", "adam")
+    first = {path: path.read_bytes() for path in (cohort / "results").iterdir() if path.suffix != ".db"}
+    with pytest.raises(InputError, match=r"--optimizer \(adam, now sgd\); give the same, or another --study$"):
+        find(cohort, "--trials", 2, "--optimizer", "sgd")
+    find(cohort, "--trials", 1, "--optimizer", "sgd", "--study", "with sgd")
+    assert all(path.read_bytes() == content for path, content in first.items()) and len(first) == 3
+    summary = pd.read_csv(cohort / "results" / "best_params_summary_with_sgd.csv")
+    assert summary["split"].tolist() == [0] and "optimizer" not in summary, "train.py's default"
+    for name in ("optuna_results_split0_with_sgd.csv", "optuna_report_with_sgd.html"):
+        assert (cohort / "results" / name).exists()

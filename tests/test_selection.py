@@ -84,6 +84,10 @@ def test_a_trial_is_claimed_where_the_settings_are_its_own(tmp_path):
     assert found["trials"] == {"0": 7, "1": None}
     assert found["steps"]["Trial"] == "the best of 7 of a search by validation AUC, in splits 0-1"
     assert "chose epoch, run, trial and thresholds" in found["summary"]
+    for path in tmp_path.glob("*optuna_results_split*.csv"):  # of --study other
+        path.rename(path.with_stem(f"{path.stem}_other"))
+    (tmp_path / "best_params_summary.csv").rename(tmp_path / "best_params_summary_other.csv")
+    assert selected(tmp_path)[0]["trials"] == {"0": 7, "1": None}
     write_runs(tmp_path, n=3, lr=0.5)
     assert selected(tmp_path)[0]["trials"] == {}
 
