@@ -4,8 +4,9 @@ python optuna_finetuning.py --chptfolder results --output results
 python optuna_finetuning.py --splits 0-4 --chptfolder results --mode transfer_learning --trials 30 --output results
 python train.py --params results/best_params_finetuning_summary.csv --split_index 0 --output finetuned    # the winner
 
-Each split starts from its checkpoint in --chptfolder, by best_run.csv, with that checkpoint's head and network input;
-`mode` is transfer_learning (head only), finetune (layer4 and head) or full_retrain. Otherwise as optun.py. Writes
+Each split starts from its checkpoint in --chptfolder, by best_run.csv, with that checkpoint's head, frame and --norm,
+whose auto is measured on the training split of --data, as by train.py --checkpoint; `mode` is transfer_learning (head
+only), finetune (layer4 and head) or full_retrain. Otherwise as optun.py. Writes
 optuna_resultsfinetuning_splitS.csv, best_params_finetuning_summary.csv and optuna_finetuning_report.html to --output.
 """
 from common import arguments

@@ -414,7 +414,7 @@ def search_parser(doc: str | None, study: str, trials: int, nepochs: int, finetu
     add_data_arguments(parser)
     recipes.add_recipe_argument(parser, "--space")
     fixed = " (arguments that are given here, or by --recipe, are fixed in all trials, not searched)"
-    add_input_arguments(parser, " (default: that of the checkpoint)" if finetuning else "")
+    add_input_arguments(parser, " (default: the options that the checkpoint was trained with)" if finetuning else "")
     if finetuning:
         add = parser.add_argument_group("start").add_argument
         add("--chptfolder", default="results", metavar="DIR",

@@ -360,6 +360,15 @@ def test_pixels_of_another_size_than_the_checkpoints_are_named(tmp_path, capsys)
     assert "trained on pixels of 6.54 mm, this run has 3.27 mm (spacing_mm x --pool)" in capsys.readouterr().out
 
 
+def test_other_normalization_than_the_checkpoints_is_said(cohort, capsys):
+    fit(cohort, "--norm", "thesis", module=train, output="thesis")
+    start = ("--checkpoint", cohort / "thesis" / "checkpoint_split0_run1.pth", "--transfer_learning")
+    fit(cohort, *start, "--norm", "thesis", module=train, output="as_before")
+    assert "normalized by" not in capsys.readouterr().out
+    fit(cohort, *start, "--norm", "lars", module=train, output="lars")
+    assert "deviation 0.6089 and 1.8575 SUV, this run by 2.1300 and 3.3900 SUV (--norm)" in capsys.readouterr().out
+
+
 def test_mirrored_images_of_sites_with_a_side_are_warned_of(tmp_path, capsys):
     table = site_cohort(tmp_path)
     codes = sorted(set(table["target_loc"]) - {51})

@@ -256,7 +256,8 @@ def seed_weights(seed: int, split: int, run: int) -> None:
 
 
 def warn_other_input(path: str, trained: dict, network_input: NetworkInput) -> None:
-    """Say where a checkpoint's input had pixels of another size (pooling included; mm) or SUV type than the run's."""
+    """Say where a checkpoint's input had pixels of another size (pooling included; mm), SUV type or normalization than
+    the run's."""
     if trained.get("spacing_mm") and network_input.spacing_mm:
         before, now = trained["spacing_mm"] * trained["pool"], network_input.spacing_mm * network_input.pool
         if abs(before - now) > 1e-3:
@@ -264,3 +265,7 @@ def warn_other_input(path: str, trained: dict, network_input: NetworkInput) -> N
                 "bodies have another size than its weights know")
     if (suv_type := trained.get("suv_type", "bw")) != network_input.suv_type:
         say(f"warning: {path}: trained on SUV of type {suv_type}, this run has {network_input.suv_type}")
+    before, now = (f"{norm[0]:.4f} and {norm[1]:.4f} SUV" for norm in (trained.get("norm", network_input.norm),
+                                                                    network_input.norm))
+    if before != now:
+        say(f"{path}: normalized by mean and standard deviation {before}, this run by {now} (--norm)")
