@@ -420,6 +420,12 @@ def test_diverging_training_is_said(cohort):
         fit(cohort, "--nepochs", 1, "--lr", "1e30")
 
 
+def test_batch_of_one_image_that_leaves_one_pixel_is_refused(cohort):
+    with pytest.raises(InputError, match="--batch_size 1: a batch of one image of 32 x 32 pixels cannot be normalized"):
+        fit(cohort, "--nepochs", 1, "--batch_size", 1)
+    fit(cohort, "--nepochs", 1, "--batch_size", 1, "--transfer_learning")  # nothing is normalized anew
+
+
 @pytest.mark.parametrize("script", ["train.py", "predict.py", "train_loca.py", "predict_loca.py", "optun.py",
                                     "optuna_finetuning.py"])
 def test_help_answers_without_torch(script, tmp_path):

@@ -8,7 +8,15 @@ import torch
 
 from common.files import InputError, progress
 from common.text import counted
-from dataset import Bodies, NetworkInput, available_memory, check_augmentation, eval_batch, train_batch
+from dataset import (
+    FRAME_MULTIPLE,
+    Bodies,
+    NetworkInput,
+    available_memory,
+    check_augmentation,
+    eval_batch,
+    train_batch,
+)
 from training import distributed
 from training.device import autocast
 from utils import ResNet34, first_trained
@@ -280,12 +288,22 @@ class RunBatches:
         Arguments of train.py.
     amp, cache, check
         Of FrozenBatches.
+
+    Raises
+    ------
+    InputError
+        A batch of one image, of which layer4 leaves one pixel: batch normalization needs two.
     """
 
     def __init__(self, images: Any, model: ResNet34, y_true: np.ndarray, seed: tuple[int, ...], amp: torch.dtype | None,
                  batch_size: int, augm: int = 0, oversample: bool = False, cached_placements: int = 1,
                  cache: dict | None = None, check: Callable[[], None] = lambda: None):
         self.images, self.y_true, self.seed, self.oversample = images, y_true, seed, oversample
+        frame, n = images.network_input.frame, len(epoch_order(images.train, y_true, 0, oversample))
+        if (max(frame) <= FRAME_MULTIPLE and first_trained(model) < len(model.features)
+                and -(-n // batch_size) * 2 > n and distributed.world() == 1):
+            raise InputError(f"--batch_size {batch_size}: a batch of one image of {frame[0]} x {frame[1]} pixels "
+                             "cannot be normalized; give 3 or more, or a larger --image_size")
         self.source, start = ImageBatches(images.bodies, images.network_input, batch_size, augm), first_trained(model)
         if start and cached_placements:
             self.source = FrozenBatches(self.source, model, start, cached_placements, amp, seed[:2], cache, check)

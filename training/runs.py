@@ -244,9 +244,9 @@ def begin(run: Run, images: SplitImages, model: utils.ResNet34, objective: Binar
                        utils.build_ema(model, options.ema), **pick(options, "compile", "keep"))
     recorder = Recorder(state, run.split, run.run, run_settings(options, settings, images, device, amp),
                         pace=run.pace, **pick(options, "output", "tensorboard", "checkpoint_minutes", "overwrite"))
-    recorder.start_or_resume(images, options.force_resume)
     batches = RunBatches(images, model, objective.y_true, run.seed, amp, check=recorder.check,
                          **pick(options, "batch_size", "augm", "oversample", "cached_placements"))
+    recorder.start_or_resume(images, options.force_resume)
     return state, recorder, batches
 
 
