@@ -28,8 +28,7 @@ def main(args):
     from training.images import Cohort
     from training.objectives import Binary
     from training.runs import Runs, begin, seed_weights, start_model
-    from training.schedule import Schedule
-    from utils import ResNet34, build_optimizer
+    from utils import ResNet34, Schedule, build_optimizer
 
     device, amp = open_device(args.device, args.amp, args.threads)
     table = read_manifest(args.data, args.split_index, allow_leakage=args.allow_leakage)

@@ -28,8 +28,7 @@ def main(args):
     from training.images import Cohort
     from training.objectives import BinaryAndSite, site_settings
     from training.runs import Runs, begin, seed_weights, start_model
-    from training.schedule import Schedule
-    from utils import SiteResNet34, build_optimizer
+    from utils import Schedule, SiteResNet34, build_optimizer
 
     site = site_settings(read_sites(args.site_map), **pick(args, "site_head", "site_detach", "site_on", "site_multi"))
     device, amp = open_device(args.device, args.amp, args.threads)

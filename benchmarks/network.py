@@ -21,7 +21,6 @@ from training import engine, objectives, runs
 from training.batches import RunBatches, batch_indices
 from training.device import autocast, open_device
 from training.images import SplitImages
-from training.schedule import Schedule
 from training.state import TrainState
 
 BODY = (310, 160)  # pixels, the largest; the smallest is 20 less each way
@@ -174,7 +173,7 @@ def training_paths(table: pd.DataFrame, bodies: Bodies, n: int, frame: tuple[int
     images = SplitImages(0, table, bodies.to(device), np.arange(n), np.arange(n, len(table)), given, "")
     model = runs.start_model(utils.ResNet34(), device, given, **freezing)
     objective, optimizer = objectives.Binary(table, images.train, device), utils.build_optimizer(model.parameters())
-    state = TrainState(model, optimizer, Schedule(optimizer, 1, 40), utils.EarlyStopping(), given, amp)
+    state = TrainState(model, optimizer, utils.Schedule(optimizer, 1, 40), utils.EarlyStopping(), given, amp)
     batches = RunBatches(images, model, objective.y_true, (0, 0, 1), amp, batch_size, cached_placements=cached)
     parts = batch_indices(n, batch_size)
     tensors = [torch.randn(len(part), 1, *frame, device=device).to(memory_format=torch.channels_last) for part in parts]

@@ -26,8 +26,7 @@ from training.images import SplitImages
 from training.objectives import Binary
 from training.recorder import MAY_CHANGE
 from training.runs import seed_weights, start_model
-from training.schedule import Schedule
-from training.state import TrainState
+from training.state import TrainState, build_ema
 
 RUN = 1  # so that train.py --params with the same --nepochs gives the trial's bits
 
@@ -93,10 +92,10 @@ class SplitTrials:
         objective = Binary(images.table, images.train, device, **pick(args, "balance", "label_smoothing"))
         optimizer = utils.build_optimizer(model.parameters(), **pick(args, "optimizer", "lr", "wd", "momentum"))
         steps = steps_per_epoch(images.train, objective.y_true, **pick(args, "batch_size", "oversample"))
-        schedule = Schedule(optimizer, steps,
+        schedule = utils.Schedule(optimizer, steps,
                             **pick(args, "nepochs", "lr_schedule", "lr_anneal", "warmup_epochs"))
         state = TrainState(model, optimizer, schedule, utils.EarlyStopping(args.patience), images.network_input,
-                           self.amp, utils.build_ema(model, args.ema), keep=args.keep)
+                           self.amp, build_ema(model, args.ema), keep=args.keep)
         batches = RunBatches(images, model, objective.y_true, (args.seed, images.split, RUN), self.amp,
                              cache=self.cache, check=check,
                              **pick(args, "batch_size", "augm", "oversample", "cached_placements"))

@@ -25,8 +25,8 @@ from search.trials import SplitTrials
 from training.device import open_device
 from training.distributed import say
 from training.images import Cohort
-from training.schedule import NoSchedule
 from training.state import NotFinite
+from utils import NoSchedule
 
 POLL_SECONDS = 2
 OUT_OF_MEMORY = "out of memory"  # begins such reasons

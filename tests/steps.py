@@ -18,7 +18,6 @@ from common.manifest import read_manifest
 from training import distributed, engine
 from training.batches import ImageBatches, epoch_order
 from training.objectives import Binary
-from training.schedule import Schedule
 from training.state import TrainState
 
 BATCH = 7
@@ -38,7 +37,7 @@ def main(cohort, out, dtype, steps, device="cpu", augm=45):
     distributed.synchronize_batch_norm(model, device)
     optimizer = utils.build_optimizer(model.parameters(), lr=0.01)
     network_input = dataset.NetworkInput((32, 32), (1.5, 1.0))
-    state = TrainState(model, optimizer, Schedule(optimizer, 1, 99), utils.EarlyStopping(), network_input, None)
+    state = TrainState(model, optimizer, utils.Schedule(optimizer, 1, 99), utils.EarlyStopping(), network_input, None)
     network = distributed.wrap(model, device)
     objective = Binary(table, np.arange(len(table)), device, balance=True)
     batches, done, gradients = ImageBatches(bodies, network_input, BATCH, augm), 0, {}

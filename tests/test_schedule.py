@@ -5,7 +5,6 @@ import torch
 
 import utils
 from common.files import InputError
-from training.schedule import Schedule
 
 
 def one_parameter(optimizer="sgd"):
@@ -15,7 +14,7 @@ def one_parameter(optimizer="sgd"):
 def learning_rates(aucs, steps_per_epoch=3, **changes):
     """The learning rate of each epoch's first batch, as training steps the schedule."""
     optimizer = one_parameter()
-    schedule = Schedule(optimizer, steps_per_epoch, 4, **changes)
+    schedule = utils.Schedule(optimizer, steps_per_epoch, 4, **changes)
     rates = []
     for auc in aucs:
         rates.append(optimizer.param_groups[0]["lr"])
@@ -57,12 +56,12 @@ def test_schedule_goes_on_from_its_state():
         runs = []
         for pause in (None, 2):
             optimizer = one_parameter()
-            schedule, rates = Schedule(optimizer, 3, **options), []
+            schedule, rates = utils.Schedule(optimizer, 3, **options), []
             for epoch in range(4):
                 if epoch == pause:
                     state, groups = schedule.state_dict(), optimizer.state_dict()
                     optimizer = one_parameter()
-                    schedule = Schedule(optimizer, 3, **options)
+                    schedule = utils.Schedule(optimizer, 3, **options)
                     optimizer.load_state_dict(groups)
                     schedule.load_state_dict(state)
                 for _ in range(3):
@@ -79,7 +78,7 @@ def test_schedule_goes_on_from_its_state():
 def test_schedule_stands_at_the_epoch_whatever_the_steps_before(options):
     def begun(steps):
         optimizer = one_parameter()
-        return optimizer, Schedule(optimizer, steps, 4, **options)
+        return optimizer, utils.Schedule(optimizer, steps, 4, **options)
 
     def step(optimizer, schedule, count):
         rates = []
@@ -99,7 +98,7 @@ def test_schedule_stands_at_the_epoch_whatever_the_steps_before(options):
 @pytest.mark.parametrize(("kind", "momenta"), [("sgd", [0.9] * 10), ("adamw", [0.95, 0.9, 0.85])])
 def test_one_cycle_leaves_momentum_as_asked_and_cycles_beta1(kind, momenta):
     optimizer = one_parameter(kind)
-    schedule, found = Schedule(optimizer, 5, 2, "onecycle"), []  # a warm-up of 3 steps
+    schedule, found = utils.Schedule(optimizer, 5, 2, "onecycle"), []  # a warm-up of 3 steps
     for _ in momenta:
         group = optimizer.param_groups[0]
         found.append(group["momentum"] if kind == "sgd" else group["betas"][0])
@@ -119,7 +118,7 @@ def test_one_cycle_of_before_goes_on_with_its_momentum():
     for _ in range(4):
         step(old, before)
     optimizer = one_parameter()
-    schedule = Schedule(optimizer, 5, 2, "onecycle")
+    schedule = utils.Schedule(optimizer, 5, 2, "onecycle")
     optimizer.load_state_dict(old.state_dict())
     schedule.load_state_dict({"per_batch": before.state_dict()})
     assert [step(optimizer, schedule.per_batch) for _ in range(5)] == [step(old, before) for _ in range(5)]
@@ -128,4 +127,4 @@ def test_one_cycle_of_before_goes_on_with_its_momentum():
 @pytest.mark.parametrize(("warmup_epochs", "nepochs", "steps"), [(4, 2, 5), (2, 2, 5), (1, 3, 1)])
 def test_warm_up_that_one_cycle_cannot_take_is_refused(warmup_epochs, nepochs, steps):
     with pytest.raises(InputError, match=f"--warmup_epochs {warmup_epochs}: onecycle needs a warm-up of two steps"):
-        Schedule(one_parameter(), steps, nepochs, "onecycle", warmup_epochs=warmup_epochs)
+        utils.Schedule(one_parameter(), steps, nepochs, "onecycle", warmup_epochs=warmup_epochs)

@@ -10,6 +10,7 @@ import utils
 from common.files import InputError
 from inference.folding import for_prediction
 from training.device import autocast, choose_amp, choose_device
+from training.state import build_ema
 from utils import EarlyStopping, ResNet34
 
 LARS_HEAD = {"simple": {"fc.weight": (2, 512), "fc.bias": (2,)},
@@ -143,7 +144,7 @@ def test_fused_steps_are_the_plain_ones_on_weights_that_lie_as_in_training(optim
 def test_moving_average_of_the_weights():
     model = torch.nn.Linear(1, 1, bias=False)
     model.weight.data.fill_(1.0)
-    ema = utils.build_ema(model, 0.9)
+    ema = build_ema(model, 0.9)
     for value in (1.0, 2.0, 4.0):  # the first sets it
         model.weight.data.fill_(value)
         ema.update_parameters(model)

@@ -26,8 +26,7 @@ from training.distributed import say
 from training.images import SplitImages
 from training.objectives import Binary
 from training.recorder import MAY_CHANGE, Pace, Recorder, labels_hash, run_settings, write_settings
-from training.schedule import Schedule
-from training.state import TrainState
+from training.state import TrainState, build_ema
 
 
 @dataclass
@@ -229,7 +228,7 @@ def start_model(model: utils.ResNet34, device: torch.device, network_input: Netw
 
 
 def begin(run: Run, images: SplitImages, model: utils.ResNet34, objective: Binary, optimizer: torch.optim.Optimizer,
-          schedule: Schedule, settings: dict, device: torch.device,
+          schedule: utils.Schedule, settings: dict, device: torch.device,
           amp: torch.dtype | None) -> tuple[TrainState, Recorder, RunBatches]:
     """Everything that the epochs of a run need, at its start or where --resume goes on.
 
@@ -241,7 +240,7 @@ def begin(run: Run, images: SplitImages, model: utils.ResNet34, objective: Binar
     """
     options = run.options
     state = TrainState(model, optimizer, schedule, utils.EarlyStopping(options.patience), images.network_input, amp,
-                       utils.build_ema(model, options.ema), **pick(options, "compile", "keep"))
+                       build_ema(model, options.ema), **pick(options, "compile", "keep"))
     recorder = Recorder(state, run.split, run.run, run_settings(options, settings, images, device, amp),
                         pace=run.pace, **pick(options, "output", "tensorboard", "checkpoint_minutes", "overwrite"))
     batches = RunBatches(images, model, objective.y_true, run.seed, amp, check=recorder.check,

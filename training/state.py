@@ -11,10 +11,19 @@ from common.files import InputError
 from common.text import counted
 from dataset import NetworkInput
 from training.batches import Outputs
-from training.schedule import Schedule
-from utils import EarlyStopping, ResNet34
+from utils import EarlyStopping, ResNet34, Schedule
 
 NOWHERE = {"epoch": 0, "value": float("-inf"), "auc": float("nan")}
+
+
+def build_ema(model: nn.Module, decay: float | None) -> nn.Module | None:
+    """A copy of the model whose weights and batch-norm statistics follow its own: w = decay w + (1 - decay) new; None
+    where `decay` is 0 or None.
+    """
+    if not decay:
+        return None
+    averaging = torch.optim.swa_utils
+    return averaging.AveragedModel(model, multi_avg_fn=averaging.get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 class NotFinite(InputError):
@@ -30,7 +39,7 @@ class TrainState:
     amp : torch.dtype or None
         bfloat16, float16 or None (float32); the scaler scales the loss for float16 and does nothing for the others.
     ema : nn.Module or None
-        `utils.build_ema`'s copy, which is validated and kept in the model's stead.
+        `build_ema`'s copy, which is validated and kept in the model's stead.
     compile : bool
         torch.compile the model (not its moving average).
     keep : {"best", "last"}
