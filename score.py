@@ -85,19 +85,20 @@ def score_studies(args):
     scores = scoring.score(models, args.models, made, notes)
     about, several = score_page.about_models(models), len(scores.scans) > 1
     pages = {scan.scan_id: f"scans/{scan.scan_id}.html" if several else "score.html" for scan in scores.scans}
+    failed: list[str] = []
     with progress(scores.scans, "heat maps and pages", "scan") as bar:
         for scan in bar:
             picture = scan_picture.draw(scan, scores, models, folder)
             score_page.write_scan(output / pages[scan.scan_id], scan, scores, about, picture, "../score.html" * several)
             if args.dicom:
-                write_dicom(args, scan, scores, picture, studies[scan.scan_id])
+                failed += write_dicom(args, scan, scores, picture, studies[scan.scan_id])
     if several:
         score_page.write_index(output / "score.html", scores, pages, errors, about)
     write_csv(scoring.table_of(scores), output / "scores.csv")
-    print("\n".join(scoring.lines_of(scores)))
+    print("\n".join([*scoring.lines_of(scores), *failed]))
     print(f"{counted(len(scores.scans), 'scan')}, {counted(len(models), 'network')}: "
           f"{output / 'score.html'}; for research use only")
-    return EXIT_SOME_FAILED if errors else None
+    return EXIT_SOME_FAILED if errors or failed else None
 
 
 def convert(args, folder, inputs):
@@ -141,13 +142,19 @@ def convert(args, folder, inputs):
 
 
 def write_dicom(args, scan, scores, picture, study):
-    """The scan's picture and numbers in its study: see inference/dicom_report.py."""
+    """The scan's picture and numbers in its study, by inference/dicom_report.py -> [], or a line that says why not."""
     from inference.dicom_report import write_objects
     from preprocessing.archives import local_files
     from preprocessing.series_choice import choose_series
 
-    with local_files(choose_series(study, args.frames is not None)[0]) as files:
-        write_objects(scan, scores, picture, files, Path(args.output) / "dicom")
+    try:
+        with local_files(choose_series(study, args.frames is not None)[0]) as files:
+            write_objects(scan, scores, picture, files, Path(args.output) / "dicom")
+    except OSError:
+        raise
+    except Exception as error:  # whatever a header provokes in highdicom: the page and the other scans go on
+        return [f"warning: {scan.scan_id}: no DICOM objects were written: {error}"]
+    return []
 
 
 if __name__ == "__main__":

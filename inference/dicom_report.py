@@ -14,6 +14,7 @@ from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
+from pydicom.valuerep import DA, TM
 
 from common import __version__
 from common.files import InputError, replace_file
@@ -24,6 +25,8 @@ RESEARCH = "For research use only, not for diagnosis"
 DESCRIPTION = "Deauville 4-5 by MIP, research only"  # SeriesDescription: at most 64 characters
 MAY_BE_EMPTY = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
                 "AccessionNumber", "ReferringPhysicianName")
+PARSED = {"PatientBirthDate": DA, "StudyDate": DA, "StudyTime": TM}
+SEXES = ("M", "F", "O")
 PICTURE_SERIES, NUMBERS_SERIES = 9801, 9802
 CLASSES = {True: Code("DS45", SCHEME, "Deauville score 4 or 5"), False: Code("DS13", SCHEME, "Deauville score 1 to 3"),
            None: Code("DSNONE", SCHEME, "Threshold cannot be reached")}
@@ -71,6 +74,8 @@ def write_objects(scan: Scan, scores: Scores, picture: bytes, files: Sequence[st
     paths = [folder / f"{scan.scan_id}_{kind}_{each.SOPInstanceUID}.dcm"
              for kind, each in (("sc", captured), ("sr", report))]
     for path, each in zip(paths, (captured, report), strict=True):
+        if "SpecificCharacterSet" in images[0]:  # as it is: highdicom refuses some, as an empty first one
+            each.SpecificCharacterSet = images[0].SpecificCharacterSet
         if path.exists():
             raise InputError(f"{path}: is there already; nothing was written over it")
         with replace_file(path, "wb", private=True) as file:
@@ -79,11 +84,22 @@ def write_objects(scan: Scan, scores: Scores, picture: bytes, files: Sequence[st
 
 
 def _with_study(image: Dataset) -> Dataset:
-    """The image with the attributes of patient and study that may be empty, but must be there (type 2)."""
+    """The image with the attributes of patient and study that may be empty, but must be there (type 2).
+
+    Empty, too, is a date, a time or a sex that the standard does not know, as 1970 or W.
+    """
     for name in MAY_BE_EMPTY:
-        if name not in image:
+        if name not in image or not _valid(name, image[name].value):
             setattr(image, name, "")
     return image
+
+
+def _valid(name, value):
+    try:
+        PARSED.get(name, str)(value or "")
+    except ValueError:
+        return False
+    return name != "PatientSex" or value in SEXES
 
 
 def capture(picture: bytes, image: Dataset) -> Dataset:
@@ -94,7 +110,7 @@ def capture(picture: bytes, image: Dataset) -> Dataset:
     found = highdicom.sc.SCImage.from_ref_dataset(
         image, pixel_array=pixels, photometric_interpretation="RGB", bits_allocated=8, coordinate_system="PATIENT",
         series_instance_uid=highdicom.UID(), series_number=PICTURE_SERIES, sop_instance_uid=highdicom.UID(),
-        instance_number=1, manufacturer=NAME, patient_orientation=("L", "F"),
+        instance_number=1, manufacturer=NAME, patient_orientation=("L", "F"), specific_character_set=None,
         transfer_syntax_uid="1.2.840.10008.1.2.1")
     found.PatientOrientation = None  # of several views
     found.BodyPartExamined, found.BurnedInAnnotation = "WHOLEBODY", "NO"  # neither left nor right
@@ -127,7 +143,8 @@ def numbers(scan: Scan, scores: Scores, images: Sequence[Dataset]) -> Dataset:
                                   title=codes.DCM.ImagingMeasurementReport)
     found = sr.EnhancedSR(evidence=images, content=report, series_instance_uid=highdicom.UID(),
                           series_number=NUMBERS_SERIES, sop_instance_uid=highdicom.UID(), instance_number=1,
-                          manufacturer=NAME, is_complete=True, is_final=False, is_verified=False)
+                          manufacturer=NAME, is_complete=True, is_final=False, is_verified=False,
+                          specific_character_set=None)
     found.SeriesDescription, found.ManufacturerModelName = DESCRIPTION, NAME
     found.SoftwareVersions = __version__
     return found

@@ -126,6 +126,12 @@ def no_figure(monkeypatch):
     monkeypatch.setattr("evaluation.figures.score_figures", lambda *arguments: {})
 
 
+@pytest.fixture
+def no_picture(monkeypatch):
+    """Half of the time of a call of score.py goes into the picture."""
+    monkeypatch.setattr("inference.scan_picture.draw", lambda *arguments: b"")
+
+
 def pytest_addoption(parser):
     parser.addoption("--cases", type=int, help="how many hostile files test_robustness.py tries")
 

@@ -5,7 +5,6 @@ import json
 import re
 import sys
 import warnings
-from dataclasses import asdict
 
 import highdicom
 import nibabel
@@ -18,7 +17,7 @@ from conftest import call
 from page_helpers import Page
 from pet import BODY, datasets, save, write_series
 from PIL import Image
-from prediction_helpers import splits, write
+from score_helpers import COARSE, CPU, save_model, scored_by, write_results
 
 import aggregate
 import predict
@@ -28,45 +27,19 @@ import utils
 from common import acquisition
 from common.digests import training_digests
 from common.files import InputError, sha256
-from dataset import NetworkInput
 from evaluation import reference
 from inference import score_page, scoring
 from inference.prediction import predict_mips
 from preprocessing.geometry import project
 from preprocessing.suv import suv_volume
 
-CPU = ("--device", "cpu", "--amp", "off", "--threads", 1, "--workers", 1)
-COARSE = {"spacing": (10.0, 5.0, 4.0)}
 NAMES = ("Doe", "Jane", "MRN4711", "19700101", "ACC0815", "1.2.3", "1.2.4", "MRN4712", "PATIENT")
-INPUT = NetworkInput((64, 64), (1.0, 1.0), spacing_mm=3.27)
-
-
-def save_model(folder, split, trained_on=None, **changed):
-    """A network of random weights whose scores differ from scan to scan, as train.py stores one."""
-    torch.manual_seed(split)
-    network = utils.ResNet34()
-    torch.nn.init.normal_(network.fc.weight, std=0.01)
-    content = {"epoch": 1, "auc": 0.75, "state_dict": network.state_dict(), "optimizer": {}, "lr_scheduler": {},
-               "early_stopping": {}, "input": asdict(INPUT) | changed, "version": "1.0.0", "synthetic": False,
-               "model": {"cls_arch": "simple"}, "args": {"data": "some/where/cohort.csv"}, "trained_on": trained_on}
-    utils.save_checkpoint(folder / f"checkpoint_split{split}_run1.pth", content)
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """Two networks, their validation and test predictions (made up), thresholds and metrics."""
-    folder = tmp_path_factory.mktemp("models") / "results"
-    folder.mkdir()
-    other = pd.DataFrame({"scan_id": ["x"], "patient_id": ["y"], "image_sha256": ["z"], "id_key": ["abc"]})
-    for split in (0, 1):
-        save_model(folder, split, training_digests(other, ["train"]))
-    (folder / "best_run.csv").write_text("split,run,epoch,metric,value,rank\n0,1,1,auc,0.75,2\n1,1,1,auc,0.75,1\n")
-    write(folder, *(table.assign(checkpoint_sha256=sha256(folder / f"checkpoint_split{split}_run1.pth"))
-                    for split, table in enumerate(splits(2))))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("evaluation.figures.score_figures", lambda *arguments: {})
-        call(aggregate, "--dir", folder, "--output", folder, "--resamples", 20)
-    return folder
+    return write_results(tmp_path_factory.mktemp("models") / "results")
 
 
 @pytest.fixture(scope="module")
@@ -78,16 +51,6 @@ def scored(results, tmp_path_factory):
                  SpecificCharacterSet="ISO_IR 100", per_suv=5000.0, PatientWeight=55.0, **COARSE)
     assert scored_by(folder, results, "--dicom") is None
     return folder
-
-
-@pytest.fixture
-def no_picture(monkeypatch):
-    """Half of the time of a call goes into the picture."""
-    monkeypatch.setattr("inference.scan_picture.draw", lambda *arguments: b"")
-
-
-def scored_by(folder, models, *more, out="out", study="dicom"):
-    return call(score, "--input", folder / study, "--models", models, "--output", folder / out, *CPU, *more)
 
 
 def pages(folder):
