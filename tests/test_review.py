@@ -202,6 +202,27 @@ def test_another_computer_goes_on_with_a_saved_csv(page):
     assert "Not loaded" in page.run("document.getElementById('state').textContent")
 
 
+@needs_chromium
+def test_what_was_read_before_a_name_was_written_is_kept(page):
+    chosen(page, "order", "as in the manifest")
+    page.key("4", "j", "5", "j", "3")
+    text = "scan_id,deauville,comment,reader,time,blind\ns002,1,,Bo,2026-01-02T03:04:05.000Z,1\n"
+    page.run(f"load({json.dumps(text)})")
+    assert "Write the reader's name first." in page.run("document.getElementById('state').textContent")
+    assert page.run("Object.keys(store.readers)") == [""] and page.run("Object.keys(mine().readings).length") == 3
+    chosen(page, "reader", "Ann")
+    page.run(f"load({json.dumps(text)})")  # now Bo's, Ann's stay hers
+    assert page.run("store.reader") == "Bo" and page.run("Object.keys(store.readers.Ann.readings).length") == 3
+    chosen(page, "reader", "")
+    page.run("document.activeElement.blur(), go(0)")
+    page.key("2", "j", "j", "5")
+    chosen(page, "reader", "Bo")  # known here: s002 stays as it was read before
+    assert "Left out, of scans that Bo had read before: 1 reading." in page.run(
+        "document.getElementById('state').textContent")
+    assert page.run("Object.entries(mine().readings).map(([id, each]) => id + each.ds).sort()") == ["s0002", "s0021"]
+    assert "2 read" in page.run("document.getElementById('count').textContent")
+
+
 def readings(folder, reader, scores, blind=1):
     table = pd.DataFrame({"scan_id": list(scores), "deauville": scores.values(), "comment": "'=x", "reader": reader,
                           "time": "2026-01-02T03:04:05.000Z", "blind": blind})

@@ -302,6 +302,7 @@ function parse(text) {  // a CSV with quotes, as it is written here or by a spre
   return rows.filter(row => row.some(Boolean)).map(row => row.map(cell => cell.replace(/^'(?=[=+\-@\t\r'])/, "")));
 }
 function load(text) {
+  if (Object.keys(store.readers[""]?.readings ?? {}).length) { $("reader").focus(); return say("Write the reader's name first."); }
   const [head = [], ...rows] = parse(text.replace(/^\ufeff/, "")), where = Object.fromEntries(FIELDS.map(name => [name, head.indexOf(name)]));
   if (["scan_id", "deauville", "reader"].some(name => where[name] < 0)) return say("Not loaded: a CSV of this page has scan_id, deauville and reader.");
   const known = new Set(room.scans.map(scan => scan.id));
@@ -321,12 +322,23 @@ function say(text) { state(); $("state").prepend(make("b", text + " ")); }
 
 // ---- readers, buttons, keys
 function switchReader(name) {
-  if (name && !store.reader && store.readers[""] && !store.readers[name]) store.readers[name] = store.readers[""];
-  if (name) delete store.readers[""];
+  const left = name ? adoptUnnamed(name) : 0;
   store.reader = name;
   $("reader").value = name;
   if (!blind) mine().opened ||= new Date().toISOString();
   keep(); arrange();
+  if (left) say(`Left out, of scans that ${name} had read before: ${counted(left, "reading")}.`);
+}
+function adoptUnnamed(name) {  // what was read before a name was written is this reader's -> how many stay as they were
+  const unnamed = store.readers[""], them = store.readers[name] ??= {opened: "", readings: {}};
+  let left = 0;
+  for (const [id, each] of Object.entries(unnamed?.readings ?? {})) {
+    const old = them.readings[id];
+    if (old?.ds) left++; else them.readings[id] = {...each, comment: each.comment || old?.comment};
+  }
+  them.opened ||= unnamed?.opened ?? "";
+  delete store.readers[""];
+  return left;
 }
 const KEYS = {j: () => go(at + 1), ArrowRight: () => go(at + 1), ArrowDown: () => go(at + 1), k: () => go(at - 1),
   ArrowLeft: () => go(at - 1), ArrowUp: () => go(at - 1), Home: () => go(0), End: () => go(shown.length - 1),
