@@ -10,7 +10,7 @@ import psutil
 import torch
 
 from common.files import InputError, progress
-from common.manifest import VIEWS
+from common.manifest import VIEWS, suv_type_of
 from common.mips import BODY_SUV, read_image
 from common.text import counted
 
@@ -77,8 +77,10 @@ def read_bodies(table: pd.DataFrame, folder: str | Path, pool: int = 1, box: str
     Raises
     ------
     InputError
-        A missing image, one of another size, one that is not SUV; images that do not fit into the free memory.
+        A missing image, one of another size, one that is not SUV, SUV of body surface area; images that do not fit
+        into the free memory.
     """
+    check_suv_type(suv_type_of(table))
     largest = (int(table["matrix_size_1"].max()), int(table["matrix_size_2"].max()))
     with progress(list(table.itertuples()), "reading MIPs", "image") as rows:
         return stack_bodies((read_image(row, folder) for row in rows), list(table["filename"]), largest, pool, box)
@@ -236,6 +238,15 @@ class NetworkInput:
 
     def __post_init__(self):  # a checkpoint may give lists
         self.frame, self.norm, self.views = tuple(self.frame), tuple(self.norm), tuple(self.views)
+        check_suv_type(self.suv_type)
+
+
+def check_suv_type(suv_type: str) -> None:
+    """Raises InputError for SUV in which BODY_SUV, of body weight, does not tell the body from air."""
+    if suv_type == "bsa":
+        raise InputError(f"suv_type bsa: no network reads such MIPs: the body is what is above SUV {BODY_SUV} of body "
+                         "weight, which cuts half of it off in SUV of body surface area; make the MIPs with "
+                         "prepro_script.py --suv bw or lbm")
 
 
 LARS = NetworkInput((310, 310), NORMS["lars"], box="lars")  # of its checkpoints, which do not say

@@ -114,6 +114,8 @@ def main(args):
         if key_file:
             update_crosswalk(key_file, crosswalk_rows({uid: studies[uid] for uid in made}, key))
         tables.print_results(rows, errors, len(unlabelled) if args.skip_unlabelled else 0, output)
+        if args.suv == "bsa":
+            print("--suv bsa: no network here reads these MIPs; for one, --suv bw or lbm")
         return EXIT_SOME_FAILED if errors else None
 
 

@@ -98,6 +98,15 @@ def test_single_views_are_reported(cohort):
 
 # ---------------------------------------------------------------- the images
 
+def test_networks_take_no_suv_of_body_surface_area(cohort):
+    table = read_manifest(cohort / "data.csv")
+    assert len(read_bodies(table.assign(suv_type="lbm"), cohort).images) == len(table)
+    for reading in (lambda: read_bodies(table.assign(suv_type="bsa"), cohort),
+                    lambda: NetworkInput((64, 64), (1.0, 1.0), suv_type="bsa")):
+        with pytest.raises(InputError, match="bsa: no network reads such MIPs: .* prepro_script.py --suv bw or lbm$"):
+            reading()
+
+
 def test_bin_and_npy_hold_the_same_image(cohort):
     row = next(read_manifest(cohort / "data.csv").itertuples())
     image = read_image(row, cohort)
