@@ -6,10 +6,10 @@ python score.py --input STUDY --models models.zip --output scored --dicom     # 
 python score.py --input STUDY --checkpoints lars/A.pth lars/B.pth --output scored
 
 STUDY: DICOM, or SUV volumes (NIfTI, NRRD), as of prepro_script.py, whose rules and refusals hold here. Writes to
---output score.html, the page of the study, or of many an index that sorts, and scans/SCAN.html; scores.csv; mips/, the
-MIPs with their manifest. The score is LARS-avg, the mean over a scan's views and the networks, as of predict.py and
-aggregate.py. Scans are named by the key's hash (crosswalk.csv beside the key leads back to patients); no page holds an
-identifier. For research use only.
+--output score.html, the page of the study, or of many an index that sorts, and scans/SCAN.html; scores.csv; scans/, the
+MIPs with their manifest, too. The score is LARS-avg, the mean (the median, where operating_points.json says so) over the
+networks of each one's mean over a scan's views, as of predict.py and aggregate.py. Scans are named by the key's hash
+(crosswalk.csv beside the key leads back to patients); no page holds an identifier. For research use only.
 """
 import os
 from pathlib import Path

@@ -51,6 +51,7 @@ def write_card(models: list[dict], metrics: dict | None, rules: dict | None, pre
         synthetic=any(model.get("synthetic") for model in models), trained=[trained_row(model) for model in models],
         inputs=list(inputs.items()), options=_options(models),
         versions=values_text(model.get("version") for model in models),
+        combine=(rules or metrics or {}).get("combine", "mean"),
         commits=values_text(model.get("commit") for model in models),
         ensembles=list(ensembles), **measured,
         thresholds=[[label, *(_threshold(rules[key], name) for name in DERIVED)] for key, label in ENSEMBLES.items()]

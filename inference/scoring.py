@@ -100,12 +100,15 @@ class Scores:
         Of `evaluation.reference`.
     recalibration : str or None
         Its method.
+    combine : str
+        "mean" or "median" of the models' scores.
     """
     scans: list[Scan]
     notices: list[str]
     warnings: list[str] = field(default_factory=list)
     reference: dict[str, Any] = field(default_factory=dict)
     recalibration: str | None = None
+    combine: str = "mean"
 
 
 # ---------------------------------------------------------------- which models, and what they take
@@ -228,7 +231,7 @@ def score(models: Sequence[Model], home: Path | None, made: Mapping[str, Mapping
     checkpoints = {prediction_file(vars(model)): model.sha256 for model in models}
     found = [_scan(rows, each, models, made[scan], derived) for scan, rows in table.groupby("scan_id", sort=False)]
     beside = reference.find_reference(home, checkpoints) if home else {}
-    return Scores(found, notices, warnings, beside, each.recalibration)
+    return Scores(found, notices, warnings, beside, each.recalibration, how)
 
 
 def _rules(home, predicted, warnings):

@@ -1,0 +1,39 @@
+"""score.py and the model card by networks of other kinds: combined by median, of rotating views, of folds."""
+import zipfile
+
+import pytest
+from conftest import call
+from page_helpers import Page
+from pet import write_series
+from score_helpers import COARSE, scored_by, write_results
+
+import export_models
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A folder with a study, dicom."""
+    write_series(tmp_path / "dicom", **COARSE)
+    return tmp_path
+
+
+def words(folder):
+    return " ".join(" ".join(Page((folder / "score.html").read_text()).words).split())
+
+
+def card(models):
+    """The model card of a folder of networks."""
+    call(export_models, "--dir", models, "--output", models / "models.zip")
+    with zipfile.ZipFile(models / "models.zip") as archive:
+        return archive.read("README.md").decode()
+
+
+def test_networks_combined_by_their_median_are_said_to_be(study, no_picture):
+    models = write_results(study / "models", "--combine", "median", networks=3)
+    assert scored_by(study, models) is None
+    said = words(study / "out")
+    assert "median over 3 networks" in said and "a score there is the median over 1 network" in said
+    assert "mean over" not in said
+    text = card(models)
+    assert "The median over the networks of each one's mean over a scan's views is LARS-avg" in " ".join(text.split())
+    assert "aggregate.py --dir new --output new --combine median --operating_points models.zip" in text
