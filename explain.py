@@ -10,8 +10,8 @@ Writes to OUTPUT/TARGET_ensemble (of one network, and with --each, to OUTPUT/TAR
 the mean heat map on the MIP's pixels (float32, SUV's grid, in units of the score, 0 outside the body); models.csv, the
 networks that each is the mean of: those that have the scan in the sets asked for; panels/SCAN.png, the MIPs and again
 with their maps, on one scale for the cohort (scale.json); sheet001.png, ..., highest probability first; peaks.csv. What
-is finished is left alone, unless its MIP is another or it is the mean over others of the networks. Networks that were
-trained again, and other settings, are refused without --overwrite.
+is finished is left alone, unless its MIP or (panels.json) its title is another or it is the mean over others of the
+networks. Networks that were trained again, and other settings, are refused without --overwrite.
 
 Where the manifest has lesion masks (column mask) or lesions' places (columns lesions, row0_mm, column0_mm, spacing_mm;
 of masks or the phantom), the pointing game follows: the share of positive scans whose map peaks within 3 cm of a

@@ -18,7 +18,7 @@ from matplotlib.patches import Circle
 from PIL import Image
 
 from common import mips
-from common.files import progress, replace_file
+from common.files import progress, read_json_object, replace_file, write_json
 from common.manifest import is_synthetic, views_of
 from common.mips import read_image
 from common.run_files import panel
@@ -46,8 +46,8 @@ def by_probability(rows: pd.DataFrame, most: int | None = None) -> list[pd.DataF
 
 def draw_panels(scans: list[pd.DataFrame], folder: Path, images: str | Path, source: str, scale: dict,
                 spacing: float | None, suffixes: Sequence[str], overwrite: bool) -> None:
-    """panels/SCAN.png (and .pdf, of `suffixes`) of each scan; those that are there stay, unless `overwrite` says
-    otherwise.
+    """panels/SCAN.png (and .pdf, of `suffixes`) of each scan; those that are there stay, unless their titles, which
+    panels.json holds, are others now, or `overwrite` says otherwise.
 
     Parameters
     ----------
@@ -63,13 +63,20 @@ def draw_panels(scans: list[pd.DataFrame], folder: Path, images: str | Path, sou
     spacing : float or None
         mm per pixel.
     """
+    path, titles = folder / "panels.json", {scan["scan_id"].iloc[0]: _title(scan, source) for scan in scans}
+    before = read_json_object(path, "titles", "{}") if path.exists() else {}
+    for name in titles:
+        if overwrite or before.get(name) != titles[name]:
+            for suffix in (".png", ".pdf"):
+                panel(folder, name, suffix).unlink(missing_ok=True)
+    write_json(before | titles, path)
     with progress(scans, "panels", "scan") as bar:
         for scan in bar:
-            paths = [panel(folder, scan["scan_id"].iloc[0], suffix) for suffix in suffixes]
-            if stale := [path for path in paths if overwrite or not path.exists()]:
-                figure = panel_figure(*_pictures(scan, images), scale, spacing,
-                                      scan["speaks_for"].iloc[0], _title(scan, source))
-                for path in stale:
+            name = scan["scan_id"].iloc[0]
+            if missing := [path for suffix in suffixes if not (path := panel(folder, name, suffix)).exists()]:
+                figure = panel_figure(*_pictures(scan, images), scale, spacing, scan["speaks_for"].iloc[0],
+                                      titles[name])
+                for path in missing:
                     _save(figure, path)
 
 

@@ -301,6 +301,20 @@ def test_finished_scans_are_left_alone_and_settings_are_not_mixed(cohort, capsys
     assert not np.array_equal(np.load(changed), before)
 
 
+def test_a_panel_whose_label_was_corrected_is_drawn_again(cohort):
+    table = pd.read_csv(cohort / "data.csv", dtype=str, keep_default_na=False)
+    table.to_csv(cohort / "corrected.csv", index=False)
+    args = options(cohort, "--no_pointing", "--scans", "s000", "s001", output="labels", models="binary")
+    args = (*args, "--data", cohort / "corrected.csv")
+    call(explain, *args)
+    first = written(cohort / "labels")
+    table.loc[table["scan_id"] == "s001", "target"] = "0"
+    table.to_csv(cohort / "corrected.csv", index=False)
+    call(explain, *args)
+    now = written(cohort / "labels")
+    assert [path.name for path in now if now[path] != first[path]] == ["s001.png"]
+
+
 def maps(folder):
     return {path.stem: np.load(path) for path in (folder / "maps").iterdir()}
 
