@@ -25,7 +25,6 @@ import numpy as np
 
 from common import arguments
 from common.arguments import Parser, pick, run_script
-from common.files import write_csv
 from common.text import counted
 
 METHODS = {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}
@@ -47,7 +46,8 @@ def get_args_parser():
                             "cm at 3.27 mm, with --pool 2 in training twice that")
     group.add_argument("-o", "--output", default="heatmaps", metavar="DIR", help="where the folders of maps go")
     group.add_argument("--each", action="store_true", help="a folder for each model, not one for the mean over them")
-    group.add_argument("--scans", **arguments.SEVERAL, metavar="ID", help="these scans alone")
+    group.add_argument("--scans", **arguments.SEVERAL, metavar="ID", help="these scans alone; in a folder that holds "
+                       "others, too, their maps, panels and lines of peaks.csv, and nothing else")
     group.add_argument("--max_scans", type=arguments.natural_int, metavar="N",
                        help="pictures of the N scans with the highest probability alone; heat maps and pointing game "
                             "of all")
@@ -106,7 +106,8 @@ def explain(models, args):
     rows = heat_maps.describe(models, asked, folder)
     heat_maps.write_maps(models, rows, folder, args.method, args.cam_layer, images, args.overwrite)
     peaks = pointing_game.find_peaks(method, enumerate(map(np.load, rows["map"])), rows, images)
-    write_csv(peaks[[name for name in PEAK_COLUMNS if name in peaks]].replace(np.inf, np.nan), folder / "peaks.csv")
+    others = heat_maps.write_peaks(peaks[[name for name in PEAK_COLUMNS if name in peaks]].replace(np.inf, np.nan),
+                                   folder / "peaks.csv", bool(args.scans))
     highest = heat_maps.cohort_scale(folder, peaks, bool(args.scans))
 
     scans, source = overlays.by_probability(rows, args.max_scans), f"{method} of {args.cam_layer}"
@@ -115,11 +116,15 @@ def explain(models, args):
     scale = {"suv_max": args.suv_max, "heat_max": highest}
     overlays.draw_panels(scans, folder, images, source, scale, models[0].batches.network_input.spacing_mm,
                          (".png", ".pdf") if args.pdf else (".png",), args.overwrite)
+    print(f"{name}: {counted(len(rows), 'heat map')} of {counted(rows['scan_id'].nunique(), 'scan')} -> {folder}"
+          + f"; {heat_maps.models_line(rows)}" * (len(models) > 1))
+    if others:
+        print("--scans: sheets, review.html and the pointing game are of the folder's other scans, too, and stay as "
+              "they are; another --output makes them of these")
+        return
     overlays.draw_sheets(scans, folder, images, source, scale)
     if args.review:
         review.write_review(rows, images, folder / "review.html", scale, source)
-    print(f"{name}: {counted(len(rows), 'heat map')} of {counted(rows['scan_id'].nunique(), 'scan')} -> {folder}"
-          + f"; {heat_maps.models_line(rows)}" * (len(models) > 1))
     if {"known_lesions", "known_mask"} & set(rows):
         def random_maps(draw, places):
             untrained = [replace(model, network=gradcam.random_network(model.network, (draw, model.split, model.run)))

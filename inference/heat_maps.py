@@ -99,8 +99,9 @@ def claim_folder(folder: Path, settings: dict, models: Sequence[Model], overwrit
         if not overwrite:
             raise InputError(f"{folder}: holds heat maps with another {', '.join(differing)}; --overwrite makes them "
                              "again, or give another --output")
-        for old in (*folder.glob("maps/*.npy"), *folder.glob("panels/*.*"), *folder.glob("scale.json")):
-            old.unlink()  # else a later call would take them for its own
+        whole = folder / "scale.json", folder / "peaks.csv"
+        for old in (*folder.glob("maps/*.npy"), *folder.glob("panels/*.*"), *whole):
+            old.unlink(missing_ok=True)  # else a later call would take them for its own
     write_json(now, path)
 
 
@@ -246,6 +247,16 @@ def write_maps(models: Sequence[Model], rows: pd.DataFrame, folder: Path, method
         with replace_file(rows["map"][k], "wb") as file:
             np.save(file, heat)
         os.utime(rows["map"][k], ns=(times[k], times[k]))
+
+
+def write_peaks(peaks: pd.DataFrame, path: Path, some: bool) -> bool:
+    """Write peaks.csv -> whether it holds other scans, too: those that it had, where `some` are explained (--scans)."""
+    others = peaks[:0]
+    if some and path.exists():
+        others = read_csv(path, ["scan_id"])
+        others = others[~others["scan_id"].isin(peaks["scan_id"])]
+    write_csv(pd.concat([others, peaks]) if len(others) else peaks, path)
+    return len(others) > 0
 
 
 def darkest(highest: Sequence[float], probs: Sequence[float]) -> float:

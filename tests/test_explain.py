@@ -315,6 +315,22 @@ def test_a_panel_whose_label_was_corrected_is_drawn_again(cohort):
     assert [path.name for path in now if now[path] != first[path]] == ["s001.png"]
 
 
+def test_some_scans_leave_what_is_of_all(cohort, capsys):
+    call(explain, *options(cohort, "--review", "--max_scans", 2, output="some"))
+    folder = cohort / "some" / "binary_split0_run1"
+    kept = {path: path.read_bytes() for path in folder.iterdir() if path.name.startswith(("sheet", "review", "point"))}
+    assert {path.name for path in kept} == {"sheet001.png", "review.html", "pointing.csv", "pointing.json"}
+    before = pd.read_csv(folder / "peaks.csv").sort_values("filename", ignore_index=True)
+    capsys.readouterr()
+    call(explain, *options(cohort, "--review", "--scans", "s001", output="some"))
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "peaks.csv").sort_values("filename", ignore_index=True), before)
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert "sheets, review.html and the pointing game are of the folder's other scans" in capsys.readouterr().out
+    call(explain, *options(cohort, "--review", "--scans", "s001", output="some", scans="all"), "--overwrite",
+         "--cam_layer", "layer2")  # nothing of the others is left
+    assert set(pd.read_csv(folder / "peaks.csv")["scan_id"]) == {"s001"}
+
+
 def maps(folder):
     return {path.stem: np.load(path) for path in (folder / "maps").iterdir()}
 
