@@ -75,6 +75,7 @@ def score_studies(args):
     inputs = scoring.inputs_of(runs)
     made, studies, errors = convert(args, folder, inputs)
     if not made:
+        score_page.remove_stale(output, ())
         return EXIT_SOME_FAILED
 
     device, amp = open_device(args.device, args.amp, args.threads)
@@ -95,6 +96,7 @@ def score_studies(args):
     if several:
         score_page.write_index(output / "score.html", scores, pages, errors, about)
     write_csv(scoring.table_of(scores), output / "scores.csv")
+    score_page.remove_stale(output, ("score.html", "scores.csv", *pages.values()))
     print("\n".join([*scoring.lines_of(scores), *failed]))
     print(f"{counted(len(scores.scans), 'scan')}, {counted(len(models), 'network')}: "
           f"{output / 'score.html'}; for research use only")

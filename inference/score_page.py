@@ -9,6 +9,7 @@ import numpy as np
 from common import __version__
 from common.html import write_page
 from common.settings import plain
+from common.text import some
 from evaluation.model_card import INPUT, trained_row, values_text
 from inference.prediction import Model
 from inference.scoring import Scan, Scores
@@ -36,13 +37,22 @@ def write_scan(path: Path, scan: Scan, scores: Scores, about: dict[str, Any], pi
 
 def write_index(path: Path, scores: Scores, pages: dict[str, str], refused: Sequence[dict],
                 about: dict[str, Any]) -> None:
-    """The index of many scans; `pages`: {scan: link}, `refused`: rows of errors.csv."""
+    """The index of many scans; `pages`: {scan: path from the index}, `refused`: rows of errors.csv."""
     calls = [call.name for call in scores.scans[0].calls]
     columns = [("Scan", False), ("Probability", True), ("SD", True), *((f"At {name}", False) for name in calls),
                ("Uptake, min", True), ("Highest SUV", True), ("Scanner", False), ("Warnings", True)]
     rows = [(pages[scan.scan_id], _cells(scan), scan.warnings) for scan in scores.scans]
     write_page(path, "scores.html", scores=scores, columns=columns, rows=rows, refused=len(refused), about=about,
                version=__version__)
+
+
+def remove_stale(output: Path, written: Sequence[str]) -> None:
+    """Remove, and say so, what an earlier call of score.py wrote that is not `written`: paths below `output`."""
+    there = [output / "score.html", output / "scores.csv", *sorted((output / "scans").glob("*.html"))]
+    if stale := [path for path in there if path.exists() and path not in [output / name for name in written]]:
+        for path in stale:
+            path.unlink()
+        print(f"removed, of an earlier call: {some([str(path.relative_to(output)) for path in stale], 3)}")
 
 
 def _cells(scan: Scan) -> list[tuple[str, Any]]:

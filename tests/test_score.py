@@ -155,6 +155,29 @@ def test_one_study_is_the_page_itself(results, tmp_path, no_picture):
     assert list(pages(tmp_path / "out")) == ["score.html"] and "All scans" not in pages(tmp_path / "out")["score.html"]
 
 
+def test_pages_of_scans_that_are_refused_now_go(results, tmp_path, capsys, no_picture):
+    write_series(tmp_path / "dicom" / "A", **COARSE)
+    write_series(tmp_path / "dicom" / "B", uid="1.2.4", **COARSE)
+    assert scored_by(tmp_path, results) is None and len(pages(tmp_path / "out")) == 3
+    write_series(tmp_path / "dicom" / "B", uid="1.2.4", PatientWeight=None, **COARSE)
+    assert scored_by(tmp_path, results) == 1 and list(pages(tmp_path / "out")) == ["score.html"]
+    write_series(tmp_path / "dicom" / "A", PatientWeight=None, **COARSE)
+    capsys.readouterr()
+    assert scored_by(tmp_path, results) == 1 and not pages(tmp_path / "out")
+    assert not (tmp_path / "out" / "scores.csv").exists()
+    assert "removed, of an earlier call: score.html, scores.csv" in capsys.readouterr().out
+
+
+def test_links_to_scans_of_any_name(tmp_path):
+    names = ["Müller #1_50%", "a?b &<c>", "d"]
+    scans = [scoring.Scan(name, 0.5, None, 0.1, [0.5], [], acquisition.facts({}), [], None, None) for name in names]
+    score_page.write_index(tmp_path / "score.html", scoring.Scores(scans, []),
+                           {name: f"scans/{name}.html" for name in names}, [],
+                           {"trained": [], "inputs": [], "versions": "1", "data": "x"})
+    assert Page((tmp_path / "score.html").read_text()).links == [
+        "scans/M%C3%BCller%20%231_50%25.html", "scans/a%3Fb%20%26%3Cc%3E.html", "scans/d.html"]
+
+
 def test_chart_counts_and_places_by_hand():
     found = score_page.chart_of(scoring.Scan("s", 0.6, None, 0.1, [0.5, 0.7], [], [], [], None, None), {
         "source": "validation predictions", "models_per_scan": [1, 2], "negative": [0.11, 0.11, 0.31, 0.71],
