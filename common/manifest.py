@@ -153,6 +153,11 @@ def views_of(table: pd.DataFrame) -> tuple[str, ...]:
     return tuple(view for view in VIEWS if view in found) + tuple(sorted(found - set(VIEWS)))
 
 
+def view_name(view: str) -> str:
+    """cor -> coronal, rot030 -> 30°."""
+    return dict(zip(VIEWS, ("coronal", "sagittal"), strict=True)).get(view) or f"{int(view[3:])}°"
+
+
 def suv_type_of(table: pd.DataFrame) -> str:
     """What the SUV is normalised to (--suv of prepro_script.py): "bw", body weight, where the manifest does not say."""
     return table["suv_type"].iloc[0] or "bw" if "suv_type" in table else "bw"

@@ -9,6 +9,7 @@ from typing import Any
 from common import __version__
 from common.files import InputError
 from common.html import render_text
+from common.manifest import VIEWS, view_name
 from evaluation.ensemble import ENSEMBLES
 from evaluation.metrics import DERIVED
 from evaluation.report import by_metric, calibration_table, operating_points
@@ -51,6 +52,7 @@ def write_card(models: list[dict], metrics: dict | None, rules: dict | None, pre
         synthetic=any(model.get("synthetic") for model in models), trained=[trained_row(model) for model in models],
         inputs=list(inputs.items()), options=_options(models),
         versions=values_text(model.get("version") for model in models),
+        views=values_text([view_name(view) for view in model.get("input", {}).get("views", VIEWS)] for model in models),
         combine=(rules or metrics or {}).get("combine", "mean"),
         commits=values_text(model.get("commit") for model in models),
         ensembles=list(ensembles), **measured,

@@ -19,7 +19,7 @@ from PIL import Image
 
 from common import mips
 from common.files import progress, read_json_object, replace_file, write_json
-from common.manifest import is_synthetic, views_of
+from common.manifest import is_synthetic, view_name, views_of
 from common.mips import read_image
 from common.run_files import panel
 from common.text import counted, some
@@ -27,7 +27,6 @@ from evaluation.figure_style import PLAIN_TEXT
 from inference.pointing_game import peak
 
 HEAT = LinearSegmentedColormap.from_list("heat", mips.HEAT)
-VIEW_NAMES = {"cor": "coronal", "sag": "sagittal"}
 SIDES = {"cor": ("R", "L"), "sag": ("front", "back")}  # left and right edge of the image
 BAR_MM = 100.0  # the scale bar
 PER_SHEET, SHEET_COLUMNS = 12, 3  # scans of a contact sheet's page, and of one of its lines
@@ -131,11 +130,6 @@ def _label(scan):
 
 def _notice(scan):
     return " – SYNTHETIC" * bool(is_synthetic(scan).any())
-
-
-def view_name(view: str) -> str:
-    """cor -> coronal, rot030 -> 30°."""
-    return VIEW_NAMES.get(view) or f"{int(view[3:])}°"
 
 
 # ---------------------------------------------------------------- figures

@@ -14,9 +14,9 @@ import pandas as pd
 
 from common.files import progress
 from common.html import write_page
-from common.manifest import SYNTHETIC, is_synthetic, views_of
+from common.manifest import SYNTHETIC, is_synthetic, view_name, views_of
 from common.mips import BODY_SUV, heat_colours, read_image
-from inference.overlays import SIDES, view_name
+from inference.overlays import SIDES
 
 SUV_MOST, LEVELS = 20.0, 127
 STEP = 4

@@ -1,4 +1,7 @@
-"""A scan's picture for score.py: each view's MIP, and beside it the same with the networks' mean heat map."""
+"""A scan's picture for score.py: each view's MIP, and beside it the same with the networks' mean heat map.
+
+The views are coronal and sagittal; of networks that take neither, the first two of theirs.
+"""
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from common.acquisition import LIVER_SPHERE_MM
-from common.manifest import VIEWS
+from common.manifest import VIEWS, views_of
 from common.mips import read_image
 from common.text import counted
 from inference import gradcam, heat_maps, overlays
@@ -21,7 +24,9 @@ DPI = 150
 
 def draw(scan: Scan, scores: Scores, models: Sequence[Model], folder: Path) -> bytes:
     """The picture as a PNG; `folder`: of the MIPs."""
-    rows = scan.rows[scan.rows["view"].isin(VIEWS)].sort_values("view")
+    views = views_of(scan.rows)
+    views = [view for view in views if view in VIEWS] or views[:2]
+    rows = scan.rows[scan.rows["view"].isin(views)].sort_values("view")
     images = {row.view: read_image(row, folder) for row in rows.itertuples()}
     maps = heat_maps.mean_maps(models, rows["place"].to_numpy(), np.full(len(rows), gradcam.BINARY),
                                list(images.values()), list(rows["filename"]), METHOD, LAYER)

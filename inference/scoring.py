@@ -16,7 +16,7 @@ import utils
 from common import acquisition
 from common.digests import BY_ID, NONE, overlap
 from common.files import InputError
-from common.manifest import LEAKAGE, LEARNED, MARK
+from common.manifest import LEAKAGE, LEARNED, MARK, VIEWS
 from common.mips import read_image
 from common.model_files import checkpoint_file, is_export, read_settings
 from common.run_files import run_file
@@ -54,7 +54,7 @@ class Scan:
     facts : list of acquisition.Fact
     warnings : list of str
     liver_mm : list of float or None
-        Where the SUV of the liver was taken: (z, y, x).
+        Where the SUV of the liver was taken: (z, y, x); None also where the models take no view that shows it.
     rows : DataFrame
         Its views, of the manifest, and `place`: their numbers among the models' images.
     """
@@ -263,10 +263,11 @@ def _scan(rows: pd.DataFrame, each: Ensemble, models: Sequence[Model], made: Map
     said = [text for text in str(made.get("warnings", "")).split("; ") if text]
     if derived and each.points and "train" in overlap(rows, derived):
         said.append("OPTIMISTIC: the thresholds were derived from this scan, or from another one of this patient")
+    liver = made.get("liver_mm") if rows["view"].isin(VIEWS).any() else None
     said += acquisition.outside(known) + _seen(scan, models) + _unlike(scan, models)
     return Scan(scan, float(each.prob[scan]), float(each.raw[scan]) if each.recalibration else None,
                 float(disagreement.per_scan(scores, THRESHOLD)["sd"].iloc[0]), scores.iloc[0].tolist(), calls, known,
-                said, made.get("liver_mm"), rows)
+                said, liver, rows)
 
 
 def _seen(scan: str, models: Sequence[Model]) -> list[str]:

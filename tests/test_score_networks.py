@@ -1,10 +1,13 @@
 """score.py and the model card by networks of other kinds: combined by median, of rotating views, of folds."""
+import base64
+import io
 import zipfile
 
 import pytest
 from conftest import call
 from page_helpers import Page
 from pet import write_series
+from PIL import Image
 from score_helpers import COARSE, scored_by, write_results
 
 import export_models
@@ -37,3 +40,13 @@ def test_networks_combined_by_their_median_are_said_to_be(study, no_picture):
     text = card(models)
     assert "The median over the networks of each one's mean over a scan's views is LARS-avg" in " ".join(text.split())
     assert "aggregate.py --dir new --output new --combine median --operating_points models.zip" in text
+
+
+def test_networks_of_rotating_views_alone_have_a_picture(study):
+    models = write_results(study / "models", networks=1, views=("rot045", "rot135"))
+    assert scored_by(study, models) is None
+    page = Page((study / "out" / "score.html").read_text())
+    with Image.open(io.BytesIO(base64.b64decode(page.sources[0].partition(",")[2]))) as picture:
+        assert picture.width > 700
+    assert "Blue circle" not in words(study / "out")
+    assert "from maximum intensity projections (45°, 135°) of an FDG PET/CT scan" in " ".join(card(models).split())
