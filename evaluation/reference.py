@@ -6,7 +6,8 @@ Of the folder where predict.py and aggregate.py wrote, or in a zip of models as 
     scores                  source (CALIBRATION or VALIDATION of `derivation`), models_per_scan [fewest, most], negative
                             and positive: the scores of a class, sorted, without names; null where there are none
     results                 of metrics.json: set, n_scans, n_patients, n_positive (those measured), notice, optimistic,
-                            auc (a text), points (headings, rows of texts); null where it is not of these models
+                            folds_text, auc (a text), points (headings, rows of texts); null where it is not of these
+                            models
 
 The scores are LARS-avg, recalibrated as new ones are. A model was not trained on its validation scans, but chosen on
 them, and few models share one: their means are spread wider than means over all, of which a calibration set has enough.
@@ -106,5 +107,6 @@ def results_of(metrics: dict[str, Any]) -> dict[str, Any]:
     block = metrics["avg"]
     head, rows, _ = operating_points(block)
     return {**{name: metrics[name] for name in ("set", "n_patients", "notice", "optimistic")},
-            "n_scans": block["n"], "n_positive": block["n_positive"], "auc": long_text(block["auc"]),
+            "folds_text": metrics.get("folds_text", ""), "n_scans": block["n"], "n_positive": block["n_positive"],
+            "auc": long_text(block["auc"]),
             "points": [head, [row for row in rows if row[0] in POINTS]]}

@@ -30,10 +30,10 @@ def save_model(folder, split, trained_on=None, **changed):
     utils.save_checkpoint(folder / f"checkpoint_split{split}_run1.pth", content)
 
 
-def write_results(folder, *options, networks=2, **changed):
+def write_results(folder, *options, networks=2, tables=None, **changed):
     """Networks, their validation and test predictions (made up), thresholds and metrics, in `folder`.
 
-    `options`: of aggregate.py; `changed`: the networks' input.
+    `options`: of aggregate.py; `tables`: the predictions; `changed`: the networks' input.
     """
     folder.mkdir()
     other = pd.DataFrame({"scan_id": ["x"], "patient_id": ["y"], "image_sha256": ["z"], "id_key": ["abc"]})
@@ -42,7 +42,7 @@ def write_results(folder, *options, networks=2, **changed):
     rows = "".join(f"{split},1,1,auc,0.75,{networks - split}\n" for split in range(networks))
     (folder / "best_run.csv").write_text("split,run,epoch,metric,value,rank\n" + rows)
     write(folder, *(table.assign(checkpoint_sha256=sha256(folder / f"checkpoint_split{split}_run1.pth"))
-                    for split, table in enumerate(splits(networks))))
+                    for split, table in enumerate(tables or splits(networks))))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("evaluation.figures.score_figures", lambda *arguments: {})
         call(aggregate, "--dir", folder, "--output", folder, "--resamples", 20, *options)

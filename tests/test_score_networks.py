@@ -8,6 +8,7 @@ from conftest import call
 from page_helpers import Page
 from pet import write_series
 from PIL import Image
+from prediction_helpers import splits
 from score_helpers import COARSE, scored_by, write_results
 
 import export_models
@@ -50,3 +51,14 @@ def test_networks_of_rotating_views_alone_have_a_picture(study):
         assert picture.width > 700
     assert "Blue circle" not in words(study / "out")
     assert "from maximum intensity projections (45°, 135°) of an FDG PET/CT scan" in " ".join(card(models).split())
+
+
+def test_what_folds_reach_is_not_said_of_all_networks(study, no_picture):
+    whole = splits(2)
+    tested = sorted(set(whole[0].query("set == 'test'")["patient_id"]))
+    folds = [table[(table["set"] != "test") | table["patient_id"].isin(tested[k::2])] for k, table in enumerate(whole)]
+    models = write_results(study / "models", "--pooled_folds", tables=folds)
+    said = "2 networks, 1 a scan: 2 folds of a cross-validation, pooled; the mean over all of them was not measured."
+    assert scored_by(study, models) is None and said in words(study / "out")
+    assert said in " ".join(card(models).split())
+    assert scored_by(study, models / "models.zip", out="zip") is None and said in words(study / "zip")
