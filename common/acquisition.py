@@ -43,11 +43,11 @@ def facts(row: Mapping[str, Any]) -> list[Fact]:
     uptake, dose, weight, minutes = (number(row, name) for name in ("uptake_min", "dose_MBq", "weight_kg", "frame_min"))
     liver, highest = number(row, "liver_suv"), number(row, "suv_max")
     found = [Fact("Uptake time", shown(uptake, "{:.0f} min"), "60 min; {} to {} are accepted".format(*UPTAKE_MIN),
-                  inside(uptake, UPTAKE_MIN)),
+                  inside(uptake, UPTAKE_MIN, 0)),
              Fact("Injected dose", shown(dose, "{:.0f} MBq")), Fact("Weight", shown(weight, "{:.0f} kg")),
              dose_per_weight(dose, weight, minutes)]
     found.append(Fact("Mean SUV of the liver", "not found for certain" if liver is None else f"{liver:.2f}",
-                      "{} to {}".format(*LIVER_SUV), inside(liver, LIVER_SUV)))
+                      "{} to {}".format(*LIVER_SUV), inside(liver, LIVER_SUV, 2)))
     texts = [Fact(name, str(row.get(name.lower()) or "not stored")) for name in ("Scanner", "Units")]
     return [*found, Fact("Highest SUV", shown(highest, "{:.1f}")), *texts]
 
@@ -61,7 +61,7 @@ def dose_per_weight(dose: float | None, weight: float | None, minutes: float | N
     value = f"{dose / weight:.1f} MBq/kg"
     if not minutes:
         return Fact(name, value, wanted)
-    product = dose / weight * minutes
+    product = round(dose / weight * minutes, 1)  # as it is shown
     within = True if product >= most else None if product >= least else False
     return Fact(name, f"{value} × {minutes:.3g} min a bed = {product:.1f} MBq·min/kg", wanted, within)
 
@@ -82,5 +82,6 @@ def shown(value: float | None, form: str) -> str:
     return "not stored" if value is None else form.format(value)
 
 
-def inside(value: float | None, bounds: tuple[float, float]) -> bool | None:
-    return None if value is None else bounds[0] <= value <= bounds[1]
+def inside(value: float | None, bounds: tuple[float, float], decimals: int) -> bool | None:
+    """Whether the value is within the bounds as it is shown, with so many decimals: not "55 min; 55 are accepted"."""
+    return None if value is None else bounds[0] <= round(value, decimals) <= bounds[1]

@@ -201,7 +201,11 @@ def test_acquisition_beside_the_guideline():
     assert [line.partition(":")[0] for line in acquisition.outside(list(known.values()))] == [
         "uptake time 90 min", "dose per weight 3.0 MBq/kg × 2 min a bed = 6.0 MBq·min/kg",
         "mean SUV of the liver 3.40"]
-    for product, within in ((14, True), (13.9, None), (7, None), (6.9, False)):
+    for uptake, within in ((54.4, False), (54.6, True), (75.4, True), (75.6, False)):  # as they are shown
+        assert acquisition.facts({"uptake_min": uptake})[0].within is within
+    for liver, within in ((1.294, False), (1.296, True)):
+        assert acquisition.facts({"liver_suv": liver})[4].within is within
+    for product, within in ((14, True), (13.97, True), (13.9, None), (7, None), (6.97, None), (6.9, False)):
         assert acquisition.dose_per_weight(product * 10, 10, 1).within is within
     assert [fact.value for fact in acquisition.facts({"units": ""})] == [
         *["not stored"] * 4, "not found for certain", *["not stored"] * 3]
