@@ -7,7 +7,7 @@ python score.py --input STUDY --checkpoints lars/A.pth lars/B.pth --output score
 
 STUDY: DICOM, or SUV volumes (NIfTI, NRRD), as of prepro_script.py, whose rules and refusals hold here. Writes to
 --output score.html, the page of the study, or of many an index that sorts, and scans/SCAN.html; scores.csv; scans/, the
-MIPs with their manifest, too. The score is LARS-avg, the mean (the median, where operating_points.json says so) over the
+MIPs with their manifest, too. The score is LARS-avg, the mean (median, where operating_points.json says so) over the
 networks of each one's mean over a scan's views, as of predict.py and aggregate.py. Scans are named by the key's hash
 (crosswalk.csv beside the key leads back to patients); no page holds an identifier. For research use only.
 """
