@@ -225,7 +225,7 @@ def _scale_bar(axes, shape, spacing):
 def _colour_bars(figure, axes, scale, speaks_for, shrink=0.7):
     for cmap, highest, label in (
             ("gray_r", scale["suv_max"], f"SUV (g/ml), {scale['suv_max']:g} and above black"),
-            (HEAT, scale["heat_max"], f"speaks for {speaks_for} (units of the score);\n"
+            (HEAT, scale["heat_max"], f"speaks for {speaks_for}\n(units of the score);\n"
              + scale.get("of", "one scale for the cohort"))):
         bar = figure.colorbar(ScalarMappable(Normalize(0, highest), cmap), ax=axes, shrink=shrink, pad=0.01, aspect=25,
                               extend="max")
