@@ -155,7 +155,9 @@ def write_dicom(args, scan, scores, picture, study):
     except OSError:
         raise
     except Exception as error:  # whatever a header provokes in highdicom: the page and the other scans go on
-        return [f"warning: {scan.scan_id}: no DICOM objects were written: {error}"]
+        # other messages may quote what names a patient
+        reason = error if isinstance(error, InputError) else f"{type(error).__name__}, for a value of its header"
+        return [f"warning: {scan.scan_id}: no DICOM objects were written: {reason}"]
     return []
 
 
