@@ -94,7 +94,7 @@ def suv_type_factor(suv_type: str, header: Header, warn: Warn) -> float:
     """
     if suv_type == "bw":
         return 1.0
-    weight, height = body_weight(by_scanner(header), lambda text: None), body_height(header, warn)
+    weight, height = body_weight(by_scanner(header), warn), body_height(header, warn)
     if suv_type == "bsa":
         return 10 * body_surface(weight, height) / weight
     kind = "LBMJANMA" if suv_type == "lbm" else "LBMJAMES128"
@@ -414,7 +414,7 @@ def _acquisition_time(header: Header, warn: Warn) -> float | None:
 
 def _is_date(stamp: str) -> bool:
     """Whether a DT is cut to a date, with or without an offset, or missing."""
-    return len(re.split("[+-]", stamp)[0]) <= 8
+    return len(re.sub(r"[+-]\d{4}$", "", stamp)) <= 8
 
 
 def _lacks_zone(stamp: str, header: Header) -> bool:

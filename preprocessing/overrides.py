@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from common.files import InputError, read_csv
-from preprocessing.dicom_values import Header, Refused, number, shown, text
-from preprocessing.dose import Warn
+from preprocessing.dicom_values import Header, Refused, shown, text
+from preprocessing.dose import Warn, body_height, body_weight
 
 RADIO = "RadiopharmaceuticalInformationSequence"
 RANGES = {"weight_kg": (1, 400), "height_m": (0.3, 2.5), "dose_MBq": (1, 5000)}  # what these columns may hold
 TIMES = {"injection_time": "RadiopharmaceuticalStart", "series_time": "Series"}  # and their attributes' first words
 MEASURES = ("PatientWeight", "PatientSize", "PatientSex")
+PLAUSIBLE = {"PatientWeight": (body_weight, (20, 250)), "PatientSize": (body_height, (100, 220))}  # kg, cm
 COLUMNS = (*RANGES, "sex", *TIMES)
 MOMENT = re.compile(r"(?:(\d{4}-\d\d-\d\d)[T ]+)?(\d\d?):(\d\d)(?::(\d\d)(?:\.0+)?)?")
 
@@ -87,8 +88,10 @@ def override(headers: Sequence[Header], given: Mapping[str, str], warn: Warn, su
         the scanner knew: the headers keep them for `dose.by_scanner`.
     """
     if stored:
-        for header in headers:
-            header["own"] = [{keyword: header[keyword] for keyword in MEASURES if _is_known(header, keyword)}]
+        known = [{keyword: header[keyword] for keyword in MEASURES if _is_known(header, keyword)} for header in headers]
+        shared = {keyword: value for own in reversed(known) for keyword, value in own.items()}
+        for header, own in zip(headers, known, strict=True):
+            header["own"] = [shared | own]  # a slice that lacks a value has that of the others
     first = headers[0]
     radio = (first.get(RADIO) or [{}])[0]
     places = {"weight_kg": (first, "PatientWeight", "kg"), "height_m": (first, "PatientSize", "m"),
@@ -126,11 +129,12 @@ def _unused(name: str, first: Header, suv_type: str, stored: str) -> str:
 
 
 def _is_known(header: Header, keyword: str) -> bool:
-    """Whether the scanner knew the patient's sex, weight or height."""
+    """Whether the scanner knew the patient's sex, weight or height: not where a dummy stands in its place."""
     if keyword == "PatientSex":
         return text(header, keyword) in ("M", "F")
+    read, (low, high) = PLAUSIBLE[keyword]
     with contextlib.suppress(Refused):
-        return (number(header, keyword) or 0) > 0
+        return low <= read(header, lambda text: None) <= high
     return False
 
 

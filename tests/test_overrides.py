@@ -115,7 +115,9 @@ GML = {"PatientWeight": 154, "Units": "GML"}
     ({"SUVType": "LBM", "PatientWeight": None, "PatientSize": None, "PatientSex": "O"}, 50.1688 / 154,
      {"weight_kg": "154", "height_m": "1.75", "sex": "F"}, "bw", 4, ()),
     ({"Units": "CM2ML", "SUVType": "BSA"}, 25.8383 / 154, {"weight_kg": "70", "height_m": "1.6"}, "bw", 4,
-     ("weight_kg", "height_m"))])
+     ("weight_kg", "height_m")),
+    ({"PatientWeight": 1}, 1, {"weight_kg": "154"}, "lbm", 4 * 67.8194 / 154, ()),  # a dummy
+    ({"SUVType": "LBM", "PatientSize": 0.1}, 50.1688 / 154, {"height_m": "1.75"}, "bw", 4, ())])
 def test_stored_suv_hold_the_scanner_s_own_weight(changed, per_suv, given, suv_type, expected, unused, tmp_path):
     """The files' weight is in the pixels: another one for the mass would mix two; what changes nothing is said so."""
     write_series(tmp_path, per_suv=per_suv, **(GML | changed))
@@ -133,6 +135,11 @@ def test_an_override_hides_no_slice_of_another_weight_where_the_pixels_hold_it(t
     assert hot(tmp_path / "BQML", overrides={"weight_kg": "70"})[0] == pytest.approx(4, rel=1e-3)
     with pytest.raises(Refused, match="PatientWeight '70.0 and 80.0': differs"):
         suv_volume(tmp_path / "GML", suv_type="lbm", overrides={"weight_kg": "70"})
+    series = datasets(**GML, per_suv=1)
+    for keyword in ("PatientWeight", "PatientSize", "PatientSex"):  # no other patient
+        del series[3][keyword]
+    assert hot(save(series, tmp_path / "lacks"), overrides={"weight_kg": "70", "height_m": "1.75", "sex": "F"},
+               suv_type="lbm")[0] == pytest.approx(4 * 67.8194 / 154, rel=1e-3)
 
 
 @given(st.integers(30, 200), st.floats(1.2, 2.1), st.integers(50, 900))
