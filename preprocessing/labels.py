@@ -76,11 +76,17 @@ def read_labels(path: str, carry: Sequence[str] = (), made: Sequence[str] = (), 
     InputError
         Naming the line and column, no value: it may identify a patient.
     """
+    seen: dict[str, None] = {}
+
+    def used(name):
+        seen[name] = None
+        return name in (*WAYS, "StudyDate", "target", "target_loc", "deauville", *carry)
+
     try:
-        table = read_csv(path)
+        table = read_csv(path, usecols=used)
     except InputError as error:
         raise InputError(f"--labels {error}") from error
-    names = list(map(str, table.columns))
+    names = list(seen)
     if not (set(WAYS[:3]) & set(names) or {"patient_id", "StudyDate"} <= set(names)):
         raise InputError(f"--labels {path}: has no column that names studies ({NAMES}); it has {', '.join(names)}")
     if need_target and not {"target", "deauville"} & set(names):
@@ -123,7 +129,7 @@ def _label(row: dict[Any, Any], line: int, where: str, carried: Sequence[str], n
     if (site := _whole(row, "target_loc", range(1000), where)) is not None:
         values["target_loc"] = site
     if patient := row.get("patient_id"):
-        if re.fullmatch(r"\d(\.\d+)?E\+?\d+", patient, re.IGNORECASE):
+        if re.fullmatch(r"\d([.,]\d+)?E\+\d+", patient, re.IGNORECASE):
             raise InputError(f"{where}: PatientID is a number that Excel has shortened, as 2.02401E+11; format the "
                              "column as text and fill it in again")
         values["patient_id"] = patient
@@ -221,7 +227,7 @@ def _say_replaced(labels: Labels, found: Mapping[str, Label], studies: Mapping[s
         print(f"patient_id replaces PatientID in {len(replaced)} of "
               f"{counted(len(found), 'labelled study', 'labelled studies')}")
     kept = {studies[uid].patient for uid in found.keys() - replaced.keys()}
-    if slips := sorted(line for uid, line in replaced.items() if studies[uid].patient in kept):
+    if slips := sorted(line for uid, line in replaced.items() if studies[uid].patient in kept - {""}):
         print(f"warning: {labels.path}: line {some(slips, 10)}: PatientID is another one than DICOM's, which other "
               "rows of this patient keep: these studies will count as another patient's; correct it where it is a slip")
 

@@ -18,8 +18,8 @@ from preprocessing.suv import SuvVolume, body_mean
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd")
 UNREAD = (".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".mnc", ".hdr")  # other volumes
-NOT_PET = re.compile(r"(.*[_\W])?((?<!pet[_\W])ct|ctres|seg|segmentation|masks?|labels?)([_\W].*)?",
-                     re.IGNORECASE)  # words of a name; PET-CT is none
+NOT_PET = re.compile(r"(.*[_\W])?(ct|ctres|seg|segmentation|masks?|labels?)([_\W].*)?", re.IGNORECASE)  # a name's words
+PET_CT = re.compile(r"pet[_\W]ct", re.IGNORECASE)  # of a folder, no CT; a file of this name is the CT of a PET/CT
 NNUNET = re.compile(r"images(Tr|Ts)")  # its folders: CASE_0000 is CT, CASE_0001 SUV (autoPET III)
 LPS = {"left-posterior-superior": (1, 1, 1), "lps": (1, 1, 1), "right-anterior-superior": (-1, -1, 1),
        "ras": (-1, -1, 1), "left-anterior-superior": (1, -1, 1), "las": (1, -1, 1)}  # NRRD's spaces, to LPS
@@ -67,7 +67,7 @@ def suv_volumes(paths: Sequence[str]) -> list[tuple[str, str, str]]:
     named = [path for path in paths if stem(path).lower() == "suv"]
     if named and parent.name:
         return [(path, parent.as_posix(), parent.parts[-2:][0]) for path in named]
-    if NOT_PET.fullmatch(re.sub("T[rs]$", "", parent.name)):
+    if NOT_PET.fullmatch(PET_CT.sub("pet", re.sub("T[rs]$", "", parent.name))):
         return []
     return [(path, str(parent / stem(path)), parent.name) for path in paths if not NOT_PET.fullmatch(stem(path))]
 

@@ -59,7 +59,7 @@ def test_a_row_finds_its_study(text, expected, tmp_path):
     ("StudyInstanceUID,AccessionNumber,target\n1.1,,1\n,A1,1\n", "line 3: is of the same study as line 2"),
     ("AccessionNumber,target\nA1,1\nA1,1\n", "line 3: AccessionNumber is on line 2 too"),
     ("StudyInstanceUID,patient_id,target\n,007,1\n", "line 2: PatientID alone names no study; fill in StudyDate"),
-    ("StudyInstanceUID,PatientID,target\n1.1,2.02401E+11,1\n", "line 2: PatientID is a number that Excel has"),
+    ("StudyInstanceUID;PatientID;target\n1.1;2,02401E+11;1\n", "line 2: PatientID is a number that Excel has"),
     ("patient_id,target\n007,1\n", "has no column that names studies")])
 def test_what_is_ambiguous_or_fits_in_part_is_named_and_refused(text, words, tmp_path, capsys):
     with pytest.raises(InputError, match=re.escape(words)) as caught:
@@ -70,12 +70,20 @@ def test_what_is_ambiguous_or_fits_in_part_is_named_and_refused(text, words, tmp
 
 @pytest.mark.parametrize(("rows", "replaced", "slips"), [
     ("1.1,007\n1.2,007\n1.3,Ab8\n", 0, ""), ("1.1,OO7\n1.2,007\n1.3,Ab8\n", 1, "2"), ("1.1,\n1.2,x\n", 1, "3"),
-    ("1.1,a\n1.2,b\n1.3,c\n", 3, "")])  # one PatientID for all after de-identification
+    ("P/S,x\n1.4,\n", 1, ""), ("1.1,a\n1.2,b\n1.3,1E10\n", 3, "")])  # one PatientID for all after de-identification
 def test_a_patient_id_that_tears_a_patient_apart_is_warned_of(rows, replaced, slips, tmp_path, capsys):
     joined("StudyInstanceUID,PatientID,target\n" + rows.replace("\n", ",1\n"), tmp_path)
     said = capsys.readouterr().out
     assert (f"patient_id replaces PatientID in {replaced} of" in said) == (replaced > 0)
     assert ("warning" in said) == (f"labels.csv: line {slips}: PatientID is another one than" in said) == bool(slips)
+
+
+def test_an_excel_error_counts_in_columns_that_are_used(tmp_path):
+    path = tmp_path / "labels.xlsx"
+    pd.DataFrame({"StudyInstanceUID": ["1.1"], "target": [1], "looked_up": ["#N/A"]}).to_excel(path, index=False)
+    assert [row.names for row in read_labels(path).rows] == [{"StudyInstanceUID": "1.1"}]
+    with pytest.raises(InputError, match="row 2, column looked_up: holds an Excel error"):
+        read_labels(path, ["looked_up"])
 
 
 def test_rows_without_study_are_counted(tmp_path, capsys):

@@ -135,7 +135,7 @@ def test_sheared_and_broken_volumes_are_refused(tmp_path):
     (["x/imagesTr/fdg_1a_03-23-2003_0000.nii.gz", "x/imagesTr/fdg_1a_03-23-2003_0001.nii.gz"],
      ["fdg_1a_03-23-2003 of fdg_1a"]),
     (["P/PET-CT/a.nii.gz"], ["P/PET-CT/a of PET-CT"]),
-    (["P/petct/a_PET_CT.nii", "P/petct/ct.nii"], ["P/petct/a_PET_CT of petct"]),
+    (["P/petct/a_PET_CT.nii", "P/petct/a_PET.nii"], ["P/petct/a_PET of petct"]),  # the first is the CT of a PET/CT
     (["P/PET_CT/CT.nii", "P/PET_CT/PET-CT_seg.nii", "P/PET_CT/carpet-CT-ct.nii"], []), (["P/CT-PET/a.nii.gz"], []),
     (["x/labelsTr/fdg_1a_03-23-2003.nii.gz"], []), (["P/masks/a.nii.gz"], [])])
 def test_suv_study_and_patient_are_told_by_the_path(paths, studies):
