@@ -74,8 +74,9 @@ def score_studies(args):
     runs = scoring.chosen_runs(args.models, args.top, args.checkpoints)
     inputs = scoring.inputs_of(runs)
     made, studies, errors = convert(args, folder, inputs)
+    earlier = score_page.earlier_files(output)
     if not made:
-        score_page.remove_stale(output, ())
+        score_page.remove_stale(output, earlier, ())
         return EXIT_SOME_FAILED
 
     device, amp = open_device(args.device, args.amp, args.threads)
@@ -96,7 +97,7 @@ def score_studies(args):
     if several:
         score_page.write_index(output / "score.html", scores, pages, errors, about)
     write_csv(scoring.table_of(scores), output / "scores.csv")
-    score_page.remove_stale(output, ("score.html", "scores.csv", *pages.values()))
+    score_page.remove_stale(output, earlier, ("score.html", "scores.csv", *pages.values()))
     print("\n".join([*scoring.lines_of(scores), *failed]))
     print(f"{counted(len(scores.scans), 'scan')}, {counted(len(models), 'network')}: "
           f"{output / 'score.html'}; for research use only")
@@ -152,7 +153,7 @@ def write_dicom(args, scan, scores, picture, study):
     try:
         with local_files(choose_series(study, args.frames is not None)[0]) as files:
             write_objects(scan, scores, picture, files, Path(args.output) / "dicom")
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except Exception as error:  # whatever a header provokes in highdicom: the page and the other scans go on
         # other messages may quote what names a patient

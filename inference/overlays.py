@@ -65,7 +65,7 @@ def draw_panels(scans: list[pd.DataFrame], folder: Path, images: str | Path, sou
     path, titles = folder / "panels.json", {scan["scan_id"].iloc[0]: _title(scan, source) for scan in scans}
     before = read_json_object(path, "titles", "{}") if path.exists() else {}
     for name in titles:
-        if overwrite or before.get(name) != titles[name]:
+        if overwrite or before.get(name, titles[name]) != titles[name]:
             for suffix in (".png", ".pdf"):
                 panel(folder, name, suffix).unlink(missing_ok=True)
     write_json(before | titles, path)

@@ -219,7 +219,7 @@ def asked_rows(table: pd.DataFrame, data: str, sets: Sequence[str], runs: list[d
     if "all" in sets and set(sets) != {"all"}:
         raise InputError(f"--set {' '.join(sets)}: all holds the others; leave out one or the other")
     if own := [name for name in table if WRITTEN.fullmatch(name)]:
-        print(f"warning: {data}: {some(own)} left out: prediction files have columns of their own by such names")
+        print(f"warning: {data}: {some(own)} left out: names that prediction files keep for columns of their own")
         table = table.drop(columns=own)
     if "all" not in sets:
         splits = splits_of(runs)

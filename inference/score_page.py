@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from common import __version__
+from common.files import read_csv
 from common.html import write_page
 from common.settings import plain
 from common.text import some
@@ -46,13 +47,20 @@ def write_index(path: Path, scores: Scores, pages: dict[str, str], refused: Sequ
                version=__version__)
 
 
-def remove_stale(output: Path, written: Sequence[str]) -> None:
-    """Remove, and say so, what an earlier call of score.py wrote that is not `written`: paths below `output`."""
-    there = [output / "score.html", output / "scores.csv", *sorted((output / "scans").glob("*.html"))]
-    if stale := [path for path in there if path.exists() and path not in [output / name for name in written]]:
-        for path in stale:
-            path.unlink()
-        print(f"removed, of an earlier call: {some([str(path.relative_to(output)) for path in stale], 3)}")
+def earlier_files(output: Path) -> list[str]:
+    """What an earlier call of score.py wrote, by its scores.csv: paths below `output`."""
+    if not (output / "scores.csv").exists():
+        return []
+    scans = read_csv(output / "scores.csv", ["scan_id"])["scan_id"]
+    return ["score.html", "scores.csv", *(f"scans/{scan}.html" for scan in scans)]
+
+
+def remove_stale(output: Path, earlier: Sequence[str], written: Sequence[str]) -> None:
+    """Remove, and say so, what an earlier call wrote (of `earlier_files`) that is not `written`."""
+    if stale := [name for name in earlier if name not in written and (output / name).exists()]:
+        for name in stale:
+            (output / name).unlink()
+        print(f"removed, of an earlier call: {some(stale, 3)}")
 
 
 def _cells(scan: Scan) -> list[tuple[str, Any]]:

@@ -163,7 +163,8 @@ def test_pages_of_scans_that_are_refused_now_go(results, tmp_path, capsys, no_pi
     assert scored_by(tmp_path, results) == 1 and list(pages(tmp_path / "out")) == ["score.html"]
     write_series(tmp_path / "dicom" / "A", PatientWeight=None, **COARSE)
     capsys.readouterr()
-    assert scored_by(tmp_path, results) == 1 and not pages(tmp_path / "out")
+    (tmp_path / "out" / "scans" / "notes.html").write_text("mine")
+    assert scored_by(tmp_path, results) == 1 and list(pages(tmp_path / "out")) == ["notes.html"]
     assert not (tmp_path / "out" / "scores.csv").exists()
     assert "removed, of an earlier call: score.html, scores.csv" in capsys.readouterr().out
 
