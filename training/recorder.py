@@ -126,7 +126,7 @@ class Recorder:
             self.state.load_state_dict(stored, anew)
         except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: does not fit this run ({error}); --overwrite trains from the start") from None
-        if stored.get("data_hash") != now["data_hash"]:
+        if stored.get("data_hash") != now["data_hash"] or stored.get("trained_on"):  # which may be of two already
             self.settings = self.settings | of_both(stored, now, images)
         if differing:
             tqdm.write(f"warning: {path} goes on with other values of {', '.join(differing)}: not to the weights of an "
