@@ -135,14 +135,16 @@ def _without_digest(value: Any) -> Any:
 
 def _trials(folder: Path, split: int, args: dict) -> int | None:
     """Of how many trials, pruned ones included, the arguments are the best; 0: no search found them, None: unknown."""
+    found: list[int | None] = []
     for name, results in SEARCHES.items():
-        for summary in sorted(folder.glob(f"{Path(name).stem}*.csv")):
+        stem = Path(name).stem
+        for summary in [folder / name, *sorted(folder.glob(f"{stem}_*.csv"))]:  # of the default study, of others
             try:
                 best = vars(params.with_values(argparse.Namespace(), params.read_values(str(summary), split)))
             except InputError:  # none of this split
                 continue
             if args and all(_without_digest(args.get(key)) == base_names(value) for key, value in best.items()):
-                path = folder / results.format(f"{split}{summary.stem.removeprefix(Path(name).stem)}")
+                path = folder / results.format(f"{split}{summary.stem.removeprefix(stem)}")
                 states = read_csv(path, ("state",))["state"] if path.is_file() else None
-                return None if states is None else int(states.isin(("COMPLETE", "PRUNED")).sum())
-    return 0
+                found.append(None if states is None else int(states.isin(("COMPLETE", "PRUNED")).sum()))
+    return max((count for count in found if count is not None), default=None if found else 0)

@@ -1,5 +1,6 @@
 """What the page says of how epoch, run, trial, models and thresholds were chosen."""
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -87,6 +88,10 @@ def test_a_trial_is_claimed_where_the_settings_are_its_own(tmp_path):
     for path in tmp_path.glob("*optuna_results_split*.csv"):  # of --study other
         path.rename(path.with_stem(f"{path.stem}_other"))
     (tmp_path / "best_params_summary.csv").rename(tmp_path / "best_params_summary_other.csv")
+    assert selected(tmp_path)[0]["trials"] == {"0": 7, "1": None}
+    for name in ("best_params_summary.csv", "best_params_summary-copy.csv"):  # of that study when it had one trial
+        shutil.copy(tmp_path / "best_params_summary_other.csv", tmp_path / name)
+    pd.DataFrame({"number": [0], "state": ["COMPLETE"]}).to_csv(tmp_path / "optuna_results_split0.csv", index=False)
     assert selected(tmp_path)[0]["trials"] == {"0": 7, "1": None}
     write_runs(tmp_path, n=3, lr=0.5)
     assert selected(tmp_path)[0]["trials"] == {}
