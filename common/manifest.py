@@ -21,7 +21,7 @@ LEAKAGE = "leakage"  # a column: what is in two sets, of what was made with --al
 MARK = "LEAKAGE"  # what every page and line says of it
 SYNTHETIC = "The cohort is SYNTHETIC: these numbers say nothing about patients."
 VIEWS = ("cor", "sag")  # coronal and sagittal; rotating projections are rot030, ...: their angle in degrees
-_NUMBER = re.compile(r"\+?([0-9]+)(?:\.([0-9]*))?(?:e([+-]?[0-9]+))?")
+_NUMBER = re.compile(r"\+?([0-9]+)(?:\.([0-9]*))?(?:e([+-]?[0-9]{1,9}))?")
 
 
 def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: bool = True,

@@ -36,7 +36,7 @@ operating_points; of no scan {n: 0, n_positive: 0} and SHOWN, none of them with 
     selection                                what validation patients chose: of `selection.describe_selection`
     prognosis, readers                       of --survival, --readers: see `prognosis`, `readers`
     sites                                    of predict_loca.py's models: see `site_ensemble.measure_sites`
-    files                                    what was written with it that not every call writes
+    files                                    what was written beside it, but for the checklists
     provenance                               version, commit, command, versions, inputs: of `provenance.this_run`
 """
 import pandas as pd

@@ -17,6 +17,9 @@ from evaluation.metrics import DERIVED, THRESHOLD
 from evaluation.report import FIGURES, primary_name
 from evaluation.site_metrics import NAMES
 
+OF_PARTS = {"sites": "site_metrics.csv", "cohorts": "cohorts.csv", "prognosis": "prognosis.csv",
+            "readers": "readers.csv"}  # of metrics.json, as versions before wrote them
+
 
 def ensemble_table(scans: pd.DataFrame, each: Ensemble) -> pd.DataFrame:
     """The table of ensemble_avg.csv or ensemble_max.csv."""
@@ -66,18 +69,17 @@ def tables(scans: pd.DataFrame, ensembles: dict[str, Ensemble], sites: site_ense
 
 
 def earlier_files(folder: Path) -> list[Path]:
-    """The files in a folder that an earlier call of aggregate.py wrote and that not every call writes.
-
-    metrics.json lists them; of versions before, those names are taken that are unlikely to be another's.
+    """The files in a folder that an earlier call of aggregate.py wrote: those that its metrics.json names, or of a
+    version before those that follow from what it holds.
     """
     try:
-        names = read_json_object(folder / "metrics.json", "--output", "{}").get("files")
+        stored = read_json_object(folder / "metrics.json", "--output", "{}")
     except InputError:  # there is none: the earlier call, if any, had no targets
-        names = []
-    if names is None:
-        names = ["report.html", "site_metrics.csv", "cohorts.csv", "prognosis.csv", "table1.csv", "failures.csv",
-                 *(f"{name}.{suffix}" for name in (*FIGURES, "cohorts", "forest", "flow")
-                   for suffix in ("png", "svg", "pdf"))]
+        stored = {"files": []}
+    names = stored.get("files", [
+        "report.html", "failures.csv", *(name for part, name in OF_PARTS.items() if stored.get(part)),
+        *(f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg", "pdf"))])
+    names = [name for name in names if isinstance(name, str) and Path(name).name == name] * isinstance(names, list)
     return [folder / name for name in dict.fromkeys((*names, "metrics.json", "operating_points.json",
                                                      "ensemble_sites.csv"))]
 
@@ -85,7 +87,7 @@ def earlier_files(folder: Path) -> list[Path]:
 def remove_stale(earlier: list[Path], written: list[Path]) -> None:
     """Remove, and say so, what an earlier call wrote (of `earlier_files`) and this one did not."""
     for path in earlier:
-        if path not in written and path.exists():
+        if path not in written and path.is_file():
             path.unlink()
             print(f"removed {path}: it belonged to earlier predictions")
 

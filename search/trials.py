@@ -93,7 +93,7 @@ class SplitTrials:
         optimizer = utils.build_optimizer(model.parameters(), **pick(args, "optimizer", "lr", "wd", "momentum"))
         steps = steps_per_epoch(images.train, objective.y_true, **pick(args, "batch_size", "oversample"))
         schedule = utils.Schedule(optimizer, steps,
-                            **pick(args, "nepochs", "lr_schedule", "lr_anneal", "warmup_epochs"))
+                                  **pick(args, "nepochs", "lr_schedule", "lr_anneal", "warmup_epochs"))
         state = TrainState(model, optimizer, schedule, utils.EarlyStopping(args.patience), images.network_input,
                            self.amp, build_ema(model, args.ema), keep=args.keep)
         batches = RunBatches(images, model, objective.y_true, (args.seed, images.split, RUN), self.amp,

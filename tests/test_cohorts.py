@@ -23,6 +23,7 @@ WRITTEN_ALIKE = [("007", "7"), ("P1", "p1"), ("P 1", "P1"), ("1.0", "1"), ("1e3"
 @pytest.mark.parametrize(("one", "other"), WRITTEN_ALIKE)
 def test_ids_written_alike(one, other):
     assert canonical(one) == canonical(other)
+    assert canonical("1e" + "9" * 5000).startswith("1e9")  # no number that Python would refuse to read
 
 
 def test_ids_that_differ():

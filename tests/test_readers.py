@@ -224,6 +224,12 @@ def test_the_page_of_a_study(done):
     assert "reader_study.csv" in metrics["files"] and "roc.pdf" in metrics["files"]
     assert "readers" not in run(folder) and not (folder / "reader_study.csv").exists()
     assert {path.read_text() for path in mine} == {"mine"}
+    for files in (["../other.txt", 1, "", "folder"], "abc"):  # a metrics.json that is no one's
+        (folder.parent / "other.txt").write_text("mine")
+        (folder / "folder").mkdir(exist_ok=True)
+        (folder / "metrics.json").write_text(json.dumps({"files": files}))
+        run(folder)
+        assert (folder.parent / "other.txt").exists() and (folder / "folder").exists()
 
 
 @pytest.mark.usefixtures("no_figure")

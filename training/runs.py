@@ -26,7 +26,7 @@ from training.distributed import say
 from training.images import SplitImages
 from training.objectives import Binary
 from training.recorder import MAY_CHANGE, Pace, Recorder, labels_hash, run_settings, write_settings
-from training.state import TrainState, build_ema
+from training.state import NotFinite, TrainState, build_ema
 
 
 @dataclass
@@ -104,7 +104,7 @@ class Runs:
             self.rows[run.split, run.run] = finished.row
             return
         except InputError as error:
-            said = str(error)
+            said = str(error) + ", and train again with --overwrite" * isinstance(error, NotFinite)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error) or distributed.world() > 1:
                 raise

@@ -129,8 +129,7 @@ class TrainState:
     def not_finite(self, where: str = "") -> NotFinite:
         """What is said where the loss is not finite; `where` in the epoch."""
         remedy = f"lower --lr {self.optimizer.defaults['lr']}" + ", or give --amp off" * (self.amp is torch.float16)
-        return NotFinite(f"the loss is not finite in epoch {self.epoch}{where}; {remedy}, and train again with "
-                         "--overwrite")
+        return NotFinite(f"the loss is not finite in epoch {self.epoch}{where}; {remedy}")
 
     def checkpoint(self) -> dict:
         """LARS's keys, and the input. Only `state_dict` holds optimizer and schedule, which are two thirds of it."""
