@@ -289,8 +289,8 @@ def test_columns_of_prediction_files_in_the_manifest_are_left_out(study, capsys)
     own = dict.fromkeys(("set", "probs", "overlap", "checkpoint_sha256", "F1", "pred_loc"), "x")
     manifest(study).assign(**own).to_csv(study / "own.csv", index=False)
     predicted(study, data="own.csv", output="own")
-    assert ("own.csv: set, probs, overlap, checkpoint_sha256, F1 and 1 more left out: prediction files have columns of "
-            "their own") in capsys.readouterr().out
+    assert ("own.csv: set, probs, overlap, checkpoint_sha256, F1 and 1 more left out: names that prediction "
+            "files keep for columns of their own") in capsys.readouterr().out
     for name in ("pred_split0_run1.csv", "pred_split1_run1.csv"):
         assert (study / "own" / name).read_bytes() == (study / "plain" / name).read_bytes()
 
