@@ -19,9 +19,9 @@ DEMO = demo
 TORCH_INDEX ?=
 
 # What demo-loca and study-loca train both networks with, and what the two heads get beside it.
-LOCA_TRAIN = --weights none --image_size auto --pool 2 --augm 4 --nepochs 8 --batch_size 8 \
-             --optimizer adamw --lr 0.0015 --wd 0.01 --lr_schedule onecycle
-LOCA_SITES = --site_head grid --site_lambda 1 --select sum
+# --augm 4: the recipe's mirror images would exchange liver and spleen.
+LOCA_TRAIN = --recipe fast --augm 4 --nepochs 8
+LOCA_SITES = --site_head grid --site_lambda 1
 STUDY = study
 STUDY_RUNS = 1 2 3
 
