@@ -6,6 +6,7 @@ Codes that no standard has are of the scheme 99DEAUVILLE.
 """
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,9 +69,10 @@ def write_objects(scan: Scan, scores: Scores, picture: bytes, files: Sequence[st
     InputError
         highdicom is not installed, or a file of that name is there.
     """
-    images = [_with_study(dcmread(path, stop_before_pixels=True)) for path in files]
-    captured = capture(picture, images[0])
-    report = numbers(scan, scores, images)
+    with warnings.catch_warnings(action="ignore"):  # which quote names of patients on the terminal
+        images = [_with_study(dcmread(path, stop_before_pixels=True)) for path in files]
+        captured = capture(picture, images[0])
+        report = numbers(scan, scores, images)
     paths = [folder / f"{scan.scan_id}_{kind}_{each.SOPInstanceUID}.dcm"
              for kind, each in (("sc", captured), ("sr", report))]
     for path, each in zip(paths, (captured, report), strict=True):
