@@ -20,7 +20,8 @@ SETS = (*LEARNED, "test", "cal")  # cal, a calibration set, is the same scans in
 LEAKAGE = "leakage"  # a column: what is in two sets, of what was made with --allow_leakage
 MARK = "LEAKAGE"  # what every page and line says of it
 SYNTHETIC = "The cohort is SYNTHETIC: these numbers say nothing about patients."
-VIEWS = ("cor", "sag")  # coronal and sagittal; rotating projections are rot030, ...: their angle in degrees
+VIEW_NAMES = {"cor": "coronal", "sag": "sagittal"}  # rotating projections are rot030, ...: their angle in degrees
+VIEWS = tuple(VIEW_NAMES)
 _NUMBER = re.compile(r"\+?([0-9]+)(?:\.([0-9]*))?(?:e([+-]?[0-9]{1,9}))?")
 
 
@@ -154,8 +155,8 @@ def views_of(table: pd.DataFrame) -> tuple[str, ...]:
 
 
 def view_name(view: str) -> str:
-    """cor -> coronal, rot030 -> 30°."""
-    return dict(zip(VIEWS, ("coronal", "sagittal"), strict=True)).get(view) or f"{int(view[3:])}°"
+    """cor -> coronal, rot030 -> 30°; another view's own name."""
+    return f"{int(view[3:])}°" if re.fullmatch(r"rot\d{3}", view) else VIEW_NAMES.get(view, view)
 
 
 def suv_type_of(table: pd.DataFrame) -> str:

@@ -20,6 +20,7 @@ from PIL import Image
 from common.acquisition import UPTAKE_MIN
 from common.files import progress, read_csv
 from common.html import write_page
+from common.manifest import VIEW_NAMES, view_name
 from common.mips import read_image
 from common.text import ranges
 from common.workers import Run, run_here
@@ -30,7 +31,6 @@ FULL_SIDE, SMALL_SIDE = 310, 64  # pixels of a thumbnail's longer side, at most 
 LOSSLESS_STUDIES, FULL_STUDIES = 100, 1000  # up to so many: exact; of FULL_SIDE. More are smaller, in as many bytes
 QUALITY = 60  # of the WebP that are not exact: 5 kB instead of 19
 PIXELS_PER_MM = 0.25  # on the page: the views of a card at one scale
-VIEW_NAMES = {"cor": "coronal", "sag": "sagittal"}  # further views are shown beside them at half the size
 SIDES = {"cor": ("R", "L"), "sag": ("A", "P")}  # left and right edge of the image: right, left; anterior, posterior
 COLUMNS = (  # header, the manifest's column, digits after the point of a number or None for a text
     ("Scan", "scan_id", None), ("Target", "target", 0), ("SUV max", "suv_max", 2),
@@ -102,6 +102,7 @@ def study_of(study: tuple[str, list], folder: Path, columns: list, side: int, ex
     off = bool(uptake) and not UPTAKE_MIN[0] <= round(float(uptake)) <= UPTAKE_MIN[1]
     both = [(name, thumbnail(views[view], folder, side, f"{name}, {scan}", exact=exact) if view in views else None)
             for view, name in VIEW_NAMES.items()]
+    # further views are shown beside them at half the size
     others = [thumbnail(row, folder, math.ceil(side / 2), f"{view_name(view)}, {scan}", PIXELS_PER_MM / 2, exact)
               for view, row in views.items() if view not in VIEW_NAMES]
     return {"scan": scan, "warnings": warnings, "off": off, "both": both, "others": others, "cells": cells}
@@ -111,11 +112,6 @@ def _ratio(row: dict) -> str:
     """MBq per kg; "" where dose or weight is not known."""
     dose, weight = (_text(row.get(name)) for name in ("recorded_MBq", "recorded_kg"))
     return str(round(float(dose) / float(weight), 2)) if dose and weight and float(weight) > 0 else ""
-
-
-def view_name(view: str) -> str:
-    """rot030 -> 30 degrees; another view's own name."""
-    return f"{int(view[3:])} degrees" if re.fullmatch(r"rot\d{3}", view) else VIEW_NAMES.get(view, view)
 
 
 def thumbnail(row: dict, folder: Path, side: int, name: str, pixels_per_mm: float = PIXELS_PER_MM, exact: bool = True

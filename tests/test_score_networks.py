@@ -12,6 +12,7 @@ from prediction_helpers import splits
 from score_helpers import COARSE, scored_by, write_results
 
 import export_models
+from common.manifest import view_name
 
 
 @pytest.fixture
@@ -51,6 +52,10 @@ def test_networks_of_rotating_views_alone_have_a_picture(study):
         assert picture.width > 700
     assert "Blue circle" not in words(study / "out")
     assert "from maximum intensity projections (45°, 135°) of an FDG PET/CT scan" in " ".join(card(models).split())
+
+
+def test_views_have_names():
+    assert [view_name(view) for view in ("cor", "sag", "rot030", "ant")] == ["coronal", "sagittal", "30°", "ant"]
 
 
 def test_what_folds_reach_is_not_said_of_all_networks(study, no_picture):
