@@ -259,6 +259,7 @@ def write(args, study, metrics, page):
                                      study.derived_from, args.operating_points)
         written.append("operating_points.json")
     if page:
+        write_json(metrics, args.output / "metrics.json")  # first: a call that is cut leaves no numbers of before
         drawn = figures.write_figures(args.output, study.scans, study.ensembles, metrics)
         drawn += survival_figures.write_figures(args.output, study.endpoints, study.scans, study.ensembles, metrics)
         if args.data:

@@ -105,3 +105,16 @@ def test_a_fold_without_predictions_is_named(tmp_path):
     write_runs(tmp_path, n=4)
     _, _, warnings = selected(tmp_path, "--pooled_folds")
     assert any("no predictions of split 3, which the manifest has, too: if that is a fold" in line for line in warnings)
+
+
+def test_a_call_that_is_cut_leaves_no_numbers_of_before(tmp_path, monkeypatch):
+    write(tmp_path, *splits(2))
+    selected(tmp_path)
+
+    def cut(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(figures, "write_figures", cut)
+    with pytest.raises(KeyboardInterrupt):
+        call(aggregate, "--dir", tmp_path, "--output", tmp_path / "out", "--resamples", 20, "--seed", 7)
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["seed"] == 7

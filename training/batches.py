@@ -301,7 +301,7 @@ class RunBatches:
         self.images, self.y_true, self.seed, self.oversample = images, y_true, seed, oversample
         frame, n = images.network_input.frame, len(epoch_order(images.train, y_true, 0, oversample))
         if (max(frame) <= FRAME_MULTIPLE and first_trained(model) < len(model.features)
-                and -(-n // batch_size) * 2 > n and distributed.world() == 1):
+                and len(batch_indices(n, batch_size)) * 2 > n and distributed.world() == 1):
             raise InputError(f"--batch_size {batch_size}: a batch of one image of {frame[0]} x {frame[1]} pixels "
                              "cannot be normalized; give 3 or more, or a larger --image_size")
         self.source, start = ImageBatches(images.bodies, images.network_input, batch_size, augm), first_trained(model)
