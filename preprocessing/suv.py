@@ -48,6 +48,7 @@ SAME = ("StudyInstanceUID", "PatientID", "SeriesInstanceUID", "FrameOfReferenceU
 SAME_INTEGER = ("Rows", "Columns", "PixelRepresentation")
 PHILIPS = 0x7053, "Philips PET Private Group"
 PRIVATE = (*GE, 0x0D), (*GE, 0x3B), (*PHILIPS, 0x00), (*PHILIPS, 0x09)
+POSSIBLE_MEAN, USUAL_MEAN = (0.2, 15), (0.4, 2)  # SUV, of `body_mean`
 Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
@@ -172,6 +173,8 @@ def _convert(headers: list[Header], allow_uncorrected: bool, suv_type: str) -> S
     mean = body_mean(array)
     if nuclide in ("F-18", "") and tracer in ("FDG", ""):
         _check_body(mean / factor, first, by_dose)
+        warn_of_mean(mean / factor, "are dose, weight and times right?" if by_dose else "are its values SUV?",
+                     warnings.append)
     stored = make_grid(array.shape, spacing, axes, origin)
     array, spacing, origin = patient_axes(array, spacing, axes, origin, warnings.append)
     if not 1 <= (highest := float(array.max()) / factor) <= 1000:
@@ -190,9 +193,15 @@ def body_mean(array: np.ndarray) -> float:
     return float(sample[sample > 0.05 * np.percentile(sample, 99)].mean()) if (sample > 0).any() else math.nan
 
 
+def warn_of_mean(mean: float, question: str, warn: Warn) -> None:
+    """Ask a question where the mean SUV of a body is possible, but unusual (rule 4)."""
+    if not USUAL_MEAN[0] <= mean <= USUAL_MEAN[1]:
+        warn(f"the mean SUV of the body is {mean:.2g}, not near 1: {question}")
+
+
 def _check_body(mean: float, first: Header, by_dose: bool) -> None:
     """Rule 4: the mean SUV of an FDG-injected body is about 1 by construction. Raises Refused where it cannot be."""
-    if not 0.2 <= mean <= 15:
+    if not POSSIBLE_MEAN[0] <= mean <= POSSIBLE_MEAN[1]:
         injected = text(dose.radiopharmaceutical(first), "RadionuclideTotalDose")
         attribute, value, remedy = (
             "RadionuclideTotalDose", f"{injected} Bq, PatientWeight {text(first, 'PatientWeight')} kg",

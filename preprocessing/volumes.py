@@ -14,7 +14,7 @@ import numpy as np
 from common.files import open_file, replace_file
 from preprocessing.dicom_values import Refused, damaged
 from preprocessing.geometry import Grid, patient_axes
-from preprocessing.suv import SuvVolume, body_mean
+from preprocessing.suv import POSSIBLE_MEAN, SuvVolume, body_mean, warn_of_mean
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd")
 UNREAD = (".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".mnc", ".hdr")  # other volumes
@@ -102,13 +102,14 @@ def read_volume(path: str, patient_id: str = "") -> SuvVolume:
     if not np.isfinite(array).all():
         raise Refused("file", name, "holds NaN or infinity", "export it again")
     lowest, mean = float(array.min()), body_mean(array)
-    if lowest < -1 or not 0.2 <= mean <= 15:
+    if lowest < -1 or not POSSIBLE_MEAN[0] <= mean <= POSSIBLE_MEAN[1]:
         raise Refused("file", name, f"has a minimum of {lowest:.3g} and a mean of {mean:.3g} in the body: not SUV",
                       "give the volume in SUV, not in Bq/ml, and not the CT")
     whole = all(np.array_equal(part, np.round(part)) for part in (array[::9, ::9, ::9], array))
     if whole and array.max() <= 1:
         raise Refused("file", name, "holds 0 and 1 only: a mask", "give the volume in SUV")
     warnings = ["whole numbers only: a mask, or rounded SUV"] if whole else []
+    warn_of_mean(mean, "are its values SUV, not kBq/ml?", warnings.append)
     array, spacing, origin = patient_axes(array, tuple(spacing), axes, origin, warnings.append)
     return SuvVolume(array, spacing, origin, warnings, "SUV", None, "", patient_id, "", "", stored, body_mean=mean)
 

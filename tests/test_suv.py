@@ -3,6 +3,7 @@
 pytest -q -s -n 0 tests/test_suv.py -k "reference_object or test_refusal"    # the list of them with measured values
 """
 import math
+import re
 import warnings
 from datetime import datetime, timedelta
 
@@ -254,6 +255,16 @@ def test_a_late_window_of_an_acquisition_that_ran_at_the_injection(offset, tmp_p
                                          RadiopharmaceuticalStartDateTime="".join(stamp(39600 - offset))))
     assert value_at(volume, (0, 0, 0)) == pytest.approx(1, rel=1e-3)
     assert volume.uptake_min == pytest.approx(50 + offset / 60)
+
+
+@pytest.mark.parametrize(("changed", "question"), [
+    ({"PatientWeight": 154}, "are dose, weight and times right?"),  # pounds, of an unknown height
+    ({"RadionuclideTotalDose": DOSE * 3}, "are dose, weight and times right?"),
+    ({"Units": "GML", "per_suv": 3.6}, "are its values SUV?")])  # kBq/ml, perhaps
+def test_a_body_of_an_unusual_mean_is_warned_of(changed, question, tmp_path):
+    volume = suv.suv_volume(write_series(tmp_path, PatientSize=None, **changed))
+    assert re.search(r"the mean SUV of the body is \S+, not near 1: ", warned := "; ".join(volume.warnings))
+    assert question in warned
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -62,6 +62,14 @@ def test_whole_numbers_are_warned_of(tmp_path):
     assert read_volume(str(tmp_path / "a.nii.gz")).warnings == ["whole numbers only: a mask, or rounded SUV"]
 
 
+@pytest.mark.parametrize(("factor", "warned"), [(0.45, False), (1, False), (1.8, False), (3.6, True), (0.3, True)])
+def test_values_that_may_be_kilobecquerels_are_warned_of(factor, warned, tmp_path):
+    array, _ = drawn()
+    save(array * np.float32(factor), np.diag([*SPACING, 1]), tmp_path / "a.nii.gz")
+    said = "; ".join(read_volume(str(tmp_path / "a.nii.gz")).warnings)
+    assert ("not near 1: are its values SUV, not kBq/ml?" in said) == warned
+
+
 def test_units_and_a_missing_affine(tmp_path):
     array, origin = drawn()
     path = tmp_path / "a.nii.gz"
