@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from common.mips import LEAST_SUV
 from common.text import counted
 from preprocessing import dose
 from preprocessing.dicom_pixels import read_pixels
@@ -169,7 +170,9 @@ def _convert(headers: list[Header], allow_uncorrected: bool, suv_type: str) -> S
         warnings.append(f"not FDG: {tracer if nuclide in tracer else f'{nuclide} {tracer}'.strip()}")
     scale, uptake, by_dose = _suv_scale(headers, math.prod(spacing) / 1000, warnings.append)
     factor = dose.suv_type_factor(suv_type, first, warnings.append)
-    array = regular_slices(_read_array(headers, scale * factor), positions, spacing[0], warnings.append)
+    array = _read_array(headers, scale * factor)
+    _clear_padding(array, factor, warnings.append)
+    array = regular_slices(array, positions, spacing[0], warnings.append)
     mean = body_mean(array)
     if nuclide in ("F-18", "") and tracer in ("FDG", ""):
         _check_body(mean / factor, first, by_dose)
@@ -298,6 +301,14 @@ def _read_array(headers: Sequence[Header], scale: np.ndarray) -> np.ndarray:
     for slice_, header, factor in zip(array, headers, scale, strict=True):
         np.multiply(read_pixels(header), np.float32(factor), out=slice_, casting="unsafe")
     return array
+
+
+def _clear_padding(array: np.ndarray, factor: float, warn: Warn) -> None:
+    """Set to 0, in place, what is no SUV, such as PixelPaddingValue around a field of view. `factor`: of SUV bw."""
+    if array.min() < LEAST_SUV * factor:
+        padding = array < LEAST_SUV * factor
+        warn(f"{counted(padding.sum(), 'voxel is', 'voxels are')} below SUV {LEAST_SUV}: taken for padding, and for 0")
+        array[padding] = 0
 
 
 def _suv_scale(headers: Sequence[Header], voxel_ml: float, warn: Warn) -> tuple[np.ndarray, float | None, bool]:

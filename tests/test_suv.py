@@ -267,6 +267,20 @@ def test_a_body_of_an_unusual_mean_is_warned_of(changed, question, tmp_path):
     assert question in warned
 
 
+def test_padding_is_no_suv(tmp_path):
+    """No negative SUV of padding reaches a MIP, where whoever reads it refuses the cohort; noise stays."""
+    series = datasets()
+    for ds in series:
+        pixels = np.frombuffer(ds.PixelData, "<i2").reshape(ds.Rows, ds.Columns).copy()
+        pixels[:, :2], pixels[:, -1] = -32768, -1
+        ds.PixelData, ds.PixelPaddingValue = pixels.tobytes(), -32768
+    volume = suv.suv_volume(save(series, tmp_path))
+    n_padded = 2 * volume.array.shape[0] * volume.array.shape[1]
+    assert volume.warnings == [f"{n_padded} voxels are below SUV -1: taken for padding, and for 0"]
+    assert (volume.array[:, :, :2] == 0).all() and (volume.array[:, :, -1] < 0).all()
+    assert value_at(volume, (0, 0, 0)) == pytest.approx(1, rel=1e-3)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_reference_object(name, tmp_path):
     per_suv, attributes, warning, uptake = CASES[name]
