@@ -269,10 +269,13 @@ def decay_factor(headers: Sequence[Header], radio: Header, warn: Warn) -> tuple[
     injection = _injection_time(first, radio, acquired, half_life, warn)
     begun = np.min(reference) - injection
     uptake = (acquired - injection if begun < LATE_INJECTION else begun) / MINUTE
-    if uptake < 0 or np.max(reference) - injection > 6 * half_life or begun < -LATE_INJECTION:
+    longest = np.max(reference) - injection
+    if uptake < 0 or longest > 6 * half_life or begun < -LATE_INJECTION:
+        before = f"{uptake:.1f} min before the image" if uptake < 0 else (
+            f"{(begun if begun < 0 else longest) / MINUTE:.1f} min before the time that the decay is corrected to")
         raise Refused("RadiopharmaceuticalStartTime", text(radio, "RadiopharmaceuticalStartDateTime") or text(
-            radio, "RadiopharmaceuticalStartTime"), f"{uptake:.1f} min before the image, is not within 0 and six "
-            f"half-lives ({6 * half_life / MINUTE:.0f} min)", "correct the times of injection and acquisition")
+            radio, "RadiopharmaceuticalStartTime"), f"{before}, is not within 0 and six half-lives "
+            f"({6 * half_life / MINUTE:.0f} min)", "give the true times in --overrides, or correct the files")
     same = uptake == 0 and np.ptp(reference) == 0 and "dynamic" not in first
     if same or injection % DAY == 0 == np.min(reference) % DAY:
         raise Refused("RadiopharmaceuticalStartTime", text(radio, "RadiopharmaceuticalStartTime"),
@@ -292,7 +295,7 @@ def _start_time(headers: Sequence[Header], rate: float, warn: Warn) -> float | n
     acquired = acquisition_times(headers, warn)
     tag, series = values.private(first, *GE, 0x0D), values.date_and_time(first, "SeriesDate", "SeriesTime")
     if tag and text(first, tag):
-        candidates["GE (0009,100D)"] = _real_day(values.date_time(first, tag), acquired, "(0009,100D)", warn)
+        candidates["GE (0009,100D)"] = _real_day(values.date_time(first, tag), acquired, "(0009,100D)", warn, DAY / 2)
     if given:
         if series is None:
             raise Refused("SeriesDate", "", "is missing, so series_time of --overrides is of no day",
@@ -326,9 +329,10 @@ def _start_time(headers: Sequence[Header], rate: float, warn: Warn) -> float | n
     return reference
 
 
-def _real_day(time: float, acquired: np.ndarray | None, attribute: str, warn: Warn) -> float:
-    """The time on the day of the acquisition, where its own date is years off: a dummy of de-identification."""
-    if acquired is None or abs(time - acquired.min()) <= DUMMY:
+def _real_day(time: float, acquired: np.ndarray | None, attribute: str, warn: Warn, latest: float = DUMMY) -> float:
+    """The time on the day of the acquisition, where de-identification moved its date: to over half a day before, or
+    over `latest` s after. A series may be written days after its acquisition, not before."""
+    if acquired is None or -DAY / 2 <= time - acquired.min() <= latest:
         return time
     warn(f"the date of {attribute} is not the acquisition's: only its time of day was used")
     moved = math.floor(acquired.min() / DAY) * DAY + time % DAY

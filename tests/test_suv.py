@@ -211,9 +211,10 @@ YEARS_OFF = st.one_of(st.just(0), st.integers(366, 40000), st.integers(-40000, -
 
 
 @settings(max_examples=50)
-@given(st.integers(60, 86400 + 3600), st.integers(31, 119), YEARS_OFF, YEARS_OFF)
+@given(st.integers(60, 86400 + 3600), st.integers(31, 119), st.one_of(YEARS_OFF, st.integers(-365, -1)), YEARS_OFF)
 def test_dummy_dates_leave_the_times_of_day(tmp_path_factory, begun, uptake, series_days, injection_days):
-    """Dates that de-identification moved by years, apart from each other, around midnight."""
+    """Dates that de-identification moved apart from each other, around midnight; none writes a series before its time.
+    """
     series = datasets(
         spacing=(28.0, 20.0, 20.0), per_suv=decayed(uptake), RadiopharmaceuticalStartTime=None,
         AcquisitionDate=stamp(begun + 30)[0], AcquisitionTime=stamp(begun + 30)[1], SeriesTime=stamp(begun)[1],
@@ -225,6 +226,24 @@ def test_dummy_dates_leave_the_times_of_day(tmp_path_factory, begun, uptake, ser
     said = "; ".join(volume.warnings)
     assert ("date of SeriesDate is not the acquisition's" in said) == bool(series_days)
     assert ("injection's date is not the scan's" in said) == bool(injection_days)
+
+
+@pytest.mark.parametrize("days", [-400, -40, -1, 1, 40, 400])
+def test_a_moved_date_of_ge_leaves_its_time_of_day(days, tmp_path):
+    scan = "".join(stamp(39600 + 86400 * days))
+    volume = suv.suv_volume(write_series(tmp_path, p0009_100D=scan, SeriesTime="113000", AcquisitionTime="110200"))
+    assert value_at(volume, (0, 0, 0)) == pytest.approx(1, rel=1e-3) and volume.uptake_min == pytest.approx(60)
+    assert any("the date of (0009,100D) is not the acquisition's" in said for said in volume.warnings)
+
+
+@pytest.mark.parametrize(("series_time", "injection", "words"), [
+    ("090000", "20240310100000", "'(withheld)': -60.0 min before the time that the decay is corrected to, is not"),
+    ("110000", "20240309210000", "'(withheld)': 840.0 min before the time that the decay is corrected to, is not"),
+    ("110000", "20240310110500", "'(withheld)': -5.0 min before the image, is not within 0 and six half-lives")])
+def test_a_time_that_is_refused_is_the_one_that_is_named(series_time, injection, words, tmp_path):
+    with pytest.raises(suv.Refused, match=re.escape(words)):
+        suv.suv_volume(write_series(tmp_path, RadiopharmaceuticalStartDateTime=injection, SeriesTime=series_time,
+                                    RadiopharmaceuticalStartTime=None))
 
 
 def offset_of(minutes):
