@@ -200,6 +200,11 @@ def date_time(header: Header, keyword: str | int, zone_header: Header | None = N
     return seconds
 
 
+def lacks_zone(stamp: str, header: Header) -> bool:
+    """Whether a DT's offset from UTC cannot be applied."""
+    return bool(re.search("[+-]", stamp)) and not text(header, "TimezoneOffsetFromUTC")
+
+
 def time_of_day(header: Header, keyword: str | int, value: str | None = None) -> float:
     """A TM value, HHMMSS.FFFFFF with at least the hour, in s since midnight. Raises Refused."""
     value = text(header, keyword) if value is None else value

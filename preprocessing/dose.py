@@ -348,10 +348,11 @@ def _injection_time(header: Header, radio: Header, reference: float, half_life: 
         if start and injection % DAY == 0 and (of_day := time_of_day(radio, "RadiopharmaceuticalStartTime")):
             warn("RadiopharmaceuticalStartDateTime has no time of day: RadiopharmaceuticalStartTime was used")
             injection += of_day
-        if _lacks_zone(stamp, header):
+        if lacks_zone := values.lacks_zone(stamp, header):
             warn("the injection's offset from UTC was ignored: TimezoneOffsetFromUTC is missing")
-        if start and _differ(injection, time_of_day(radio, "RadiopharmaceuticalStartTime")):
-            warn("RadiopharmaceuticalStartTime differs from RadiopharmaceuticalStartDateTime, which was used")
+        if start and _differ(injection, of_day := time_of_day(radio, "RadiopharmaceuticalStartTime")):
+            warn(_which("RadiopharmaceuticalStartTime", "RadiopharmaceuticalStartDateTime", lacks_zone))
+            injection += ((of_day - injection + DAY / 2) % DAY - DAY / 2) * lacks_zone
         if not 0 <= reference - injection <= 6 * half_life and abs(day - math.floor(injection / DAY) * DAY) > DAY:
             moved = day + injection % DAY
             moved -= DAY * (moved > reference)
@@ -409,10 +410,11 @@ def _acquisition_time(header: Header, warn: Warn) -> float | None:
     whole = values.date_time(header, "AcquisitionDateTime")
     if parts is not None and whole % DAY == 0 != parts % DAY:
         return parts
-    if _lacks_zone(stamp, header):
+    if lacks_zone := values.lacks_zone(stamp, header):
         warn("the acquisition's offset from UTC was ignored: TimezoneOffsetFromUTC is missing")
     if parts is not None and _differ(whole, parts):
-        warn("AcquisitionTime differs from AcquisitionDateTime, which was used")
+        warn(_which("AcquisitionTime", "AcquisitionDateTime", lacks_zone))
+        return parts if lacks_zone else whole
     return whole
 
 
@@ -421,9 +423,10 @@ def _is_date(stamp: str) -> bool:
     return len(re.sub(r"[+-]\d{4}$", "", stamp)) <= 8
 
 
-def _lacks_zone(stamp: str, header: Header) -> bool:
-    """Whether a DT's offset from UTC cannot be applied."""
-    return bool(re.search("[+-]", stamp)) and not text(header, "TimezoneOffsetFromUTC")
+def _which(time: str, stamp: str, lacks_zone: bool) -> str:
+    """That two differ, and which was used: a time is on the clock of the files, a DT with an unknown offset is not."""
+    return f"{time}, which was used, differs from {stamp}" if lacks_zone else (
+        f"{time} differs from {stamp}, which was used")
 
 
 def _differ(one: float, other: float) -> bool:

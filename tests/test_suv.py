@@ -112,6 +112,13 @@ CASES = {
                                                       "day of the scan was assumed", 60),
     "two acquisition times": (decayed(30), {"AcquisitionDateTime": "20240310103000"},
                               "AcquisitionTime differs from AcquisitionDateTime", 30),
+    "UTC without zone": (PER_SUV, {"RadiopharmaceuticalStartDateTime": "20240310080000+0000"},
+                         "StartTime, which was used, differs from RadiopharmaceuticalStartDateTime", 60),
+    "UTC of the day before without zone": (PER_SUV, {
+        "RadiopharmaceuticalStartDateTime": "20240309223000+0000", "RadiopharmaceuticalStartTime": "003000",
+        "SeriesTime": "013000", "AcquisitionTime": "013000"}, "StartTime, which was used, differs from", 60),
+    "UTC of the acquisition without zone": (PER_SUV, {"AcquisitionDateTime": "20240310100000+0000"},
+                                            "AcquisitionTime, which was used, differs from AcquisitionDateTime", 60),
     "zone of the acquisition alone": (PER_SUV, {"AcquisitionDateTime": "20240310110000+0100"},
                                       "the acquisition's offset from UTC was ignored", 60),
     "AcquisitionDateTime without its time": (PER_SUV, {"AcquisitionDateTime": "20240310000000.00"}, "", 60),
