@@ -343,10 +343,11 @@ def stored_input(path: str | Path, content: dict, table: pd.DataFrame, data: str
         size = arguments.image_size(image_size or list(LARS.frame))
         if size == "auto":
             raise InputError(f"{path}: --image_size auto needs a training split; give that of training (LARS: 310)")
-        return replace(LARS, frame=size, norm=NORMS[norm] if norm else LARS.norm)
-    if norm or image_size:
+        stored = replace(LARS, frame=size, norm=NORMS[norm] if norm else LARS.norm)
+    elif norm or image_size:
         raise InputError(f"{path}: stores its own frame and normalization; leave out --norm and --image_size")
-    stored = NetworkInput(**content["input"])
+    else:
+        stored = NetworkInput(**content["input"])
     if spacing and stored.spacing_mm and abs(spacing - stored.spacing_mm) > 1e-3:
         raise InputError(f"{path}: trained on pixels of {stored.spacing_mm} mm, but {data} has {spacing} mm; run "
                          f"prepro_script.py with --spacing {stored.spacing_mm}")

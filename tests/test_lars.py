@@ -11,6 +11,7 @@ import dataset
 import predict
 import utils
 from common.files import InputError
+from inference.prediction import predict_mips
 
 SIZES = [(211, 130), (311, 97), (160, 311), (200, 121)]  # of the body; 311: its first 310 pixels fill LARS's frame
 
@@ -72,6 +73,19 @@ def test_predictions_are_those_of_lars(folder, tmp_path, capsys):
         cut = [dataset.crop_body(image, "") for image in images(folder)]  # the box of our own networks would not do
         other = lars_probability(net, np.pad(cut[0], (0, 1), constant_values=0.1))  # whose last row and column go
         assert abs(other - expected[0]) > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["lbm", "bsa"])
+def test_other_suv_than_by_body_weight_are_refused(folder, tmp_path, kind):
+    words = f"published weights.pth: trained on SUV of type bw, but .* has {kind}; run prepro_script.py with --suv bw"
+    checkpoint = folder / "published weights.pth"
+    with pytest.raises(InputError, match=words):
+        predict_mips(checkpoint, {"one": images(folder)[0]}, 3.27, kind)
+    if kind != "bsa":  # refused before, by whoever reads such images
+        pd.read_csv(folder / "data.csv").assign(suv_type=kind).to_csv(folder / f"{kind}.csv", index=False)
+        with pytest.raises(InputError, match=words):
+            call(predict, "--data", folder / f"{kind}.csv", "--output", tmp_path, "--set", "all", "--checkpoints",
+                 checkpoint)
 
 
 def test_a_file_that_says_its_split_is_asked_for_that_splits_set(folder, tmp_path):
