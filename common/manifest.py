@@ -237,6 +237,14 @@ def check_images(table: pd.DataFrame, split_columns: Iterable[str]) -> None:
                              "--overwrite")
 
 
+def warn_copies(table: pd.DataFrame) -> None:
+    """Print a warning of images (image_sha256) that are there under another name, too."""
+    digests = table.get("image_sha256", pd.Series("", table.index))
+    if len(copies := table[digests.duplicated() & (digests != "")]):
+        print(f"warning: under another name, too, and so counted twice: {counted(len(copies), 'image')}: "
+              f"{some(copies['filename'], 3)}")
+
+
 def add_digests(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
     """`table` with image_sha256, the SHA-256 of each image's file in `folder`, where it was missing or empty. It stays
     empty, with a warning, where the file cannot be read."""
@@ -257,7 +265,7 @@ def add_digests(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
 
 def compare_images(table: pd.DataFrame, folder: str | Path, data: str, splits: Iterable[int],
                    allow_leakage: bool = False) -> pd.DataFrame:
-    """`add_digests` of the images that a script reads, which are then compared: `check_images`.
+    """`add_digests` of the images that a script reads, which are then compared: `check_images`, `warn_copies`.
 
     Parameters
     ----------
@@ -273,6 +281,7 @@ def compare_images(table: pd.DataFrame, folder: str | Path, data: str, splits: I
               "are read here; make_splits.py adds the column, for all of them")
         with leakage(table, allow_leakage, f"{data}: "):
             check_images(table, [f"split{split}" for split in splits])
+    warn_copies(table)
     return table
 
 

@@ -8,7 +8,15 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from common.files import InputError, read_csv
-from common.manifest import SETS, check_images, check_patients, patient_column, read_manifest, spelled_alike
+from common.manifest import (
+    SETS,
+    check_images,
+    check_patients,
+    patient_column,
+    read_manifest,
+    spelled_alike,
+    warn_copies,
+)
 from common.text import counted, some
 
 IN_TEST, NOT_IN_TEST = {"test", "1", "true"}, {"train", "val", "cal", "0", "false", ""}
@@ -225,11 +233,7 @@ def check_splits(table: pd.DataFrame, split_columns: Sequence[str]) -> None:
                              f"be {', '.join(SETS)}")
     check_patients(table, split_columns)
     check_images(table, split_columns)
-    if "image_sha256" in table:
-        known = table[table["image_sha256"] != ""]
-        if len(copies := known[known.duplicated("image_sha256")]):
-            print(f"warning: under another name in the same set, too, and so counted twice: "
-                  f"{counted(len(copies), 'image')}: {some(copies['filename'], 3)}")
+    warn_copies(table)
     in_cal = (table[list(split_columns)] == "cal").mean(axis=1)
     for scan in table.loc[in_cal.between(0, 1, inclusive="neither"), "scan_id"]:
         raise InputError(f"scan {scan} is cal in some splits only; a calibration set is common to all of them")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import make_splits
 from common.files import InputError
-from common.manifest import check_images, check_patients
+from common.manifest import check_images, check_patients, compare_images
 from preprocessing import splits
 
 
@@ -441,7 +441,9 @@ def test_one_image_under_two_names(tmp_path, capsys):
     copies = ("P000-0_cor.bin", "P000-0_sag.bin")
     write_images(table, tmp_path, lambda name: b"one" if name in copies else name.encode())
     run_main(table, tmp_path, "--n_splits", 2)
-    assert "warning: under another name in the same set, too, and so counted twice: 1 image:" in capsys.readouterr().out
+    assert "warning: under another name, too, and so counted twice: 1 image: P000-0_sag" in capsys.readouterr().out
+    compare_images(table, tmp_path, "data.csv", [])  # of train.py, predict.py and the like
+    assert "warning: under another name, too, and so counted twice: 1 image: P000-0_sag" in capsys.readouterr().out
 
 
 def test_manifest_with_one_image_in_two_sets_is_refused_by_whoever_reads_it():
