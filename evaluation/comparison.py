@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.files import InputError, progress, read_csv
-from common.manifest import MARK, SYNTHETIC, is_synthetic, leakage_of
+from common.manifest import LEARNED, MARK, SYNTHETIC, is_synthetic, leakage_of
 from common.text import counted, some
 from evaluation import paired_tests
 from evaluation.bootstrap import CONFIDENCE
@@ -173,6 +173,7 @@ def compare(models: list[Model], thresholds: list[str], scans: pd.DataFrame, res
     for model in models:
         notices += [SYNTHETIC] * bool(is_synthetic(model.rows).any()) + [*model.rows.get("notice", ())]
         notices += [f"{MARK}: {leaked}"] if (leaked := leakage_of(model.rows)) else []
+        notices += optimistic(model, scans)
     unit, n_patients = ("scan", None) if groups is None else ("patient", len(set(groups)))
     aucs = {model.file: auc_estimate(y, scans[f"score {model.file}"].to_numpy(), groups) for model in models}
     rarer = rarer_class(y, groups)
@@ -184,6 +185,15 @@ def compare(models: list[Model], thresholds: list[str], scans: pd.DataFrame, res
             "confidence": CONFIDENCE, "resamples": resamples, "seed": seed, "warnings": warnings,
             "notices": [notice for notice in dict.fromkeys(notices) if notice],
             "provenance": this_run(model.path for model in models), "primary": declared, "auc": aucs, "pairs": pairs}
+
+
+def optimistic(model: Model, scans: pd.DataFrame) -> list[str]:
+    """What no reader may miss of a model's file whose scans the model learned from, by its columns set and overlap."""
+    rows = model.rows[model.rows["scan_id"].isin(scans.index)]
+    learned = rows.reindex(columns=["set", "overlap"]).isin(LEARNED).any(axis=1)
+    count = rows.loc[learned, "scan_id"].nunique()
+    return [f"OPTIMISTIC: {count} of {counted(len(scans), 'scan')}, or their patients, were trained or validated on by "
+            f"{model.file}"] * bool(count)
 
 
 def tests_of(pair: dict) -> list[dict]:

@@ -203,3 +203,20 @@ def test_exit_codes_of_the_process(tmp_path):
     run("compare.py", tmp_path / "a.csv", tmp_path / "b.csv", "--output", tmp_path / "out", check=0)
     assert "one file; give two" in error_line(run("compare.py", tmp_path / "a.csv", "--output", tmp_path))
     assert "given twice" in error_line(run("compare.py", tmp_path / "a.csv", tmp_path / "a.csv", "--output", tmp_path))
+
+
+def test_scans_that_a_model_learned_from_are_marked(tmp_path, capsys):
+    """--set train and val, and of set all what the column overlap says; of an ensemble aggregate.py's notice does."""
+    known = predictions(0)["scan_id"].isin(["s1", "s6"])
+    for name, columns in {"a": {"set": "val"}, "b": {"set": "val"}, "c": {"set": "all", "overlap": "none"}}.items():
+        predictions(ord(name), **columns).to_csv(tmp_path / f"{name}.csv", index=False)
+    predictions(3, set="all", overlap=np.where(known, "train", "none")).to_csv(tmp_path / "d.csv", index=False)
+    both = [f"OPTIMISTIC: 8 of 8 scans, or their patients, were trained or validated on by {name}" for name in "ab"]
+    assert compared(tmp_path, "a", "b", options=["--set", "val"])["notices"] == both
+    pages = [capsys.readouterr().out, *((tmp_path / "out" / f"compare.{kind}").read_text() for kind in ("html", "csv"))]
+    assert all(line in page for line in both for page in pages)
+    assert compared(tmp_path, "c", "d", options=["--set", "all"])["notices"] == [
+        "OPTIMISTIC: 2 of 8 scans, or their patients, were trained or validated on by d"]
+    predictions(1).to_csv(tmp_path / "a.csv", index=False)
+    predictions(2).to_csv(tmp_path / "b.csv", index=False)
+    assert compared(tmp_path, "a", "b")["notices"] == []
