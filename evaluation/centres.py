@@ -27,7 +27,7 @@ from evaluation.averaging import Ensemble, Rules, average_models
 from evaluation.cautions import few_in_parts, high_aucs, swapped_labels
 from evaluation.ensemble import ENSEMBLES, Model, patients
 from evaluation.estimates import difference_text, long_text, no_estimate, p_text
-from evaluation.metrics import AT_THRESHOLD, DERIVED, OVERALL, THRESHOLD, Z, all_metrics
+from evaluation.metrics import AT_THRESHOLD, DERIVED, OVERALL, THRESHOLD, UNREACHED, Z, all_metrics
 from evaluation.operating_points import checkpoints, identities
 from evaluation.overlap import check_checkpoints, find_overlap
 
@@ -202,10 +202,11 @@ def report_tables(metrics: dict) -> dict | None:
     rows = [[name, each["set"], f"{each['avg']['n']} ({each['avg']['n_positive']})",
              "not known" if each["n_patients"] is None else str(each["n_patients"]),
              *(long_text(each["avg"][metric]) for metric in shown)] for name, each in found.items()]
-    names = list(points_of(next(iter(found.values()))["avg"]))
+    points = {name: points_of(each["avg"]) for name, each in found.items()}
+    names = [point for point in (str(THRESHOLD), *DERIVED.values()) if any(point in each for each in points.values())]
     at = [[name, *(Markup("<span>{}</span><br><span>{}</span>").format(
-        *(long_text(at[metric]) for metric in ("sensitivity", "specificity")))
-        for at in points_of(each["avg"]).values())] for name, each in found.items()]
+        *(long_text(each[point][metric]) for metric in ("sensitivity", "specificity")))
+        if point in each else UNREACHED for point in names)] for name, each in points.items()]
     less = [[f"{name} less {next(iter(found))}", *(difference_text(each["avg"][metric]) for metric in COMPARED)]
             for name, each in metrics["differences"].items()]
     overlaps: dict[str, list[str]] = {}

@@ -13,9 +13,9 @@ from scipy.stats import binomtest, chi2, norm
 
 import aggregate
 from common.files import InputError
-from evaluation.centres import difference, heterogeneity
+from evaluation.centres import difference, heterogeneity, report_tables
 from evaluation.estimates import estimate, no_estimate
-from evaluation.metrics import Z, auc_estimate
+from evaluation.metrics import DERIVED, Z, auc_estimate
 from evaluation.primary import read_primary
 
 
@@ -193,6 +193,25 @@ def test_cohorts_that_do_not_belong_are_refused(tmp_path, capsys):
     for text in ("north", "=x", "internal=x", "a="):
         with pytest.raises(SystemExit):
             measured(tmp_path, "--cohort", text)
+
+
+def test_a_cohort_may_reach_a_threshold_that_another_misses():
+    """By the majority, say, of models whose mean does not reach it: the columns stay those of their headings."""
+    def block(**points):
+        at = {name: dict.fromkeys(("sensitivity", "specificity"), proportion(count, 10))
+              for name, count in {"0.5": 5, **points}.items()}
+        whole = at.pop("0.5") | dict.fromkeys(("auc", "brier", "calibration_intercept", "calibration_slope"))
+        missed = {name: {"reason": "not reached"} for name in DERIVED if name not in points}
+        return {"n": 20, "n_positive": 10, "operating_points": {name: (at | missed)[name] for name in DERIVED}, **whole}
+
+    blocks = {"internal": block(sensitivity95=7), "north": block(youden=6, specificity95=9)}
+    none = dict.fromkeys(("auc", "sensitivity", "specificity"), no_estimate("none"))
+    head, rows = report_tables({"cohorts": {name: {"set": "all", "n_patients": None, "overlap": "none", "avg": each}
+                                            for name, each in blocks.items()},
+                                "differences": {}, "heterogeneity": none})["calls"]
+    assert head[1:] == ["0.5", *DERIVED.values()]
+    assert [[next((k for k in range(10) if f"0.{k}00 (" in cell), None) for cell in row[1:]] for row in rows] == [
+        [5, None, 7, None], [5, 6, None, 9]]
 
 
 # ---------------------------------------------------------------- aggregate.py --primary
