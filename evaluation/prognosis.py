@@ -28,6 +28,7 @@ from evaluation.metrics import THRESHOLD
 
 UNITS = {"days": 365.25, "weeks": 365.25 / 7, "months": 12.0, "years": 1.0}  # a year in each
 YEARS = (1, 2, 5)  # when survival and AUC are given
+DOUBTED = 0.25, 30.0  # years: a longest time outside of them may be of another unit
 LONGEST = 100  # years
 FEW = 20  # events, of which the report warns
 MARKERS = ENSEMBLES | {"label": "Reader's label"}
@@ -129,8 +130,9 @@ def _one_a_patient(table, scans, about):
                      f"another: {some(differ.index[differ])}; check them")
     if events < FEW:
         lines.append(f"only {counted(events, 'event')}: the prognosis rests on few patients")
-    if longest < 0.25:
-        lines.append(f"the longest time is {patients['time'].max():g} {about['unit']}: is the unit right?")
+    if not DOUBTED[0] <= longest <= DOUBTED[1]:
+        lines.append(f"the longest time is {patients['time'].max():g} {about['unit']}, {longest:.2g} years: is the "
+                     "unit right?")
     followed = survival.median_time(survival.kaplan_meier(patients["time"], ~patients["event"]))
     years = {str(year): year * UNITS[about["unit"]] for year in YEARS if year < longest}
     return Endpoint(patients, about | {

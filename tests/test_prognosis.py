@@ -119,6 +119,17 @@ def test_wrong_outcomes_are_refused(tmp_path, column, value, message):
         read(tmp_path)
 
 
+@pytest.mark.parametrize(("unit", "doubted"), [("days", "0.2 years"), ("months", ""), ("years", "72 years")])
+def test_a_follow_up_that_none_has_is_doubted(tmp_path, unit, doubted):
+    """The longest time is 72: of days that are said to be years, or years that are said to be days."""
+    scans = outcomes()
+    scans.loc[0, "pfs_months"] = 72
+    write(tmp_path, predictions(0, scans))
+    _, _, _, warnings = read(tmp_path, [("pfs_months", "pfs_event", unit)])
+    said = [line for line in warnings if "is the unit right?" in line]
+    assert said == [f"pfs_months: the longest time is 72 {unit}, {doubted}: is the unit right?"] * bool(doubted)
+
+
 def test_other_refusals(tmp_path):
     scans = outcomes()
     write(tmp_path / "a", predictions(0, scans), predictions(1, scans.assign(pfs_months=scans["pfs_months"] + 1)))
