@@ -229,6 +229,11 @@ def points(study: dict) -> dict[str, tuple[float, float]]:
             if sensitivity is not None and specificity is not None}
 
 
+def _sizes(entry: dict) -> dict[str, int]:
+    """{name of CLASSES: scans that it is a share of}."""
+    return dict(zip(CLASSES, (entry["n_positive"], entry["n"] - entry["n_positive"]), strict=True))
+
+
 def csv_table(study: dict) -> pd.DataFrame:
     """The table of reader_study.csv: a row for each number."""
     rows = []
@@ -239,10 +244,10 @@ def csv_table(study: dict) -> pd.DataFrame:
                     | {key: entry.get(key) for key in ("ci_low", "ci_high", "p", "p_holm", "reason")})
 
     for name, each in study["readers"].items():
-        for of in CLASSES:
-            add(name, "target", each["n"], of, each["reader"][of])
-            add("model", "target", each["n"], of, each["model"][of])
-            add("model", name, each["n"], f"{of}_difference", each["differences"][of])
+        for of, n in _sizes(each).items():
+            add(name, "target", n, of, each["reader"][of])
+            add("model", "target", n, of, each["model"][of])
+            add("model", name, n, f"{of}_difference", each["differences"][of])
         for index in agreement.TWO:
             add("model", name, each["with_model"]["n"], index, each["with_model"][index])
     for pair in study["pairs"]:
@@ -259,9 +264,9 @@ def report_tables(study: dict | None) -> dict:
         return {}
     accuracy = []
     for name, each in study["readers"].items():
-        for of in CLASSES:
+        for of, n in _sizes(each).items():
             difference = each["differences"][of]
-            accuracy.append([f"{name}: {of}", str(each["n"]), long_text(each["reader"][of]),
+            accuracy.append([f"{name}: {of}", str(n), long_text(each["reader"][of]),
                              long_text(each["model"][of]), difference_text(difference), p_text(difference["p"]),
                              p_text(difference["p_holm"])])
     pairs = [[f"model, {name}", each["with_model"]] for name, each in study["readers"].items()]

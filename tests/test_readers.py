@@ -206,6 +206,14 @@ def test_the_numbers_of_a_study(done):
     table = pd.read_csv(folder / "reader_study.csv")
     row = table[(table["against"] == "reader1") & (table["statistic"] == "kappa")]
     assert row["value"].item() == pytest.approx(entry["with_model"]["kappa"]["value"])
+    assert row["n"].item() == 60
+    for statistic, n in (("sensitivity", y.sum()), ("specificity", (~y).sum())):  # of its class alone
+        assert set(table.loc[table["who"].eq("reader1") & table["statistic"].eq(statistic), "n"]) == {n}
+        of_reader = table["against"].eq("reader1") & table["statistic"].eq(f"{statistic}_difference")
+        assert table.loc[of_reader, "n"].tolist() == [n]
+    _, rows = readers.report_tables(found)["reader_accuracy"]
+    assert {row[0]: int(row[1]) for row in rows if row[0].startswith("reader1")} == {
+        "reader1: sensitivity": y.sum(), "reader1: specificity": (~y).sum()}
 
 
 @pytest.mark.usefixtures("no_figure")
