@@ -108,7 +108,7 @@ def scales(method: str | None, by: str | None) -> dict[str, str]:
         views = f"{whole}, as whole scans are"
     return dict.fromkeys(("avg", "max", "folds", "subgroups", "ensemble_prob"), whole) | {
         "models": alone, "probs_0, probs_1, ...": alone, "views": views, "before_recalibration": before,
-        "ensemble_prob_uncalibrated": before}
+        "ensemble_prob_uncalibrated": before, "ensemble_size": alone if "majority" in (by or "") else before}
 
 
 def set_warnings(wanted: str, scans: pd.DataFrame) -> list[str]:

@@ -55,7 +55,8 @@ FIGURES = {  # file -> (section of the page, heading, what to read in it)
     "site_confusion": ("sites", "Predicted and true site", "Scans of each site (row) by the predicted site (column); "
                        "the colour is the share of the row."),
     "ensemble_size": ("disagreement", "Size of the ensemble", "AUC against the number of models; bars: 95 % of the "
-                      "subsets of these models, not of patients."),
+                      "subsets of these models, not of patients. On the scans that all models have; a recalibration of "
+                      "their mean comes after it."),
     "selective": ("disagreement", "Referral to a human",
                   "Accuracy of the scans that are kept when the most doubtful are referred."),
 }

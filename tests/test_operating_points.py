@@ -82,6 +82,7 @@ def test_calibration_set_gives_the_rule_of_the_mean(tmp_path, method):
     assert (about["source"], about["n_scans"], about["models_per_scan"]) == ("calibration set", 60, {"4": 60})
     raw = metrics["avg"].get("before_recalibration", metrics["avg"])["auc"]["value"]  # isotonic recalibration ties
     assert about["by"] == "mean" and metrics["avg"]["ensemble_size"][-1]["mean"] == pytest.approx(raw)
+    assert metrics["scales"]["ensemble_size"] == "as predicted"
     page = (tmp_path / "out" / "report.html").read_text()
     assert "calibration set" in page and "Ranjan" not in page
     assert ("At the bounds of isotonic" in page) == (method == "isotonic")
@@ -293,6 +294,7 @@ def test_without_calibration_set_each_model_is_recalibrated_then_averaged(tmp_pa
         assert view["brier"]["value"] == pytest.approx(brier)
     scales = metrics["scales"]
     assert scales["models"].startswith(f"recalibrated ({method})") and scales["before_recalibration"] == "as predicted"
+    assert scales["ensemble_size"] == scales["models"]
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Ranjan and Gneiting" in page and f"{block['calibration_slope']['value']:.3f}".replace("-", "−") in page
     stored = json.loads((tmp_path / "out" / "operating_points.json").read_text())["avg"]
