@@ -5,6 +5,7 @@ kept_epoch (best_epoch in earlier versions), and reason: why it was pruned or fa
 """
 import math
 import warnings
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -70,6 +71,38 @@ class Files:
     def results(self, split: int | str) -> Path:
         """The trials of a split's study."""
         return self.folder / f"optuna_results{self.label}_split{split}{self.end}.csv"
+
+
+def check_tables(paths: Files, load: Callable[[], dict[int, optuna.Study]], where: str) -> None:
+    """Refuse a folder with tables of other studies than this search's: they would be replaced.
+
+    Parameters
+    ----------
+    load : callable
+        -> the studies by their split, of any splits; called when the tables are read, since other workers write them.
+    where : str
+        The studies' storage as the error names it.
+
+    Raises
+    ------
+    InputError
+        A table has a trial that its split's study, if there is one, has not.
+    """
+    before, after = paths.results("*").name.split("*")
+    tables = {path: files.read_csv(path, ("datetime_start",))["datetime_start"]
+              for path in sorted(paths.folder.glob(f"{before}*{after}"))
+              if _split_of(path, before, after).isdecimal()}  # else of a --study whose name goes on
+    studies = load() if tables else {}
+    for path, starts in tables.items():
+        study = studies.get(int(_split_of(path, before, after)))
+        known = {trial.datetime_start for trial in study.get_trials(deepcopy=False)} if study else set()
+        if not set(pd.to_datetime(starts, format="ISO8601", errors="coerce").dropna()) <= known:
+            raise files.InputError(f"{path}: has trials that no study in {where} has: of another --storage, or deleted "
+                                   "there; give another --study or --output, or move that search's files away")
+
+
+def _split_of(path, before, after):
+    return path.name[len(before):len(path.name) - len(after)]
 
 
 def write_tables(paths: Files, studies: dict[int, optuna.Study]) -> None:

@@ -72,6 +72,7 @@ def search(args: Namespace, default_space: dict, starts: dict, label: str = "") 
         files.folder.mkdir(parents=True, exist_ok=True)
     storage = studies.open_storage(url, args.heartbeat)
     try:
+        report.check_tables(files, lambda: studies.all_studies(args.study, storage), studies.shown(url))
         worker = Worker(args, space, starts, cohort, amp, storage, files, studies.shown(url))
         try:
             worker.work()

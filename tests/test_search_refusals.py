@@ -28,13 +28,18 @@ def test_warm_up_that_one_cycle_cannot_take_prunes(cohort):
     assert found["user_attrs_reason"].dropna().str.contains("--warmup_epochs 2: onecycle").all()
 
 
-def test_another_study_leaves_the_tables_of_the_first(cohort, monkeypatch):
+@pytest.fixture
+def untrained(monkeypatch):
+    """Trials without a network, and a page without content."""
     def train(self, args, trial, check):
         trial.report(0.9, 1)
         return SimpleNamespace(best={"epoch": 1, "value": 0.9})
 
     monkeypatch.setattr(trials.SplitTrials, "train", train)
     monkeypatch.setattr(report, "write_report", lambda path, *args: path.write_text("page"))
+
+
+def test_another_study_leaves_the_tables_of_the_first(cohort, untrained):
     find(cohort, "--trials", 1, "--optimizer", "adam")
     first = {path: path.read_bytes() for path in (cohort / "results").iterdir() if path.suffix != ".db"}
     with pytest.raises(InputError, match=r"--optimizer \(adam, now sgd\); give the same, or another --study$"):
@@ -45,3 +50,20 @@ def test_another_study_leaves_the_tables_of_the_first(cohort, monkeypatch):
     assert summary["split"].tolist() == [0] and "optimizer" not in summary, "train.py's default"
     for name in ("optuna_results_split0_with_sgd.csv", "optuna_report_with_sgd.html"):
         assert (cohort / "results" / name).exists()
+
+
+def test_another_storage_leaves_the_tables_of_the_first(cohort, untrained):
+    find(cohort, "--trials", 2)
+    other, results = f"sqlite:///{cohort / 'other.db'}", cohort / "results"
+    first = {path: path.read_bytes() for path in results.iterdir() if path.suffix != ".db"}
+    for words in (("--lr", 0.1), ("--splits", 1, 1)):  # the summary is of all splits
+        with pytest.raises(InputError, match=r"results_split0.csv: has trials that no study in sqlite:.*other.db has"):
+            find(cohort, "--trials", 1, "--storage", other, *words)
+    find(cohort, "--trials", 1, "--storage", other, "--study", "b")
+    assert all(path.read_bytes() == content for path, content in first.items()) and len(first) == 3
+    find(cohort, "--trials", 1, "--splits", 1, 1)
+    find(cohort, "--trials", 3)
+    assert pd.read_csv(results / "best_params_summary.csv")["split"].tolist() == [0, 1]
+    (results / "optuna.db").unlink()
+    with pytest.raises(InputError, match="or deleted there; give another --study or --output, or move that"):
+        find(cohort, "--trials", 1)
