@@ -1,6 +1,7 @@
 """What a search's trials train: one network a trial, as train.py --run 1 would with the same arguments."""
 import copy
 import gc
+import itertools
 from argparse import Namespace
 from collections.abc import Callable
 
@@ -19,7 +20,7 @@ from common.text import as_text
 from dataset import check_augmentation
 from inference import prediction
 from search.space import fixed_args, worth_keeping
-from training.batches import RunBatches, steps_per_epoch
+from training.batches import RunBatches, SingleImage, check_batch_size, epoch_order, steps_per_epoch
 from training.distributed import say
 from training.engine import evaluate, train_one_epoch
 from training.images import SplitImages
@@ -28,6 +29,8 @@ from training.recorder import MAY_CHANGE
 from training.runs import seed_weights, start_model
 from training.state import TrainState, build_ema
 
+IMPOSSIBLE = (utils.NoSchedule, SingleImage)  # arguments that do not go together, or not with the number of images
+_WITH_OTHERS = ("batch_size", "oversample", "lr_schedule", "warmup_epochs", "mode")  # which IMPOSSIBLE depends on
 RUN = 1  # so that train.py --params with the same --nepochs gives the trial's bits
 
 
@@ -51,13 +54,15 @@ class SplitTrials:
     Raises
     ------
     InputError
-        Initial weights that cannot be had, an augmentation that the frame does not allow.
+        Initial weights that cannot be had, an augmentation that the frame does not allow, or whatever a trial draws is
+        IMPOSSIBLE.
     """
 
     def __init__(self, args: Namespace, space: dict, images: SplitImages, amp: torch.dtype | None):
         self.args, self.images, self.amp, self.cache = args, images, amp, {}
         possible = _possible(space.get("augm", [args.augm]), images)
         self.space = space | ({"augm": possible} if "augm" in space else {})
+        _check_together(args, space, images)
         seed_weights(args.seed, images.split, RUN)
         self.features, self.random_state = utils.random_features(), torch.get_rng_state()
         if not args.checkpoint:  # here, so that weights which cannot be had cost no trial
@@ -79,7 +84,7 @@ class SplitTrials:
         ------
         optuna.TrialPruned
             By the pruner.
-        NotFinite, NoRoom, OutOfMemoryError
+        NotFinite, NoRoom, OutOfMemoryError, or of IMPOSSIBLE
             The arguments do not work.
         """
         torch.set_rng_state(self.random_state)
@@ -150,6 +155,26 @@ def _possible(codes, images):
     if refused:
         say(f"split {images.split}: augm {', '.join(map(str, refused))} left out: {next(iter(refused.values()))}")
     return [code for code in codes if code not in refused]
+
+
+def _check_together(args, space, images):
+    """Raise what is IMPOSSIBLE in every combination of what is drawn; of a range both ends are looked at."""
+    drawn = {name: space[name] if isinstance(space[name], list) else [space[name]["low"], space[name]["high"]]
+             for name in _WITH_OTHERS if name in space}
+    y_true, refused = images.table["target"].to_numpy(), None
+    for values in itertools.product(*drawn.values()):
+        each = params.with_values(args, dict(zip(drawn, values, strict=True)))
+        n = len(epoch_order(images.train, y_true, 0, each.oversample))
+        steps = steps_per_epoch(images.train, y_true, **pick(each, "batch_size", "oversample"))
+        try:
+            if not each.transfer_learning:
+                check_batch_size(each.batch_size, n, images.network_input.frame)
+            utils.Schedule(torch.optim.SGD([torch.zeros(1)]), steps,
+                           **pick(each, "nepochs", "lr_schedule", "lr_anneal", "warmup_epochs"))
+            return
+        except IMPOSSIBLE as error:
+            refused = refused or error
+    raise refused
 
 
 def from_checkpoint(args: Namespace, split: int, best: dict) -> Namespace:

@@ -21,12 +21,11 @@ from common.signals import deferred_signals
 from common.text import counted
 from search import report, studies
 from search.space import read_space, suggest
-from search.trials import SplitTrials
+from search.trials import IMPOSSIBLE, SplitTrials
 from training.device import open_device
 from training.distributed import say
 from training.images import Cohort
 from training.state import NotFinite
-from utils import NoSchedule
 
 POLL_SECONDS = 2
 OUT_OF_MEMORY = "out of memory"  # begins such reasons
@@ -183,7 +182,7 @@ class Worker:
         try:
             check()
             state = split_trials.train(params.with_values(split_trials.args, values), trial, check)
-        except (optuna.TrialPruned, NotFinite, NoSchedule) as pruned:
+        except (optuna.TrialPruned, NotFinite, *IMPOSSIBLE) as pruned:
             reason = text.first_line(pruned)
         except KeyboardInterrupt:
             trial.set_user_attr("reason", "interrupted")

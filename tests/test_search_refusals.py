@@ -4,13 +4,13 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from conftest import call
-from training_helpers import SMALL
 
 import optun
 from common.files import InputError
 from search import report, trials
 
 pytestmark = pytest.mark.usefixtures("shallow")
+SMALL = ("--weights", "none", "--image_size", "auto", "--pool", 2, "--threads", 1, "--device", "cpu", "--amp", "off")
 
 
 def find(folder, *words):
@@ -67,3 +67,34 @@ def test_another_storage_leaves_the_tables_of_the_first(cohort, untrained):
     (results / "optuna.db").unlink()
     with pytest.raises(InputError, match="or deleted there; give another --study or --output, or move that"):
         find(cohort, "--trials", 1)
+
+
+def test_what_every_trial_would_be_pruned_for_is_refused(cohort, untrained):
+    space, onecycle = cohort / "space.json", ("--lr_schedule", "onecycle", "--nepochs", 2)
+    space.write_text('{"warmup_epochs": [2, 3]}')
+    for words in (("--warmup_epochs", 2), ("--space", space)):
+        with pytest.raises(InputError, match="--warmup_epochs 2: onecycle needs"):
+            find(cohort, *onecycle, *words)
+    space.write_text('{"lr_schedule": ["onecycle", "step"], "batch_size": {"low": 1, "high": 7}}')
+    find(cohort, "--trials", 1, "--warmup_epochs", 2, "--space", space, "--study", "some")
+    space.write_text('{"batch_size": {"low": 1, "high": 2}, "oversample": false}')
+    odd(cohort)
+    with pytest.raises(InputError, match="--batch_size 1: a batch of one image of 32 x 32"):
+        find(cohort, "--space", space, "--study", "one image")
+    find(cohort, "--trials", 1, "--space", space, "--study", "head", "--transfer_learning")
+
+
+def odd(cohort):
+    """Leave an odd number of training images."""
+    table = pd.read_csv(cohort / "data.csv")
+    table.drop(table.index[table["split0"] == "train"][:1]).to_csv(cohort / "data.csv", index=False)
+
+
+def test_single_image_prunes_its_trial_alone(cohort):
+    odd(cohort)
+    (cohort / "space.json").write_text('{"batch_size": [2, 50], "oversample": false}')
+    assert find(cohort, "--trials", 4, "--sampler", "random", "--space", cohort / "space.json") is None
+    found = pd.read_csv(cohort / "results" / "optuna_results_split0.csv")
+    assert set(found["params_batch_size"]) == {2, 50}
+    assert ((found["state"] == "PRUNED") == (found["params_batch_size"] == 2)).all()
+    assert found["user_attrs_reason"].dropna().str.contains("--batch_size 2: a batch of one image").all()

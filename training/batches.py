@@ -58,6 +58,18 @@ def epoch_order(index: np.ndarray, y_true: np.ndarray, seed: int | tuple[int, ..
     return rng.permutation(index)
 
 
+class SingleImage(InputError):
+    """A batch of one image, of which layer4 leaves one pixel: batch normalization needs two."""
+
+
+def check_batch_size(batch_size: int, n: int, frame: tuple[int, int]) -> None:
+    """Raise SingleImage where n images in batches of at most `batch_size` leave one alone in a frame of one pixel of
+    layer4, which is trained."""
+    if max(frame) <= FRAME_MULTIPLE and len(batch_indices(n, batch_size)) * 2 > n and distributed.world() == 1:
+        raise SingleImage(f"--batch_size {batch_size}: a batch of one image of {frame[0]} x {frame[1]} pixels cannot "
+                          "be normalized; give 3 or more, or a larger --image_size")
+
+
 def step_seed(seed: tuple[int, ...], place: int) -> int:
     """One int for the batch that starts at `place` of the epoch `seed` (tuple of int)."""
     return int(np.random.SeedSequence((*seed, int(place))).generate_state(1)[0])
@@ -291,19 +303,16 @@ class RunBatches:
 
     Raises
     ------
-    InputError
-        A batch of one image, of which layer4 leaves one pixel: batch normalization needs two.
+    SingleImage
     """
 
     def __init__(self, images: Any, model: ResNet34, y_true: np.ndarray, seed: tuple[int, ...], amp: torch.dtype | None,
                  batch_size: int, augm: int = 0, oversample: bool = False, cached_placements: int = 1,
                  cache: dict | None = None, check: Callable[[], None] = lambda: None):
         self.images, self.y_true, self.seed, self.oversample = images, y_true, seed, oversample
-        frame, n = images.network_input.frame, len(epoch_order(images.train, y_true, 0, oversample))
-        if (max(frame) <= FRAME_MULTIPLE and first_trained(model) < len(model.features)
-                and len(batch_indices(n, batch_size)) * 2 > n and distributed.world() == 1):
-            raise InputError(f"--batch_size {batch_size}: a batch of one image of {frame[0]} x {frame[1]} pixels "
-                             "cannot be normalized; give 3 or more, or a larger --image_size")
+        if first_trained(model) < len(model.features):
+            check_batch_size(batch_size, len(epoch_order(images.train, y_true, 0, oversample)),
+                             images.network_input.frame)
         self.source, start = ImageBatches(images.bodies, images.network_input, batch_size, augm), first_trained(model)
         if start and cached_placements:
             self.source = FrozenBatches(self.source, model, start, cached_placements, amp, seed[:2], cache, check)
