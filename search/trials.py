@@ -26,7 +26,7 @@ from training.engine import evaluate, train_one_epoch
 from training.images import SplitImages
 from training.objectives import Binary
 from training.recorder import MAY_CHANGE
-from training.runs import seed_weights, start_model
+from training.runs import check_start, seed_weights, start_model
 from training.state import TrainState, build_ema
 
 IMPOSSIBLE = (utils.NoSchedule, SingleImage)  # arguments that do not go together, or not with the number of images
@@ -54,8 +54,8 @@ class SplitTrials:
     Raises
     ------
     InputError
-        Initial weights that cannot be had, an augmentation that the frame does not allow, or whatever a trial draws is
-        IMPOSSIBLE.
+        Initial weights that cannot be had, or that know the validation scans (`check_start`), an augmentation that the
+        frame does not allow, or whatever a trial draws is IMPOSSIBLE.
     """
 
     def __init__(self, args: Namespace, space: dict, images: SplitImages, amp: torch.dtype | None):
@@ -63,6 +63,7 @@ class SplitTrials:
         possible = _possible(space.get("augm", [args.augm]), images)
         self.space = space | ({"augm": possible} if "augm" in space else {})
         _check_together(args, space, images)
+        check_start(args, images)
         seed_weights(args.seed, images.split, RUN)
         self.features, self.random_state = utils.random_features(), torch.get_rng_state()
         if not args.checkpoint:  # here, so that weights which cannot be had cost no trial

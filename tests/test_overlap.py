@@ -13,6 +13,8 @@ from training_helpers import SMALL
 import aggregate
 import compare
 import find_best_model
+import optun
+import optuna_finetuning
 import predict
 import train
 import train_loca
@@ -79,6 +81,44 @@ def test_the_splits_of_the_training_are_predicted_and_measured(study, capsys):
     assert metrics["overlap"] == {"scans": {NONE: metrics["n_scans"]}, "optimistic": None,
                                   "text": f"none; compared: {metrics['n_scans']} scans by identifiers and images"}
     assert "validation, or whose patients are: none; compared" in (study / "results" / "report.html").read_text()
+
+
+def split_again(folder, name):
+    """again.csv: four of split 0's training scans are in set `name`, of which four are trained on."""
+    table = manifest(folder)
+    for before, after in (("train", name), (name, "train")):
+        scans = manifest(folder).query(f"split0 == '{before}'")["scan_id"].unique()[:4]
+        table.loc[table["scan_id"].isin(scans), "split0"] = after
+    table.to_csv(folder / "again.csv", index=False)
+
+
+def tuned(folder, *words, script=train):
+    small = SMALL if script is not optuna_finetuning else CPU
+    return call(script, "--data", folder / "again.csv", "--output", folder / "tuned", *small, "--nepochs", 1, *words)
+
+
+@pytest.mark.parametrize("words", [("--transfer_learning", "--checkpoint"), ("--weights",)])
+def test_a_network_was_trained_on_what_its_start_was_trained_on(study, words):
+    split_again(study, "test")
+    tuned(study, *words, study / "results" / "checkpoint_split0_run1.pth")
+    call(find_best_model, "--dir", study / "tuned")
+    with pytest.raises(InputError, match=r"tuned.*: was trained on 4 scans \(.* split0 test, or on their patients"):
+        predicted(study, "--chptfolder", study / "tuned", data="again.csv", splits=(0, 0))
+
+
+def test_a_start_that_was_trained_on_validation_scans_is_refused(study, capsys):
+    split_again(study, "val")
+    start = "--checkpoint", study / "results" / "checkpoint_split0_run1.pth"
+    said = r"checkpoint_split0_run1.pth: was trained on 4 scans \(.*\) of split0 val, or on their patients; start from"
+    for script, words in ((train, ()), (optun, ("--splits", 0, 0)),
+                          (optuna_finetuning, ("--splits", 0, 0, "--chptfolder", study / "results"))):
+        given = start if script is not optuna_finetuning else ()
+        with pytest.raises(InputError, match=said):
+            tuned(study, *given, *words, script=script)
+    tuned(study, *start, "--allow_leakage")
+    assert "warning: LEAKAGE: " in capsys.readouterr().out
+    content = utils.read_checkpoint(study / "tuned" / "checkpoint_split0_run1.pth")
+    assert "of split0 val, or on their patients" in content["leakage"]
 
 
 @pytest.mark.parametrize(("disguise", "said"), [

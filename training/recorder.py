@@ -295,16 +295,23 @@ def run_settings(options: Namespace, model: dict, images: SplitImages, device: t
         What the network is built from.
     amp : torch.dtype or None
     """
+    learned, earlier = (images.table, images.table[f"split{images.split}"]), trained_before(options)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return {"version": common.__version__, "model": model, "args": stored_args(vars(options)), "commit": commit(),
             "data_hash": images.hash, "labels_hash": labels_hash(images.table, images.split),
             LEAKAGE: leakage_of(images.table) or None, "synthetic": bool(is_synthetic(images.table).any()),
-            "trained_on": training_digests(images.table, images.table[f"split{images.split}"]),
+            "trained_on": with_earlier(earlier, *learned) if earlier else training_digests(*learned),
             "device": f"{device.type} ({name})",
             "precision": str(amp or torch.float32).removeprefix("torch."), "threads": torch.get_num_threads(),
             "processes": distributed.world(), "torch": str(torch.__version__),
             "versions": {"python": sys.version.split()[0], "torch": str(torch.__version__), "numpy": np.__version__,
                          "pandas": pd.__version__}}
+
+
+def trained_before(options: Namespace) -> dict | None:
+    """`training_digests` of the network that a run starts from; None where there is none, or its file holds none."""
+    start = options.checkpoint or options.weights
+    return None if start in ("imagenet", "none") else read_checkpoint(start).get("trained_on")
 
 
 def labels_hash(table: pd.DataFrame, split: int) -> str:

@@ -12,8 +12,10 @@ import torch
 import utils
 from common import arguments, recipes
 from common.arguments import pick
+from common.digests import name_scans, overlap
 from common.files import InputError
 from common.locks import is_held, locked
+from common.manifest import leakage
 from common.memory import is_out_of_memory, memory_line
 from common.params import for_split, recipe_line
 from common.run_files import run_file
@@ -25,7 +27,7 @@ from training.batches import RunBatches, step_seed
 from training.distributed import say
 from training.images import SplitImages
 from training.objectives import Binary
-from training.recorder import MAY_CHANGE, Pace, Recorder, labels_hash, run_settings, write_settings
+from training.recorder import MAY_CHANGE, Pace, Recorder, labels_hash, run_settings, trained_before, write_settings
 from training.state import NotFinite, TrainState, build_ema
 
 
@@ -237,8 +239,14 @@ def begin(run: Run, images: SplitImages, model: utils.ResNet34, objective: Binar
     objective : training.objectives.Binary
     settings : dict
         What the network is built from, for its checkpoints.
+
+    Raises
+    ------
+    InputError
+        As `check_start`, and as Recorder and RunBatches.
     """
     options = run.options
+    check_start(options, images)
     state = TrainState(model, optimizer, schedule, utils.EarlyStopping(options.patience), images.network_input, amp,
                        build_ema(model, options.ema), **pick(options, "compile", "keep"))
     recorder = Recorder(state, run.split, run.run, run_settings(options, settings, images, device, amp),
@@ -247,6 +255,26 @@ def begin(run: Run, images: SplitImages, model: utils.ResNet34, objective: Binar
                          **pick(options, "batch_size", "augm", "oversample", "cached_placements"))
     recorder.start_or_resume(images, options.force_resume)
     return state, recorder, batches
+
+
+def check_start(options: Namespace, images: SplitImages) -> None:
+    """Refuse a start from a network that was trained on validation scans of the split: early stopping, kept epoch and
+    best run would follow an AUC that is too good.
+
+    Raises
+    ------
+    InputError
+        Unless --allow_leakage, which marks `images.table`.
+    """
+    if not (earlier := trained_before(options)):
+        return
+    table, column = images.table, f"split{images.split}"
+    wrong = (overlap(table, earlier) == "train") & (table[column] == "val").to_numpy()
+    with leakage(table, options.allow_leakage):
+        if wrong.any():
+            raise InputError(f"{options.checkpoint or options.weights}: was trained on {name_scans(table, wrong)} of "
+                             f"{column} val, or on their patients; start from that split's own checkpoint, by the "
+                             "manifest of its training")
 
 
 def seed_weights(seed: int, split: int, run: int) -> None:
