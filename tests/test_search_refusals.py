@@ -98,3 +98,15 @@ def test_single_image_prunes_its_trial_alone(cohort):
     assert set(found["params_batch_size"]) == {2, 50}
     assert ((found["state"] == "PRUNED") == (found["params_batch_size"] == 2)).all()
     assert found["user_attrs_reason"].dropna().str.contains("--batch_size 2: a batch of one image").all()
+
+
+def test_a_search_that_is_done_is_not_taken_for_one_with_other_settings(cohort, untrained):
+    find(cohort, "--trials", 1, "--splits", 0, 1)
+    find(cohort, "--trials", 1, "--splits", 0, 1)
+    with pytest.raises(InputError, match=r"optun_split1 in .* was started with other values of space, --lr"):
+        find(cohort, "--trials", 1, "--splits", 1, 1, "--lr", 0.1)
+    table = pd.read_csv(cohort / "data.csv")
+    table.loc[table["split1"] == "val", "target"] ^= 1
+    table.to_csv(cohort / "data.csv", index=False)
+    with pytest.raises(InputError, match="optun_split1 in .* was started with other values of data;"):
+        find(cohort, "--trials", 2, "--splits", 0, 1)  # before split 0 is searched
