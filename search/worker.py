@@ -3,6 +3,7 @@
 Any number of workers on any number of machines may share a storage; what they know of each other is in it alone.
 """
 import math
+import shlex
 import signal
 import time
 import warnings
@@ -258,7 +259,8 @@ def print_summary(args: Namespace, worker: Worker, files: report.Files) -> int |
     if without := [split for split in best if not best[split]]:
         say(f"error: no complete trial of split {', '.join(map(str, without))}: reasons are in {files.report}")
     if winners := [split for split in best if best[split]]:
-        say(f"to train the best trial: python train.py --params {files.summary} --split_index {winners[0]} --data "
-            f"{args.data} --output {args.output}")
+        images = ("--images", args.images) if args.images else ()
+        words = "--params", files.summary, "--split_index", winners[0], "--data", args.data, *images, "--output"
+        say(f"to train the best trial: python train.py {shlex.join(map(str, (*words, args.output)))}")
     say(f"wrote {files.results('S')}, {files.summary.name}, {files.report.name}; storage {worker.where}")
     return arguments.EXIT_SOME_FAILED if without else None

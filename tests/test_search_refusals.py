@@ -110,3 +110,10 @@ def test_a_search_that_is_done_is_not_taken_for_one_with_other_settings(cohort, 
     table.to_csv(cohort / "data.csv", index=False)
     with pytest.raises(InputError, match="optun_split1 in .* was started with other values of data;"):
         find(cohort, "--trials", 2, "--splits", 0, 1)  # before split 0 is searched
+
+
+def test_the_command_for_the_best_trial_can_be_pasted(cohort, untrained, capsys):
+    folder = cohort / "the results"
+    find(cohort, "--trials", 1, "--output", folder, "--images", cohort)
+    assert (f"python train.py --params '{folder}/best_params_summary.csv' --split_index 0 --data {cohort}/data.csv "
+            f"--images {cohort} --output '{folder}'\n") in capsys.readouterr().out
