@@ -17,6 +17,8 @@ from common.text import counted, some
 COLUMNS = ("scan_id", "patient_id", "image_sha256")  # of the manifest
 # What the column `overlap` of a prediction file says, beside LEARNED
 NONE, BY_IMAGE, BY_ID, NOT_CHECKED = "none", "none by image", "none by id", "not checked"
+# The two of LEARNED: what a model did with such scans, and the sets that must hold none of them
+SEEN = {"train": ("trained", ("val", "test", "cal")), "val": ("validated", ("test", "cal"))}
 
 
 def row_digests(table: pd.DataFrame, column: str, salt: str) -> list[str]:

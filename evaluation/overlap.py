@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.digests import BY_ID, BY_IMAGE, NONE, NOT_CHECKED, name_scans, overlap
+from common.digests import BY_ID, BY_IMAGE, NONE, NOT_CHECKED, SEEN, name_scans, overlap
 from common.files import InputError
 from common.manifest import LEAKAGE, LEARNED, leakage_of, read_manifest
 from common.model_files import checkpoint_file, checkpoint_sha256, exists, read_settings
@@ -105,11 +105,11 @@ def find_overlap(models: list[Model], wanted: str, folder: Path) -> tuple[dict, 
             found = rows["overlap"].array if known else overlap(
                 rows, (read_settings(folder, model.split, model.run) or {}).get("trained_on"))
             value = pd.Series(found, rows["scan_id"])
-            for learned, not_in in (("train", ("val", "test", "cal")), ("val", ("test", "cal"))):
-                if name in not_in and (seen := (value == learned).to_numpy()).any() and not leakage_of(rows):
-                    raise InputError(f"{model.path}: its model was {'trained' if learned == 'train' else 'validated'} "
-                                     f"on {name_scans(rows, seen)} of set {name}, or on their patients: was "
-                                     "make_splits.py run again since? train again, or predict with the splits of then")
+            for learned, (does, refused) in SEEN.items():
+                if name in refused and (seen := (value == learned).to_numpy()).any() and not leakage_of(rows):
+                    raise InputError(f"{model.path}: its model was {does} on {name_scans(rows, seen)} of set {name}, "
+                                     "or on their patients: was make_splits.py run again since? train again, or "
+                                     "predict with the splits of then")
             if name == wanted:
                 worst.append(value)
     ranks = pd.concat(worst).map(WORST.index).groupby(level=0).min()

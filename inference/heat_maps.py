@@ -19,11 +19,12 @@ from common.settings import differences
 from common.sites import scored_classes
 from common.text import counted
 from evaluation.disagreement import per_scan
+from evaluation.metrics import THRESHOLD
 from inference import gradcam
 from inference.gradcam import BINARY
 from inference.prediction import Model
 from training.batches import batch_indices
-from training.objectives import THRESHOLD, probabilities, site_probabilities
+from training.objectives import probabilities, site_probabilities
 
 BLOCK = 16  # images that go through all models before the next ones
 QUANTILE = 0.99  # of the scans' highest values: what is drawn darkest

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.digests import BY_ID, BY_IMAGE, NOT_CHECKED, name_scans
+from common.digests import BY_ID, BY_IMAGE, NOT_CHECKED, SEEN, name_scans
 from common.files import InputError, read_csv
-from common.manifest import LEARNED
 from common.model_files import checkpoint_file, checkpoint_sha256, exists
 from common.run_files import find_run_files
 from common.text import counted, some
@@ -40,12 +39,12 @@ def overlap_notes(rows: pd.DataFrame, column: str, path: Path, data: str) -> lis
         Validation, test or calibration rows were trained on, or test or calibration rows validated on.
     """
     notes = [text for value, text in COULD_NOT.items() if (rows["overlap"] == value).any()]
-    for learned, does in zip(LEARNED, ("trained", "validated"), strict=True):
+    for learned, (does, refused) in SEEN.items():
         shared = rows["overlap"] == learned
         if column == "all":
             notes += [f"warning: {path.name} was {does} on {name_scans(rows, shared)}: optimistic"] * bool(shared.any())
             continue
-        for name in ("val", "test", "cal")[LEARNED.index(learned):]:
+        for name in refused:
             wrong = (shared & (rows[column] == name)).to_numpy()
             if wrong.any():
                 raise InputError(f"{path}: was {does} on {name_scans(rows, wrong)} of {data}'s {column} {name}, or on "

@@ -14,9 +14,9 @@ import pandas as pd
 import dataset
 import utils
 from common import acquisition
-from common.digests import BY_ID, NONE, overlap
+from common.digests import BY_ID, NONE, SEEN, overlap
 from common.files import InputError
-from common.manifest import LEAKAGE, LEARNED, MARK, VIEWS
+from common.manifest import LEAKAGE, MARK, VIEWS
 from common.mips import read_image
 from common.model_files import checkpoint_file, is_export, read_settings
 from common.run_files import run_file
@@ -274,12 +274,12 @@ def _seen(scan: str, models: Sequence[Model]) -> list[str]:
     """Was the scan, its patient or its image in the models' training?"""
     values = [set(model.rows.loc[model.rows["scan_id"] == scan, "overlap"]) for model in models]
     found = []
-    for learned, done in zip(LEARNED, ("trained", "validated"), strict=True):
+    for learned, (done, _) in SEEN.items():
         if count := sum(learned in value for value in values):
             verb = f"{'was' if count == 1 else 'were'} {done}"
             found.append(f"OPTIMISTIC: {count} of {counted(len(models), 'network')} {verb} on this scan, or on this "
                          "patient")
-    if any(value - {*LEARNED, NONE, BY_ID} for value in values):
+    if any(value - {*SEEN, NONE, BY_ID} for value in values):
         found.append("whether the networks were trained on this patient could not be checked: the identifiers are of "
                      "another key than those of the training, or the networks do not say (--key)")
     return found

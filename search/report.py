@@ -171,9 +171,9 @@ def write_report(path: str | Path, title: str, studies: dict[int, optuna.Study])
     with warnings.catch_warnings(), files.progress(studies.items(), Path(path).name, "split") as bar:
         warnings.simplefilter("ignore")  # what Optuna would warn of, the page says
         parts = [split_part(split, study) for split, study in bar]
-        html.write_page(path, "search.html", title=title, n_trials=count(len(trials), "trial"), value=VALUE, when=when,
-                        n_splits=count(len(studies), "split"), summary=(names, [part["row"] for part in parts]),
-                        splits=parts, plotly=Markup(get_plotlyjs()))
+        html.write_page(path, "search.html", title=title, n_trials=counted(len(trials), "trial"), value=VALUE,
+                        when=when, n_splits=counted(len(studies), "split"), splits=parts, plotly=Markup(get_plotlyjs()),
+                        summary=(names, [part["row"] for part in parts]))
 
 
 def split_part(split: int, study: optuna.Study) -> dict:
@@ -182,7 +182,7 @@ def split_part(split: int, study: optuna.Study) -> dict:
     head, rows = best_table(ranked)
     number, value, epoch = rows[0][:3] if rows else ("", "none", "")
     hours = sum(trial.duration.total_seconds() for trial in trials if trial.duration) / 3600
-    return {"number": split, "n_trials": count(len(trials), "trial"), "n_complete": len(ranked),
+    return {"number": split, "n_trials": counted(len(trials), "trial"), "n_complete": len(ranked),
             "row": [Markup('<a href="#split{0}">{0}</a>').format(split), value, number, epoch,
                     *(str(sum(trial.state == state for trial in trials)) for state in STATES), f"{hours:.2f}"],
             "best": f"{value} in trial {number}" if ranked else "no complete trial",
@@ -318,8 +318,3 @@ def as_shown(value: object) -> str:
 def date(when: datetime) -> str:
     """Such as 4 March 2026, 05:06."""
     return f"{when.day} {when:%B %Y, %H:%M}"
-
-
-def count(n: int, name: str) -> str:
-    """Such as 2 trials."""
-    return f"{n} {name}{'' if n == 1 else 's'}"

@@ -14,10 +14,7 @@ from torch import nn
 from common.files import InputError
 from common.sites import scored_classes, truth_matrix
 from evaluation import site_metrics
-from evaluation.metrics import delong
-
-THRESHOLD = 0.5
-
+from evaluation.metrics import THRESHOLD, delong
 
 # ---------------------------------------------------------------- Deauville score
 
