@@ -25,20 +25,20 @@ def train_one_epoch(network: nn.Module, objective: Binary, optimizer: torch.opti
     Parameters
     ----------
     network : nn.Module
-        state.model as it is called in training: `distributed.wrap`.
+        `distributed.wrap` of state.model: the model itself, unless there are several processes.
     objective : training.objectives.Binary
         The loss.
     batches : Pass
-        Over the images of the epoch, less the batches that are done (`state.batches`).
+        Over the images of the epoch, without the first `state.batches` batches, which are done.
     state : TrainState
         Its schedule, scaler and moving average are stepped; `batches` and `outputs` are kept up to date.
     after_batch : callable, optional
-        May raise to stop.
+        Called after every batch; may raise to stop.
 
     Returns
     -------
     Outputs
-        Those of the training pass itself.
+        The logits that the training steps gave: of augmented images, by weights that changed meanwhile.
     """
     model, device, n = state.model, objective.target.device, len(batches.index)
     outputs = torch.zeros(n, objective.columns, device=device)
@@ -82,9 +82,9 @@ def train_one_epoch(network: nn.Module, objective: Binary, optimizer: torch.opti
 
 def check_finite(outputs: torch.Tensor, order: np.ndarray, seen: list[Batch], objective: Binary,
                  state: TrainState) -> None:
-    """Stop a run (NotFinite) at the first batch of `seen` whose outputs are not finite, and name its images.
+    """Raise NotFinite, naming the batch and its images, where outputs of the batches `seen` are not finite.
 
-    The kept checkpoint and last_splitS_runR.pth are of before. `outputs` are of the images `order`.
+    `outputs` are in the order of the images `order`. Checkpoints on the disk stay as they are.
     """
     if outputs.isfinite().all():
         return
@@ -100,14 +100,14 @@ def check_finite(outputs: torch.Tensor, order: np.ndarray, seen: list[Batch], ob
 @torch.inference_mode()
 def evaluate(model: ResNet34, batches: Pass, amp: torch.dtype | None = None, description: str = "validation",
              check: Callable[[], None] | None = None) -> Outputs:
-    """One pass over images in evaluation mode; each once, whatever the number of processes.
+    """One pass over images in evaluation mode; with several processes each image is evaluated by one of them.
 
     Parameters
     ----------
     amp : torch.dtype or None
         Autocast to bfloat16 or float16; None: float32.
     check : callable, optional
-        The same.
+        Called after every batch; may raise to stop.
     """
     model.eval()
     results, n = None, len(batches.index)

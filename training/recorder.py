@@ -30,18 +30,20 @@ from training.state import TrainState
 from utils import read_checkpoint, save_checkpoint
 
 FIGURE_SECONDS = 30  # between two drawings of the curve
+# Options that a run may be resumed with, whatever they were before
 MAY_CHANGE = ("resume", "force_resume", "overwrite", "output", "data", "images", "split_index", "run", "device",
-              "threads", "amp", "checkpoint_minutes", "tensorboard", "params", "recipe", "given",
-              "allow_leakage")  # when a run goes on
+              "threads", "amp", "checkpoint_minutes", "tensorboard", "params", "recipe", "given", "allow_leakage")
+# Settings beside the options that a resumed run must share, by the names that messages give them
 SHARED = {"model": "model", "device": "device", "precision": "precision", "threads": "threads",
-          "processes": "processes", "torch": "torch", "data_hash": "data hash", "input": "input"}  # name -> as shown
-FORGIVEN = ("device", "precision", "threads", "processes", "torch", "data_hash", "input", "nepochs", "early_stopping",
-            "batch_size", "oversample", "augm", "balance", "label_smoothing", "image_size", "margin", "pool",
-            "crop_bodies", "norm", "cached_placements", "eval_train", "compile", "site_lambda", "site_balance",
-            "site_smoothing", "site_strict")  # by --force_resume: from here on they take effect
-REORDERS = ("data_hash", "batch_size", "oversample")  # another one gives an epoch other batches
-TO_THE_END = ("cosine", "onecycle")  # schedules that nepochs is part of
-WEIGHTS = ("state_dict", "optimizer", "lr_scheduler", "early_stopping")  # of a checkpoint, what is no setting
+          "processes": "processes", "torch": "torch", "data_hash": "data hash", "input": "input"}
+# What --force_resume may change as well: it takes effect from there on
+FORCED = ("device", "precision", "threads", "processes", "torch", "data_hash", "input", "nepochs", "early_stopping",
+          "batch_size", "oversample", "augm", "balance", "label_smoothing", "image_size", "margin", "pool",
+          "crop_bodies", "norm", "cached_placements", "eval_train", "compile", "site_lambda", "site_balance",
+          "site_smoothing", "site_strict")
+CHANGES_BATCHES = ("data_hash", "batch_size", "oversample")  # what an epoch's batches depend on
+TO_THE_END = ("cosine", "onecycle")  # schedules that depend on nepochs
+WEIGHTS = ("state_dict", "optimizer", "lr_scheduler", "early_stopping")  # keys of a checkpoint that are no settings
 
 
 class Pace:
@@ -102,9 +104,9 @@ class Recorder:
     # ------------------------------------------------------------ start, stop, go on
 
     def start_or_resume(self, images: SplitImages, force: bool = False) -> None:
-        """Load last_*.pth into the state where there is one, else write the first.
+        """Load last_*.pth into the state, or, where there is none, write the first.
 
-        Raises InputError where it is another run's, unless `force` and all that differs is `forgiven`.
+        Raises InputError where it was trained with other settings, unless `force` allows all of them to change.
         """
         if not distributed.from_main(self.files["last"].exists()):
             self.save()
@@ -112,32 +114,33 @@ class Recorder:
         path = self.files["last"]
         stored = read_checkpoint(path)
         if "input" in stored:
-            stored["input"] = asdict(NetworkInput(**stored["input"]))  # with what a version of before did not say
+            stored["input"] = asdict(NetworkInput(**stored["input"]))  # an earlier version stored fewer values
         now = self.settings | {"input": asdict(self.state.network_input)}
         try:
-            differing, fixed = unlike(stored, now), unlike(stored, now, forgiven(stored, now))
-            anew = differing != unlike(stored, now, REORDERS)
-            if differing and (fixed or not force):
-                raise InputError(f"{path} was trained with other values of {', '.join(fixed if force else differing)}"
-                                 + ", which --force_resume cannot change" * force + "; give the same, "
-                                 + "--force_resume to go on all the same, " * (not fixed)
-                                 + f"--checkpoint {path} and another --output to start from its weights, " * bool(fixed)
-                                 + "or --overwrite to train from the start")
-            self.state.load_state_dict(stored, anew)
+            changed = changed_settings(stored, now)
+            fixed = changed_settings(stored, now, forced_settings(stored, now))
+            restart_epoch = changed != changed_settings(stored, now, CHANGES_BATCHES)
+            if changed and (fixed or not force):
+                remedy = (f"--checkpoint {path} and another --output to start from its weights" if fixed
+                          else "--force_resume to go on all the same")
+                raise InputError(f"{path} was trained with other values of {', '.join(fixed if force else changed)}"
+                                 + ", which --force_resume cannot change" * force
+                                 + f"; give the same, {remedy}, or --overwrite to train from the start")
+            self.state.load_state_dict(stored, restart_epoch)
         except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: does not fit this run ({error}); --overwrite trains from the start") from None
-        if stored.get("data_hash") != now["data_hash"] or stored.get("trained_on"):  # which may be of two already
-            self.settings = self.settings | of_both(stored, now, images)
-        if differing:
-            tqdm.write(f"warning: {path} goes on with other values of {', '.join(differing)}: not to the weights of an "
-                       "undisturbed run" + f"; epoch {self.state.epoch} starts anew" * anew, file=sys.stderr)
+        if stored.get("data_hash") != now["data_hash"] or stored.get("trained_on"):
+            self.settings = self.settings | data_of_both(stored, now, images)
+        if changed:
+            tqdm.write(f"warning: {path} goes on with other values of {', '.join(changed)}: not to the weights of an "
+                       "undisturbed run" + f"; epoch {self.state.epoch} starts anew" * restart_epoch, file=sys.stderr)
         distributed.wait()
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Within, a first of `ending_signals` waits for the next batch; the state is saved, then it takes effect.
+        """Within, a signal that ends the script waits for the next batch; the state is saved, then it takes effect.
 
-        Where there is none, the run is finished at the end.
+        Without a signal the run is finished at the end.
         """
         interrupted = False
         with deferred_signals() as self.received:
@@ -165,13 +168,15 @@ class Recorder:
             raise Interrupted
 
     def check(self) -> None:
-        """The same between training batches; with several processes nothing: all must stop at the same place."""
+        """Outside of training batches: raise Interrupted where a signal came. Several processes, which must all stop at
+        the same place, go on to the next training batch.
+        """
         if self.received and distributed.world() == 1:
             self.save()
             raise Interrupted
 
     def save(self) -> None:
-        """Write last_*.pth: the run goes on from here. Raises NotFinite where it would go on from NaN."""
+        """Write last_*.pth, from which --resume goes on. Raises NotFinite where the outputs are not finite."""
         state, own = self.state, self.state.outputs
         if own is not None:
             outputs = distributed.total(own.clone()).cpu()
@@ -248,26 +253,31 @@ class Recorder:
         self.writer.flush()
 
 
-def unlike(stored: dict, now: dict, but: tuple = ()) -> list[str]:
-    """What differs between the `run_settings` of a state and of now, without the options and the names of SHARED in
-    `but`; see `settings.differences`."""
-    before, after = ({shown: each.get(name) for name, shown in SHARED.items() if name not in but}
+def changed_settings(stored: dict, now: dict, allowed: tuple = ()) -> list[str]:
+    """What differs between the stored `run_settings` and those of now, as `settings.differences` words it.
+
+    `allowed`: options, and names of SHARED, that may differ.
+    """
+    before, after = ({shown: each.get(name) for name, shown in SHARED.items() if name not in allowed}
                      for each in (stored, now))
-    return (differences(stored_args(stored.get("args", {})), now["args"], (*MAY_CHANGE, *but), "--")
+    return (differences(stored_args(stored.get("args", {})), now["args"], (*MAY_CHANGE, *allowed), "--")
             + differences(before, after))
 
 
-def forgiven(stored: dict, now: dict) -> tuple[str, ...]:
-    """What --force_resume may change: not what the state fixes, such as the optimizer's own settings, since it would be
-    recorded without taking effect; not nepochs where the schedule or what is trained already contradicts it."""
+def forced_settings(stored: dict, now: dict) -> tuple[str, ...]:
+    """What --force_resume may change.
+
+    Not what the loaded state sets, such as the learning rate: it would be recorded without taking effect. And not
+    nepochs, where the schedule depends on it or more epochs are begun already.
+    """
     args, position = now["args"], stored["position"]
     begun = position["epoch"] if position["batches"] else position["epoch"] - 1
     fixed = args["lr_schedule"] in TO_THE_END or args["nepochs"] < begun
-    return tuple(name for name in FORGIVEN if name != "nepochs" or not fixed)
+    return tuple(name for name in FORCED if name != "nepochs" or not fixed)
 
 
-def of_both(stored: dict, now: dict, images: SplitImages) -> dict:
-    """Of `run_settings`, what is true of the data of a state and of those that its run goes on with."""
+def data_of_both(stored: dict, now: dict, images: SplitImages) -> dict:
+    """The part of `run_settings` that must speak of all data a run has seen: those before it was resumed, and since."""
     learned = stored.get("trained_on")
     return {"trained_on": learned and with_earlier(learned, images.table, images.table[f"split{images.split}"])
             } | {name: stored.get(name) or now[name] for name in (LEAKAGE, "synthetic")}
@@ -315,8 +325,8 @@ def trained_before(options: Namespace) -> dict | None:
 
 
 def labels_hash(table: pd.DataFrame, split: int) -> str:
-    """SHA-256 (hex) over the training and validation scans of a split, their labels and sets, whatever their order:
-    of `data_hash` what can be told without the images."""
+    """SHA-256 (hex) over the training and validation scans of a split, their labels and sets, in any order: the part of
+    `dataset.data_hash` that needs no images."""
     rows = table[table[f"split{split}"].isin(LEARNED)].sort_values("filename")
     columns = [name for name in ("scan_id", "filename", "target", "target_loc", f"split{split}") if name in rows]
     return hashlib.sha256(rows[columns].to_csv(index=False).encode(errors="surrogateescape")).hexdigest()

@@ -49,24 +49,26 @@ class Run:
 
     @property
     def seed(self) -> tuple:
-        """Of every random choice, with the epoch."""
+        """(seed, split, run): with the epoch, the seed of every random choice."""
         return self.options.seed, self.split, self.run
 
 
 class Runs:
-    """--run of every --split_index.
+    """The runs of a command: each of --run for each of --split_index.
 
     Attributes
     ----------
     todo : list of Run
-        Those that are not finished.
+        Those that are not finished yet.
     splits : list of int
-        Theirs.
+        The splits of `todo`.
+    rows : dict
+        (split, run) -> its row of the summary; None until it is finished.
 
     Raises
     ------
     InputError
-        Arguments that contradict each other; a run that --output holds already, begun or trained otherwise.
+        Arguments that contradict each other; a run that --output holds already, unfinished or with other settings.
     """
 
     def __init__(self, args: Namespace, device: torch.device, amp: torch.dtype | None, table: pd.DataFrame):
@@ -78,11 +80,12 @@ class Runs:
                                  f"{counted(distributed.world(), 'process', 'processes')}")
         self.output, self.table, self.pace = args.output, table, Pace()
         runs = [Run(split, run, options[split], self.pace) for split in args.split_index for run in args.run]
+        # of a run that another process is training, `claim` says so
         self.rows = {(run.split, run.run): distributed.from_main(
             None if is_held(_lock(run)) else find_result(run, table)) for run in runs}
         self.todo = [run for run in runs if self.rows[run.split, run.run] is None]
         self.splits = sorted({run.split for run in self.todo})
-        if args.recipe and not args.params:  # else `for_split` says it
+        if args.recipe and not args.params:  # with --params, `for_split` has said it
             say(recipe_line(args))
         if self.todo:
             if advice := recipes.advice(args):
@@ -92,9 +95,10 @@ class Runs:
 
     @contextlib.contextmanager
     def failures_listed(self, run: Run) -> Iterator[None]:
-        """Within, a run is trained: among several runs a failure is a row of the summary, and the others go on.
+        """Within, a run is trained. If it fails and is one of several, the summary lists it and the others go on.
 
-        A process among several whose memory ran out ends, and torchrun the others: they would wait for it.
+        Not so with several processes when one runs out of memory: it must end, so that torchrun ends the others, which
+        would wait for it.
         """
         self.begun = time.monotonic()
         self.pace.later = sum(each.options.nepochs for each in self.todo[self.todo.index(run) + 1:])
@@ -123,9 +127,9 @@ class Runs:
         Raises
         ------
         InputError
-            Another process trains it, or has begun it.
+            Another process is training the run, or left it unfinished.
         FinishedMeanwhile
-            It has trained it.
+            Another process has finished it since the command was started.
         """
         said = row = None
         if distributed.is_main():
@@ -140,7 +144,7 @@ class Runs:
             raise FinishedMeanwhile(row)
 
     def finished(self, run: Run, state: TrainState) -> None:
-        """Take a run's end into the summary."""
+        """Add a finished run to the summary."""
         self._add_row(run, state.epoch - 1, state.best["epoch"], state.best["auc"], state.ended)
 
     def _add_row(self, run, epochs, kept_epoch, auc, ended):
@@ -160,7 +164,7 @@ class Runs:
 
 
 class FinishedMeanwhile(Exception):
-    """Another process trained the run: `row` of the summary."""
+    """Another process has finished the run: `row` of the summary."""
 
     def __init__(self, row: dict):
         super().__init__(row)
@@ -172,10 +176,11 @@ def _lock(run):
 
 
 def find_result(run: Run, table: pd.DataFrame) -> dict | None:
-    """The summary's row of a finished run, None for one to be trained; refuses to overwrite or to mix up unasked, and a
-    run of other scans, labels or sets than the manifest's (`table`).
+    """The summary's row of a finished run; None for a run to train.
 
-    A finished run without settings_splitS_runR.json, as of earlier versions, gets it.
+    Writes settings_splitS_runR.json of a finished run that lacks it (of an earlier version). Raises InputError where
+    --output holds the run, unfinished and without --resume, or trained with other arguments or on other scans, labels
+    or sets than the manifest `table` has.
     """
     options = run.options
     done, last, settings = (run_file(options.output, kind, run.split, run.run) for kind in ("checkpoint", "last",
@@ -232,7 +237,7 @@ def start_model(model: utils.ResNet34, device: torch.device, network_input: Netw
 def begin(run: Run, images: SplitImages, model: utils.ResNet34, objective: Binary, optimizer: torch.optim.Optimizer,
           schedule: utils.Schedule, settings: dict, device: torch.device,
           amp: torch.dtype | None) -> tuple[TrainState, Recorder, RunBatches]:
-    """Everything that the epochs of a run need, at its start or where --resume goes on.
+    """What the epochs of a run need: its state (new, or with --resume as it was left), its files and its batches.
 
     Parameters
     ----------
@@ -283,8 +288,8 @@ def seed_weights(seed: int, split: int, run: int) -> None:
 
 
 def warn_other_input(path: str, trained: dict, network_input: NetworkInput) -> None:
-    """Say where a checkpoint's input had pixels of another size (pooling included; mm), SUV type or normalization than
-    the run's."""
+    """Say in what the input that a checkpoint was `trained` with differs from the run's: pixel size after pooling, type
+    of SUV, normalization."""
     if trained.get("spacing_mm") and network_input.spacing_mm:
         before, now = trained["spacing_mm"] * trained["pool"], network_input.spacing_mm * network_input.pool
         if abs(before - now) > 1e-3:

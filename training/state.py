@@ -83,7 +83,7 @@ class TrainState:
         return self.ema.module if self.ema else self.model
 
     def epochs(self, nepochs: int, early_stopping: bool) -> Iterator[int]:
-        """The epochs that are left, until `nepochs` or, with early stopping, until the validation is not better."""
+        """The epochs that are left, up to `nepochs` or until early stopping."""
         self.nepochs = nepochs
         while not (stopped := early_stopping and self.stopper.stopped) and self.epoch <= nepochs:
             yield self.epoch
@@ -91,7 +91,7 @@ class TrainState:
                       else counted(nepochs, "epoch"))
 
     def end_epoch(self, objective: Any, train: Outputs, validation: Outputs) -> bool:
-        """Take an epoch's outputs: loss and metrics into the log, schedule and early stopping a step further.
+        """Log the epoch's loss and metrics, and step schedule and early stopping.
 
         Parameters
         ----------
@@ -101,7 +101,7 @@ class TrainState:
         Returns
         -------
         bool
-            Whether the epoch is kept, unless a later one is.
+            Whether this is the epoch to keep so far.
 
         Raises
         ------
@@ -127,7 +127,7 @@ class TrainState:
         return kept
 
     def not_finite(self, where: str = "") -> NotFinite:
-        """What is said where the loss is not finite; `where` in the epoch."""
+        """The error to raise where the loss is not finite; `where`: at which place of the epoch."""
         remedy = f"lower --lr {self.optimizer.defaults['lr']}" + ", or give --amp off" * (self.amp is torch.float16)
         return NotFinite(f"the loss is not finite in epoch {self.epoch}{where}; {remedy}")
 
@@ -137,27 +137,27 @@ class TrainState:
                 "early_stopping": self.stopper.state_dict(), "input": asdict(self.network_input)}
 
     def state_dict(self) -> dict:
-        """`checkpoint` and what else it takes to go on; `outputs` are those of all processes by then."""
+        """`checkpoint` and all else that resuming needs; `outputs` must be those of all processes."""
         position = {name: getattr(self, name) for name in ("epoch", "batches", "outputs", "log", "best")}
         return self.checkpoint() | {"state_dict": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
                                     "lr_scheduler": self.schedule.state_dict(), "scaler": self.scaler.state_dict(),
                                     "ema": self.ema.state_dict() if self.ema else None, "position": position}
 
-    def load_state_dict(self, state: dict, anew: bool = False) -> None:
-        """`anew`: an epoch has other batches than before; the one that was cut starts again, with the weights as they
-        are."""
+    def load_state_dict(self, state: dict, restart_epoch: bool = False) -> None:
+        """`restart_epoch`: epochs have other batches than before; an interrupted one starts again, from these weights.
+        """
         self.model.load_state_dict(state["state_dict"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if not self.optimizer.param_groups[0].get("fused"):  # begun by a version of before; else the scaler leaves the
-            self.optimizer._step_supports_amp_scaling = False  # gradients to the kernels
-        self.schedule.load_state_dict(state["lr_scheduler"], state["position"]["epoch"] if anew else None)
+        if not self.optimizer.param_groups[0].get("fused"):  # an earlier version's: the scaler must unscale gradients
+            self.optimizer._step_supports_amp_scaling = False
+        self.schedule.load_state_dict(state["lr_scheduler"], state["position"]["epoch"] if restart_epoch else None)
         self.stopper.load_state_dict(state["early_stopping"])
-        if state["scaler"]:  # empty but of float16
+        if state["scaler"]:  # empty unless float16
             self.scaler.load_state_dict(state["scaler"])
         if self.ema:
             self.ema.load_state_dict(state["ema"])
         for name, value in state["position"].items():
             setattr(self, name, value)
         self.log = [tuple(row) for row in self.log]
-        if anew:
+        if restart_epoch:
             self.batches, self.outputs = 0, None
