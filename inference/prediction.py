@@ -1,6 +1,7 @@
-"""What predict.py, predict_loca.py and explain.py share: a range of models, the rows that each may see, the prediction
-files."""
+"""What predict.py, predict_loca.py and explain.py share: the models asked for, the rows that each may predict, the
+prediction files."""
 import io
+import itertools
 import re
 import warnings
 from argparse import Namespace
@@ -29,7 +30,7 @@ from common.manifest import (
     suv_type_of,
 )
 from common.mips import no_suv
-from common.model_files import checkpoint_file, checkpoint_sha256, checkpoints_in, exists, read_file
+from common.model_files import checkpoint_file, checkpoint_sha256, checkpoints_in, read_file
 from common.run_files import run_file, run_of
 from common.text import counted, some
 from dataset import LARS, NORMS, NetworkInput, fit_bodies, read_bodies, stack_bodies
@@ -39,15 +40,15 @@ from training import engine
 from training.batches import ImageBatches, Outputs
 from training.objectives import probabilities
 
-OF_LARS = ("checkpoints without an input of their own are given LARS's: its box, frame {} x {}, mean {} and standard "
-           "deviation {} SUV")
-WRITTEN = re.compile(r"set|probs|overlap|checkpoint_sha256|[FL]\d+|pred_loc|(pred|true)_loc_name")  # as columns
+LARS_INPUT = ("checkpoints without an input of their own are given LARS's: its box, frame {} x {}, mean {} and "
+              "standard deviation {} SUV")
+OWN_COLUMNS = re.compile(r"set|probs|overlap|checkpoint_sha256|[FL]\d+|pred_loc|(pred|true)_loc_name")
 OF_PHANTOMS = "trained on a SYNTHETIC cohort: the scores say nothing about patients"
 
 
 @dataclass
 class Model:
-    """One of a range of models, and the images that it is asked for.
+    """A model, and the images that it is to predict.
 
     Attributes
     ----------
@@ -57,11 +58,11 @@ class Model:
     network : utils.ResNet34
         In evaluation mode, on the device.
     batches : ImageBatches
-        Of every row's image, as this model takes it.
+        Of the images of all rows, as this model's input.
     index : (n,) int array
-        The rows that it may see.
+        The rows to predict: those of its sets and views.
     rows : DataFrame
-        Of the manifest, those of `index`; and `overlap`, see `common.digests.overlap`, and checkpoint_sha256.
+        These rows of the manifest, with the columns `overlap` (of `common.digests.overlap`) and checkpoint_sha256.
     amp : torch.dtype or None
     """
     split: int
@@ -76,7 +77,7 @@ class Model:
     amp: torch.dtype | None
 
     def outputs(self) -> Outputs:
-        """`engine.evaluate` of these rows. Raises InputError where it gives NaN or infinity."""
+        """`engine.evaluate` of the rows. Raises InputError where a score is NaN or infinite."""
         outputs = engine.evaluate(self.network, self.batches.centred(self.index), self.amp,
                                   f"split {self.split} run {self.run}")
         if len(bad := np.flatnonzero(~np.isfinite(outputs.logits).all(1))):
@@ -89,7 +90,7 @@ def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: st
                 device: torch.device, amp: torch.dtype | None, batch_size: int = 50, norm: str | None = None,
                 image_size: list | None = None, crop_bodies: bool = False,
                 allow_leakage: bool = False, say: Callable[[str], None] = print) -> Iterator[Model]:
-    """The models of `runs`, one after another; every image is read once, whatever the number of models.
+    """Open the models of `runs`, one after another; each image is read once, however many models there are.
 
     Parameters
     ----------
@@ -102,13 +103,13 @@ def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: st
     sets : list of str
         --set.
     norm, image_size, crop_bodies
-        Arguments of predict.py, for checkpoints that store no input.
+        Arguments of predict.py, for checkpoints that store no input; crop_bodies for any.
     allow_leakage : bool
         Mark rows in the column LEAKAGE, instead of refusing them.
     say : callable
-        Takes each line that a reader must know, once.
+        Called with each note and warning, once.
     """
-    said, bodies = {""}, {}  # bodies: one reading per pooling and box, however many models
+    said, bodies = set(), {}  # bodies: one reading per pooling and box, however many models
     for best in runs:
         split, path = best["split"], best["path"]
         network, content = utils.load_model(path)
@@ -119,9 +120,10 @@ def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: st
         if cut not in bodies:
             bodies[cut] = read_bodies(table, images, *cut).to(device)
             table = compare_images(table, images, data, [] if "all" in sets else splits_of(runs), allow_leakage)
-        wanted, *notes = rows_of_views(table, network_input.views, path)
+        wanted, note = rows_of_views(table, network_input.views, path)
+        notes = [note] if note else []
         if "input" not in content:
-            notes.append(OF_LARS.format(*network_input.frame, *network_input.norm))
+            notes.append(LARS_INPUT.format(*network_input.frame, *network_input.norm))
         if content.get("synthetic") and not is_synthetic(table).all():
             notes.append(f"warning: {OF_PHANTOMS}")
         if "all" not in sets:
@@ -146,7 +148,7 @@ def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: st
 
 def predict_mips(checkpoint: str | Path, images: Mapping[str, np.ndarray], spacing_mm: float, suv_type: str = "bw",
                  batch_size: int = 50) -> np.ndarray:
-    """What predict.py would say of these MIPs, without a manifest.
+    """Probabilities of these MIPs as predict.py gives them, without a manifest.
 
     Parameters
     ----------
@@ -214,11 +216,11 @@ def say_missing(missing: list[str]) -> int | None:
 
 
 def asked_rows(table: pd.DataFrame, data: str, sets: Sequence[str], runs: list[dict]) -> pd.DataFrame:
-    """The manifest's rows that --set asks for in any of the runs' splits, without columns that a prediction file has of
-    its own. Raises InputError where there are none."""
+    """The manifest's rows that --set asks for in any of the runs' splits, without OWN_COLUMNS, which are those that
+    prediction files add. Raises InputError where there are none."""
     if "all" in sets and set(sets) != {"all"}:
         raise InputError(f"--set {' '.join(sets)}: all holds the others; leave out one or the other")
-    if own := [name for name in table if WRITTEN.fullmatch(name)]:
+    if own := [name for name in table if OWN_COLUMNS.fullmatch(name)]:
         print(f"warning: {data}: {some(own)} left out: names that prediction files keep for columns of their own")
         table = table.drop(columns=own)
     if "all" not in sets:
@@ -276,34 +278,42 @@ def runs_of_files(files: Sequence[str], sets: Sequence[str]) -> list[dict]:
 
 def find_runs(folder: str | Path, splits: Sequence[int] | None = None,
               runs: list[int] | None = None) -> tuple[list[dict], list[str]]:
-    """What to predict with: ([{split, run, path, ...}, ...], [a line for each model that there is not]) or InputError.
+    """The models of --splits and --run in a folder or a zip of models.
 
-    Without `splits` (--splits) these are all that have a model of the runs. Without `runs` (--run) they are rows of
-    best_run.csv, whose epoch and value `check_best` then compares.
+    Parameters
+    ----------
+    splits : sequence of int, optional
+        By default all that have a model of `runs`.
+    runs : list of int, optional
+        By default each split's run of best_run.csv.
+
+    Returns
+    -------
+    found : list of dict
+        {split, run, path} of each model; without `runs` its whole row of best_run.csv, for `check_best`.
+    missing : list of str
+        A line for each model that is not there.
+
+    Raises
+    ------
+    InputError
+        There is none at all.
     """
     if not runs:
         return best_runs(folder, splits)
-    if splits is None:
-        there = [{"split": split, "run": run, "path": path} for split, run, path in checkpoints_in(folder)
-                 if run in runs]
-        if not there:
-            raise InputError(f"{folder}: holds no checkpoint of runs {', '.join(map(str, runs))}; correct --chptfolder "
-                             "or --run")
-        return there, []
-    asked = {(split, run): checkpoint_file(folder, split, run) for split in splits for run in runs}
-    found = [{"split": split, "run": run, "path": path} for (split, run), path in asked.items() if exists(path)]
+    paths = {(split, run): path for split, run, path in checkpoints_in(folder)}
+    asked = [pair for pair in paths if pair[1] in runs] if splits is None else list(itertools.product(splits, runs))
+    found = [{"split": split, "run": run, "path": paths[split, run]} for split, run in asked if (split, run) in paths]
     if not found:
-        raise InputError(f"{folder}: holds no checkpoint of splits {splits[0]} to {splits[-1]} and runs "
-                         f"{', '.join(map(str, runs))}; correct --chptfolder, --splits or --run")
-    return found, [f"split {split} run {run}: no checkpoint in {folder}" for (split, run), path in asked.items()
-                   if not exists(path)]
+        of_splits, option = (f"splits {splits[0]} to {splits[-1]} and ", ", --splits") if splits else ("", "")
+        raise InputError(f"{folder}: holds no checkpoint of {of_splits}runs {', '.join(map(str, runs))}; correct "
+                         f"--chptfolder{option} or --run")
+    return found, [f"split {split} run {run}: no checkpoint in {folder}" for split, run in asked
+                   if (split, run) not in paths]
 
 
 def best_runs(folder: str | Path, splits: Sequence[int] | None = None) -> tuple[list[dict], list[str]]:
-    """best_run.csv -> ([its row of each asked split, a dict], [a line for each split that it lacks]). Or InputError.
-
-    `splits` None: all its rows, by split.
-    """
+    """`find_runs` of the runs that best_run.csv names; without `splits` all of them, by split."""
     path = Path(folder) / "best_run.csv"
     try:
         best = pd.read_csv(io.BytesIO(read_file(path)), dtype={"split": str, "run": str})
@@ -326,7 +336,7 @@ def best_runs(folder: str | Path, splits: Sequence[int] | None = None) -> tuple[
 
 
 def check_best(path: str | Path, content: dict, best: dict, folder: str | Path) -> None:
-    """Refuse a checkpoint of train.py that is another than best_run.csv ranked (InputError)."""
+    """Refuse (InputError) a checkpoint of train.py that is not the one that best_run.csv ranked."""
     epoch, auc = best.get("epoch", content.get("epoch")), best.get("value", content.get("auc"))
     ours = {"args", "input"} <= content.keys()
     if ours and (epoch != content["epoch"] or not abs(auc - float(content["auc"])) <= 1e-6):
@@ -337,7 +347,7 @@ def check_best(path: str | Path, content: dict, best: dict, folder: str | Path) 
 
 def stored_input(path: str | Path, content: dict, table: pd.DataFrame, data: str, norm: str | None,
                  image_size: list | None) -> NetworkInput:
-    """What a checkpoint's network is given; LARS's, changed by --norm and --image_size, where it stores none."""
+    """The input of a checkpoint's network; where it stores none, LARS's with --norm and --image_size."""
     spacing = float(table["spacing_mm"].iloc[0]) if "spacing_mm" in table else None
     if "input" not in content:
         size = arguments.image_size(image_size or list(LARS.frame))
@@ -360,9 +370,9 @@ def stored_input(path: str | Path, content: dict, table: pd.DataFrame, data: str
 
 
 def rows_of_views(table: pd.DataFrame, views: tuple, path: str | Path) -> tuple[pd.Series, str]:
-    """The rows whose view the checkpoint `path` was trained on (bool Series), and a line on what does not match, or "".
+    """The rows whose view the checkpoint `path` was trained on (bool Series), and a warning where views differ, or "".
 
-    Raises InputError where there is none: a network has no say on projections that it has never seen.
+    Raises InputError where there are no such rows: a network cannot score projections that it has never seen.
     """
     known = table["view"].isin(views)
     if not known.any():
