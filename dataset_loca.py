@@ -3,7 +3,6 @@
 A code per row (51: no lesion), or with several sites a scan codes separated by semicolons. Class indices follow the
 codes in ascending order.
 """
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,14 +12,15 @@ import pandas as pd
 from common.files import InputError
 from common.manifest import read_manifest
 from common.sites import NO_LESION
-from common.text import counted, some
+from common.text import counted, some, whole_number
 
 LISTED = 20  # rows named in a warning
 
 
 def read_loca_manifest(path: str | Path, splits: Sequence[int], sites: dict, multi: bool = False, strict: bool = False,
                        need_target: bool = True, allow_leakage: bool = False) -> tuple[pd.DataFrame, list[str]]:
-    """`manifest.read_manifest`, and the column true_loc: class indices as text, "3", with `multi` "3;9", "" unknown.
+    """`manifest.read_manifest`, with the column true_loc: class indices as text, "3" or, with `multi`, "3;9"; "" where
+    the site is unknown.
 
     Parameters
     ----------
@@ -61,13 +61,13 @@ def read_loca_manifest(path: str | Path, splits: Sequence[int], sites: dict, mul
     known = np.array([bool(each) for each in codes])
     target = pd.to_numeric(table["target"] if "target" in table else pd.Series(np.nan, table.index), errors="coerce")
     positive, negative = (target == 1).to_numpy(), (target == 0).to_numpy()
-    lines, left = [], np.zeros(len(table), bool)
+    lines, contradicting = [], np.zeros(len(table), bool)
     for wrong, text in ((positive & known & none, f"positive (target 1) with target_loc {NO_LESION}, no lesion"),
                         (negative & known & ~none, "negative (target 0) with the code of a lesion's site")):
         if wrong.any():
             scans = table.loc[wrong, "scan_id"].nunique()
             lines.append(f"{text}: {counted(wrong.sum(), 'row')} of {counted(scans, 'scan')}: {_rows(table[wrong])}")
-            left |= wrong
+            contradicting |= wrong
     if strict and lines:
         raise InputError(f"{path}: {'; '.join(lines)}; correct them, or leave out --site_strict")
     if (unknown := positive & ~known).any():
@@ -77,20 +77,21 @@ def read_loca_manifest(path: str | Path, splits: Sequence[int], sites: dict, mul
         warnings.append(f"{path}: {counted(empty.sum(), 'negative row')} without target_loc: taken as {NO_LESION}, no "
                         "lesion")
     place = {code: k for k, code in enumerate(sites)}
-    table["true_loc"] = ["" if gone else str(place[NO_LESION]) if bare else ";".join(str(place[code]) for code in each)
-                         for each, gone, bare in zip(codes, left, empty, strict=True)]
+    codes = [[] if left_out else [NO_LESION] if none_given else each
+             for each, left_out, none_given in zip(codes, contradicting, empty, strict=True)]
+    table["true_loc"] = [";".join(str(place[code]) for code in each) for each in codes]
     return table, warnings
 
 
 def _codes(path, row, sites, multi):
-    """The codes of a row, ascending, each once. Raises InputError naming the row."""
+    """The codes of a row, sorted, each once. Raises InputError naming the row."""
     where = f"{path} row {row.row} (scan {row.scan_id}): target_loc = {row.target_loc!r}"
     codes = set()
     for text in filter(None, map(str.strip, row.target_loc.split(";"))):
-        if not re.fullmatch(r"\d+(\.0+)?", text) or int(float(text)) not in sites:
+        if (code := whole_number(text)) not in sites:
             raise InputError(f"{where} is not a code of a site ({', '.join(map(str, sites))}); correct the CSV, or "
                              "give your codes' names with --site_map")
-        codes.add(int(float(text)))
+        codes.add(code)
     if len(codes) > 1 and not multi:
         raise InputError(f"{where} holds several sites; give --site_multi, or one code")
     if len(codes) > 1 and NO_LESION in codes:

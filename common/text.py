@@ -1,4 +1,5 @@
-"""Small pieces of what scripts say. Imports no torch."""
+"""Small pieces of what scripts say, and read. Imports no torch."""
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -36,6 +37,11 @@ def some(names: Iterable[object], count: int = 5) -> str:
     """The first of them: "a, b, c, d, e and 7 more"."""
     texts = [str(name) for name in names]
     return ", ".join(texts[:count]) + (f" and {len(texts) - count} more" if len(texts) > count else "")
+
+
+def whole_number(text: str) -> int | None:
+    """ "3", or "3.0" as spreadsheets write it, as an int; None of a text that is no whole number, or has 19 digits."""
+    return int(text.partition(".")[0]) if re.fullmatch(r"\d{1,18}(\.0+)?", text) else None
 
 
 def first_line(error: BaseException) -> str:

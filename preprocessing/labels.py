@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from common.files import InputError, read_csv, write_csv
-from common.text import counted, some
+from common.text import counted, some, whole_number
 from preprocessing.dates import one_order, readings, to_date
 from preprocessing.dicom_series import Study
 from preprocessing.identifiers import hash_id
@@ -151,10 +151,10 @@ def _whole(row: dict[Any, Any], column: str, allowed: Sequence[int], where: str)
     """The number in a column; None where it is empty or there is no such column."""
     if not row.get(column):
         return None
-    value = row[column].strip()
-    if not re.fullmatch(r"\d+(\.0+)?", value) or int(float(value)) not in allowed:
-        raise InputError(f"{where}: {column} {value!r} is not {allowed[0]} to {allowed[-1]}; correct it")
-    return int(float(value))
+    text = row[column].strip()
+    if (value := whole_number(text)) not in allowed:
+        raise InputError(f"{where}: {column} {text!r} is not {allowed[0]} to {allowed[-1]}; correct it")
+    return value
 
 
 # Which study a row is of
