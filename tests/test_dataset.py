@@ -288,11 +288,11 @@ def test_training_moves_the_body_anywhere_in_the_frame():
 
 @pytest.mark.parametrize("augm", [0, 1, 2, 3, 12, 4, 5, 14, 34, 45])
 def test_augmentation_depends_on_seed_and_position_alone(augm):
-    images = batches.ImageBatches(bodies_of((20, 10), (24, 13), (8, 8)), NetworkInput((32, 32), NORM), 4, augm)
-    order = np.array([2, 0, 1, 1, 0, 2, 1])
+    given = bodies_of((20, 10), (24, 13), (8, 8)), NetworkInput((32, 32), NORM), 4, augm
+    images, order = batches.ImageBatches(*given), np.array([2, 0, 1, 1, 0, 2, 1])
     whole = [batch.x for batch in images.training(order, (3, 1)).batches]
-    parts = [list(images.training(order, (3, 1), share=lambda n, k=k: (slice(0, 1), slice(1, None))[k]).batches)
-             for k in range(2)]  # of two processes
+    parts = [list(batches.ImageBatches(*given, lambda n, part=part: part).training(order, (3, 1)).batches)
+             for part in (slice(0, 1), slice(1, None))]  # of two processes
     for batch, first, second in zip(whole, *parts, strict=True):
         assert torch.equal(torch.cat([first.x, second.x]), batch)
     later = list(images.training(order, (3, 1), done=1).batches)

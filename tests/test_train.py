@@ -324,10 +324,10 @@ def test_cached_features_give_the_uncached_epoch(trained, mode, monkeypatch):
     options = ("--nepochs", 3, "--checkpoint", start, mode, "--augm", 34, "--eval_train")
     computed = FrozenBatches.computed
 
-    def counted(self, placement, index, *args):
-        if (self.start, placement, index.tobytes()) not in self.cache:
-            filled.append((placement, len(index)))
-        return computed(self, placement, index, *args)
+    def counted(self, placement, images, *args):
+        if (self.start, placement, images.index.tobytes()) not in self.cache:
+            filled.append((placement, len(images.index)))
+        return computed(self, placement, images, *args)
 
     monkeypatch.setattr(FrozenBatches, "computed", counted)
     fit(trained, *options, "--cached_placements", 2, output=f"cached{mode}")
@@ -335,13 +335,13 @@ def test_cached_features_give_the_uncached_epoch(trained, mode, monkeypatch):
     assert sum(n for key, n in filled if key == "centred") == 36  # training and validation images, once
     training = ImageBatches._training
 
-    def same_placements(self, order, seed, done, share):  # those of the cache: (seed, split, placement), images sorted
+    def same_placements(self, order, seed, done):  # those of the cache: (seed, split, placement), images sorted
         images = np.unique(order)
         drawn = np.random.default_rng((0, 0, (seed[-1] - 1) % 2)).random((len(images), 6))
         with monkeypatch.context() as patch:
             patch.setattr(np.random, "default_rng", lambda _: SimpleNamespace(
                 random=lambda size: drawn[np.searchsorted(images, order)]))
-            yield from training(self, order, seed, done, share)
+            yield from training(self, order, seed, done)
 
     monkeypatch.setattr(ImageBatches, "_training", same_placements)
     fit(trained, *options, "--cached_placements", 2, "--resume", output=f"cached{mode}")

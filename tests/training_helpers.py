@@ -39,8 +39,8 @@ def signal_at(monkeypatch, epoch, batch):
     """SIGINT in the middle of a batch of an epoch."""
     whole = ImageBatches._training
 
-    def signalled(self, order, seed, done, share):
-        for number, each in enumerate(whole(self, order, seed, done, share), done):
+    def signalled(self, order, seed, done):
+        for number, each in enumerate(whole(self, order, seed, done), done):
             if seed[-1] == epoch and number == batch:
                 signal.raise_signal(signal.SIGINT)
             yield each

@@ -1,4 +1,4 @@
-"""Where batches come from: images, or the output of frozen layers, computed once for each placement of an image."""
+"""Batches: of images, or of the output of frozen layers, computed once for each placement of an image."""
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ from training.device import autocast
 from utils import ResNet34, first_trained
 
 RESERVE = 0.8  # of the free memory, for the output of frozen layers
-FILL_BATCH = 32  # images at a time; a constant, so that the output is the same bits for every --batch_size
+FILL_BATCH = 32  # images that go through frozen layers at a time: the same bits whatever --batch_size is
 
 
 def batch_indices(n: int, batch_size: int) -> list:
@@ -128,6 +128,12 @@ class Outputs:
     embeddings: np.ndarray | None = None
 
 
+def own_batches(n: int, batch_size: int, share: Callable[[int], slice]) -> list[np.ndarray]:
+    """This process's share of the places 0..n-1, in batches; [] where it has none."""
+    own = np.arange(n)[share(n)]
+    return [own[places] for places in batch_indices(len(own), batch_size)] if len(own) else []
+
+
 class ImageBatches:
     """Images placed in the frame, augmented and normalized.
 
@@ -141,29 +147,32 @@ class ImageBatches:
         Images of a batch at most, of all processes together.
     augm : int
         Code of --augm.
+    share : callable
+        How many images -> the slice of them that this process takes.
     """
 
-    def __init__(self, bodies: Bodies, network_input: NetworkInput, batch_size: int, augm: int = 0):
+    def __init__(self, bodies: Bodies, network_input: NetworkInput, batch_size: int, augm: int = 0,
+                 share: Callable[[int], slice] = distributed.share):
         check_augmentation(augm, network_input.frame)
         self.bodies, self.network_input, self.batch_size, self.augm = bodies, network_input, batch_size, augm
+        self.share = share
 
-    def training(self, order: np.ndarray, seed: tuple[int, ...], done: int = 0,
-                 share: Callable[[int], slice] = distributed.share) -> Pass:
+    def training(self, order: np.ndarray, seed: tuple[int, ...], done: int = 0) -> Pass:
         """The images `order` (n,) of one epoch, at random places, without the first `done` batches.
 
         `seed`: tuple of int, its last number the epoch.
         """
-        return Pass(order, self._training(order, seed, done, share))
+        return Pass(order, self._training(order, seed, done))
 
-    def centred(self, index: np.ndarray, share: Callable[[int], slice] = distributed.share) -> Pass:
+    def centred(self, index: np.ndarray) -> Pass:
         """The images `index` (n,) in the middle of the frame, for evaluation."""
-        return Pass(index, self._centred(index, share))
+        return Pass(index, self._centred(index))
 
-    def _training(self, order, seed, done, share):
+    def _training(self, order, seed, done):
         frame, device = self.network_input.frame, self.bodies.device
         draws = torch.from_numpy(np.random.default_rng(seed).random((len(order), 6)))
         for places in batch_indices(len(order), self.batch_size)[done:]:
-            part, batch_seed, noise = share(len(places)), step_seed(seed, places[0]), None
+            part, batch_seed, noise = self.share(len(places)), step_seed(seed, places[0]), None
             own = places[part]
             if "5" in str(self.augm):
                 generator = torch.Generator(device).manual_seed(batch_seed)
@@ -172,12 +181,10 @@ class ImageBatches:
                                    noise)
             yield Batch(x, boxes, order[own], own, len(places), part, batch_seed)
 
-    def _centred(self, index, share):
-        own = np.arange(len(index))[share(len(index))]
-        for places in batch_indices(len(own), self.batch_size) if len(own) else ():
-            here = own[places]
-            x, boxes = eval_batch(self.bodies, index[here], self.network_input.frame, self.network_input.norm)
-            yield Batch(x, boxes, index[here], here, len(places), slice(None))
+    def _centred(self, index):
+        for places in own_batches(len(index), self.batch_size, self.share):
+            x, boxes = eval_batch(self.bodies, index[places], self.network_input.frame, self.network_input.norm)
+            yield Batch(x, boxes, index[places], places, len(places), slice(None))
 
 
 class NoRoom(InputError, MemoryError):
@@ -185,7 +192,7 @@ class NoRoom(InputError, MemoryError):
 
 
 class FrozenBatches:
-    """The output of frozen layers, computed once for each placement of each image; placements come in turn.
+    """Batches of the output of frozen layers, which is computed once for each placement of each image.
 
     Parameters
     ----------
@@ -194,12 +201,12 @@ class FrozenBatches:
     model : ResNet34
         Its features[:start] is frozen.
     placements : int
-        How many epochs have placements of their own; later ones take these in turn.
+        How many random placements each image gets; the epochs take them in turn.
     amp : torch.dtype or None
     seed : tuple of int
         Of the placements.
     cache : dict, optional
-        Where the outputs lie, the last used at the end; runs of one backbone and seed may share it.
+        The outputs, the least recently used first; runs of one backbone and seed may share it.
     check : callable, optional
         Called after every batch that is computed; may raise to stop.
     """
@@ -209,6 +216,8 @@ class FrozenBatches:
         self.images, self.model, self.start, self.placements = images, model, start, placements
         self.amp, self.seed, self.check = amp, seed, check
         self.cache, self.used = {} if cache is None else cache, set()
+        # every process computes the output of all images
+        self.fill = ImageBatches(images.bodies, images.network_input, FILL_BATCH, images.augm, lambda n: slice(0, n))
 
     def training(self, order: np.ndarray, seed: tuple[int, ...], done: int = 0) -> Pass:
         """As of ImageBatches."""
@@ -223,8 +232,8 @@ class FrozenBatches:
         parts = batch_indices(len(order), self.images.batch_size)[done:]
         if not parts:
             return
-        outputs = self.computed((self.images.augm, placement), images, f"frozen layers, placement {placement + 1}",
-                                lambda source: source.training(images, (*self.seed, placement), share=_everything))
+        outputs = self.computed((self.images.augm, placement), self.fill.training(images, (*self.seed, placement)),
+                                f"frozen layers, placement {placement + 1}")
         rows = np.searchsorted(images, order)
         for places in parts:
             share = distributed.share(len(places))
@@ -233,24 +242,20 @@ class FrozenBatches:
                         self.start)
 
     def _centred(self, index):
-        outputs = self.computed("centred", index, "frozen layers", lambda source: source.centred(index, _everything))
-        own = np.arange(len(index))[distributed.share(len(index))]
-        for places in batch_indices(len(own), self.images.batch_size) if len(own) else ():
-            here = own[places]
-            yield Batch(outputs[here], None, index[here], here, len(places), slice(None), start=self.start)
+        outputs = self.computed("centred", self.fill.centred(index), "frozen layers")
+        for places in own_batches(len(index), self.images.batch_size, distributed.share):
+            yield Batch(outputs[places], None, index[places], places, len(places), slice(None), start=self.start)
 
-    def computed(self, placement: Any, index: np.ndarray, description: str,
-                 batches: Callable[[ImageBatches], Pass]) -> torch.Tensor:
-        """The frozen layers' output of the images `index`, one row each, from the cache or computed.
+    def computed(self, placement: Any, images: Pass, description: str) -> torch.Tensor:
+        """The frozen layers' output of the images of a pass, one row each, from the cache or computed.
 
-        `batches`: ImageBatches -> a Pass over these images.
+        `placement`: a name of what places and augments them; `description`: of the progress bar.
         """
-        key = (self.start, placement, index.tobytes())
+        key = (self.start, placement, images.index.tobytes())
         self.used.add(key)
         if key not in self.cache:
-            images = ImageBatches(self.images.bodies, self.images.network_input, FILL_BATCH, self.images.augm)
-            self.cache[key] = self._compute(batches(images), description)
-        self.cache[key] = self.cache.pop(key)  # the last used stands at the end
+            self.cache[key] = self._compute(images, description)
+        self.cache[key] = self.cache.pop(key)  # so that the least recently used come first
         return self.cache[key]
 
     @torch.no_grad()
@@ -269,7 +274,7 @@ class FrozenBatches:
         return outputs
 
     def _make_room(self, need, n, device):
-        """Drop outputs of other runs, those not used for longest first, until `need` bytes fit; or raise NoRoom."""
+        """Drop outputs of other runs, the least recently used first, until `need` bytes fit; or raise NoRoom."""
         while need > RESERVE * (free := available_memory(device)):
             other = next((key for key in self.cache if key not in self.used), None)
             if other is None:
@@ -278,10 +283,6 @@ class FrozenBatches:
             del self.cache[other]
             if device.type == "cuda":
                 torch.cuda.empty_cache()
-
-
-def _everything(n):
-    return slice(0, n)
 
 
 class RunBatches:
