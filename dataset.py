@@ -1,4 +1,4 @@
-"""The raw MIPs of a manifest (`manifest.read_manifest`) -> images in memory, and batches for the network."""
+"""The MIPs of a manifest in memory, cropped to the body; what the network is given of them; augmented batches."""
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Bodies:
         Rows and columns of each box.
     names : list of N file names
     device : torch.device
-        Where batches are made for.
+        Of the batches that are made from them.
     """
     images: torch.Tensor
     sizes: torch.Tensor
@@ -47,7 +47,7 @@ class Bodies:
         return Bodies(self.images.to(device) if fits else self.images, self.sizes, self.names, device)
 
     def subset(self, index: np.ndarray) -> "Bodies":
-        """The images `index` (int array); all of them in their order: no copy."""
+        """The images `index` (int array); not copied where these are all, in their order."""
         if len(index) == len(self.names) and (np.diff(index) > 0).all():
             return self
         return Bodies(self.images[torch.as_tensor(index)], self.sizes[torch.as_tensor(index)],
@@ -62,7 +62,7 @@ def available_memory(device: torch.device) -> int:
 
 
 def read_bodies(table: pd.DataFrame, folder: str | Path, pool: int = 1, box: str = "suv") -> Bodies:
-    """Read every image of `table` once, check it, crop it to its body and max-pool it.
+    """Read every image of a manifest, check it, crop it to its body and max-pool it.
 
     Parameters
     ----------
@@ -77,8 +77,8 @@ def read_bodies(table: pd.DataFrame, folder: str | Path, pool: int = 1, box: str
     Raises
     ------
     InputError
-        A missing image, one of another size, one that is not SUV, SUV of body surface area; images that do not fit
-        into the free memory.
+        An image is missing, of another size than the manifest says, or not in SUV; SUV by body surface area; images
+        that do not fit into the free memory.
     """
     check_suv_type(suv_type_of(table))
     largest = (int(table["matrix_size_1"].max()), int(table["matrix_size_2"].max()))
@@ -88,7 +88,16 @@ def read_bodies(table: pd.DataFrame, folder: str | Path, pool: int = 1, box: str
 
 def stack_bodies(images: Iterable[np.ndarray], names: Sequence[str], largest: tuple[int, int], pool: int = 1,
                  box: str = "suv") -> Bodies:
-    """`read_bodies` of MIPs (rows, columns) float32, SUV, of at most `largest` pixels, named as in messages."""
+    """`read_bodies` of MIPs that are in memory.
+
+    Parameters
+    ----------
+    images : iterable of (rows, columns) float32 arrays, SUV
+    names : sequence of str
+        Their names in messages.
+    largest : (rows, columns)
+        Which no image exceeds.
+    """
     rows, columns = (-(-side // pool) for side in largest)
     stack, sizes = np.zeros((len(names), rows, columns), "float32"), np.empty((len(names), 2), "int64")  # resident
     for i, (image, name) in enumerate(zip(images, names, strict=True)):
@@ -103,7 +112,7 @@ def stack_bodies(images: Iterable[np.ndarray], names: Sequence[str], largest: tu
 
 
 def data_hash(bodies: Bodies, table: pd.DataFrame, split: int) -> str:
-    """SHA-256 (hex) over the images, their scans, targets and sets: what a run of this split learns from."""
+    """SHA-256 (hex) over what a run of this split learns from: the images, their scans, targets and sets."""
     digest = hashlib.sha256(bodies.sizes.numpy().tobytes())
     for image, (rows, columns) in zip(bodies.images, bodies.sizes.tolist(), strict=True):
         digest.update(image[:rows, :columns].contiguous().numpy())
@@ -118,10 +127,8 @@ def crop_body(image: np.ndarray, name: str, box: str = "suv") -> np.ndarray:
 
 
 def body_pixels(image: np.ndarray, box: str = "suv") -> np.ndarray:
-    """Which pixels of a MIP are the body's: (rows, columns) bool.
-
-    `box`: of BOXES. "suv": those above BODY_SUV; "lars": those that are not 0.
-    """
+    """Which pixels of a MIP belong to the body: (rows, columns) bool. By `box`, those above BODY_SUV ("suv") or those
+    that are not 0 ("lars")."""
     return image > BODY_SUV if box == "suv" else image != 0
 
 
@@ -138,12 +145,12 @@ def body_box(image: np.ndarray, name: str, box: str = "suv") -> tuple[slice, sli
     InputError
         It is empty.
     """
-    inside, more = body_pixels(image, box), int(box == "suv")
+    inside, last = body_pixels(image, box), int(box == "suv")  # whether the last row and column belong to the box
     rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
-    if not len(rows) or min(np.ptp(rows), np.ptp(columns)) + more == 0:
+    if not len(rows) or min(np.ptp(rows), np.ptp(columns)) + last == 0:
         what = f"pixel above SUV {BODY_SUV}" if box == "suv" else "body of two rows and columns or more"
         raise InputError(f"{name}: no {what} (maximum {image.max():.3g}); are the values SUV?")
-    return slice(rows[0], rows[-1] + more), slice(columns[0], columns[-1] + more)
+    return slice(rows[0], rows[-1] + last), slice(columns[0], columns[-1] + last)
 
 
 def _pool(image, k):
@@ -156,8 +163,7 @@ def _pool(image, k):
 def choose_frame(size: str | tuple[int, int], bodies: Bodies, train: np.ndarray, margin: int) -> tuple[int, int]:
     """--image_size -> (rows, columns).
 
-    auto: the smallest multiples of 32 that hold every body of the training images `train` with `margin` pixels to move
-    in, or, should one of the others be larger, that body.
+    auto: the smallest multiples of 32 that hold every body, and those of the images `train` with `margin` pixels more.
     """
     if size != "auto":
         return size
@@ -173,9 +179,9 @@ def check_augmentation(augm: int, frame: tuple) -> None:
 
 
 def fit_bodies(bodies: Bodies, frame: tuple, crop: bool = False, index: np.ndarray | slice = slice(None)) -> Bodies:
-    """Refuse bodies larger than the frame by name (InputError), or with `crop` cut them to it about their middle.
+    """Refuse bodies larger than the frame (InputError, which names one), or with `crop` cut them to it at their centre.
 
-    Of the images `index` (int array) alone, where it is given: the others are not going to be used.
+    `index` (int array): the images that are going to be used; others are not refused.
     """
     too_large = (bodies.sizes > torch.tensor(frame)).any(1).numpy()
     if not too_large[index].any():
@@ -194,7 +200,7 @@ def fit_bodies(bodies: Bodies, frame: tuple, crop: bool = False, index: np.ndarr
 
 
 def norm_constants(bodies: Bodies, index: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of the body boxes' pixels, no padding, of the images `index`; SUV clipped first."""
+    """Mean and standard deviation of the pixels, clipped to CLIP_SUV, in the body boxes of the images `index`."""
     pixels = int(bodies.sizes[index].prod(1).sum())
     total, squares = 0.0, 0.0
     for i in index:  # one at a time: no second copy of them all
@@ -209,7 +215,7 @@ def norm_constants(bodies: Bodies, index: np.ndarray) -> tuple[float, float]:
 
 @dataclass
 class NetworkInput:
-    """What the network is given; stored in the checkpoint as "input".
+    """How an image becomes the network's input; stored in the checkpoint as "input".
 
     Attributes
     ----------
@@ -222,9 +228,9 @@ class NetworkInput:
     crop_bodies : bool
         Whether bodies larger than the frame are cut to it.
     views : tuple of str
-        The manifest's views that it was trained on.
+        The views that it was trained on.
     suv_type : str
-        What the SUV is normalised to, as --suv of prepro_script.py; "bw" where the manifest does not say.
+        What the SUV is normalised to: a value of prepro_script.py --suv.
     box : of BOXES
     """
     frame: tuple
@@ -242,14 +248,14 @@ class NetworkInput:
 
 
 def check_suv_type(suv_type: str) -> None:
-    """Raises InputError for SUV in which BODY_SUV, of body weight, does not tell the body from air."""
+    """Raises InputError for a type of SUV in which BODY_SUV does not separate the body from air."""
     if suv_type == "bsa":
         raise InputError(f"suv_type bsa: no network reads such MIPs: the body is what is above SUV {BODY_SUV} of body "
                          "weight, which cuts half of it off in SUV of body surface area; make the MIPs with "
                          "prepro_script.py --suv bw or lbm")
 
 
-LARS = NetworkInput((310, 310), NORMS["lars"], box="lars")  # of its checkpoints, which do not say
+LARS = NetworkInput((310, 310), NORMS["lars"], box="lars")  # of LARS's own checkpoints, which store none
 
 
 # ---------------------------------------------------------------- the batches

@@ -21,8 +21,8 @@ from common.renamed import current_args, current_names
 from common.text import counted, short, some
 
 FEATURES = 512
-LAYER3, LAYER4 = 6, 7  # their places in ResNet34.features
-OF_STEPS = ("total_steps", "_schedule_phases")  # of OneCycleLR, what follows from the number of steps
+LAYER3, LAYER4 = 6, 7  # their indices in ResNet34.features
+DEPEND_ON_STEPS = ("total_steps", "_schedule_phases")  # attributes of OneCycleLR
 
 
 # ---------------------------------------------------------------- the network
@@ -55,14 +55,14 @@ class ResNet34(nn.Module):
                                     nn.Linear(hidden, 2))
 
     def embed(self, x: torch.Tensor, start: int = 0) -> torch.Tensor:
-        """(B, 1, rows, columns), or with `start` the output of features[:start] -> (B, 512), F1..F512."""
+        """Images (B, 1, rows, columns), or with `start` the output of features[:start] -> (B, 512), F1..F512."""
         return (self.features[start:] if start else self.features)(x).flatten(1)
 
     def outputs(self, x: torch.Tensor, start: int = 0,
                 boxes: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `embed` -> the embedding (B, 512), and the logits (B, 2) of Deauville 1-3 and 4-5.
+        """The arguments of `embed` -> the embedding (B, 512), and the logits (B, 2) of Deauville 1-3 and 4-5.
 
-        `boxes`, where each body lies (`dataset.eval_batch`), are for heads that look there.
+        `boxes`: where each body lies, of `dataset.eval_batch`; only the grid of SiteResNet34 needs them.
         """
         embedded = self.embed(x, start)
         return embedded, self.fc(embedded)
@@ -81,7 +81,7 @@ class SiteResNet34(ResNet34):
     site_head : {"grid", "linear"}
         `SiteGrid`, from layer2 and layer3; or Linear(512, sites), from the embedding, as in the thesis.
     site_detach : bool
-        The site head's gradient stops at what the head is given.
+        The site head's gradient does not reach the backbone.
     **options
         Of ResNet34.
     """
@@ -93,7 +93,7 @@ class SiteResNet34(ResNet34):
 
     def outputs(self, x: torch.Tensor, start: int = 0,
                 boxes: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """As of ResNet34, the logits (B, 2 + sites). A grid needs the image (`start` 0) and the `boxes`."""
+        """As ResNet34.outputs, with logits (B, 2 + sites). The grid needs images (`start` 0) and `boxes`."""
         if self.site_head == "grid":
             layer2 = self.features[:LAYER3](x)
             layer3 = self.features[LAYER3](layer2)
@@ -107,11 +107,11 @@ class SiteResNet34(ResNet34):
 
 
 class SiteGrid(nn.Module):
-    """The site of a lesion from what lies in each field of a grid over the body's box, wherever the frame has it.
+    """The site of a lesion, from layer2 and layer3 in each field of a grid over the body.
 
-    layer2 and layer3 are each reduced to CHANNELS, averaged over the fields and added; batch norm, ReLU, and a weight
-    for every channel of every field and site. (The mean over the whole map, the embedding, no longer says where a
-    lesion is, and a place in the frame does not say where in the body: training places bodies at random.)
+    Both layers are reduced to CHANNELS, averaged over the fields of the grid and added; batch norm, ReLU and a linear
+    layer follow. The grid lies over the body's box, since bodies are placed in the frame at random; the embedding, a
+    mean over the whole image, does not say where a lesion is.
     """
     CHANNELS, GRID = 32, (20, 12)  # fields of about 5 cm
 
@@ -132,7 +132,7 @@ class SiteGrid(nn.Module):
 def field_means(cells: torch.Tensor, boxes: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """The mean of a map (B, C, H, W) over each field of a grid over each body's box -> (B, C, *grid).
 
-    A field's share of a cell is the area in it. `boxes`: (B, 2, 2) float32, as of `dataset.eval_batch`.
+    Cells are weighted by how much of them lies in the field. `boxes`: (B, 2, 2) float32, of `dataset.eval_batch`.
     """
     def shares(ends, fields, count):  # (B, fields, count)
         first, end = (ends * count).unbind(1)
@@ -146,9 +146,8 @@ def field_means(cells: torch.Tensor, boxes: torch.Tensor, grid: tuple[int, int])
 
 
 class Float32Conv2d(nn.Conv2d):
-    """A convolution that evaluates in float32 under autocast: SUV rounded to bfloat16 cost most of its precision.
-
-    Training keeps to autocast: its rounding errors average out.
+    """A convolution that in evaluation runs in float32 even under autocast: SUV rounded to bfloat16 cost most of the
+    precision. In training it follows autocast: rounding errors average out.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -167,7 +166,7 @@ def random_features() -> nn.Sequential:
 
 
 class Dropout(nn.Dropout):
-    """Dropout whose mask is drawn for a whole batch, so that it is the same for any number of processes.
+    """Dropout whose mask is drawn for the whole batch, so that it does not depend on the number of processes.
 
     Parameters
     ----------
@@ -182,7 +181,7 @@ class Dropout(nn.Dropout):
         self.units, self.mask = units, None
 
     def draw(self, seed: int, size: int, share: slice, device: torch.device) -> None:
-        """Set the next mask: the rows `share` of one for `size` images."""
+        """Draw the mask of the next batch of `size` images, and keep the rows of this process's `share`."""
         generator = torch.Generator().manual_seed(seed)
         kept = torch.rand((size, self.units), generator=generator)[share] >= self.p
         self.mask = (kept / (1 - self.p)).to(device)
@@ -233,9 +232,9 @@ def set_train_mode(model: ResNet34) -> None:
 
 
 def first_trained(model: ResNet34) -> int:
-    """The first layer of `model.features` that is trained: what lies below it is frozen, its output can be kept.
+    """Index of the first layer of `model.features` that is trained: the output of those below it can be cached.
 
-    0 where the site's head looks into the frozen layers.
+    0 where the site head reads intermediate layers, which a cache does not hold.
     """
     if model.site_head == "grid":
         return 0
@@ -247,10 +246,9 @@ def first_trained(model: ResNet34) -> int:
 
 def build_optimizer(parameters: Iterable[nn.Parameter], optimizer: str = "sgd", lr: float = 0.001, wd: float = 0.0001,
                     momentum: float = 0.9) -> torch.optim.Optimizer:
-    """sgd (with Nesterov momentum), adam or adamw over those of the parameters that are trained; wd: weight decay.
+    """sgd (with Nesterov momentum), adam or adamw over the parameters that are trained; wd: weight decay.
 
-    By PyTorch's fused kernels: AdamW's step takes about half as long. They need gradients that lie in memory as their
-    parameters do; autograd makes them so. A state of an optimizer without them, loaded, goes on without them.
+    Fused kernels halve the time of AdamW's step. An optimizer that loads the state of one without them does without.
     """
     parameters = [p for p in parameters if p.requires_grad]
     if optimizer == "sgd":
@@ -260,7 +258,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], optimizer: str = "sgd", 
 
 
 class NoSchedule(InputError):
-    """A warm-up that onecycle cannot take."""
+    """onecycle cannot have this warm-up."""
 
 
 class Schedule:
@@ -269,16 +267,16 @@ class Schedule:
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        Its learning rate is the highest.
+        Its learning rate is the maximum of the schedule.
     steps : int
         Steps of an epoch.
     nepochs : int
         Epochs of the run, at most.
     lr_schedule : {"step", "plateau", "cosine", "onecycle", "none"}
-        onecycle takes the beta1 of Adam and AdamW from 0.95 to 0.85 and back, too (Smith and Topin 2019,
-        https://arxiv.org/abs/1708.07120), but not SGD's momentum.
+        onecycle (Smith and Topin 2019, https://arxiv.org/abs/1708.07120) also cycles beta1 of Adam and AdamW between
+        0.95 and 0.85, but not SGD's momentum.
     lr_anneal : int
-        Epochs between two steps of "step".
+        Epochs after which "step" divides the learning rate by 10.
     warmup_epochs : int
         Epochs of a linear rise at the start.
     """
@@ -325,8 +323,9 @@ class Schedule:
         return {name: each.state_dict() for name in ("per_epoch", "per_batch") if (each := getattr(self, name))}
 
     def load_state_dict(self, state: dict, epoch: int | None = None) -> None:
-        """`epoch`: epochs have another number of steps than before; stand at the first step of this one."""
-        own = {name: value for name, value in vars(self.per_batch or self).items() if name in OF_STEPS}
+        """`epoch`: where an epoch has another number of steps than before, the one to continue with, at its first step.
+        """
+        own = {name: value for name, value in vars(self.per_batch or self).items() if name in DEPEND_ON_STEPS}
         for name, stored in state.items():
             getattr(self, name).load_state_dict(stored)
         if epoch is not None and not self.per_epoch:  # a warm-up before plateau goes on in steps as before
@@ -335,7 +334,7 @@ class Schedule:
 
 
 class EarlyStopping:
-    """`stopped` after `patience` epochs without `min_delta` more than the best value."""
+    """`stopped` after `patience` epochs that do not exceed the best value by more than `min_delta`."""
 
     def __init__(self, patience: int = 5, min_delta: float = 0.001):
         self.patience, self.min_delta, self.best, self.waited = patience, min_delta, None, 0
@@ -345,7 +344,7 @@ class EarlyStopping:
         return self.waited >= self.patience
 
     def step(self, value: float) -> bool:
-        """Take an epoch's validation AUC, or what else chooses the epoch; True where training should stop."""
+        """Take the epoch's value of the metric that is followed; True where training should stop."""
         if self.best is None or value > self.best + self.min_delta:
             self.best, self.waited = value, 0
         else:
@@ -370,8 +369,8 @@ def save_checkpoint(path: str | Path, content: dict) -> None:
 def read_checkpoint(path: str | Path) -> dict:
     """A checkpoint's content on the CPU, read as data only: tensors, numbers and texts (`weights_only`), no code.
 
-    Of a .safetensors file what its header says, and the tensors as `state_dict`; of a zip of one model that model's.
-    NumPy scalars are let through: LARS stores its AUC as one, under the name of NumPy 1 or 2. Raises InputError.
+    A .safetensors file gives what its header holds, and the tensors as `state_dict`; a zip of models its only model.
+    NumPy scalars are allowed: LARS stores its AUC as one, under the name of NumPy 1 or 2. Raises InputError.
     """
     scalar = np._core.multiarray.scalar
     allowed = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype,
@@ -407,7 +406,7 @@ def read_checkpoint(path: str | Path) -> dict:
 def load_model(path: str | Path) -> tuple[ResNet34, dict]:
     """A checkpoint of this toolkit or of LARS -> (model in evaluation mode, the checkpoint's content).
 
-    The architecture is read from the parameters' shapes, so LARS's files need no more than they hold.
+    The architecture follows from the parameters' names and shapes: LARS's files say nothing else of it.
     """
     content = read_checkpoint(path)
     state, settings = network_state(content, path), content.get("model", {})
@@ -427,13 +426,13 @@ def load_model(path: str | Path) -> tuple[ResNet34, dict]:
 
 
 def load_weights(model: ResNet34, path: str | Path) -> tuple[dict, str]:
-    """Start the model from a checkpoint of this toolkit or of LARS, or another ResNet34's; a head of another shape, or
-    for other sites, stays random.
+    """Load a checkpoint of this toolkit, of LARS or of another ResNet34 into the model. A head of another shape, or for
+    other sites, stays random.
 
     Returns
     -------
     dict
-        The checkpoint's input (of dataset.NetworkInput), empty where it stores none.
+        The checkpoint's "input", the values of `dataset.NetworkInput`; {} where it stores none.
     str
         Which keys were taken.
     """
