@@ -60,6 +60,6 @@ def fault_line(error: BaseException, args: Namespace) -> str | None:
         return None
     where = f"{os.fsdecode(fault.filename)}: " if isinstance(fault.filename, str | bytes | os.PathLike) else ""
     process = f" (process {os.environ['RANK']})" if "RANK" in os.environ else ""
-    said = " ".join((fault.strerror or str(fault) or type(fault).__name__).split())
-    return f"{where}{said}{process}; {REMEDIES.get(fault.errno or 0, OTHERWISE)}"
+    reason = " ".join((fault.strerror or str(fault) or type(fault).__name__).split())
+    return f"{where}{reason}{process}; {REMEDIES.get(fault.errno or 0, OTHERWISE)}"
 

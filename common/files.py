@@ -27,12 +27,12 @@ if TYPE_CHECKING:  # --help answers without pandas
 
 
 NAMES = ("scan_id", "filename", "patient_id", "StudyInstanceUID", "StudyDate", "AccessionNumber",
-         "target_loc")  # texts, though they look like numbers
+         "target_loc")  # columns whose values may look like decimal numbers, but are names
 COLUMNS = (*NAMES, "target", "deauville", "matrix_size_1", "matrix_size_2", "view", "spacing_mm", "probs", "set")
-_searched: set[tuple[int, Path]] = set()  # (process, folder) of `remove_leftovers`
+_searched: set[tuple[int, Path]] = set()  # (process, folder) that `remove_leftovers` has been to
 MOST_SHEET, MOST_CELLS = 2**27, 10**7  # bytes of an unpacked workbook; cells of a sheet
 SILENT = False  # no progress bars: --quiet
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet may run a text that begins so
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets may run a text that starts with one of these
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|nan)"
 _SPELLINGS = {name.replace("_", "").lower(): name for name in COLUMNS}
 
@@ -45,7 +45,7 @@ class InputError(Exception):
 
 
 def open_file(path: str | os.PathLike[str], mode: str = "rb", **options: Any) -> Any:
-    """`open`, to read; but OSError at a pipe, device or folder, of which reading might never end."""
+    """`open` for reading. Raises OSError for a pipe, device or folder, which might never end."""
     def opener(name: str, flags: int) -> int:
         descriptor = os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe that nobody writes to would hang
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -129,12 +129,12 @@ def remove_leftovers(folder: Path) -> None:
 
 def read_csv(path: str | Path, needed: Iterable[str] = (),
              usecols: Callable[[str], bool] | None = None, whole: bool = False) -> "pd.DataFrame":
-    """A table as people save it, as a DataFrame of text, without blanks around it, empty fields as "".
+    """Read a table, a CSV or .xlsx as people save them, as a DataFrame of stripped texts; empty fields are "".
 
-    Separated by commas, semicolons or tabs (also after a line `sep=;`); UTF-8, UTF-16 or cp1252; or an Excel sheet
-    (the first of an .xlsx). Columns of COLUMNS are found in any case and with blanks. Where no comma separates, decimal
-    commas become points; empty rows at the end go. Texts stay texts: 007, 1e3 and NA are names; what `guarded` put
-    before them goes.
+    Fields may be separated by commas, semicolons or tabs (also after a line `sep=;`), the text be UTF-8, UTF-16 or
+    cp1252; of an .xlsx the first sheet is read. Names of COLUMNS are recognized in any case and with blanks. Where no
+    comma separates, decimal commas become points. Empty rows at the end are dropped. Texts stay as they are (007, 1e3
+    and NA are names), but for the apostrophe that `guarded` puts before them.
 
     Parameters
     ----------
@@ -143,13 +143,13 @@ def read_csv(path: str | Path, needed: Iterable[str] = (),
     usecols : callable, optional
         Whether to read the column of this name.
     whole : bool
-        Refuse a last line that does not end in a line feed, though it has all fields: of what programs write.
+        Refuse a last line without a line feed even where it has all fields: programs end every line.
 
     Raises
     ------
     InputError
-        Unreadable or ambiguous, an error of Excel's in a cell, a line longer than the header, a last line that breaks
-        off, two columns of one name, a column of `needed` missing.
+        The table is unreadable or ambiguous, a cell holds an Excel error, a line is longer than the header, the last
+        line breaks off, two columns have one name, a column of `needed` is missing.
     """
     import pandas as pd
 
@@ -249,18 +249,18 @@ def _check_lines(path: str | Path, encoding: str, whole: bool) -> tuple[str, lis
     with open_file(path, "r", encoding=encoding, newline="") as file:
         lines = itertools.dropwhile(lambda line: not line.strip(), each_line(file))
         first = next(lines, "")
-        said = re.fullmatch(r'"?sep=(.)"?[,;\s]*', first)
-        separator = said[1] if said else _separator(path, first)
-        rows = csv.reader(lines if said else itertools.chain([first], lines), delimiter=separator)
+        declared = re.fullmatch(r'"?sep=(.)"?[,;\s]*', first)
+        separator = declared[1] if declared else _separator(path, first)
+        rows = csv.reader(lines if declared else itertools.chain([first], lines), delimiter=separator)
         names = _names(path, next(rows, []))
         for fields in rows:
             if len(fields) > len(names) and any(fields):
-                raise InputError(f"{path}, line {rows.line_num + bool(said)}: has more fields than the header; correct "
-                                 "the file")
+                raise InputError(f"{path}, line {rows.line_num + bool(declared)}: has more fields than the header; "
+                                 "correct the file")
     if last.strip() and last[-1] not in "\r\n" and (whole or fields and len(fields) < len(names)):
         raise InputError(f"{path}: its last line breaks off, {last[-30:]!r}: copy or make the file again; if it is "
                          "whole, end it with a line feed")
-    return separator, names, int(bool(said))
+    return separator, names, int(bool(declared))
 
 
 def _with_points(path: str | Path, column: "pd.Series", separator: str) -> "pd.Series":
@@ -285,8 +285,8 @@ def _separator(path: str | Path, header: str) -> str:
 
 
 def guarded(table: "pd.DataFrame") -> "pd.DataFrame":
-    """With an apostrophe before names and texts, no numbers, that begin as `FORMULA` or with an apostrophe, so that no
-    spreadsheet takes them for formulas; `read_csv` takes it off again."""
+    """The table with an apostrophe before each name and text (not number) that starts as in FORMULA or with an
+    apostrophe, so that no spreadsheet takes it for a formula; `read_csv` removes it again."""
     import pandas as pd
 
     def guard(value: Any) -> Any:
@@ -305,7 +305,7 @@ def _unguarded(column: "pd.Series") -> "pd.Series":
 def write_csv(table: "pd.DataFrame", path: str | Path, private: bool = False) -> None:
     """Write a pandas DataFrame, `guarded`, without its index; floats in their shortest exact form, lines end in "\\n".
 
-    `private`: only its owner may read it, as `replace_file`.
+    `private`: as of `replace_file`.
     """
     with replace_file(path, private=private) as file:
         to_csv(table, file)
@@ -328,7 +328,7 @@ def write_json(data: Any, path: str | Path) -> None:
 
 
 def read_json_object(path: str | Path, option: str, example: str) -> dict[str, Any]:
-    """The object in a JSON file that an option names -> dict. Raises InputError; also where a name is there twice."""
+    """The JSON object in the file of an option. Raises InputError, also for a name that is there twice."""
     try:
         with open_file(path) as file:
             found = parse_json(file.read())
@@ -340,8 +340,8 @@ def read_json_object(path: str | Path, option: str, example: str) -> dict[str, A
 
 
 def parse_json(content: str | bytes) -> Any:
-    """The value that a JSON text holds. Raises ValueError; also where a name is there twice, at a number that is not
-    finite, and at what is nested too deeply.
+    """The value of a JSON text. Raises ValueError, also for a name that is there twice, a number that is not finite and
+    nesting that is too deep.
     """
     def each_once(pairs):
         names = collections.Counter(name for name, _ in pairs)
@@ -361,6 +361,6 @@ def parse_json(content: str | bytes) -> Any:
 
 
 def progress(items: Iterable[Any] | None, description: str, unit: str, total: int | None = None) -> tqdm:
-    """A tqdm bar over `items`, for use in a `with`: shown from the second second on, taken away at the end."""
-    silent = SILENT or os.environ.get("RANK", "0") != "0"  # of torchrun's processes one shows it
+    """A tqdm bar over `items`, for use in a `with`: shown after a second, and removed at the end."""
+    silent = SILENT or os.environ.get("RANK", "0") != "0"  # only torchrun's first process shows it
     return tqdm(items, desc=description, unit=unit, total=total, delay=1, leave=False, disable=silent)

@@ -17,8 +17,8 @@ from common.text import counted, some
 
 LEARNED = ("train", "val")  # what training reads
 SETS = (*LEARNED, "test", "cal")  # cal, a calibration set, is the same scans in every split
-LEAKAGE = "leakage"  # a column: what is in two sets, of what was made with --allow_leakage
-MARK = "LEAKAGE"  # what every page and line says of it
+LEAKAGE = "leakage"  # the column that --allow_leakage adds: what is in two sets
+MARK = "LEAKAGE"  # the word for it on pages and in messages
 SYNTHETIC = "The cohort is SYNTHETIC: these numbers say nothing about patients."
 VIEW_NAMES = {"cor": "coronal", "sag": "sagittal"}  # rotating projections are rot030, ...: their angle in degrees
 VIEWS = tuple(VIEW_NAMES)
@@ -104,8 +104,10 @@ def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: boo
 
 @contextlib.contextmanager
 def leakage(table: pd.DataFrame, allow: bool, where: str = "") -> Iterator[None]:
-    """Within, a check of `table` for what is in two sets may raise InputError: it is raised again, with `where` before
-    it, or with --allow_leakage said, and written into the column LEAKAGE, which prediction files carry on.
+    """Within, a check may find (raise InputError) that something is in two sets of `table`.
+
+    The error is raised again, with `where` before it; or, with --allow_leakage, printed as a warning and written into
+    the column LEAKAGE, which prediction files copy.
     """
     try:
         yield
@@ -117,14 +119,14 @@ def leakage(table: pd.DataFrame, allow: bool, where: str = "") -> Iterator[None]
 
 
 def add_leakage(table: pd.DataFrame, text: str) -> None:
-    """Write into the column LEAKAGE, in place, what every row is marked with."""
+    """Add a text to the column LEAKAGE of every row, in place."""
     before = leakage_of(table)
     if text not in before:
         table[LEAKAGE] = "; ".join(filter(None, (before, text)))
 
 
 def leakage_of(table: pd.DataFrame) -> str:
-    """What a table of rows is marked with in the column LEAKAGE; "" where nothing leaked."""
+    """The texts in the column LEAKAGE; "" where nothing leaked."""
     return "; ".join(text for text in dict.fromkeys(table.get(LEAKAGE, ())) if text)
 
 
@@ -139,7 +141,7 @@ def check_classes(path: str | Path, table: pd.DataFrame, split: int) -> None:
 
 
 def report_views(table: pd.DataFrame) -> str | None:
-    """A line that says how many scans have a single view or fewer than others, or None."""
+    """How many scans have a single view, or fewer than the others, as a line; None where there are no such scans."""
     counts = table.groupby("scan_id").size()
     few = counts[counts < counts.max() if counts.max() > len(VIEWS) else counts == 1]
     if len(few):
@@ -170,7 +172,7 @@ def patient_column(table: pd.DataFrame) -> str:
 
 
 def canonical(text: str) -> str:
-    """An id without what typing and spreadsheets change: case, blanks, and of a whole number zeros, point, exponent."""
+    """An id in a form that typing and spreadsheets do not change: no case, no blanks, whole numbers in one notation."""
     folded = "".join(unicodedata.normalize("NFKC", text).casefold().split())
     number = _NUMBER.fullmatch(folded)
     if not number:
@@ -185,16 +187,16 @@ def canonical(text: str) -> str:
 
 
 def spelled_alike(names: pd.Series) -> pd.Series:
-    """Names without what people write in two ways: as `canonical`, and without zeros before a number: P007 and P7 are
-    one, as 007 and 7.0 are.
+    """Names in a form that is equal for spellings of one name: `canonical`, without leading zeros of numbers. P007 and
+    P7 become equal, and so do 007 and 7.0.
     """
     alike = {name: re.sub(r"(?<![\d.])0+(?=\d)", "", canonical(name)) for name in names.unique()}
     return names.map(alike)
 
 
 def check_patients(table: pd.DataFrame, split_columns: Iterable[str]) -> None:
-    """Refuse a patient in two sets of one split, under one name or under two that are `spelled_alike`: InputError
-    naming patient, column, sets and rows. Empty ids are unknown."""
+    """Refuse (InputError) a patient in two sets of one split, under one name or two that are `spelled_alike`. Rows
+    without an id are not compared."""
     patient = patient_column(table)
     known = table[table[patient] != ""]
     known = known.assign(alike=spelled_alike(known[patient]))
@@ -222,7 +224,7 @@ def rows_of(rows: pd.DataFrame, column: str) -> str:
 
 
 def check_images(table: pd.DataFrame, split_columns: Iterable[str]) -> None:
-    """Refuse one image (image_sha256) under two scans in two sets of one split: InputError naming scans and sets."""
+    """Refuse (InputError) one image, by image_sha256, in two sets of one split."""
     if "image_sha256" not in table:
         return
     copies = table[table.duplicated("image_sha256", keep=False) & (table["image_sha256"] != "")]
@@ -246,8 +248,8 @@ def warn_copies(table: pd.DataFrame) -> None:
 
 
 def add_digests(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
-    """`table` with image_sha256, the SHA-256 of each image's file in `folder`, where it was missing or empty. It stays
-    empty, with a warning, where the file cannot be read."""
+    """`table` with image_sha256, the SHA-256 of each image's file in `folder`, filled in where it was missing. It stays
+    empty, with a warning, where a file cannot be read."""
     names, digests = list(table["filename"]), list(table.get("image_sha256", pd.Series("", table.index)))
     missing = [k for k, digest in enumerate(digests) if not digest]
     with progress(missing, "SHA-256 of images", "image") as rows:
@@ -270,7 +272,7 @@ def compare_images(table: pd.DataFrame, folder: str | Path, data: str, splits: I
     Parameters
     ----------
     data : str
-        Path of the manifest, whose rows in `table` need not be all.
+        Path of the manifest, of which `table` may hold some rows only.
     splits, allow_leakage
         Of `read_manifest`.
     """

@@ -45,8 +45,8 @@ def for_split(args: argparse.Namespace, split: int, say: Callable[[str], object]
     if args.recipe:
         say(f"split {split}: from {recipe_line(args, taken)}")
     if instead := [name for name in values if name in given]:
-        said = [f"{name} {as_text(given[name])} (file: {as_text(values[name])})" for name in instead]
-        say(f"split {split}: from the command line: {', '.join(said)}")
+        replaced = [f"{name} {as_text(given[name])} (file: {as_text(values[name])})" for name in instead]
+        say(f"split {split}: from the command line: {', '.join(replaced)}")
     return with_values(own, taken)
 
 

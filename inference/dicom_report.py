@@ -125,7 +125,7 @@ def numbers(scan: Scan, scores: Scores, images: Sequence[Dataset]) -> Dataset:
     """The scan's numbers as an Enhanced SR of the study of `images`, its evidence."""
     highdicom = find_highdicom()
     sr = highdicom.sr
-    said = [RESEARCH, *scores.notices, *scan.warnings, *scores.warnings]
+    remarks = [RESEARCH, *scores.notices, *scan.warnings, *scores.warnings]
     values = [("P45", "Probability of Deauville score 4 or 5", scan.probability),
               ("P45RAW", "Probability before recalibration", scan.predicted),
               ("SD", "Standard deviation over the networks", scan.sd), ("NMODELS", "Networks", len(scan.scores))]
@@ -136,7 +136,7 @@ def numbers(scan: Scan, scores: Scores, images: Sequence[Dataset]) -> Dataset:
              for k, (name, call) in enumerate(zip(names, scan.calls, strict=True))]
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(highdicom.UID(), f"Score of scan {scan.scan_id}"),
-        algorithm_id=sr.AlgorithmIdentification(NAME, __version__, parameters=list(map(plain, said))),
+        algorithm_id=sr.AlgorithmIdentification(NAME, __version__, parameters=list(map(plain, remarks))),
         measurements=measured, qualitative_evaluations=calls,
         source_images=[sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID) for image in images])
     device = sr.ObserverContext(codes.DCM.Device, sr.DeviceObserverIdentifyingAttributes(

@@ -72,16 +72,16 @@ def add_model(archive: zipfile.ZipFile, run: dict, precision: str, folder: Path)
         raise InputError(f"{path}: stores no network input, so that nobody could tell how to use it; export "
                          "networks of train.py")
     check_best(path, content, run, folder)
-    said = plain({name: value for name, value in content.items() if name not in WEIGHTS})
-    said["args"] = base_names(said.get("args", {}))
-    said["export"] = {"version": __version__, "commit": commit(), "precision": precision,
+    header = plain({name: value for name, value in content.items() if name not in WEIGHTS})
+    header["args"] = base_names(header.get("args", {}))
+    header["export"] = {"version": __version__, "commit": commit(), "precision": precision,
                       "checkpoint_sha256": sha256(path)}
     tensors = {name: value.contiguous() for name, value in content["state_dict"].items()}
     if precision == "half":
         tensors = as_half(tensors, path)
-    data = safetensors.torch.save(tensors, {HEADER: json.dumps(said, allow_nan=False)})
+    data = safetensors.torch.save(tensors, {HEADER: json.dumps(header, allow_nan=False)})
     archive.writestr(_entry(path.with_suffix(SUFFIX).name), data)
-    return said | {name: run[name] for name in ("split", "run", "rank", "value")}
+    return header | {name: run[name] for name in ("split", "run", "rank", "value")}
 
 
 def as_half(tensors: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:

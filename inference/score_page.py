@@ -76,14 +76,14 @@ def _cells(scan: Scan) -> list[tuple[str, Any]]:
 
 def about_models(models: Sequence[Model]) -> dict[str, Any]:
     """What pages say of the models: rows `trained` (epoch, validation AUC, scans), `inputs`, `versions`, `data`."""
-    said = [model.content | {"split": model.split, "run": model.run, "value": float(model.content.get("auc") or np.nan),
-                             "input": plain(vars(model.batches.network_input))} for model in models]
-    return {"trained": [trained_row(each) for each in said],
-            "inputs": [(shown, values_text(each["input"][name] for each in said))
+    known = [model.content | {"split": model.split, "run": model.run, "input": plain(vars(model.batches.network_input)),
+                              "value": float(model.content.get("auc") or np.nan)} for model in models]
+    return {"trained": [trained_row(each) for each in known],
+            "inputs": [(shown, values_text(each["input"][name] for each in known))
                        for name, shown in INPUT.items()],
-            "versions": values_text(each.get("version") for each in said),
+            "versions": values_text(each.get("version") for each in known),
             "data": values_text(each.get("args", {}).get("data", "unknown").replace("\\", "/").rpartition("/")[2]
-                                for each in said),
+                                for each in known),
             "count": len(models)}
 
 

@@ -140,7 +140,7 @@ def prediction_file(run: Mapping[str, Any]) -> str:
 
 def inputs_of(runs: Sequence[dict]) -> list[NetworkInput]:
     """What each model's network is given. Raises InputError where the same MIPs do not suit all of them."""
-    found = [_said(run).get("input") for run in runs]
+    found = [_stored(run).get("input") for run in runs]
     inputs = [NetworkInput(**stored) if stored else LARS for stored in found]
     for name in ("spacing_mm", "suv_type"):
         if len(values := {getattr(each, name) or SPACING_MM for each in inputs}) > 1:
@@ -149,7 +149,7 @@ def inputs_of(runs: Sequence[dict]) -> list[NetworkInput]:
     return inputs
 
 
-def _said(run: dict) -> dict:
+def _stored(run: dict) -> dict:
     """What a model's settings or its file's header say of it; else its checkpoint, which takes longer to read."""
     path = run["path"]
     settings = read_settings(path.parent, run["split"], run["run"]) if path.name == checkpoint_file(
@@ -260,14 +260,14 @@ def _scan(rows: pd.DataFrame, each: Ensemble, models: Sequence[Model], made: Map
     calls += [Call(name, DERIVED[name], thresholds_text(point),
                    bool(each.calls.loc[scan, name]) if name in each.calls else None)
               for name, point in each.points.items()]
-    said = [text for text in str(made.get("warnings", "")).split("; ") if text]
+    warnings = [text for text in str(made.get("warnings", "")).split("; ") if text]
     if derived and each.points and "train" in overlap(rows, derived):
-        said.append("OPTIMISTIC: the thresholds were derived from this scan, or from another one of this patient")
+        warnings.append("OPTIMISTIC: the thresholds were derived from this scan, or from another one of this patient")
     liver = made.get("liver_mm") if rows["view"].isin(VIEWS).any() else None
-    said += acquisition.outside(known) + _seen(scan, models) + _unlike(scan, models)
+    warnings += acquisition.outside(known) + _seen(scan, models) + _unlike(scan, models)
     return Scan(scan, float(each.prob[scan]), float(each.raw[scan]) if each.recalibration else None,
                 float(disagreement.per_scan(scores, THRESHOLD)["sd"].iloc[0]), scores.iloc[0].tolist(), calls, known,
-                said, liver, rows)
+                warnings, liver, rows)
 
 
 def _seen(scan: str, models: Sequence[Model]) -> list[str]:

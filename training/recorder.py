@@ -205,11 +205,11 @@ class Recorder:
                 for name, part in table[table["epoch"] == epoch].groupby("split", sort=False)}
         self._tensorboard(epoch, rows)
         train, validation = rows["train"], rows["validation"]
-        said = (f"loss {train['loss']:.3f} AUC {train['auc']:.3f}, "
+        line = (f"loss {train['loss']:.3f} AUC {train['auc']:.3f}, "
                 f"val. {validation['loss']:.3f} {validation['auc']:.3f}")
-        said += "".join(f" {key} {value:.3f}" for key, value in validation.items() if key.startswith("loc_"))
+        line += "".join(f" {key} {value:.3f}" for key, value in validation.items() if key.startswith("loc_"))
         left = self.pace.left(state.nepochs - epoch)
-        tqdm.write(f"{self.name} epoch {epoch}/{state.nepochs}: {said}" + " *" * improved + f", {left} left",
+        tqdm.write(f"{self.name} epoch {epoch}/{state.nepochs}: {line}" + " *" * improved + f", {left} left",
                    file=sys.stdout)
 
     def keep(self) -> None:

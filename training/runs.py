@@ -110,16 +110,16 @@ class Runs:
             self.rows[run.split, run.run] = finished.row
             return
         except InputError as error:
-            said = str(error) + ", and train again with --overwrite" * isinstance(error, NotFinite)
+            message = str(error) + ", and train again with --overwrite" * isinstance(error, NotFinite)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error) or distributed.world() > 1:
                 raise
-            said = memory_line(error, run.options)
+            message = memory_line(error, run.options)
         if len(self.rows) == 1:
-            raise InputError(f"split {run.split} run {run.run}: {said}")
+            raise InputError(f"split {run.split} run {run.run}: {message}")
         if distributed.is_main():
-            print(f"error: split {run.split} run {run.run}: {said}", file=sys.stderr)
-        self._add_row(run, "", "", float("nan"), f"failed: {said}")
+            print(f"error: split {run.split} run {run.run}: {message}", file=sys.stderr)
+        self._add_row(run, "", "", float("nan"), f"failed: {message}")
 
     def claim(self, run: Run) -> None:
         """Take the run's lock, within `failures_listed`.
@@ -131,15 +131,15 @@ class Runs:
         FinishedMeanwhile
             Another process has finished it since the command was started.
         """
-        said = row = None
+        refusal = row = None
         if distributed.is_main():
             try:
                 self.claimed.enter_context(locked(_lock(run), f"split {run.split} run {run.run} is trained"))
                 row = find_result(run, self.table)
             except InputError as error:
-                said = str(error)
-        if said := distributed.from_main(said):
-            raise InputError(said)
+                refusal = str(error)
+        if refusal := distributed.from_main(refusal):
+            raise InputError(refusal)
         if row := distributed.from_main(row):
             raise FinishedMeanwhile(row)
 
