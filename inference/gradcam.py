@@ -27,7 +27,7 @@ BINARY = -1  # the class that stands for Deauville 4-5
 
 
 def layer_stride(layer: str) -> int:
-    """Pixels of the network's frame from one cell of a layer to the next: 4, 8, 16, 32."""
+    """Pixels of the network's input from one cell of a layer to the next: 4, 8, 16 or 32."""
     return FIRST_STRIDE * 2 ** LAYERS.index(layer)
 
 
@@ -51,7 +51,7 @@ def heat_maps(network: nn.Module, batches: ImageBatches, index: np.ndarray, clas
     Yields
     ------
     (rows, columns) float32 array
-        One value a cell, in units of the score; all 0 where nothing speaks for it.
+        A value of 0 or more for each cell of the layer, in units of the score; all 0 where nothing speaks for it.
     """
     attribution = METHODS[method]
     for batch in batches.centred(index).batches:
@@ -81,14 +81,14 @@ def random_network(network: nn.Module, seed: Sequence[int]) -> nn.Module:
 
 
 def to_mip(cells: np.ndarray, layer: str, image: np.ndarray, name: str, network_input: NetworkInput) -> np.ndarray:
-    """A heat map on a layer's cells -> on the MIP's pixels.
+    """Interpolate a heat map from a layer's cells to the pixels of the MIP.
 
-    The MIP was cut to its body's box, max-pooled K x K from the box's top left corner, and put into the middle of the
-    frame; of a body larger than the frame (--crop_bodies) the middle was taken. So the middle of pixel r of the box
-    lies at (r - (K - 1) / 2) / K + first pixels of the frame, `first` being where the box begins in it (negative: it
-    is cut off). Cell i stands for the middle of its receptive field, pixel i * stride of the frame: all convolutions
-    and pools of the ResNet have an odd size and pad half of it. (Upsampling the map to the frame's size would shift it
-    by (stride - 1) / 2 pixels.) The map is linear between the cells; beyond the outer ones the nearest counts.
+    The MIP was cropped to the body's box, max-pooled K x K from the box's top left corner, and centred in the frame (of
+    a body larger than the frame, with --crop_bodies, the centre was taken). So pixel r of the box has its centre at
+    (r - (K - 1) / 2) / K + first in the frame, where `first` is the frame's pixel at which the box begins (negative
+    where it was cropped). Cell i has its receptive field centred at pixel i * stride of the frame, since all kernels of
+    the ResNet are odd and padded by half their size; upsampling the map to the frame's size would shift it by
+    (stride - 1) / 2 pixels. Interpolation is linear between the cells, nearest outside of them.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""Heat maps of one model, or the mean over the models of an ensemble: what they speak for, and a file for each MIP.
+"""Heat maps of one model, or the mean over the models of an ensemble, a file for each MIP.
 
-A map is in units of the score, the log-odds of Deauville 4-5 or the logit of a site, so that the mean of the models'
-maps explains the mean of their scores. A model takes part in the maps of the scans that it is asked for: with --set
-test and several splits each scan's map is the mean over the models that have it in their test set.
+A map explains a score, the log-odds of Deauville 4-5 or the logit of a site, and is in its units: the mean of the
+models' maps explains the mean of their scores. The mean is over the models that predict the scan: with --set test and
+several splits, those that have it in their test set.
 """
 import os
 from collections.abc import Iterator, Sequence
@@ -27,8 +27,8 @@ from training.batches import batch_indices
 from training.objectives import probabilities, site_probabilities
 
 BLOCK = 16  # images that go through all models before the next ones
-QUANTILE = 0.99  # of the scans' highest values: what is drawn darkest
-UNIT, FEW = 1.0, 10  # of the score; scans: see `darkest`
+QUANTILE = 0.99  # of the scans' highest values: drawn darkest
+UNIT, FEW = 1.0, 10  # a standard deviation of the score, and a number of scans: see `darkest`
 
 
 def chosen_scans(table: pd.DataFrame, scans: list[str] | None, data: str) -> pd.DataFrame:
@@ -41,7 +41,7 @@ def chosen_scans(table: pd.DataFrame, scans: list[str] | None, data: str) -> pd.
 
 
 def check_scans(scans: list[str] | None, models: Sequence[Model], sets: list[str]) -> None:
-    """Refuse a scan of --scans that no model is asked for, or of whose views none knows any (InputError)."""
+    """Refuse (InputError) a scan of --scans that no model predicts: it is in none of their sets, or has other views."""
     if gone := sorted(set(scans or ()) - {scan for model in models for scan in model.rows["scan_id"]}):
         raise InputError(f"scan {gone[0]} is not in {' or '.join(sets)} of {names_of(models)}, or has no view that "
                          "they know; --set all takes every row")
@@ -53,12 +53,12 @@ def names_of(models: Sequence[Model]) -> str:
 
 
 def find_class(target: str, layer: str, model: Model) -> int | None:
-    """What --target asks for: BINARY, the class index of a site, or None, the predicted site of each scan.
+    """The class that --target names: BINARY or the index of a site; None: each scan's predicted site.
 
     Raises
     ------
     InputError
-        The model has no site head, does not know the site, or its site head does not see the layer.
+        The model has no site head, does not know the site, or its site head does not use the layer.
     """
     if target == "binary":
         return BINARY
@@ -80,7 +80,7 @@ def find_class(target: str, layer: str, model: Model) -> int | None:
 
 
 def site_settings(model: Model) -> dict:
-    """sites (code -> name, or None), site_on, site_multi of a model's checkpoint; all classes where it does not say."""
+    """sites (code -> name, or None), site_on, site_multi of a model's checkpoint; all classes where it stores none."""
     stored = model.content.get("model", {})
     return {"sites": model.network.sites, "site_on": stored.get("site_on", "all"),
             "site_multi": stored.get("site_multi", False)}
@@ -102,7 +102,7 @@ def claim_folder(folder: Path, settings: dict, models: Sequence[Model], overwrit
                              "again, or give another --output")
         whole = folder / "scale.json", folder / "peaks.csv"
         for old in (*folder.glob("maps/*.npy"), *folder.glob("panels/*.*"), *whole):
-            old.unlink(missing_ok=True)  # else a later call would take them for its own
+            old.unlink(missing_ok=True)  # a later call would take them for its own
     write_json(now, path)
 
 
@@ -115,7 +115,7 @@ def find_classes(target: str, layer: str, models: Sequence[Model]) -> int | None
 
 
 def describe(models: Sequence[Model], asked: int | None, folder: Path) -> pd.DataFrame:
-    """Run each network once over the rows that it may see, as predict.py does.
+    """Predict the models' rows, and say of each view what its heat map is to explain.
 
     Parameters
     ----------
@@ -127,10 +127,13 @@ def describe(models: Sequence[Model], asked: int | None, folder: Path) -> pd.Dat
     Returns
     -------
     DataFrame
-        The manifest's columns and, of each view: `place`, its number among the models' images; `models`, those that may
-        see it; `probs`, their mean; of its scan `scan_probs`, the mean over the models of their means over the views,
-        `sd` between these (n - 1; NaN of one model) and `n_models`; `class`, whose score the map explains, its `code`
-        ("" of BINARY) and name, `speaks_for`; `sites`, what was predicted and is true, for titles; `map`, its path.
+        A row for each view: the manifest's columns, and
+        place : its index among the models' images
+        models, probs : the models that predict it, and the mean of their probabilities
+        scan_probs, sd, n_models : of its scan, over the models' means over the views (sd: n - 1; NaN of one model)
+        class, code, speaks_for : the class that the map explains, its site's code ("" of BINARY), and its name
+        sites : the predicted and the true site, for titles
+        map : path of the heat map
 
     Raises
     ------
@@ -172,7 +175,7 @@ def describe(models: Sequence[Model], asked: int | None, folder: Path) -> pd.Dat
 
 
 def _of_scans(values, views):
-    """Each model's means over a scan's views: by scan_id and model."""
+    """The mean over each scan's views, for each model: by scan_id and model."""
     return values.groupby([views["scan_id"], views["model"]]).mean()
 
 
@@ -183,14 +186,15 @@ def mean_maps(models: Sequence[Model], places: np.ndarray, classes: np.ndarray, 
     Parameters
     ----------
     models : sequence of Model
-        Of each are used network, batches, index, amp.
+        Only their network, batches, index and amp are used.
     places : (n,) int array
-        Which of the models' images; each is given to the models that have it in their index.
+        Indices of the images among the models'; an image's map is the mean over the models whose index has it.
     classes : (n,) int array
-        Whose score: see `gradcam.heat_maps`.
+        The class that each map explains: see `gradcam.heat_maps`.
     images : n arrays (rows, columns) float32, SUV
         The MIPs; `names`: their files.
-    method, layer : of gradcam.METHODS, of gradcam.LAYERS.
+    method, layer
+        Of gradcam.METHODS and gradcam.LAYERS.
 
     Returns
     -------
@@ -209,7 +213,7 @@ def mean_maps(models: Sequence[Model], places: np.ndarray, classes: np.ndarray, 
 
 def compute(models: Sequence[Model], rows: pd.DataFrame, chosen: np.ndarray, method: str, layer: str,
             images: str | Path, label: str) -> Iterator[tuple[int, np.ndarray]]:
-    """`mean_maps` of the rows `chosen` (int array) of `describe`, BLOCK after BLOCK -> (which row, its map).
+    """`mean_maps` of the rows `chosen` (int array) of `describe`, BLOCK images at a time: yields (row, map).
 
     `images`: folder of the MIPs; `label`: of the progress bar.
     """
@@ -224,10 +228,10 @@ def compute(models: Sequence[Model], rows: pd.DataFrame, chosen: np.ndarray, met
 
 def write_maps(models: Sequence[Model], rows: pd.DataFrame, folder: Path, method: str, layer: str, images: str | Path,
                overwrite: bool) -> None:
-    """Save the maps that are missing, of another MIP or of other models than now, with `overwrite` all.
+    """Write the maps that are missing or out of date (their MIP has changed, or their models), with `overwrite` all.
 
-    models.csv says of which models each is the mean. A map has the time of the MIP that it was made of, which may well
-    be older than the one that it replaces. The panels that show an old map are removed.
+    models.csv holds the models of each map. A map gets the modification time of its MIP, so that any other time, also
+    an earlier one, tells that the MIP has changed. Panels of maps that are out of date are removed.
     """
     path, now = folder / "models.csv", rows[["scan_id", "view", "models"]]
     if path.exists():
@@ -251,7 +255,7 @@ def write_maps(models: Sequence[Model], rows: pd.DataFrame, folder: Path, method
 
 
 def write_peaks(peaks: pd.DataFrame, path: Path, some: bool) -> bool:
-    """Write peaks.csv -> whether it holds other scans, too: those that it had, where `some` are explained (--scans)."""
+    """Write peaks.csv. With `some` (--scans), other scans that it holds stay -> whether there are any."""
     others = peaks[:0]
     if some and path.exists():
         others = read_csv(path, ["scan_id"])
@@ -261,11 +265,11 @@ def write_peaks(peaks: pd.DataFrame, path: Path, some: bool) -> bool:
 
 
 def darkest(highest: Sequence[float], probs: Sequence[float]) -> float:
-    """The value of a map that pictures of some scans draw darkest.
+    """The value of the heat maps that is drawn darkest.
 
-    The QUANTILE of each scan's highest value. Maps of an untrained network are as high as others; but its scores hardly
-    differ between scans. Where their standard deviation is below UNIT, the value is raised in proportion, so that the
-    maps stay clear. Of fewer than FEW scans, which tell neither, it is UNIT at least.
+    It is the QUANTILE of the scans' highest values. An untrained network's maps are as high as a trained one's, but its
+    scores hardly differ between scans: where their standard deviation is below UNIT, the value is raised in proportion,
+    so that such maps look empty. Of fewer than FEW scans, which do not show either, it is at least UNIT.
 
     Parameters
     ----------
@@ -279,14 +283,14 @@ def darkest(highest: Sequence[float], probs: Sequence[float]) -> float:
 
 
 def cohort_scale(folder: Path, peaks: pd.DataFrame, some: bool) -> float:
-    """`darkest` of the maps in a folder, kept in scale.json; panels that were drawn on another scale are removed.
+    """`darkest` of the maps in a folder, stored in scale.json; panels drawn on another scale are removed.
 
     Parameters
     ----------
     peaks : DataFrame
         `pointing_game.find_peaks` of the maps, whose rows are of `describe`.
     some : bool
-        These are of some scans alone (--scans): the folder's scale stays as it is, where it has one.
+        The peaks are of some scans only (--scans): a scale that the folder has stays as it is.
     """
     path = folder / "scale.json"
     before = read_json_object(path, "scale", "{}")["heat_max"] if path.exists() else None
@@ -301,6 +305,6 @@ def cohort_scale(folder: Path, peaks: pd.DataFrame, some: bool) -> float:
 
 
 def models_line(rows: pd.DataFrame) -> str:
-    """Of how many models the maps of `describe` are the mean: "each the mean of 2 to 5 models"."""
+    """"each the mean of 2 to 5 models", of the maps of `describe`."""
     counts = rows["models"].str.count(",") + 1
     return f"each the mean of {counts.min()}" + f" to {counts.max()}" * int(counts.min() < counts.max()) + " models"

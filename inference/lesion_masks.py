@@ -21,26 +21,27 @@ KEPT = 0.8  # share of the hits whose peak is at least as high as the value that
 
 
 def lesions_in_masks(table: pd.DataFrame, images: str | Path) -> list[bool]:
-    """Read every mask of the manifest's rows once -> whether it holds a pixel; False without mask. Or InputError."""
+    """Whether each row of the manifest has a mask that is not empty. Raises InputError for a mask that is no mask."""
     with progress(list(zip(table.itertuples(), table["mask"], strict=True)), "lesion masks", "mask") as rows:
         return [name != "" and bool(read_mask(row, images, name).any()) for row, name in rows]
 
 
 def distances(row: pd.Series, images: str | Path) -> np.ndarray:
-    """From each pixel of a MIP to the nearest pixel of its mask, which holds some: (rows, columns) float64, pixels."""
+    """(rows, columns) float64: each pixel's distance from the nearest pixel of the MIP's mask, in pixels; the mask must
+    not be empty."""
     return distance_transform_edt(~read_mask(row, images, row["mask"]))
 
 
 def radius(row: pd.Series) -> float:
-    """Of a hit, pixels."""
+    """How near to the mask a peak must lie to hit, in pixels."""
     return RADIUS_MM / row["spacing_mm"] if "spacing_mm" in row else RADIUS_PIXELS
 
 
 def chance(places: np.ndarray, rows: pd.DataFrame, images: str | Path) -> pd.DataFrame:
-    """What hits without any network, as rows of `pointing_game.find_peaks`.
+    """How often pixels hit that no network chose, as rows of `pointing_game.find_peaks`.
 
-    BRIGHTEST, the brightest pixel of a MIP (of several alike, one at random), and BODY, one at random of those above
-    BODY_SUV: `hit` is the probability, the share of these pixels that hit.
+    BRIGHTEST: the brightest pixel of a MIP, a random one if there are several; BODY: a random pixel above BODY_SUV.
+    `hit` is the probability: the share of these pixels that hit.
     """
     found = {}
     for place in places:
@@ -52,12 +53,14 @@ def chance(places: np.ndarray, rows: pd.DataFrame, images: str | Path) -> pd.Dat
 
 
 def false_alarms(peaks: pd.DataFrame) -> dict:
-    """The share of controls whose map peaks as high as KEPT of the hits do; a scan's peak is the highest of its views.
+    """The share of controls (target 0) with a peak at least as high as those of KEPT of the hits.
+
+    A scan's peak is the highest of its views.
 
     Parameters
     ----------
     peaks : DataFrame
-        A row a map of one network: scan_id, patient, target (0 or 1), heat, hit (NaN where no mask is known).
+        A row for each map: scan_id, patient, target (0 or 1), heat, hit (NaN where no mask is known).
 
     Returns
     -------

@@ -1,8 +1,8 @@
 """Heat maps on MIPs, as pictures: a panel per scan (PNG, PDF), contact sheets per cohort (PNG).
 
-The MIP is grey, inverted, in SUV; beside it the same with the heat map, from clear to dark red, on the cohort's scale
-(`heat_maps.cohort_scale`), so that a scan without heat looks empty; a cross marks each view's peak. A scan is given as
-its rows of `heat_maps.describe`.
+The MIP is drawn in inverted grey; beside it again with the heat map, from transparent to dark red on one scale for the
+cohort (`heat_maps.cohort_scale`), so that a map without high values looks empty. A cross marks each view's peak.
+Functions take a scan as its rows of `heat_maps.describe`.
 """
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ from inference.pointing_game import peak
 HEAT = LinearSegmentedColormap.from_list("heat", mips.HEAT)
 SIDES = {"cor": ("R", "L"), "sag": ("front", "back")}  # left and right edge of the image
 BAR_MM = 100.0  # the scale bar
-PER_SHEET, SHEET_COLUMNS = 12, 3  # scans of a contact sheet's page, and of one of its lines
+PER_SHEET, SHEET_COLUMNS = 12, 3  # scans on a page, and side by side, of the contact sheets
 DPI, SHEET_DPI = 300, 150
 COLOURS = 256  # of a PNG's palette
 GAP = 4  # pixels between the views on a contact sheet
@@ -38,15 +38,15 @@ LABELS = {0: ", label DS 1–3", 1: ", label DS 4–5"}
 
 
 def by_probability(rows: pd.DataFrame, most: int | None = None) -> list[pd.DataFrame]:
-    """Each scan's rows, the highest probability first; the first `most`."""
+    """The rows of each scan, highest probability first; only the first `most` scans."""
     scans = [scan for _, scan in rows.groupby("scan_id", sort=False)]
     return sorted(scans, key=lambda scan: -scan["scan_probs"].iloc[0])[:most]
 
 
 def draw_panels(scans: list[pd.DataFrame], folder: Path, images: str | Path, source: str, scale: dict,
                 spacing: float | None, suffixes: Sequence[str], overwrite: bool) -> None:
-    """panels/SCAN.png (and .pdf, of `suffixes`) of each scan; those that are there stay, unless their titles, which
-    panels.json holds, are others now, or `overwrite` says otherwise.
+    """Write panels/SCAN.png (and .pdf, by `suffixes`) of each scan, where it is missing, its title has changed since
+    (panels.json holds the titles) or with `overwrite`.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def draw_panels(scans: list[pd.DataFrame], folder: Path, images: str | Path, sou
 
 
 def draw_sheets(scans: list[pd.DataFrame], folder: Path, images: str | Path, source: str, scale: dict) -> None:
-    """sheet001.png, ..., PER_SHEET scans each, in place of those that are there; parameters as of `draw_panels`."""
+    """Write sheet001.png, ... of PER_SHEET scans each, and remove those of before; parameters as `draw_panels`."""
     for old in folder.glob("sheet*.png"):
         old.unlink()
     pages = [scans[k:k + PER_SHEET] for k in range(0, len(scans), PER_SHEET)]
@@ -102,7 +102,7 @@ def _pictures(scan, images):
 
 
 def _title(scan, source):
-    """Of a panel: scan, probability, sites, model."""
+    """Title of a panel: scan, probability, sites, models."""
     first = scan.iloc[0]
     views = ", ".join(f"{view_name(row.view)} {row.probs:.2f}" for row in scan.itertuples())
     lines = [f"scan {first['scan_id']}", f"probability of DS 4–5: {first['scan_probs']:.2f} ({views}){_label(scan)}",
@@ -117,7 +117,7 @@ def models_text(row: pd.Series) -> str:
 
 
 def _caption(scan):
-    """Of a scan on a contact sheet."""
+    """Caption of a scan on a contact sheet."""
     first, name = scan.iloc[0], scan["scan_id"].iloc[0]
     short = name if len(name) <= SHOWN_ID else "…" + name[1 - SHOWN_ID:]
     sites = first["sites"].replace("predicted site", "predicted").replace(", true", "\ntrue")
@@ -137,16 +137,16 @@ def _notice(scan):
 @matplotlib.rc_context(PLAIN_TEXT)
 def panel_figure(images: dict[str, np.ndarray], heats: dict[str, np.ndarray], scale: dict, spacing: float | None,
                  speaks_for: str, title: str, marks: dict[str, tuple[float, float, float]] | None = None) -> Figure:
-    """One scan: of each view the MIP, and again with the heat map; two colour bars.
+    """A scan's figure: each view's MIP, beside it again with its heat map, and two colour bars.
 
     Parameters
     ----------
     images, heats : dict
         View -> (rows, columns) float32 array, SUV and heat.
     scale, spacing
-        As of `draw_panels`; scale["of"]: what shares it, where that is not the cohort.
+        As `draw_panels`; scale["of"]: the colour bar's note, where the scale is not the cohort's.
     speaks_for : str
-        What the heat speaks for, as "DS 4–5".
+        The class that the heat maps explain, such as "DS 4–5".
     marks : dict, optional
         View -> (row, column, radius) in pixels of a circle on the plain MIP.
     """
@@ -178,7 +178,7 @@ def panel_figure(images: dict[str, np.ndarray], heats: dict[str, np.ndarray], sc
 
 @matplotlib.rc_context(PLAIN_TEXT)
 def _sheet(scans, images, title, scale):
-    """A page of scans, all at one scale: their MIPs, and again with the heat maps."""
+    """A page of scans, all with pixels of one size: their MIPs, and again with the heat maps."""
     pictures = [[_beside(views) for views in _pictures(scan, images)] for scan in scans]
     pictures = [(_beside({0: image, 1: image}), _beside({0: np.zeros_like(heat), 1: heat})) for image, heat in pictures]
     sides = np.max([image.shape for image, _ in pictures], axis=0)
@@ -201,14 +201,14 @@ def _sheet(scans, images, title, scale):
 
 
 def _beside(pictures):
-    """{view: array} -> one array, GAP columns of 0 between them, their tops in line."""
+    """{view: array} -> one array: side by side, aligned at the top, with GAP columns of 0 between them."""
     rows = max(map(len, pictures.values()))
     padded = [np.pad(picture, ((0, rows - len(picture)), (0, GAP))) for picture in pictures.values()]
     return np.concatenate(padded, 1)[:, :-GAP]
 
 
 def _show(axes, image, heat, scale):
-    """A MIP, with its heat map where there is one, pixel by pixel."""
+    """Draw a MIP, and its heat map over it where there is one, without interpolation."""
     grey = mips.greys(image, scale["suv_max"])
     shown = mips.under_heat(grey, np.zeros_like(grey) if heat is None else (heat / scale["heat_max"]).clip(0, 1))
     axes.imshow(np.round(255 * shown).astype(np.uint8), interpolation="none")
@@ -234,7 +234,7 @@ def _colour_bars(figure, axes, scale, speaks_for, shrink=0.7):
 
 
 def _save(figure, path):
-    """The figure as a PDF, or a PNG of COLOURS colours, a third of the bytes."""
+    """Save the figure as a PDF, or as a PNG of COLOURS colours, which is a third of the size."""
     if path.suffix == ".pdf":
         with replace_file(path, "wb") as file:
             figure.savefig(file, format="pdf", metadata={"Producer": None, "Creator": None, "CreationDate": None})

@@ -23,14 +23,16 @@ from evaluation.metrics import proportion_estimate
 from inference import lesion_masks
 from inference.lesion_masks import BODY, BRIGHTEST, RADIUS_MM
 
-NEEDED = ("lesions", "row0_mm", "column0_mm", "spacing_mm", "target")  # of the manifest: without them no game
-SCAN = "scan"  # the row of a table that takes a scan's views together
+NEEDED = ("lesions", "row0_mm", "column0_mm", "spacing_mm", "target")  # columns of the manifest
+SCAN = "scan"  # in the column view of the results: the scan's views together
 RANDOM = "random weights"
 
 
 def add_lesions(table: pd.DataFrame, path: str | Path, images: str | Path, target: str) -> pd.DataFrame:
-    """The manifest's rows with `read_lesions` as `known_lesions`, or, for the binary `target` where there are masks,
-    `lesion_masks.lesions_in_masks` as `known_mask`; without either, and said, where columns are missing.
+    """The manifest's rows with the lesions that the pointing game needs.
+
+    For the binary `target`, where there are masks: a column known_mask, of `lesion_masks.lesions_in_masks`. Else a
+    column known_lesions, of `read_lesions`; or neither, and a line that says so, where columns are missing.
     """
     if target == "binary" and "target" in table and table.get("mask", pd.Series("", table.index)).any():
         return table.assign(known_mask=lesion_masks.lesions_in_masks(table, images))
@@ -41,7 +43,7 @@ def add_lesions(table: pd.DataFrame, path: str | Path, images: str | Path, targe
 
 
 def read_lesions(path: str | Path, table: pd.DataFrame) -> list[list[tuple]]:
-    """The manifest's column `lesions`: site:x:y:z, whatever may follow after another colon, separated by semicolons.
+    """The manifest's column `lesions`: site:x:y:z, which may go on after another colon, separated by semicolons.
 
     Parameters
     ----------
@@ -84,7 +86,7 @@ def read_lesions(path: str | Path, table: pd.DataFrame) -> list[list[tuple]]:
 
 
 def project(lesions: list[tuple], row: pd.Series) -> np.ndarray:
-    """Where lesions lie in the MIP of a row of the manifest.
+    """The pixels of lesions' centres in the MIP of a row of the manifest.
 
     Row r lies at row0_mm - r * spacing_mm, column c at column0_mm + c * spacing_mm, along x cos(angle) + y sin(angle),
     angle 0 for cor, 90 for sag, N for rotN (preprocessing.conversion.pixel_origin).
@@ -114,7 +116,7 @@ def peak(heat: np.ndarray) -> tuple[int | None, int | None, float]:
 
 
 def distance_mm(line: int | None, column: int | None, lesions: list[tuple], row: pd.Series) -> float:
-    """From a map's peak to the nearest lesion's centre, in the plane; infinite without a peak or a lesion."""
+    """Distance from a map's peak to the nearest lesion's centre in the projection; infinite without peak or lesion."""
     if line is None or not lesions:
         return math.inf
     return float(np.hypot(*(project(lesions, row) - (line, column)).T).min() * row.spacing_mm)
@@ -127,9 +129,9 @@ def find_peaks(kind: str, maps: Iterable[tuple[int, np.ndarray]], rows: pd.DataF
     Parameters
     ----------
     kind : str
-        What the maps are called; `draw`: 0, 1, ... of repeated kinds.
-    maps : iterable of (place, heat map)
-        `place`: which of the rows.
+        Name of the kind of maps; `draw`: 0, 1, ... where there are several of a kind.
+    maps : iterable of (row, heat map)
+        The row by its index.
     rows : DataFrame
         From `heat_maps.describe`; with `known_mask` or `known_lesions` of `add_lesions`, if there are any.
     images : str or Path
@@ -138,9 +140,9 @@ def find_peaks(kind: str, maps: Iterable[tuple[int, np.ndarray]], rows: pd.DataF
     Returns
     -------
     DataFrame
-        Those rows and kind, draw, peak_row, peak_column, heat, distance_mm (to the mask, or the nearest lesion's
-        centre), hit (0 or 1; NaN where the view's mask is not known), and, of masks, distance_pixels, of centres,
-        site_hit: a lesion of the site that the map speaks for.
+        Those rows with kind, draw, peak_row, peak_column, heat, distance_mm (to the mask, or to the nearest lesion's
+        centre), hit (0 or 1; NaN where the view's mask is not known); with masks distance_pixels; with centres
+        site_hit: whether a lesion of the map's site is hit.
     """
     found = {}
     for place, heat in maps:
@@ -170,7 +172,7 @@ def _to_centres(row, line, column):
 
 def play(peaks: pd.DataFrame, rows: pd.DataFrame, images: str | Path, draws: int,
          random_maps: Callable[[int, np.ndarray], Iterable], settings: dict, folder: Path) -> None:
-    """Print and write the pointing game over the positive scans with lesions: pointing.csv, pointing.json.
+    """Play the pointing game on the positive scans with lesions; print and write it (pointing.csv, pointing.json).
 
     Parameters
     ----------
@@ -179,9 +181,9 @@ def play(peaks: pd.DataFrame, rows: pd.DataFrame, images: str | Path, draws: int
     images : str or Path
         Folder of the MIPs.
     draws : int
-        Networks with random weights; `random_maps`: (number, places) -> one's maps of these rows.
+        How many networks with random weights take part; `random_maps`: (number, rows) -> the maps of one of them.
     settings : dict
-        `target`, and what else is to stand in pointing.json.
+        Written to pointing.json; holds `target`.
     """
     masks, peaks = "known_mask" in rows, _with_patients(peaks)
     places = np.flatnonzero(_in_game(rows, settings["target"]))
@@ -218,13 +220,14 @@ def play(peaks: pd.DataFrame, rows: pd.DataFrame, images: str | Path, draws: int
 
 
 def _with_patients(peaks):
-    """With `patient`: whose scan it is, where that is not known the scan."""
+    """With the column patient; a scan whose patient is not known stands for one."""
     patient = peaks[patient_column(peaks)]
     return peaks.assign(patient=patient.where(patient != "", peaks["scan_id"]))
 
 
 def _in_game(rows, target):
-    """(n,) bool: of a positive scan whose lesions are known: by masks in all its views, or (of the site) by centres."""
+    """(n,) bool: rows of positive scans whose lesions (with a site as target, lesions of that site) are known: by masks
+    in all views, or by centres."""
     positive = (pd.to_numeric(rows["target"]) == 1).to_numpy()
     if "known_mask" in rows:
         return positive & rows.groupby("scan_id")["known_mask"].transform("all").to_numpy()
@@ -238,8 +241,8 @@ def summarize(peaks: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     peaks : DataFrame
-        A row a map: kind, draw (0, 1, ... of repeated kinds), scan_id, view, heat (the peak's value), hit (0 or 1, or
-        its probability), patient.
+        A row for each map: kind, draw (0, 1, ... where there are several of a kind), scan_id, view, heat (the peak's
+        value), hit (0 or 1, or its probability), patient.
 
     Returns
     -------
@@ -262,7 +265,7 @@ def summarize(peaks: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_text(table: pd.DataFrame) -> str:
-    """Rows of `summarize`, lined up, under the lesions that the column `near` names."""
+    """The rows of `summarize` as aligned text, a table for each value of the column `near`."""
     texts = []
     for near, rows in table.groupby("near", sort=False):
         lines = [("heat map", "view", "hits", "share (95 % CI)", "maps without peak")]
