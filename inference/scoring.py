@@ -1,7 +1,7 @@
-"""New scans -> one score each, the calls, and what a reader must know of them: the middle of score.py.
+"""Scores of new scans, their classes at each threshold and warnings: the middle of score.py.
 
-The numbers are those of predict.py and aggregate.py with the same models: rows of each model's views go through the
-same tables, averages and thresholds, without files between them.
+The numbers are those of predict.py and aggregate.py with the same models: the same functions average them and apply
+the thresholds, without files in between.
 """
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,10 +29,10 @@ from evaluation.report import thresholds_text
 from inference.prediction import Model, best_runs, runs_of_files
 from training.objectives import probabilities
 
-SPACING_MM = 3.27  # of checkpoints that do not say, as LARS's
-UNLIKE = 2.0  # times as bright, or as dark, as the training images were
+SPACING_MM = 3.27  # of checkpoints that store none, such as LARS's
+UNLIKE = 2.0  # factor between a scan's mean SUV and that of the training images, above which a warning is given
 SHORT_NAMES = {"label": "at 0.5", "youden": "Youden", "sensitivity95": "sens95", "specificity95": "spec95"}  # of calls
-SHORT = 0.5  # of the frame's height: a body that fills less of it
+SHORT = 0.5  # share of the frame's height that a body fills, below which a warning is given
 
 
 @dataclass
@@ -43,9 +43,9 @@ class Scan:
     ----------
     scan_id : str
     probability : float
-        Of Deauville 4-5, LARS-avg, recalibrated where the models' operating points say so.
+        Of Deauville 4-5, LARS-avg, recalibrated where the models' operating_points.json says so.
     predicted : float or None
-        Before recalibration; None: the same.
+        The probability before recalibration; None where there is none.
     sd : float
         Standard deviation over the models' scores; NaN of one.
     scores : list of float
@@ -54,9 +54,9 @@ class Scan:
     facts : list of acquisition.Fact
     warnings : list of str
     liver_mm : list of float or None
-        Where the SUV of the liver was taken: (z, y, x); None also where the models take no view that shows it.
+        Where the SUV of the liver was measured: (z, y, x); None also where the models use neither cor nor sag.
     rows : DataFrame
-        Its views, of the manifest, and `place`: their numbers among the models' images.
+        Its rows of the manifest, and `place`: the index of each view among the models' images.
     """
     scan_id: str
     probability: float
@@ -72,8 +72,8 @@ class Scan:
 
 @dataclass
 class Call:
-    """What a threshold says: its `key` (pred_KEY of ensemble_avg.csv) and `name`, its `threshold` as text, whether
-    `positive`; None: it cannot be reached."""
+    """A scan's class at a threshold: the threshold's `key` (pred_KEY of ensemble_avg.csv), `name` and value as text
+    (`threshold`), and whether the scan is `positive`; None where no score reaches the threshold."""
     key: str
     name: str
     threshold: str
@@ -86,14 +86,14 @@ class Call:
 
 @dataclass
 class Scores:
-    """All scans' scores, and what is true of all.
+    """The scans' scores, and what is common to all scans.
 
     Attributes
     ----------
     scans : list of Scan
         As the manifest has them.
     notices : list of str
-        What no reader may miss: SYNTHETIC, OPTIMISTIC.
+        What no reader may miss: SYNTHETIC, LEAKAGE.
     warnings : list of str
         Of the models and their thresholds.
     reference : dict
@@ -111,13 +111,13 @@ class Scores:
     combine: str = "mean"
 
 
-# ---------------------------------------------------------------- which models, and what they take
+# ---------------------------------------------------------------- which models, and their input
 
 def chosen_runs(home: Path | None, top: int | None, checkpoints: Sequence[str] | None) -> list[dict]:
-    """The models to use, as of `prediction.best_runs`, best first.
+    """The models to use, best first: rows of `prediction.best_runs`.
 
-    Of a folder or zip `home` the `top` best of best_run.csv; without `top` those of its operating_points.json, where it
-    has one, so that its thresholds apply; else all. Or the files `checkpoints`. Raises InputError.
+    Of a folder or zip `home` the `top` best of best_run.csv; without `top` those that its operating_points.json is of,
+    so that its thresholds apply, or all. Or else the files `checkpoints`. Raises InputError.
     """
     if checkpoints:
         return runs_of_files(checkpoints, ["all"])
@@ -134,12 +134,12 @@ def rules_path(home: Path) -> Path:
 
 
 def prediction_file(run: Mapping[str, Any]) -> str:
-    """What predict.py calls a model's predictions: its name in operating_points.json."""
+    """The name of a model's prediction file, by which operating_points.json refers to the model."""
     return run_file("", "pred", run["split"], run["run"]).name
 
 
 def inputs_of(runs: Sequence[dict]) -> list[NetworkInput]:
-    """What each model's network is given. Raises InputError where the same MIPs do not suit all of them."""
+    """The input of each model. Raises InputError where they need different MIPs."""
     found = [_stored(run).get("input") for run in runs]
     inputs = [NetworkInput(**stored) if stored else LARS for stored in found]
     for name in ("spacing_mm", "suv_type"):
@@ -150,7 +150,7 @@ def inputs_of(runs: Sequence[dict]) -> list[NetworkInput]:
 
 
 def _stored(run: dict) -> dict:
-    """What a model's settings or its file's header say of it; else its checkpoint, which takes longer to read."""
+    """A model's settings, from its file of settings or its exported header; else its checkpoint, read more slowly."""
     path = run["path"]
     settings = read_settings(path.parent, run["split"], run["run"]) if path.name == checkpoint_file(
         path.parent, run["split"], run["run"]).name else None
@@ -158,14 +158,14 @@ def _stored(run: dict) -> dict:
 
 
 def projections(views: Sequence[str]) -> int:
-    """--views of prepro_script.py that gives these views."""
+    """The value of prepro_script.py --views that makes these views."""
     turned = {int(view[3:]) for view in views if view.startswith("rot")}
     return next((n for n in range(2, 181) if turned <= {round(180 * k / n) for k in range(n)}), 2)
 
 
 def unusable(rows: Sequence[Mapping[str, Any]], images: Path, inputs: Sequence[NetworkInput],
              crop: bool) -> dict[str, str]:
-    """{scan: why the models cannot be given it}: no body in a view, or one that is larger than a frame.
+    """{scan: why the models cannot take it}: a view without a body, or with one that is larger than a model's frame.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def unusable(rows: Sequence[Mapping[str, Any]], images: Path, inputs: Sequence[N
         `images`: folder of their files.
     inputs : of `inputs_of`
     crop : bool
-        Larger bodies are cut.
+        Larger bodies are cropped.
     """
     refused: dict[str, str] = {}
     for row in pd.DataFrame(rows).assign(row=range(2, len(rows) + 2)).itertuples():  # as read_manifest counts
@@ -193,20 +193,20 @@ def unusable(rows: Sequence[Mapping[str, Any]], images: Path, inputs: Sequence[N
 
 # ---------------------------------------------------------------- the scores
 
-def score(models: Sequence[Model], home: Path | None, made: Mapping[str, Mapping[str, Any]],
+def score(models: Sequence[Model], home: Path | None, converted: Mapping[str, Mapping[str, Any]],
           notes: Sequence[str]) -> Scores:
-    """Predict, average, apply the stored thresholds.
+    """Predict the scans, average over views and models, and apply the stored thresholds.
 
     Parameters
     ----------
     models : sequence of Model
         Of `prediction.open_models`.
     home : Path or None
-        Their folder or zip; None: there is none, and no threshold but 0.5.
-    made : mapping
+        Their folder or zip; None: only the threshold 0.5 is applied.
+    converted : mapping
         {scan: a row of `conversion.convert_study`}.
     notes : sequence of str
-        What `open_models` said. Of its warnings each scan gets its own.
+        Of `open_models`. Its warnings are left out: `_seen` gives each scan its own.
     """
     predicted, known = [], []
     for model in models:
@@ -220,23 +220,24 @@ def score(models: Sequence[Model], home: Path | None, made: Mapping[str, Mapping
     warnings = [note for note in notes if not note.startswith("warning: ")]
     how, rules, derived = _rules(home, predicted, warnings)
     try:
-        each = average_models(predicted, scans, "avg", how, rules)
+        averaged = average_models(predicted, scans, "avg", how, rules)
     except InputError as error:
         warnings.append(f"the stored thresholds were not applied: {error}")
-        each = average_models(predicted, scans, "avg", how, {})
+        averaged = average_models(predicted, scans, "avg", how, {})
     synthetic = any(model.content.get("synthetic") for model in models)
     notices = ["The networks were trained on a SYNTHETIC cohort: the scores say nothing about patients."] * synthetic
     notices += [f"{MARK}: network split {model.split} run {model.run}: {model.content[LEAKAGE]}" for model in models
                 if model.content.get(LEAKAGE)]
     checkpoints = {prediction_file(vars(model)): model.sha256 for model in models}
-    found = [_scan(rows, each, models, made[scan], derived) for scan, rows in table.groupby("scan_id", sort=False)]
-    beside = reference.find_reference(home, checkpoints) if home else {}
-    return Scores(found, notices, warnings, beside, each.recalibration, how)
+    found = [_scan(rows, averaged, models, converted[scan], derived)
+             for scan, rows in table.groupby("scan_id", sort=False)]
+    compared = reference.find_reference(home, checkpoints) if home else {}
+    return Scores(found, notices, warnings, compared, averaged.recalibration, how)
 
 
 def _rules(home, predicted, warnings):
-    """(how scores are combined, rules of LARS-avg, digests of what these were derived from) of the models'
-    operating_points.json."""
+    """From operating_points.json: how the models' scores are combined, the rules of LARS-avg (thresholds and
+    recalibration), and digests of the scans that these were derived from. Adds to `warnings`."""
     if home is None:
         return "mean", {}, None
     path = rules_path(home)
@@ -252,20 +253,20 @@ def _rules(home, predicted, warnings):
     return how, rules["avg"], about["scans"]
 
 
-def _scan(rows: pd.DataFrame, each: Ensemble, models: Sequence[Model], made: Mapping[str, Any],
+def _scan(rows: pd.DataFrame, averaged: Ensemble, models: Sequence[Model], converted: Mapping[str, Any],
           derived: dict[str, Any] | None) -> Scan:
     scan = rows["scan_id"].iloc[0]
-    scores, known = each.scores.loc[[scan]], acquisition.facts(made)
-    calls = [Call("label", "0.5", "0.500", bool(each.prob[scan] >= THRESHOLD))]
+    scores, known = averaged.scores.loc[[scan]], acquisition.facts(converted)
+    calls = [Call("label", "0.5", "0.500", bool(averaged.prob[scan] >= THRESHOLD))]
     calls += [Call(name, DERIVED[name], thresholds_text(point),
-                   bool(each.calls.loc[scan, name]) if name in each.calls else None)
-              for name, point in each.points.items()]
-    warnings = [text for text in str(made.get("warnings", "")).split("; ") if text]
-    if derived and each.points and "train" in overlap(rows, derived):
+                   bool(averaged.calls.loc[scan, name]) if name in averaged.calls else None)
+              for name, point in averaged.points.items()]
+    warnings = [text for text in str(converted.get("warnings", "")).split("; ") if text]
+    if derived and averaged.points and "train" in overlap(rows, derived):
         warnings.append("OPTIMISTIC: the thresholds were derived from this scan, or from another one of this patient")
-    liver = made.get("liver_mm") if rows["view"].isin(VIEWS).any() else None
+    liver = converted.get("liver_mm") if rows["view"].isin(VIEWS).any() else None
     warnings += acquisition.outside(known) + _seen(scan, models) + _unlike(scan, models)
-    return Scan(scan, float(each.prob[scan]), float(each.raw[scan]) if each.recalibration else None,
+    return Scan(scan, float(averaged.prob[scan]), float(averaged.raw[scan]) if averaged.recalibration else None,
                 float(disagreement.per_scan(scores, THRESHOLD)["sd"].iloc[0]), scores.iloc[0].tolist(), calls, known,
                 warnings, liver, rows)
 
@@ -286,8 +287,8 @@ def _seen(scan: str, models: Sequence[Model]) -> list[str]:
 
 
 def _unlike(scan: str, models: Sequence[Model]) -> list[str]:
-    """In what the scan is unlike what the models were trained on, as far as they say."""
-    found: dict[str, str] = {}  # one of a kind
+    """Warnings where the scan differs from what the models were trained on: views, mean SUV, height of the body."""
+    found: dict[str, str] = {}  # one of each kind
     for model in models:
         of_scan = (model.rows["scan_id"] == scan).to_numpy()
         if not of_scan.any():
@@ -306,10 +307,10 @@ def _unlike(scan: str, models: Sequence[Model]) -> list[str]:
     return list(found.values())
 
 
-# ---------------------------------------------------------------- what is written and printed of them
+# ---------------------------------------------------------------- table and terminal
 
 def table_of(scores: Scores) -> pd.DataFrame:
-    """scores.csv: a row a scan."""
+    """scores.csv: a row for each scan."""
     rows = []
     for scan in scores.scans:
         row = {"scan_id": scan.scan_id, "ensemble_prob": scan.probability}
@@ -321,17 +322,17 @@ def table_of(scores: Scores) -> pd.DataFrame:
 
 
 def lines_of(scores: Scores) -> list[str]:
-    """What the terminal shows: a line a scan; what must be known of all; each warning once, with its scans."""
+    """What the terminal shows: a line for each scan, notices, then each warning once with the scans that have it."""
     heads = [SHORT_NAMES.get(call.key, call.key) for call in scores.scans[0].calls]
     rows = [["scan", "DS 4-5", "sd", *heads, "warn"]]
     rows += [[scan.scan_id, f"{scan.probability:.3f}", "" if np.isnan(scan.sd) else f"{scan.sd:.3f}",
               *(call.text.replace("–", "-").removeprefix("DS ") for call in scan.calls), str(len(scan.warnings) or "")]
              for scan in scores.scans]
-    of: dict[str, list[str]] = {}
+    warned: dict[str, list[str]] = {}
     for scan in scores.scans:
         for text in scan.warnings:
-            of.setdefault(text, []).append(scan.scan_id)
+            warned.setdefault(text, []).append(scan.scan_id)
     several = len(scores.scans) > 1
     lines = [text + f" ({counted(len(scans), 'scan')}: {some(scans, 3)})" * several
-             for text, scans in of.items()]
+             for text, scans in warned.items()]
     return [aligned(rows), *(f"warning: {line}" for line in scores.notices + scores.warnings + lines)]
