@@ -1,8 +1,8 @@
-"""Trained models in a folder, or in the zip that export_models.py makes of one: the same files by the same names.
+"""Trained models in a folder, or in the zip that export_models.py makes of it, which has the same file names.
 
-A file in a zip is written as a path through it, models.zip/best_run.csv. It is read where it lies: nothing is unpacked,
-a zip can name nothing outside itself, and what is larger than a model can be is refused. An exported model is a
-.safetensors file: tensors, and as text in its header all else that its checkpoint holds. Imports no torch.
+The path of a file in a zip goes through the zip: models.zip/best_run.csv. It is read without unpacking, so that a zip
+can write nowhere, and refused where it is larger than such a file can be. An exported model is a .safetensors file: its
+header holds as text what its checkpoint holds beside tensors. Imports no torch.
 """
 import zipfile
 import zlib
@@ -16,13 +16,13 @@ from common.text import counted, short
 
 SUFFIX = ".safetensors"
 HEADER = "deauville"  # the name of that text in the header
-MOST_BYTES = {SUFFIX: 2**30}  # of a file: ten times a ResNet34 in float32
-MOST_TEXT = 2**26  # bytes of another file, or of a header
+MOST_BYTES = {SUFFIX: 2**30}  # of a file in a zip: ten times a ResNet34 in float32
+MOST_TEXT = 2**26  # bytes of any other file in a zip, or of a header
 DAMAGED = (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, OSError)
 
 
 def is_export(path: str | Path) -> bool:
-    """Whether a path is a zip of models, not a folder."""
+    """Whether a path is a zip of models."""
     return Path(path).suffix.lower() == ".zip" and Path(path).is_file()
 
 
@@ -70,12 +70,12 @@ def read_file(path: str | Path, count: int | None = None) -> bytes:
 
 
 def inside(path: str | Path, name: str) -> Path:
-    """The file of this name where `path` is a zip of models; else `path` itself."""
+    """The path of the file `name` in a zip of models; a path that is no zip stays as it is."""
     return Path(path) / name if is_export(path) else Path(path)
 
 
 def checkpoint_file(folder: str | Path, split: int, run: int) -> Path:
-    """Where a model's weights are, or would be: checkpoint_splitS_runR.pth, or exported .safetensors."""
+    """The path of a model's weights, there or not: checkpoint_splitS_runR.pth, or .safetensors where exported."""
     path = run_file(folder, "checkpoint", split, run)
     exported = path.with_suffix(SUFFIX)
     return exported if is_export(folder) or exported.is_file() and not path.is_file() else path
@@ -90,19 +90,19 @@ def checkpoints_in(folder: str | Path) -> list[tuple[int, int, Path]]:
 
 
 def only_checkpoint(path: str | Path) -> Path:
-    """The one model in a zip; another path as it is. Raises InputError where there are several, or none."""
+    """The only model in a zip (InputError where it holds several, or none); a path that is no zip stays as it is."""
     if not is_export(path):
         return Path(path)
     found = [file for *_, file in checkpoints_in(path)]
     if len(found) != 1:
-        raise InputError(f"{path}: holds {counted(len(found), 'model')}" + ("; give one, such as "
-                                                                            f"{found[0]}" if found else ""))
+        example = f"; give one, such as {found[0]}" if found else ""
+        raise InputError(f"{path}: holds {counted(len(found), 'model')}{example}")
     return found[0]
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """What an exported model's file says of it: its checkpoint's content without the weights, and `export` (version,
-    commit, precision of the weights, checkpoint_sha256); {} of another .safetensors file. Or InputError.
+    """The header of an exported model: its checkpoint's content without the weights, and `export` (version, commit,
+    precision of the weights, checkpoint_sha256). {} of another .safetensors file. Raises InputError.
     """
     try:
         size = int.from_bytes(read_file(path, 8), "little")
@@ -119,8 +119,8 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
 
 def check_records(path: str | Path) -> None:
-    """Check a checkpoint by the CRC-32 of every record in it. Raises ValueError or another of DAMAGED; a file of before
-    torch 1.6 is no zip and has none.
+    """Check the CRC-32 of every record in a checkpoint. Raises ValueError or one of DAMAGED. Files of torch before 1.6
+    are no zips and have none.
     """
     with open_file(path) as file:
         if file.read(4) != b"PK\x03\x04":
@@ -133,7 +133,7 @@ def check_records(path: str | Path) -> None:
 
 
 def read_settings(folder: str | Path, split: int, run: int) -> dict[str, Any] | None:
-    """settings_splitS_runR.json of a folder, or what an exported model says; None where there is neither. Or
+    """settings_splitS_runR.json of a folder, or the header of an exported model; None where there is neither. Raises
     InputError."""
     path, exported = run_file(folder, "settings", split, run), checkpoint_file(folder, split, run)
     if path.is_file():
@@ -144,7 +144,7 @@ def read_settings(folder: str | Path, split: int, run: int) -> dict[str, Any] | 
 
 
 def checkpoint_sha256(path: str | Path) -> str:
-    """SHA-256 of a checkpoint; of an exported model that of the checkpoint it was made from. Raises OSError."""
+    """SHA-256 of a checkpoint; for an exported model, of the checkpoint that it was made from. Raises OSError."""
     if Path(path).suffix == SUFFIX and (made_of := read_header(path).get("export", {}).get("checkpoint_sha256")):
         return str(made_of)
     return sha256(path)

@@ -1,4 +1,5 @@
-"""Was a model trained on what it is asked for, and does a folder hold predictions of other scans or other models?"""
+"""Whether a model was trained on the scans it is to predict, and whether --output holds predictions that do not match.
+"""
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from common.model_files import checkpoint_file, checkpoint_sha256, exists
 from common.run_files import find_run_files
 from common.text import counted, some
 
-# What is said of a model's rows by their column `overlap`
+# Value of the column `overlap` -> what could not be checked
 COULD_NOT = {
     NOT_CHECKED: "warning: whether the networks were trained on these scans was not checked: the checkpoints hold no "
                  "digests of their training (LARS's, or an earlier version's), or none that could be compared",
@@ -20,14 +21,14 @@ COULD_NOT = {
 
 
 def overlap_notes(rows: pd.DataFrame, column: str, path: Path, data: str) -> list[str]:
-    """What a reader must know of the scans that a model is asked for.
+    """Warnings where a model was trained on scans that it is to predict, or where that could not be checked.
 
     Parameters
     ----------
     rows : DataFrame
-        Of `Model`.
+        Of `prediction.Model`.
     column : str
-        Of their sets, split0, say, or "all".
+        That holds their sets, such as "split0"; or "all".
     path : Path
         The checkpoint.
     data : str
@@ -36,7 +37,7 @@ def overlap_notes(rows: pd.DataFrame, column: str, path: Path, data: str) -> lis
     Raises
     ------
     InputError
-        Validation, test or calibration rows were trained on, or test or calibration rows validated on.
+        Rows of a set that `digests.SEEN` refuses were trained or validated on.
     """
     notes = [text for value, text in COULD_NOT.items() if (rows["overlap"] == value).any()]
     for learned, (does, refused) in SEEN.items():
@@ -59,10 +60,10 @@ def _kept_names(rows):
 
 
 def refuse_mixing(output: str, runs: Sequence[dict], table: pd.DataFrame, data: str, sets: Sequence[str]) -> None:
-    """Refuse (InputError) a folder with predictions that could not be averaged with those that are to be written.
+    """Refuse (InputError) an output folder whose predictions could not be averaged with those that are to be written.
 
-    Files of `runs` are replaced. In another one the scans of each of `sets` must be the manifest's, and its checkpoint
-    the one that lies beside those of `runs` now.
+    The files of `runs` are going to be replaced. In any other file the scans of each of `sets` must be in that set of
+    the manifest, and the checkpoint must be the one that lies beside those of `runs` now.
 
     Parameters
     ----------
@@ -81,9 +82,9 @@ def refuse_mixing(output: str, runs: Sequence[dict], table: pd.DataFrame, data: 
             continue
         rows = read_csv(path, ("scan_id",), lambda name: name in ("scan_id", "set", "checkpoint_sha256"))
         for name in set(rows.get("set", ())) & set(sets):
-            in_set = table.assign(all="all").get(f"split{split}" if name != "all" else name)
-            of_set = () if in_set is None else table["scan_id"][in_set == name]
-            if others := sorted(set(rows["scan_id"][rows["set"] == name]) - set(of_set)):
+            column = table.assign(all="all").get(f"split{split}" if name != "all" else name)
+            scans = () if column is None else table["scan_id"][column == name]
+            if others := sorted(set(rows["scan_id"][rows["set"] == name]) - set(scans)):
                 raise InputError(f"{path}: was predicted with another manifest: {counted(len(others), 'scan')} of set "
                                  f"{name} not so in {data} ({some(others, 3)}); give another --output, predict "
                                  f"split {split} run {run}, too, or remove the file")

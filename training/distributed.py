@@ -1,6 +1,6 @@
-"""Several training processes as one: who writes, whose rows are whose, sums over all, one batch normalization.
+"""Several training processes as one: which one writes, each one's share of the rows, sums and batch norm over all.
 
-Without torchrun every function is that of a single process. Backend: nccl between GPUs, gloo between CPUs.
+Without torchrun every function acts as for a single process. Backend: nccl between GPUs, gloo between CPUs.
 """
 import os
 from typing import Any
@@ -46,7 +46,7 @@ def say(text: str) -> None:
 
 
 def share(n: int) -> slice:
-    """The slice of n rows that is this process's: together the slices hold each row once, in order."""
+    """This process's slice of n rows; the slices of all processes hold each row once, in order."""
     if world() == 1:
         return slice(0, n)
     bounds = np.linspace(0, n, world() + 1).round().astype(int)
@@ -69,7 +69,7 @@ def any_true(flags: list[bool], device: torch.device) -> list[bool]:
 
 
 def from_main(value: Any) -> Any:
-    """What the main process has, in every process (any object that pickle takes)."""
+    """The main process's value, in every process; any object that can be pickled."""
     if world() == 1:
         return value
     holder = [value]
@@ -91,7 +91,7 @@ def wrap(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """Let every batch normalization see the images of all processes; parameter names stay."""
+    """Make every batch normalization use the images of all processes; parameter names stay."""
     if world() == 1:
         return model
     if device.type == "cuda":
@@ -107,10 +107,10 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
-    """BatchNorm2d over the images of all processes, where torch's own SyncBatchNorm refuses the device (all but CUDA).
+    """BatchNorm2d over the images of all processes, for devices that torch's own SyncBatchNorm refuses: all but CUDA.
 
-    Each process's mean and variance are combined as in Chan, Golub and LeVeque (1983, doi:10.2307/2683386): no
-    difference of large squares.
+    The processes' means and variances are combined as in Chan, Golub and LeVeque (1983, doi:10.2307/2683386), which
+    takes no difference of large squares.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

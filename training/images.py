@@ -1,4 +1,4 @@
-"""The training and validation images of the splits that are trained, each read once."""
+"""The training and validation images of the splits to train, each read once."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from training.distributed import say
 
 @dataclass
 class SplitImages:
-    """One split's images, for any number of runs.
+    """The images of one split, for all of its runs.
 
     Attributes
     ----------
@@ -42,14 +42,14 @@ class SplitImages:
 
 
 class Cohort:
-    """The images of several splits' training and validation sets, each read once; other rows are dropped before.
+    """The images of the training and validation sets of several splits, each read once; others are not read.
 
     Parameters
     ----------
     table : DataFrame
         Of `common.manifest.read_manifest`.
     data, folder : str
-        The manifest's path; what its file names are relative to.
+        Path of the manifest; folder that its file names are relative to.
     splits : list of int
     device : torch.device
     allow_leakage : bool
@@ -69,9 +69,9 @@ class Cohort:
 
     def split_images(self, split: int, image_size: str | tuple[int, int], margin: int, pool: int, crop_bodies: bool,
                      norm: str) -> SplitImages:
-        """One split's images; read here, should they not be there with this `pool`.
+        """The images of one split. The files are read at the first call, and again for another `pool`.
 
-        `image_size` is "auto" or (rows, columns); the others are train.py's arguments.
+        `image_size` is "auto" or (rows, columns); the others are arguments of train.py.
         """
         asked = (split, image_size, margin, pool, crop_bodies, norm)
         if self.last[0] == asked:

@@ -1,8 +1,7 @@
-"""What is learned: the Deauville score, or the score and the lesion's site together.
+"""Losses and metrics: of the Deauville score, or of the score and the lesion's site.
 
-The network's output is (B, 2), the logits of Deauville 1-3 and 4-5, or (B, 2 + sites): then a logit for each site, in
-ascending order of the codes (common.sites). What a model's sites mean stands in its checkpoint under "model"
-(`site_settings`).
+The network's output is (B, 2), the logits of Deauville 1-3 and 4-5, or (B, 2 + sites), with a logit for each site in
+ascending order of the codes (common.sites). A checkpoint's "model" holds what the sites are (`site_settings`).
 """
 from collections.abc import Sequence
 
@@ -28,7 +27,7 @@ class Binary:
     train : (n,) int array
         The training split's images.
     balance : bool
-        Weight each class's positive term by (rows of the other class) / (rows of the class).
+        Weight the positive term of each class by (rows of the other class) / (rows of the class).
     label_smoothing : float
         S moves the one-hot target to 1 - S/2 and S/2.
     """
@@ -62,7 +61,7 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 def scan_metrics(scan_ids: Sequence, y_true: np.ndarray, y_score: np.ndarray) -> dict:
-    """AUC, and balanced error, false positive and false negative rate at 0.5, of the scans' mean over their views."""
+    """AUC, and balanced error, false positive and false negative rate at 0.5, of the scans' means over their views."""
     scan = np.unique(np.asarray(scan_ids), return_inverse=True)[1]
     views = np.bincount(scan)
     y, p = np.bincount(scan, y_true).astype(int) // views, np.bincount(scan, y_score) / views
@@ -74,7 +73,7 @@ def scan_metrics(scan_ids: Sequence, y_true: np.ndarray, y_score: np.ndarray) ->
 # ---------------------------------------------------------------- Deauville score and site
 
 def site_settings(sites: dict, site_head: str, site_detach: bool, site_on: str, site_multi: bool) -> dict:
-    """What a checkpoint says about its site head, as plain values; `sites`: of `common.sites.read_sites`."""
+    """What a checkpoint stores of its site head, ready for JSON; `sites`: of `common.sites.read_sites`."""
     return {"sites": {str(code): name for code, name in sites.items()}, "site_head": site_head,
             "site_detach": site_detach, "site_on": site_on, "site_multi": site_multi}
 
@@ -91,9 +90,9 @@ class BinaryAndSite(Binary):
     """Deauville 4-5 or not, plus site_lambda times the site's loss.
 
     The site's loss of an image is the cross-entropy of its site (site_multi: the mean binary cross-entropy of all
-    sites), 0 for an image without a site to learn (a negative one with site_on positive; an unknown site). It is
-    divided by the share of training images with a site, so that its mean over an epoch is the mean over those images,
-    whatever the batches.
+    sites); 0 for images without a site to learn: with an unknown site or, with site_on positive, negative ones. It is
+    divided by the share of training images that have one, so that its mean over an epoch is the mean over those,
+    however the batches fall.
 
     Parameters
     ----------
@@ -159,8 +158,8 @@ class BinaryAndSite(Binary):
     def metrics(self, outputs: np.ndarray, index: np.ndarray) -> dict:
         """(n, 2 + sites) logits, NumPy -> scan_metrics and, of the scans with a site, site_metrics.weighted_metrics.
 
-        `sum` is AUC + loc_bacc (several sites a scan: loc_ap); `selected`, where it is not the AUC, is what the kept
-        checkpoint followed, for find_best_model.py.
+        `sum` is AUC + loc_bacc (several sites a scan: loc_ap). `selected`, for find_best_model.py, is the metric that
+        chooses the epoch, where that is not the AUC.
         """
         found, used = super().metrics(outputs, index), self.used[index]
         sites = dict.fromkeys(site_metrics.MULTI if self.multi else site_metrics.SINGLE, float("nan"))
@@ -177,8 +176,8 @@ class BinaryAndSite(Binary):
 def class_weights(counts: np.ndarray, rows: int, multi: bool) -> np.ndarray:
     """(k,) weights of the sites from the number of training images of each, `counts`, and with any, `rows`.
 
-    One site an image: rows / (sites there are x count), which average to 1 over the images. Several: those without the
-    site / those with it, of the site's positive term. 1 for a site that is in none or in all.
+    With one site an image: rows / (number of sites x count), which averages to 1 over the images. With several, of the
+    site's positive term: images without the site / images with it. 1 for a site that no image has, or all.
     """
     weight = (rows - counts) if multi else np.full(len(counts), rows / max(1, (counts > 0).sum()))
     weight = weight / np.maximum(counts, 1)
