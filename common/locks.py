@@ -1,4 +1,4 @@
-"""One process at a time: a lock file that names the process which holds it. Imports no torch."""
+"""Lock files, which name the process that holds them. Imports no torch."""
 import contextlib
 import json
 import os
@@ -10,25 +10,25 @@ from pathlib import Path
 from common.files import InputError
 from common.processes import Process, is_gone, tag, this_process
 
-TOUCHED = 60.0  # seconds between two touches of a lock that is held
-SILENT = 600.0  # seconds without one after which the lock of another machine is stale
+TOUCHED = 60.0  # seconds after which a lock that is held is touched again
+SILENT = 600.0  # seconds without a touch after which the lock of another machine is stale
 
 
 @contextlib.contextmanager
 def locked(path: Path, doing: str, wait: float = 0) -> Iterator[None]:
     """Hold the lock `path` within.
 
-    A lock is stale where its process runs no more on this machine, or where it is another machine's and was not touched
-    for ten minutes, by the clock of the file server; it is replaced then.
+    A stale lock is replaced: one of a process of this machine that has ended, or one of another machine that was not
+    touched for ten minutes, by the clock of the file server.
 
     Parameters
     ----------
     path : Path
-        The file; its folder is made where it is missing, and goes again where nothing else was written to it.
+        The file; its folder is made where it is missing, and removed again if nothing else was written to it.
     doing : str
-        What its holder does, for the refusal: "split 0 run 1 is trained".
+        What the holder does, for messages: "split 0 run 1 is trained".
     wait : float
-        Seconds to wait for another process.
+        Seconds to wait while another process holds it.
 
     Raises
     ------
@@ -64,13 +64,13 @@ def locked(path: Path, doing: str, wait: float = 0) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock `path`; a stale one, such as of a run that was killed at its very end, goes."""
+    """Whether a process holds the lock `path`; a stale lock is removed."""
     found = _holder(path)
     return found is not None and not found[1]
 
 
 def _made(path: Path, content: str) -> bool:
-    """Make the lock; False where it is there."""
+    """Create the lock file; False where there is one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         file = open(path, "x", encoding="utf-8")
@@ -87,7 +87,7 @@ def _made(path: Path, content: str) -> bool:
 
 
 def _holder(path: Path) -> tuple[str, bool] | None:
-    """(who holds the lock, whether it is stale); None where it is gone. A stale one is removed."""
+    """(its holder in words, whether it is stale) of a lock; None where there is none. A stale lock is removed."""
     try:
         content, changed = path.read_bytes(), path.stat().st_mtime
     except FileNotFoundError:
@@ -105,7 +105,7 @@ def _holder(path: Path) -> tuple[str, bool] | None:
 
 
 def _take_away(path: Path, content: bytes) -> None:
-    """Remove the lock of this content, and no other that another process put in its place meanwhile."""
+    """Remove the lock, unless another process has replaced it meanwhile by one of other content."""
     aside = path.with_name(f".{path.name}.{tag()}.tmp")
     with contextlib.suppress(FileNotFoundError):
         os.replace(path, aside)

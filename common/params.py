@@ -14,7 +14,7 @@ _OTHER_COLUMNS = ("split", "number", "value")  # of the best trial
 
 
 def for_split(args: argparse.Namespace, split: int, say: Callable[[str], object] = print) -> argparse.Namespace:
-    """train.py's arguments for one split: with --params FILE, the split's row replaces defaults and recipe.
+    """train.py's arguments for one split: the split's row of --params FILE replaces defaults and recipe.
 
     Parameters
     ----------
@@ -22,12 +22,12 @@ def for_split(args: argparse.Namespace, split: int, say: Callable[[str], object]
         As train.py's parser made it.
     split : int
     say : callable
-        Takes a line of text: which values come from the file, and which of the command line replace them.
+        Called with a line on the values that come from the file, and one on those that the command line replaces.
 
     Returns
     -------
     Namespace
-        Without `params` and `given`: a run is the same run whether its values came from a file or not.
+        Without `params` and `given`, so that a run is the same whether its values came from a file or not.
 
     Raises
     ------
@@ -44,8 +44,9 @@ def for_split(args: argparse.Namespace, split: int, say: Callable[[str], object]
     say(f"split {split}: from {args.params}: {listed(taken) or 'nothing'}")
     if args.recipe:
         say(f"split {split}: from {recipe_line(args, taken)}")
-    if instead := [name for name in values if name in given]:
-        replaced = [f"{name} {as_text(given[name])} (file: {as_text(values[name])})" for name in instead]
+    replaced = [f"{name} {as_text(given[name])} (file: {as_text(value)})" for name, value in values.items()
+                if name in given]
+    if replaced:
         say(f"split {split}: from the command line: {', '.join(replaced)}")
     return with_values(own, taken)
 
@@ -56,7 +57,7 @@ def read_values(path: str, split: int) -> dict:
     Raises
     ------
     InputError
-        No such row or more than one, a column that is no argument, a value that train.py does not take.
+        The split has no row or more than one, a column is no argument, train.py does not take a value.
     """
     table = read_csv(path, ("split",))
     rows = table[table["split"] == str(split)]
@@ -116,7 +117,7 @@ def _parser() -> arguments.Parser:
 
 
 def with_values(args: argparse.Namespace, values: dict) -> argparse.Namespace:
-    """A copy of the arguments with other values of some; `mode` becomes its two arguments."""
+    """A copy of the arguments with these values; `mode` is replaced by the two arguments that it stands for."""
     values = dict(values)
     if mode := values.pop("mode", None):
         values |= {"transfer_learning": mode == "transfer_learning", "finetune": mode == "finetune"}
@@ -124,7 +125,7 @@ def with_values(args: argparse.Namespace, values: dict) -> argparse.Namespace:
 
 
 def recipe_line(args: argparse.Namespace, others: Container[str] = ()) -> str:
-    """"recipe small: lr 0.0005, ...": what --recipe gives, without names that have `others`' values."""
+    """"recipe small: lr 0.0005, ...": the values that --recipe gives, but those of the names in `others`."""
     chosen = {name: value for name, value in recipes.taken(args).items() if name not in others}
     return f"recipe {args.recipe}: {listed(chosen) or 'nothing'}"
 

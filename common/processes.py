@@ -1,4 +1,4 @@
-"""Which process wrote a file or holds a lock, and does it run still? Imports no torch."""
+"""Which process wrote a file or holds a lock, and whether it still runs. Imports no torch."""
 import contextlib
 import os
 import re
@@ -24,9 +24,9 @@ def this_process() -> Process:
 
 
 def start_of(number: int) -> str | None:
-    """`Process.started` of a process of this machine; None where there is none, or it ended and was not waited for.
+    """`Process.started` of a process of this machine; None where it does not run, or is a zombie.
 
-    Linux says it in ticks since the start of the machine, which setting the clock does not change.
+    On Linux it is counted in ticks since the machine was started, so that setting the clock does not change it.
     """
     try:
         state, *fields = Path(f"/proc/{number}/stat").read_text(errors="replace").rpartition(") ")[2].split()
@@ -44,7 +44,7 @@ def start_of(number: int) -> str | None:
 
 
 def is_gone(process: Process) -> bool:
-    """Whether a process of this machine runs no more; False for those of other machines, of which nothing is known."""
+    """Whether a process of this machine has ended; False for those of other machines, which cannot be seen."""
     return process.host == socket.gethostname() and start_of(process.number) != process.started
 
 
@@ -54,15 +54,15 @@ _TAG = r"([0-9a-f]{8})-(\d+)-(\w+-\d+)-"
 
 
 def tag() -> str:
-    """Part of a temporary file's name, which says whose it is."""
+    """Part of a temporary file's name that identifies this process."""
     process = this_process()
     return f"{_host_code()}-{process.number}-{process.started}-"
 
 
 def is_left_over(path: Path, prefix: str) -> bool:
-    """Whether `path`, its name `prefix` (a regular expression) before a `tag`, was left by a process that is gone.
+    """Whether `path`, named by `prefix` (a regular expression) and a `tag`, was left by a process that has ended.
 
-    What another machine wrote a day ago is left over, too.
+    Files of other machines count as left over after a day.
     """
     found = re.match(prefix + _TAG, path.name)
     if not found:

@@ -1,11 +1,11 @@
-"""Values of train.py's options that go together, by name: --recipe. The one place of their values. Imports no torch."""
+"""--recipe: values of train.py's options that go together, by name. Imports no torch."""
 import argparse
 import textwrap
 from typing import Any
 
 from common.text import as_text
 
-INPUT = ("image_size", "margin", "pool", "crop_bodies", "norm")  # a network that goes on from a checkpoint has its own
+INPUT = ("image_size", "margin", "pool", "crop_bodies", "norm")  # options of the network input
 _ADAMW = {"image_size": ["auto"], "augm": 3, "nepochs": 20, "batch_size": 16, "optimizer": "adamw", "wd": 0.01,
           "lr_schedule": "onecycle", "keep": "last"}
 _SMALL = {"weights": "none", "lr": 0.0005, **_ADAMW}
@@ -28,12 +28,12 @@ def values(name: str | None) -> dict[str, Any]:
 
 
 def taken(args: argparse.Namespace) -> dict[str, Any]:
-    """What --recipe says of options that the command line does not give.
+    """{option: value} of --recipe for the options that the command line does not give.
 
     Parameters
     ----------
     args : Namespace
-        Of a Parser; with `chptfolder` (optuna_finetuning.py) the network input is the checkpoint's.
+        Of a Parser. With `chptfolder` (optuna_finetuning.py) without those of INPUT, which are the checkpoint's.
     """
     others = args.given.keys() | set(INPUT if "chptfolder" in args else ())
     return {name: value for name, value in values(getattr(args, "recipe", None)).items()
@@ -41,13 +41,13 @@ def taken(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def advice(args: argparse.Namespace) -> str | None:
-    """FOR_RANDOM where train.py's default optimizer is to train random weights, unless it was asked for."""
+    """FOR_RANDOM where random weights are to be trained with train.py's default optimizer and nobody asked for it."""
     asked = args.recipe or args.params or args.checkpoint or args.given.keys() & set(_OPTIMIZER)
     return None if asked or args.weights != "none" else FOR_RANDOM
 
 
 def add_recipe_argument(parser: argparse.ArgumentParser, option: str) -> None:
-    """--recipe, with all recipes and their values in --help; `option` replaces their values, too."""
+    """Add --recipe, whose help lists all recipes; `option` is the other one that replaces their values."""
     shown = ["their values:"]
     for name, (_, chosen) in RECIPES.items():
         words = " ".join(f"--{each} {as_text(value)}" for each, value in chosen.items())

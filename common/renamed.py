@@ -1,15 +1,15 @@
-"""Options that once had other names: one table for command lines, checkpoints, parameter files, spaces and studies."""
+"""Former names of options, understood on command lines and in checkpoints, parameter files, spaces and studies."""
 from collections.abc import Iterable
 
 RENAMED = {"lambda_loc": "site_lambda", "detach_loc": "site_detach", "loc_on": "site_on", "loc_balance": "site_balance",
            "loc_smoothing": "site_smoothing", "sites_multi": "site_multi", "loc_map": "site_map",
            "loc_strict": "site_strict", "resume_anyway": "force_resume"}
-ADDED = {"keep": "best"}  # arguments that older settings lack: what was done then
+ADDED = {"keep": "best"}  # arguments that older settings lack -> the value that the code had then
 _WORDS = {"normalize": [], "no_normalize": ["--norm", "none"], "lr_scheduler": ["--lr_schedule", "plateau"]}
 
 
 def current_names(values: dict) -> dict:
-    """Stored values under the names that their options have today.
+    """Stored values under the present names of their options.
 
     Parameters
     ----------
@@ -28,12 +28,12 @@ def current_names(values: dict) -> dict:
 
 
 def current_args(values: dict) -> dict:
-    """Stored arguments under the names of today (`current_names`), with those of `ADDED`."""
+    """`current_names` of stored arguments, with those of ADDED that they lack."""
     return ADDED | current_names(values)
 
 
 def current_words(words: list, known: Iterable[str] = ()) -> list[str]:
-    """A command line with the option names of today.
+    """A command line with the present names of options.
 
     Parameters
     ----------

@@ -1,4 +1,7 @@
-"""The commit of this code; arguments as they are stored; are two sets of settings the same? Imports no torch."""
+"""The commit of this code, arguments as they are stored, and how stored settings differ from new ones.
+
+Imports no torch.
+"""
 import contextlib
 import hashlib
 import json
@@ -11,12 +14,12 @@ from typing import Any
 from common.files import sha256
 from common.model_files import exists, is_export, read_file
 
-FILES = ("weights", "checkpoint", "site_map")  # arguments that decide, by what is in the file, on the result
+FILES = ("weights", "checkpoint", "site_map")  # arguments that name a file on whose content the result depends
 HASHED = re.compile(r" \([0-9a-f]{12}\)$")
 
 
 def commit() -> str | None:
-    """git's, with "+" where files differ from it; None outside a checkout of this toolkit."""
+    """The hash of the git commit, with "+" where files were changed since; None outside a checkout of this toolkit."""
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():  # installed: the repository around it, if any, is another one
         return None
@@ -30,12 +33,12 @@ def commit() -> str | None:
 
 
 def plain(value: Any) -> Any:
-    """As it comes back from JSON: tuples are lists, keys are texts."""
+    """The value as it comes back from JSON: tuples become lists, keys become texts."""
     return json.loads(json.dumps(value))
 
 
 def base_names(value: Any) -> Any:
-    """Arguments without the folders in them: they say where someone works, and who, or name a patient."""
+    """Arguments without folders, which may name a user or a patient."""
     if isinstance(value, dict):
         return {name: base_names(each) for name, each in value.items()}
     if isinstance(value, list):
@@ -44,8 +47,8 @@ def base_names(value: Any) -> Any:
 
 
 def stored_args(args: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments as checkpoints and studies keep them: no folders; of `FILES` the name and the start of the SHA-256, so
-    that another file of the same name is another value. What is stored already stays as it is."""
+    """Arguments as checkpoints and studies store them: without folders, those of FILES followed by the start of the
+    file's SHA-256, so that another file of the same name is another value. Stored arguments stay as they are."""
     found = plain(dict(args))
     for values in (found, found.get("given") or {}):
         for name in FILES:
@@ -69,19 +72,19 @@ def differences(before: dict, now: dict, but: tuple = (), prefix: str = "") -> l
     Parameters
     ----------
     before, now : dict
-        Stored settings under the names of today, and those of this run. A name that `now` lacks differs; one that
-        `before` lacks is newer than it and does not, nor does the SHA-256 of a file that `before` has without.
+        Stored settings under their present names, and those of this run. Names that only `before` has differ; names
+        that only `now` has are newer and do not, nor does a file's SHA-256 that `before` lacks.
     but : tuple of str
         Names that may differ.
     prefix : str
-        What stands before a name: "--" for options.
+        Put before a name: "--" for options.
     """
     return [f"{prefix}{name} ({value}, now {now.get(name, 'unknown')})" for name, value in before.items()
-            if name not in but and plain(value) not in _as_stored(name, value, now)]
+            if name not in but and plain(value) not in _same_values(name, value, now)]
 
 
-def _as_stored(name: str, before: Any, now: dict) -> list[Any]:
-    """What `differences` takes for the same as the stored value."""
+def _same_values(name: str, before: Any, now: dict) -> list[Any]:
+    """The stored values that `differences` takes for the same as that of now."""
     value = plain(now.get(name, "unknown"))
-    without = name in FILES and isinstance(value, str) and not HASHED.search(str(before))
-    return [value, HASHED.sub("", value)] if without else [value]
+    older = name in FILES and isinstance(value, str) and not HASHED.search(str(before))  # stored without SHA-256
+    return [value, HASHED.sub("", value)] if older else [value]

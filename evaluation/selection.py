@@ -5,7 +5,6 @@ run do not say: best_run.csv, settings, logs, and the tables of a search.
 """
 import argparse
 import collections
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from common import params
 from common.files import InputError, read_csv
 from common.model_files import read_settings
 from common.run_files import find_run_files
-from common.settings import base_names
+from common.settings import HASHED, base_names
 from common.text import counted, ranges
 from evaluation.ensemble import Model
 from evaluation.ranking import read_ranks
@@ -130,7 +129,7 @@ def _runs(folders: Iterable[Path], split: int) -> int | None:
 
 def _without_digest(value: Any) -> Any:
     """A stored argument as `settings.base_names` gives it."""
-    return re.sub(r" \([0-9a-f]{12}\)$", "", value) if isinstance(value, str) else value
+    return HASHED.sub("", value) if isinstance(value, str) else value
 
 
 def _trials(folder: Path, split: int, args: dict) -> int | None:
