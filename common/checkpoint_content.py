@@ -1,6 +1,6 @@
-"""Is what a checkpoint says of itself of the kinds that scripts rely on? Imports no torch.
+"""Checks the types and ranges of a checkpoint's content, which scripts rely on. Imports no torch.
 
-The same is in settings_splitS_runR.json, and in the header of an exported model.
+The same content is in settings_splitS_runR.json and in the header of an exported model.
 """
 import math
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from common.mips import BOXES
 from common.text import short
 
 MOST_SIDE = 20_000  # pixels of a frame
-MOST_VALUES, MOST_DEPTH = 10**7, 50  # of a checkpoint, but for what tensors hold
+MOST_VALUES, MOST_DEPTH = 10**7, 50  # of a checkpoint, not counting those in tensors
 INPUT = {"frame", "norm", "pool", "spacing_mm", "crop_bodies", "views", "suv_type", "box"}  # of dataset.NetworkInput
 
 
 def check_content(content: Mapping[Any, Any], path: str | Path) -> None:
-    """Refuse (InputError) what is of another kind than train.py writes. What is not there is not checked, but for
-    checkpoints of train.py, which hold `args` and `input`."""
+    """Refuse (InputError) values that train.py does not write. Keys may be missing, unless `args` and `input` tell that
+    the checkpoint is of train.py."""
     _check_size(content, path)
     wrong = {name: content[name] for name, right in _KINDS.items() if name in content and not right(content[name])}
     if {"args", "input"} <= content.keys() and "position" not in content:  # of last_*.pth
@@ -30,7 +30,7 @@ def check_content(content: Mapping[Any, Any], path: str | Path) -> None:
 
 
 def _check_size(content, path):
-    """Few bytes of a pickle can name one list a million times."""
+    """A small pickle can hold one list a million times."""
     level, seen = [content], 0
     for _ in range(MOST_DEPTH):
         level = [each for value in level if isinstance(value, Mapping | list | tuple | set)
@@ -44,7 +44,7 @@ def _check_size(content, path):
 
 
 def is_number(value: Any, low: float = -math.inf, high: float = math.inf) -> bool:
-    """Whether it is a finite number, and in low..high; a NumPy scalar is one, a bool none."""
+    """Whether it is a finite number in low..high, perhaps a NumPy scalar, but no bool."""
     return (isinstance(value, int | float) or hasattr(value, "dtype") and getattr(value, "shape", None) == ()
             ) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
 

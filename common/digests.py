@@ -1,7 +1,7 @@
-"""Digests of scans, patients and images in a checkpoint: was a model trained on what it is asked for?
+"""Digests of scans, patients and images in a checkpoint, which tell whether a model was trained on them.
 
-HMAC-SHA-256 (RFC 2104), its first 128 bits, under a random salt that lies beside them: this keeps identifiers from
-casual reading, it is no secrecy. Who holds an identifier can tell whether it was trained on.
+The first 128 bits of HMAC-SHA-256 (RFC 2104) under a random salt that is stored with them. They hide identifiers from
+casual reading only: whoever has an identifier can tell whether it was trained on.
 """
 import hmac
 import secrets
@@ -24,8 +24,8 @@ SEEN = {"train": ("trained", ("val", "test", "cal")), "val": ("validated", ("tes
 def row_digests(table: pd.DataFrame, column: str, salt: str) -> list[str]:
     """The digest of a column's value in each row, "" where it is empty or there is no such column.
 
-    Identifiers are digested with the fingerprint of the key that hashed them (column id_key): those of another key have
-    other digests, whatever they are.
+    The digest of an identifier includes the fingerprint of the key that hashed it (column id_key), so that identifiers
+    under different keys never match.
     """
     if column not in table:
         return [""] * len(table)
@@ -39,14 +39,14 @@ def row_digests(table: pd.DataFrame, column: str, salt: str) -> list[str]:
 
 
 def training_digests(table: pd.DataFrame, sets: Iterable[str], salt: str | None = None) -> dict[str, Any]:
-    """What a checkpoint holds of the scans that it was trained and validated on.
+    """What a checkpoint stores of the scans that it was trained and validated on.
 
     Parameters
     ----------
     table : DataFrame
         Rows of a manifest, as text.
     sets : iterable of str
-        The set of each row: one of LEARNED, or another one, which is left out.
+        The set of each row; those that are not of LEARNED are left out.
     salt : str or None
         None: a random one.
 
@@ -66,7 +66,7 @@ def training_digests(table: pd.DataFrame, sets: Iterable[str], salt: str | None 
 
 
 def with_earlier(stored: dict[str, Any], table: pd.DataFrame, sets: Iterable[str]) -> dict[str, Any]:
-    """`training_digests` of a model that was trained on the scans of `stored` before those of `table`."""
+    """`training_digests` of a model that was first trained on the scans of `stored`, then on those of `table`."""
     found = training_digests(table, sets, stored["salt"])
     found["id_keys"] = sorted({*stored["id_keys"], *found["id_keys"]})
     for name in LEARNED:

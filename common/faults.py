@@ -1,4 +1,4 @@
-"""Faults of the machine, disk, rights and memory: recognized, and said in one line with a remedy. Imports no torch."""
+"""Faults of the machine (disk, rights, memory) as a line with a remedy. Imports no torch."""
 import errno
 import os
 from argparse import Namespace
@@ -50,7 +50,7 @@ def _behind(error: BaseException | None) -> Iterator[OSError]:
 
 
 def fault_line(error: BaseException, args: Namespace) -> str | None:
-    """What a script with these arguments says of an error, one line; None where it is no fault of the machine."""
+    """The line that a script with these arguments prints for an error; None where it is no fault of the machine."""
     package = (getattr(error, "name", None) or "").partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get(package)):
         return f"{package} is not installed: pip install 'deauville-scoring[{extra}]', or -r requirements.txt"

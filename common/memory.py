@@ -1,4 +1,4 @@
-"""Out of memory, of the host or the GPU: recognized, and said in one line with what needs less. Imports no torch."""
+"""Errors for lack of memory, of the host or the GPU, as a line with what needs less of it. Imports no torch."""
 import os
 import re
 from argparse import Namespace
@@ -16,7 +16,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def memory_line(error: BaseException, args: Namespace) -> str:
-    """The line for a script with these arguments; it names the process where torchrun started several."""
+    """The line that a script with these arguments prints; it names the process where torchrun started several."""
     process = f" in process {os.environ['RANK']}" if "RANK" in os.environ else ""
     remedies = [text for name, text in REMEDIES.items() if hasattr(args, name)]
     return f"out of memory{process}: {short(error)}; {' or '.join([*remedies, 'end other programs'])}"

@@ -8,21 +8,21 @@ import numpy as np
 from common.files import InputError, open_file
 from common.text import short
 
-BODY_SUV = 0.3  # a pixel above it belongs to the body: muscle reads 0.5 in a MIP, air below 0.2
-BOXES = ("suv", "lars")  # what counts as the body: see `dataset.body_box`
-LEAST_SUV, MOST_SUV = -1, 1e6  # beyond it is none: all of the dose in 1 ml of a body of 70 kg would be 70,000
-MOST_MEDIAN = 30  # of the pixels of a body
+BODY_SUV = 0.3  # pixels above it belong to the body: muscle has about 0.5 in a MIP, air less than 0.2
+BOXES = ("suv", "lars")  # ways to find the body: see `dataset.body_box`
+LEAST_SUV, MOST_SUV = -1, 1e6  # limits of SUV: the whole dose in 1 ml of a body of 70 kg would be 70,000
+MOST_MEDIAN = 30  # SUV, of the pixels of a body
 
-CLEAR = 0.08  # share of what is drawn darkest below which a heat map hardly shows
+CLEAR = 0.08  # share of the darkest value below which a heat map hardly shows
 HEAT: tuple[tuple[float, tuple[float, ...]], ...] = (
     (0, (1, 0.8, 0.2, 0)), (CLEAR, (1, 0.8, 0.2, 0.1)), (0.5, (1, 0.45, 0, 0.5)), (1, (0.75, 0, 0.1, 0.75)),
-)  # share of what is drawn darkest, then red, green, blue, opacity
+)  # share of the darkest value; red, green, blue, opacity
 
 
 def read_image(row: Any, folder: str | Path, name: str = "") -> np.ndarray:
-    """One MIP, `.bin` (little-endian float32, row-major) or `.npy` -> (rows, columns) float32, SUV; or InputError.
+    """Read a MIP, `.bin` (little-endian float32, row-major) or `.npy` -> (rows, columns) float32, SUV. Or InputError.
 
-    `name`: another file of the row's than its `filename`; its values need be no SUV.
+    `name`: a file to read instead of the row's `filename`, of the same shape; its values need not be SUV.
     """
     path, shape = Path(folder) / (name or row.filename), (row.matrix_size_1, row.matrix_size_2)
     says = f"row {_line(row)} of the manifest says"
@@ -58,7 +58,7 @@ def read_image(row: Any, folder: str | Path, name: str = "") -> np.ndarray:
 
 
 def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """What a `.npy` file says of itself: shape, whether it goes by columns, dtype. Raises ValueError."""
+    """The header of a `.npy` file: shape, whether its order is Fortran's, dtype. Raises ValueError."""
     formats = np.lib.format
     try:
         version = formats.read_magic(file)
@@ -68,7 +68,7 @@ def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def no_suv(image: np.ndarray) -> str:
-    """Why (rows, columns) float32 cannot be a MIP of SUV, or "": often it was written in another form than it is."""
+    """Why (rows, columns) float32 cannot be a MIP in SUV, often since its file has another layout; "" where it can."""
     body, flat, raw = image[image > BODY_SUV], image.ravel(), image.view(np.uint8)
     if raw.min() >= 9 and raw.max() < 127:
         return "it is text"
@@ -90,7 +90,7 @@ def no_suv(image: np.ndarray) -> str:
 
 
 def read_mask(row: Any, folder: str | Path, name: str) -> np.ndarray:
-    """The file `name`, a lesion mask of one MIP, as `read_image`: 0 and 1 -> (rows, columns) bool; or InputError."""
+    """Read the file `name`, the lesion mask of a MIP with values 0 and 1 -> (rows, columns) bool. Or InputError."""
     mask = read_image(row, folder, name)
     if len(other := mask[(mask != 0) & (mask != 1)]):
         raise InputError(f"{Path(folder) / name}: holds {other[0]:g} (mask of row {_line(row)} of the manifest); a "
@@ -99,12 +99,12 @@ def read_mask(row: Any, folder: str | Path, name: str) -> np.ndarray:
 
 
 def greys(image: np.ndarray, suv_max: float) -> np.ndarray:
-    """A MIP as PET is read: (rows, columns) float, 1 (white) at SUV 0 to 0 (black) at `suv_max` and above."""
+    """A MIP in inverted grey: (rows, columns) float from 1, white, at SUV 0 to 0, black, at `suv_max` and above."""
     return 1 - np.clip(image / suv_max, 0, 1)
 
 
 def heat_colours(share: np.ndarray) -> np.ndarray:
-    """Of shares of what is drawn darkest, 0..1: red, green, blue and opacity, 0..1, as a last axis."""
+    """Values of a heat map as shares of the darkest, 0..1 -> red, green, blue and opacity, 0..1, as a last axis."""
     channels = np.array([colour for _, colour in HEAT]).T
     return np.stack([np.interp(share, [at for at, _ in HEAT], channel) for channel in channels], axis=-1)
 
@@ -116,5 +116,5 @@ def under_heat(grey: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 
 def _line(row):
-    """The row's number in the manifest; of a table made elsewhere it is not known."""
+    """The row's line in the manifest; "?" of a table that was not read from one."""
     return getattr(row, "row", "?")

@@ -1,5 +1,5 @@
-"""What the names and shapes of a file's parameters tell: whose they are, which head, what of them fits. Imports no
-torch."""
+"""What follows from the names and shapes of a file's parameters: their names here, the head, which of them fit a
+network. Imports no torch."""
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ from typing import Any
 from common.files import InputError
 from common.text import counted
 
-STATES = ("state_dict", "model_state_dict", "model")  # where a file may hold parameters; else it is nothing else
+STATES = ("state_dict", "model_state_dict", "model")  # keys under which a file may hold them; else it holds only them
 WRAPPERS = re.compile(r"(?:(?:module|_orig_mod|model|net|network|backbone|encoder)\.)*")
 LAYERS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool")  # of torchvision
 NO_PARAMETER = ("n_averaged",)  # of torch's AveragedModel
@@ -23,9 +23,9 @@ def network_state(content: Mapping[str, Any], path: str | Path) -> dict[str, Any
     Parameters
     ----------
     content : mapping
-        What the file `path` holds: a checkpoint, or parameters alone. Their names may begin with those of wrappers
-        (`module.`, `_orig_mod.`, `model.`, `backbone.`, ...), or with anything that stands before the first layer's,
-        and be torchvision's, whose layers conv1 to avgpool become features.0 to features.8.
+        What the file `path` holds: a checkpoint, or parameters alone. Their names may start with those of wrappers
+        (`module.`, `_orig_mod.`, `model.`, `backbone.`, ...) or with any one prefix, and be torchvision's, whose layers
+        conv1 to avgpool become features.0 to features.8.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def network_state(content: Mapping[str, Any], path: str | Path) -> dict[str, Any
     Raises
     ------
     InputError
-        Two parameters would have one name, one has no text for a name, or values that no trained network has.
+        Two parameters would get one name, the name of one is no text, one has values that no trained network has.
     """
     given = next((content[name] for name in STATES if _has_tensors(content.get(name))), content)
     found: dict[str, Any] = {}
@@ -72,8 +72,8 @@ def _wrong_values(name: str, tensor: Any) -> str:
 
 
 def _prefix(names: Iterable[str], path: str | Path) -> str:
-    """What stands before the names of a ResNet's layers, such as "resnet." of resnet.conv1.weight; "" where nothing but
-    WRAPPERS does, or there is no such layer. InputError where there are several."""
+    """The prefix of the names of a ResNet's layers: "resnet." of resnet.conv1.weight; "" where it is of WRAPPERS, or
+    there is no such layer. Raises InputError where there are several."""
     stems = [name.removesuffix(first) for name in names for first in ("conv1.weight", FIRST)
              if re.fullmatch(r"((?!layer\d|features)\w+\.)*" + re.escape(first), name)]
     if "" in stems or any(WRAPPERS.fullmatch(stem) for stem in stems) or not stems:
@@ -88,7 +88,7 @@ def _has_tensors(value):
 
 
 def one_channel(state: dict[str, Any]) -> dict[str, Any]:
-    """Parameters of `network_state`, the first convolution's channels averaged to one."""
+    """Parameters of `network_state`, with the first convolution's input channels averaged to one."""
     if FIRST not in state or len(state[FIRST].shape) != 4:
         return state
     return state | {FIRST: state[FIRST].mean(1, keepdim=True)}
@@ -104,7 +104,7 @@ def head_options(state: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[
 
 
 def find_sites(state: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[str | None, dict[str, str] | None]:
-    """Of a network's site head: site_head of `utils.SiteResNet34`, code -> name of its sites; (None, None) without."""
+    """(site_head of `utils.SiteResNet34`, {code: name} of its sites) of a network; (None, None) without a site head."""
     for site_head, weight in (("grid", "fc_loc.linear.weight"), ("linear", "fc_loc.weight")):
         if weight in state and len(state[weight].shape) == 2:
             return site_head, settings.get("sites") or {str(k): f"class {k}" for k in range(len(state[weight]))}
@@ -113,7 +113,7 @@ def find_sites(state: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[s
 
 def fitting(state: Mapping[str, Any], own: Mapping[str, Any], same_sites: bool,
             path: str | Path) -> tuple[dict[str, Any], str]:
-    """What of a file's parameters a network can take.
+    """The parameters of a file that a network can load.
 
     Parameters
     ----------
@@ -122,16 +122,16 @@ def fitting(state: Mapping[str, Any], own: Mapping[str, Any], same_sites: bool,
     own : mapping
         The network's state_dict.
     same_sites : bool
-        Whether both mean the same lesion sites.
+        Whether the site heads of both are for the same sites.
     path : str or Path
         The file.
 
     Returns
     -------
     dict
-        Name -> tensor: all of `features`, and what has the shape of the network's heads.
+        Name -> tensor: all of `features`, and of the heads those of equal shape.
     str
-        Which were taken, which not.
+        A line on which were taken and which were not.
 
     Raises
     ------

@@ -19,7 +19,7 @@ def ending_signals() -> list[signal.Signals]:
 
 
 def interrupt_on_signals() -> None:
-    """From now on such a signal raises KeyboardInterrupt(its number)."""
+    """Let each of `ending_signals` raise KeyboardInterrupt(its number)."""
     def interrupt(signum, frame):
         lose_dead_terminals()
         raise KeyboardInterrupt(signum)
@@ -30,9 +30,9 @@ def interrupt_on_signals() -> None:
 
 @contextlib.contextmanager
 def deferred_signals() -> Iterator[list[int]]:
-    """Within: a first one of `ending_signals` is only put on the list that this yields; a second takes effect at once.
+    """Within, the first of `ending_signals` is only added to the list that this yields; a second takes effect at once.
 
-    Left by an exception, the signal takes effect then: whoever handles the exception shall not go on.
+    If an exception leaves the `with`, the first takes effect then, so that no handler of the exception goes on.
     """
     received: list[int] = []
     handlers: dict[int, Any] = {}

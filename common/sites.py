@@ -42,7 +42,7 @@ def read_sites(path: str | Path | None = None) -> dict[int, str]:
 
 
 def mirrored_sites(sites: Mapping[Any, str], augm: int) -> list[str]:
-    """The names with a side ("left neck") that the images of --augm `augm`, flipped or turned, contradict."""
+    """The names with a side, such as "left neck", which are wrong for images that --augm `augm` flips or turns."""
     flips = bool(set("123") & set(str(augm)))
     return [name for name in sites.values() if flips and re.search(r"\b(left|right)\b", name, re.IGNORECASE)]
 
@@ -57,6 +57,6 @@ def truth_matrix(true_loc: Sequence[str] | pd.Series, count: int) -> np.ndarray:
 
 
 def scored_classes(settings: Mapping[str, Any]) -> np.ndarray:
-    """(k,) class indices that a site head decides between: without 51 where only positive scans were trained."""
+    """(k,) class indices that a site head is trained for: without 51 where only positive scans have a site loss."""
     codes = [int(code) for code in settings["sites"]]
     return np.array([k for k, code in enumerate(codes) if settings["site_on"] == "all" or code != NO_LESION])

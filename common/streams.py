@@ -1,10 +1,10 @@
-"""Standard output and error that end no script, whatever they are connected to. Imports no torch."""
+"""Keeps standard output and error from ending a script, whatever they are connected to. Imports no torch."""
 import contextlib
 import io
 import os
 import sys
 
-_terminals: list[int] = []  # of standard output and error, those that were terminals at the start
+_terminals: list[int] = []  # which of standard output and error were terminals at the start
 
 
 def open_streams() -> None:
@@ -19,7 +19,7 @@ def open_streams() -> None:
 
 
 def last_line(line: str) -> None:
-    """Write a line to standard error, and what was not written yet; what cannot be written is lost."""
+    """Write a line to standard error and flush standard output; what cannot be written is dropped."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr)
     try:
@@ -29,12 +29,12 @@ def last_line(line: str) -> None:
 
 
 def lose_output() -> None:
-    """Let nothing more be written to standard output: its reader went away, or its disk is full."""
+    """Drop all further standard output: its reader has gone, or its disk is full."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def lose_dead_terminals() -> None:
-    """The same for a terminal that was closed: to write to it would be an error, where the state is to be saved."""
+    """`lose_output` of terminals that were closed: writing to them would fail while the state is saved."""
     for number in _terminals:
         if not os.isatty(number):
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)

@@ -24,9 +24,8 @@ def run_here(function: Callable[[Any], Any], items: Sequence[Any], chunk: int) -
 
 @contextlib.contextmanager
 def processes(workers: int) -> Iterator[Run]:
-    """Start worker processes; they end with the `with`, and so do temporary files, whatever ended who made them.
-
-    Those of an earlier run that was killed are removed, too.
+    """Start worker processes. They end with the `with`, which also removes their temporary files, however they ended,
+    and those of earlier runs that were killed.
 
     Parameters
     ----------
