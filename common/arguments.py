@@ -19,7 +19,7 @@ from common.text import ranges
 
 EXIT_DONE, EXIT_SOME_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 MOST_NUMBERS = 10_000  # splits or runs that one range may name
-SEVERAL: dict[str, Any] = {"nargs": "+", "action": "extend"}  # of add_argument: given again, it adds; no default but []
+SEVERAL: dict[str, Any] = {"nargs": "+", "action": "extend"}  # of add_argument; the default must be [] or None
 MODES = ("transfer_learning", "finetune", "full_retrain")  # of fine-tuning: what is trained
 
 
@@ -27,8 +27,8 @@ def run_script(get_args_parser: Callable[[], Parser], main: Callable[[argparse.N
     """Parse the command line, run `main(args)`, and end the process.
 
     The exit code is 0 or what `main` returns (1: some items failed and are listed); 2 after bad input or a fault of the
-    machine, with one line on stderr; 128 + signal after a signal, which `main` sees as KeyboardInterrupt, so that it
-    can save what it has.
+    machine, with one line on stderr; 128 + signal after a signal, which `main` gets as KeyboardInterrupt, to save its
+    state.
     """
     os.environ.pop("MPLBACKEND", None)  # a notebook's: figures go to files
     open_streams()
@@ -61,7 +61,7 @@ def run_script(get_args_parser: Callable[[], Parser], main: Callable[[argparse.N
 
 
 def say_what_is_asked(args: argparse.Namespace) -> None:
-    """A first line that names the manifest and the splits or checkpoints, of a script that takes them."""
+    """Print the manifest, and the splits or checkpoints, of a script that takes them."""
     splits = getattr(args, "splits", None) or getattr(args, "split_index", None)
     files = getattr(args, "checkpoints", None)
     if splits or hasattr(args, "splits"):
@@ -71,7 +71,7 @@ def say_what_is_asked(args: argparse.Namespace) -> None:
 
 
 def cohort_line(data: str) -> str:
-    """"manifest: data.csv", and ", SYNTHETIC" where phantom.py drew a scan of it."""
+    """"manifest: data.csv", with ", SYNTHETIC" where phantom.py made any of its scans."""
     from common.manifest import is_synthetic  # --help answers without pandas
 
     try:
@@ -84,7 +84,7 @@ def cohort_line(data: str) -> str:
 # ---------------------------------------------------------------- types of arguments
 
 def _number(kind: type, allowed: Callable[[float], bool], otherwise: str) -> Callable[[str], int | float]:
-    """An argparse type: numbers of a kind that are allowed; of another one the message says what it is otherwise."""
+    """An argparse type: the allowed numbers of a kind. Of any other the message says `otherwise`: "is not above 0"."""
     def convert(text):
         try:
             value = kind(text)
@@ -127,7 +127,7 @@ def number_range(text: str) -> range:
 
 
 class Numbers(argparse.Action):
-    """Numbers and ranges (of type `number_range`) -> a list of their numbers, each once: 0 3-5 is [0, 3, 4, 5]."""
+    """Numbers and ranges (of type `number_range`) -> a list of numbers, each once: 0 3-5 is [0, 3, 4, 5]."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         setattr(namespace, self.dest, list(dict.fromkeys(itertools.chain.from_iterable(values))))
@@ -180,7 +180,7 @@ def image_size(values: list) -> str | tuple[int, int]:
 
 
 def pick(args: argparse.Namespace, *names: str) -> dict:
-    """Some of the arguments, to be handed on by name."""
+    """Some of the arguments as a dict, for the keywords of a function."""
     return {name: getattr(args, name) for name in names}
 
 
@@ -192,7 +192,7 @@ def images_folder(args: argparse.Namespace) -> str:
 # ---------------------------------------------------------------- groups of arguments
 
 def add_run_arguments(parser: Parser, output: str = "results") -> argparse._ArgumentGroup:
-    """Which splits and runs to train, and what to do with those that are there; `output` is --output's default."""
+    """Which splits and runs to train, where to, and what to do with existing ones; `output` is --output's default."""
     group = parser.add_argument_group("run")
     add = group.add_argument
     add("--split_index", **NUMBERS, default=[0], metavar="S",
@@ -233,7 +233,7 @@ def add_device_arguments(parser: Parser, compile: bool = False) -> None:
 
 
 def add_input_arguments(parser: Parser, note: str = "") -> None:
-    """How an image becomes the network's input; `note` is part of the group's title."""
+    """How an image becomes the network's input; `note` ends the group's title."""
     add = parser.add_argument_group(f"network input{note}").add_argument
     add("--image_size", nargs="+", type=side_or_auto, default=[310], metavar="PIXELS",
         help="frame of the network, after --pool: one side, rows and columns, or auto: the smallest multiples of 32 "
@@ -254,7 +254,7 @@ CACHED: dict[str, Any] = {"type": natural_int, "default": 1, "metavar": "K", "he
 
 
 def add_model_arguments(parser: Parser, note: str = "") -> None:
-    """Architecture, initial weights and frozen layers; `note` is part of the group's title."""
+    """Architecture, initial weights and frozen layers; `note` ends the group's title."""
     group = parser.add_argument_group(f"model{note}")
     add = group.add_argument
     add("--cls_arch", default="simple", choices=("simple", "complex"), help="head: Linear, Linear-ReLU-Dropout-Linear")
@@ -271,15 +271,7 @@ def add_model_arguments(parser: Parser, note: str = "") -> None:
 
 
 def add_training_arguments(parser: Parser, nepochs: int = 40, note: str = "") -> None:
-    """Epochs, optimizer, schedule, augmentation and loss.
-
-    Parameters
-    ----------
-    nepochs : int
-        Default of --nepochs.
-    note : str
-        Part of the group's title.
-    """
+    """Epochs, optimizer, schedule, augmentation and loss; `nepochs` is --nepochs' default, `note` ends the title."""
     add = parser.add_argument_group(f"training{note}").add_argument
     add("--nepochs", type=positive_int, default=nepochs, metavar="N", help="maximum number of epochs")
     add("--early_stopping", action="store_true",
@@ -342,14 +334,14 @@ def add_code_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def add_prediction_arguments(parser: Parser, output: str = "results") -> None:
-    """Which models predict which rows, and where to; `output` is the default of --output and --chptfolder."""
+    """Models, rows and --output of the prediction scripts; `output` is the default of --output and --chptfolder."""
     add = add_model_range_arguments(parser, output).add_argument
     add("-o", "--output", default=output, metavar="DIR", help="folder for pred_splitS_runR.csv")
     add("--no_features", action="store_true", help="leave out the columns F1..F512")
 
 
 def add_model_range_arguments(parser: Parser, output: str = "results") -> argparse._ArgumentGroup:
-    """Which models, which rows, and the network input of checkpoints without one -> the group "models"."""
+    """Models, rows, and the network input of checkpoints that store none -> the group "models"."""
     models = parser.add_argument_group("models")
     add = models.add_argument
     either = models.add_mutually_exclusive_group().add_argument
@@ -391,7 +383,7 @@ def training_parser(doc: str | None, output: str = "results") -> Parser:
 
 
 def search_parser(doc: str | None, study: str, trials: int, nepochs: int, finetuning: bool = False) -> Parser:
-    """A Parser with the arguments of optun.py or optuna_finetuning.py; the values are defaults of their options."""
+    """A Parser with the arguments of optun.py or optuna_finetuning.py; study, trials and nepochs are defaults."""
     parser = Parser(doc)
     add = parser.add_argument_group("search").add_argument
     add("--splits", **SPLITS)

@@ -1,4 +1,4 @@
-"""The command line's parser: what --help shows, spellings of options, how much a script says. Imports no torch."""
+"""The argument parser: --help, spellings of options, --quiet and --verbose. Imports no torch."""
 import argparse
 import contextlib
 import importlib.metadata
@@ -14,7 +14,7 @@ from common import __version__, files, recipes, renamed
 from common.settings import commit
 from common.text import as_text
 
-FEW = 12  # options that --help shows all of; of more the ESSENTIAL ones
+FEW = 12  # options; of a script that has more, --help shows the ESSENTIAL ones
 ESSENTIAL = {"input", "labels", "list", "suv", "output", "workers", "data", "images", "n_splits", "cv", "test", "val",
              "calibration", "group", "split_index", "run", "resume", "overwrite", "recipe", "params", "weights",
              "checkpoint", "nepochs", "batch_size", "lr", "device", "dir", "set", "top", "by", "operating_points",
@@ -27,9 +27,9 @@ SHOWN_VERSIONS = ("torch", "numpy", "pandas", "pydicom")
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose --help shows the script's docstring and every default, and whose errors are one line.
 
-    --help shows the options that most users need, --help_all every one. Dashes in an option's name are as good as
-    underscores. What it parses holds `given` too: {name: value} of what the command line gives; --recipe replaces
-    defaults only. -q and -v, which no script asks for, are its own `quiet` and `verbose`.
+    --help shows the options that most users need, --help_all all of them. Option names may be written with dashes. The
+    parsed Namespace also holds `given`, {name: value} of the options on the command line; --recipe replaces the
+    defaults of others. -q and -v are kept as the parser's `quiet` and `verbose`.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         words = renamed.current_words(sys.argv[1:] if args is None else args, self._option_string_actions)
         parsed, rest = super().parse_known_args(words, namespace)
-        nothing = argparse.Namespace(**dict.fromkeys(vars(parsed)))  # None, which keeps defaults out
+        nothing = argparse.Namespace(**dict.fromkeys(vars(parsed)))  # argparse sets no default where there is a value
         given, _ = super().parse_known_args(words, nothing)
         self.quiet, self.verbose = (parsed.__dict__.pop(name) for name in ("quiet", "verbose"))
         parsed.given = {name: value for name, value in vars(given).items()
@@ -97,7 +97,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 
 
 class _Essentials(_Help):
-    """Without rare options, and without what groups say of theirs."""
+    """Without rare options and the groups' descriptions."""
 
     def add_argument(self, action):
         if _is_essential(action):
@@ -110,7 +110,7 @@ class _Essentials(_Help):
 
 @contextlib.contextmanager
 def loudness(parser: Parser, args: argparse.Namespace) -> Iterator[None]:
-    """Within, a script says what -q or -v ask for."""
+    """Within, a script prints as much as -q or -v ask for."""
     begun, stdout = time.monotonic(), sys.stdout
     if parser.quiet:
         files.SILENT, sys.stdout = True, _Quiet()
@@ -134,7 +134,7 @@ def loudness(parser: Parser, args: argparse.Namespace) -> Iterator[None]:
 
 
 class _Quiet(io.TextIOBase):
-    """Of the lines written to it, those that nobody may miss, on stderr."""
+    """Writes to stderr the lines that nobody may miss, and drops others."""
 
     def __init__(self):
         self.line = ""
