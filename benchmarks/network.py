@@ -19,7 +19,7 @@ from evaluation.metrics import delong
 from inference import prediction
 from training import engine, objectives, runs
 from training.batches import RunBatches, batch_indices
-from training.device import autocast, open_device
+from training.device import autocast, open_device, precision_name
 from training.images import SplitImages
 from training.state import TrainState
 
@@ -68,7 +68,7 @@ def train(folder: Path, batch_sizes: Sequence[int], n_images: int, frozen_images
             real, ceiling = taken[name, "real path"], taken[name, "its ceiling"]
             print(f"  {name:10} {n / real:8.1f} images/s   ceiling {n / ceiling:8.1f}   real/ceiling "
                   f"{ceiling / real:.2f}   real/plain loop {plain / real:.2f}   real/LARS's epoch {lars / real:.2f}   "
-                  f"ceiling/in {_precision(other)} {taken[name, other] / ceiling:.2f}")
+                  f"ceiling/in {precision_name(other)} {taken[name, other] / ceiling:.2f}")
         print(f"  plain loop {n / plain:8.1f} images/s   LARS's epoch {n / lars:8.1f}", flush=True)
     _frozen(frozen_images, device, amp, machine)
     if scans or device.type != "cpu":
@@ -121,11 +121,7 @@ def start(device: str, amp: str, threads: int | None) -> tuple[torch.device, tor
     """Arguments of train.py -> device, precision, and a line that says what is measured on."""
     device, amp = open_device(device, amp, threads)
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.cpu.get_capabilities()["architecture"]
-    return device, amp, f"{device} ({kind}), {_precision(amp)}, {counted(torch.get_num_threads(), 'thread')}"
-
-
-def _precision(amp):
-    return str(amp or torch.float32).removeprefix("torch.")
+    return device, amp, f"{device} ({kind}), {precision_name(amp)}, {counted(torch.get_num_threads(), 'thread')}"
 
 
 def _in_turn(paths, repeats, device):
@@ -278,7 +274,7 @@ def _compare_precisions(chptfolder, data, images, folder, device):
     """Print the probabilities of --chptfolder's models on the test set of --data, bfloat16 against float32."""
     rows = {}
     for amp in (torch.bfloat16, None):
-        output = folder / _precision(amp)
+        output = folder / precision_name(amp)
         _predict(chptfolder, data, images, output, 1000, device, amp, features=False)
         for path in sorted(output.glob("pred_*.csv")):
             rows.setdefault(path.stem, []).append(pd.read_csv(path))

@@ -17,6 +17,11 @@ def autocast(x: torch.Tensor, amp: torch.dtype | None) -> torch.autocast:
     return torch.autocast(x.device.type, dtype=amp or torch.bfloat16, enabled=amp is not None and not narrow)
 
 
+def precision_name(amp: torch.dtype | None) -> str:
+    """"bfloat16", "float16" or, of None, "float32"."""
+    return str(amp or torch.float32).removeprefix("torch.")
+
+
 def set_threads(threads: int | None) -> None:
     """Of PyTorch on the CPU; None: its own choice."""
     if threads:

@@ -25,6 +25,7 @@ from common.signals import Interrupted, deferred_signals
 from common.text import counted, duration
 from dataset import NetworkInput
 from training import distributed
+from training.device import precision_name
 from training.images import SplitImages
 from training.state import TrainState
 from utils import read_checkpoint, save_checkpoint
@@ -311,8 +312,7 @@ def run_settings(options: Namespace, model: dict, images: SplitImages, device: t
             "data_hash": images.hash, "labels_hash": labels_hash(images.table, images.split),
             LEAKAGE: leakage_of(images.table) or None, "synthetic": bool(is_synthetic(images.table).any()),
             "trained_on": with_earlier(earlier, *learned) if earlier else training_digests(*learned),
-            "device": f"{device.type} ({name})",
-            "precision": str(amp or torch.float32).removeprefix("torch."), "threads": torch.get_num_threads(),
+            "device": f"{device.type} ({name})", "precision": precision_name(amp), "threads": torch.get_num_threads(),
             "processes": distributed.world(), "torch": str(torch.__version__),
             "versions": {"python": sys.version.split()[0], "torch": str(torch.__version__), "numpy": np.__version__,
                          "pandas": pd.__version__}}

@@ -24,6 +24,7 @@ from common.text import counted
 from dataset import NetworkInput
 from training import distributed
 from training.batches import RunBatches, step_seed
+from training.device import precision_name
 from training.distributed import say
 from training.images import SplitImages
 from training.objectives import Binary
@@ -90,7 +91,7 @@ class Runs:
         if self.todo:
             if advice := recipes.advice(args):
                 say(advice)
-            say(f"device {device}, {str(amp or torch.float32).removeprefix('torch.')}"
+            say(f"device {device}, {precision_name(amp)}"
                 + f", {counted(distributed.world(), 'process', 'processes')}" * (distributed.world() > 1))
 
     @contextlib.contextmanager
