@@ -101,7 +101,7 @@ def stack_bodies(images: Iterable[np.ndarray], names: Sequence[str], largest: tu
     rows, columns = (-(-side // pool) for side in largest)
     stack, sizes = np.zeros((len(names), rows, columns), "float32"), np.empty((len(names), 2), "int64")  # resident
     for i, (image, name) in enumerate(zip(images, names, strict=True)):
-        body = _pool(crop_body(image, name, box), pool)
+        body = _pool(image[body_box(image, name, box)], pool)
         if i == 0 and 4 * len(names) * body.size > available_memory(torch.device("cpu")):
             raise InputError(f"{counted(len(names), 'image')} of {body.shape[0]} x {body.shape[1]} pixels do not "
                              "fit into the free memory; use --pool 2 (a quarter of it), or fewer splits at once")
@@ -119,11 +119,6 @@ def data_hash(bodies: Bodies, table: pd.DataFrame, split: int) -> str:
     columns = [name for name in ("scan_id", "filename", "target", "target_loc", f"split{split}") if name in table]
     digest.update(table[columns].to_csv(index=False).encode())
     return digest.hexdigest()
-
-
-def crop_body(image: np.ndarray, name: str, box: str = "suv") -> np.ndarray:
-    """The image cut to `body_box`."""
-    return image[body_box(image, name, box)]
 
 
 def body_pixels(image: np.ndarray, box: str = "suv") -> np.ndarray:

@@ -10,7 +10,7 @@ import dataset
 from common import manifest
 from common.files import InputError
 from common.manifest import read_manifest
-from dataset import Bodies, NetworkInput, crop_body, eval_batch, read_bodies, read_image
+from dataset import Bodies, NetworkInput, body_box, eval_batch, read_bodies, read_image
 from training import batches
 
 NORM = (2.0, 4.0)
@@ -146,7 +146,7 @@ def test_body_box_holds_every_body_pixel_and_is_tight(height, width, points):
     image = np.zeros((height, width), np.float32)
     for row, column in points:
         image[row % height, column % width] = 1
-    crop = crop_body(image, "x")
+    crop = image[body_box(image, "x")]
     assert crop.sum() == image.sum()
     assert crop[0].any() and crop[-1].any() and crop[:, 0].any() and crop[:, -1].any()
 

@@ -14,7 +14,6 @@ from common.files import InputError
 from common.text import counted
 from training import recorder
 from training.batches import ImageBatches
-from training.device import set_threads
 
 pytestmark = pytest.mark.usefixtures("shallow")
 
@@ -98,7 +97,7 @@ def test_resume_with_other_circumstances_is_refused_by_name(cohort, monkeypatch,
         fit(cohort, "--nepochs", 3, "--resume", "--amp", "bf16")
     with pytest.raises(InputError, match=r"threads \(1, now 2\)"):
         fit(cohort, "--nepochs", 3, "--resume", "--threads", 2)
-    set_threads(1)
+    torch.set_num_threads(1)
     image = cohort / "images" / "s023_cor.bin"  # a training image
     pixels = np.fromfile(image, "<f4")
     pixels[pixels.argmax()] += 1e-3

@@ -22,15 +22,10 @@ def precision_name(amp: torch.dtype | None) -> str:
     return str(amp or torch.float32).removeprefix("torch.")
 
 
-def set_threads(threads: int | None) -> None:
-    """Of PyTorch on the CPU; None: its own choice."""
-    if threads:
-        torch.set_num_threads(threads)
-
-
 def open_device(device: str, amp: str, threads: int | None) -> tuple[torch.device, torch.dtype | None]:
     """--device, --amp and --threads -> device and precision."""
-    set_threads(threads)
+    if threads:
+        torch.set_num_threads(threads)
     found = distributed.start(choose_device(device))
     if found.type == "cuda":  # else sums differ from run to run, and a resumed run from an undisturbed one
         torch.backends.cudnn.deterministic = True
