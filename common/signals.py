@@ -46,17 +46,12 @@ def deferred_signals() -> Iterator[list[int]]:
 
     for signum in ending_signals():
         handlers[signum] = signal.signal(signum, note)
+    failed = True
     try:
         yield received
-    except BaseException:
-        _restore(handlers)
-        if received:
-            signal.raise_signal(received[0])
-        raise
+        failed = False
     finally:
-        _restore(handlers)
-
-
-def _restore(handlers):
-    for signum, handler in handlers.items():
-        signal.signal(signum, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if failed and received:
+            signal.raise_signal(received[0])
