@@ -8,8 +8,8 @@ python train.py --params results/best_params_summary.csv --split_index 0 --outpu
 torchrun --nproc_per_node 4 train.py --split_index 0 --run 1 --output results    # on four GPUs, or CPU processes
 
 Writes convergence_splitS_runR.csv and .png, checkpoint_splitS_runR.pth (the best validation epoch, or by --keep the
-last one) and its settings, settings_splitS_runR.json, to --output. Stopped at any moment, the same command with
---resume goes on to the same bits; finished runs are left alone.
+last one) and its settings, settings_splitS_runR.json, to --output. After an interruption at any moment the same command
+with --resume continues, and gives the same bits; finished runs are left alone.
 """
 from common import arguments
 from common.arguments import pick, run_script

@@ -1,11 +1,11 @@
-"""Train the network of two heads, Deauville score and site of the lesion, on one or several data splits.
+"""Train the network with two heads, for the Deauville score and the lesion's site, on one or several data splits.
 
 python train_loca.py --split_index 0 --run 1 --output results_loca
 python train_loca.py --split_index 0-19 --run 1 --output results_loca --site_balance --select sum
 python train_loca.py --split_index 0 --output results_loca --checkpoint results/checkpoint_split0_run1.pth --site_detach
 
 The manifest's target_loc holds the site's code (51: no lesion). Everything else is as in train.py: the files, --resume,
-torchrun. The log has the site's accuracy (loc_acc), balanced accuracy (loc_bacc) and top-3 accuracy (loc_top3) too.
+torchrun. The log also has the site's accuracy (loc_acc), balanced accuracy (loc_bacc) and top-3 accuracy (loc_top3).
 """
 from common import arguments
 from common.arguments import pick, run_script

@@ -1,4 +1,4 @@
-"""Small pieces of what scripts say, and read. Imports no torch."""
+"""Small texts: formatted for messages, and read. Imports no torch."""
 import re
 from collections.abc import Iterable, Sequence
 
