@@ -62,7 +62,7 @@ def find_class(target: str, layer: str, model: Model) -> int | None:
     """
     if target == "binary":
         return BINARY
-    settings = site_settings(model)
+    settings = sites_of(model)
     if not settings["sites"]:
         raise InputError(f"--target {target}: {model.path} has no site head; train_loca.py trains one")
     if layer == "layer4" and model.network.site_head == "grid":
@@ -79,7 +79,7 @@ def find_class(target: str, layer: str, model: Model) -> int | None:
                      f"{', '.join(names[k] for k in trained)}")
 
 
-def site_settings(model: Model) -> dict:
+def sites_of(model: Model) -> dict:
     """sites (code -> name, or None), site_on, site_multi of a model's checkpoint; all classes where it stores none."""
     stored = model.content.get("model", {})
     return {"sites": model.network.sites, "site_on": stored.get("site_on", "all"),
@@ -109,7 +109,7 @@ def claim_folder(folder: Path, settings: dict, models: Sequence[Model], overwrit
 def find_classes(target: str, layer: str, models: Sequence[Model]) -> int | None:
     """`find_class` of all models; InputError also where they know different sites and the target is one."""
     found = [find_class(target, layer, model) for model in models]
-    if target != "binary" and any(site_settings(model) != site_settings(models[0]) for model in models):
+    if target != "binary" and any(sites_of(model) != sites_of(models[0]) for model in models):
         raise InputError(f"--target {target}: the models know different sites; --each explains each by itself")
     return found[0]
 
@@ -140,8 +140,8 @@ def describe(models: Sequence[Model], asked: int | None, folder: Path) -> pd.Dat
     InputError
         Two scans would have the same file.
     """
-    settings = site_settings(models[0])
-    same = all(site_settings(model) == settings for model in models)
+    settings = sites_of(models[0])
+    same = all(sites_of(model) == settings for model in models)
     sites = (settings["sites"] or {}) if same else {}
     logits = np.concatenate([model.outputs().logits[:, :2 + len(sites)] for model in models])
     views = pd.concat([model.rows.assign(place=model.index, model=names_of([model])) for model in models],
