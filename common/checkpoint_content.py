@@ -14,7 +14,6 @@ from common.text import short
 
 MOST_SIDE = 20_000  # pixels of a frame
 MOST_VALUES, MOST_DEPTH = 10**7, 50  # of a checkpoint, not counting those in tensors
-INPUT = {"frame", "norm", "pool", "spacing_mm", "crop_bodies", "views", "suv_type", "box"}  # of dataset.NetworkInput
 
 
 def check_content(content: Mapping[Any, Any], path: str | Path) -> None:
@@ -68,18 +67,24 @@ def _is_model(value):
         code.isdecimal() and isinstance(name, str) for code, name in sites.items()))
 
 
+def _is_pair(value, right):
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(right, value))
+
+
 def _is_input(value):
-    if not _is_settings(value) or not {"frame", "norm"} <= set(value) <= INPUT:
-        return False
-    frame, norm, views, spacing = (value.get(name) for name in ("frame", "norm", "views", "spacing_mm"))
-    pairs = all(isinstance(each, list | tuple) and len(each) == 2 for each in (frame, norm))
-    return (pairs and all(is_whole(side, 1, MOST_SIDE) for side in frame) and all(map(is_number, norm)) and norm[1] > 0
-            and is_whole(value.get("pool", 1), 1, MOST_SIDE) and (spacing is None or is_number(spacing) and spacing > 0)
-            and isinstance(value.get("crop_bodies", False), bool) and isinstance(value.get("suv_type", ""), str)
-            and (views is None and "views" not in value or isinstance(views, list | tuple) and len(views) > 0
-                 and all(isinstance(view, str) for view in views)) and value.get("box", BOXES[0]) in BOXES)
+    return (_is_settings(value) and {"frame", "norm"} <= set(value) <= set(_INPUT)
+            and all(_INPUT[name](each) for name, each in value.items()))
 
 
+_INPUT = {  # of dataset.NetworkInput
+    "frame": lambda value: _is_pair(value, lambda side: is_whole(side, 1, MOST_SIDE)),
+    "norm": lambda value: _is_pair(value, is_number) and value[1] > 0,
+    "pool": lambda value: is_whole(value, 1, MOST_SIDE),
+    "spacing_mm": lambda value: value is None or is_number(value) and value > 0,
+    "crop_bodies": lambda value: isinstance(value, bool),
+    "views": lambda value: isinstance(value, list | tuple) and value and all(isinstance(view, str) for view in value),
+    "suv_type": lambda value: isinstance(value, str),
+    "box": lambda value: value in BOXES}
 _KINDS = {"model": _is_model, "input": _is_input, "trained_on": lambda value: value is None or are_digests(value),
           "export": _is_settings, "versions": _is_settings}
 _OURS = {"args": _is_settings, "epoch": lambda value: is_whole(value, 0), "auc": lambda value: is_number(value, 0, 1)}
