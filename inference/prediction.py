@@ -121,11 +121,7 @@ def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: st
             bodies[cut] = read_bodies(table, images, *cut).to(device)
             table = compare_images(table, images, data, [] if "all" in sets else splits_of(runs), allow_leakage)
         wanted, note = rows_of_views(table, network_input.views, path)
-        notes = [note] if note else []
-        if "input" not in content:
-            notes.append(LARS_INPUT.format(*network_input.frame, *network_input.norm))
-        if content.get("synthetic") and not is_synthetic(table).all():
-            notes.append(f"warning: {OF_PHANTOMS}")
+        notes = [note, *checkpoint_notes(path, content, network_input, table)]
         if "all" not in sets:
             wanted &= table[f"split{split}"].isin(sets)
         index, digest = np.flatnonzero(wanted), checkpoint_sha256(path)
@@ -133,10 +129,9 @@ def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: st
         rows = rows.assign(overlap=overlap(rows, content.get("trained_on")), checkpoint_sha256=digest)
         if content.get(LEAKAGE):
             add_leakage(rows, f"{path.name}: {content[LEAKAGE]}")
-            notes.append(f"warning: {path.name} was trained with --allow_leakage: {MARK}: {content[LEAKAGE]}")
         with leakage(rows, allow_leakage):
             notes += overlap_notes(rows, "all" if "all" in sets else f"split{split}", path, data)
-        for note in notes:
+        for note in filter(None, notes):
             if note not in said:
                 said.add(note)
                 say(note)
@@ -144,6 +139,18 @@ def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: st
         network = for_prediction(network).to(device, memory_format=torch.channels_last)
         yield Model(split, best["run"], path, digest, content, network,
                     ImageBatches(fitting, network_input, batch_size), index, rows, amp)
+
+
+def checkpoint_notes(path: Path, content: dict, network_input: NetworkInput, table: pd.DataFrame) -> list[str]:
+    """What a user must know of a checkpoint: LARS's input, training on a SYNTHETIC cohort or with --allow_leakage."""
+    notes = []
+    if "input" not in content:
+        notes.append(LARS_INPUT.format(*network_input.frame, *network_input.norm))
+    if content.get("synthetic") and not is_synthetic(table).all():
+        notes.append(f"warning: {OF_PHANTOMS}")
+    if content.get(LEAKAGE):
+        notes.append(f"warning: {path.name} was trained with --allow_leakage: {MARK}: {content[LEAKAGE]}")
+    return notes
 
 
 def predict_mips(checkpoint: str | Path, images: Mapping[str, np.ndarray], spacing_mm: float, suv_type: str = "bw",
