@@ -157,12 +157,14 @@ def _read_nifti(path: str, dtype: type | None) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_affines(image: Any, name: str) -> None:
-    """Refuse an sform and a qform that place a voxel over half a voxel apart: programs differ in which they take."""
+    """Refuse an sform and a qform of other directions or voxel sizes: programs differ in which of them they take."""
+    import nibabel
     if image.header["sform_code"] and image.header["qform_code"]:
-        matrix, corners = image.get_sform(), np.meshgrid(*[(0, n - 1) for n in (*image.shape, 1, 1)[:3]], 1)
-        apart = np.abs((matrix - image.get_qform())[:3] @ np.reshape(corners, (4, -1))).max()
-        if apart > np.linalg.norm(matrix[:3, :3], axis=0).min() / 2:
-            raise Refused("file", name, f"sform and qform differ: by up to {apart:.3g} in where a voxel lies",
+        said = [("".join(nibabel.aff2axcodes(affine)), nibabel.affines.voxel_sizes(affine))
+                for affine in (image.get_sform(), image.get_qform())]
+        if said[0][0] != said[1][0] or not np.allclose(said[0][1], said[1][1], rtol=0.01):
+            texts = (f"{codes} with voxels of {' x '.join(f'{mm:.3g}' for mm in sizes)}" for codes, sizes in said)
+            raise Refused("file", name, f"sform and qform differ: {' and '.join(texts)}",
                           "find the right one, and write the file with it as both")
 
 
