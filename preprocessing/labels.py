@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from common.files import InputError, read_csv, write_csv
+from common.manifest import canonical
 from common.text import counted, some, whole_number
 from preprocessing.dates import one_order, readings, to_date
 from preprocessing.dicom_series import Study
@@ -200,7 +201,7 @@ def join_labels(labels: Labels, studies: Mapping[str, Study], key: bytes | None)
         else:
             fault = f"several studies have its {_said(way)}; give StudyInstanceUID" if uids else (
                 name not in index and (way, _loosely(name[1])) in loose and way != "StudyInstanceUID"
-                and f"{_said(way, day=False)} is a study's but for leading zeros or case; write it as DICOM has it")
+                and f"{_said(way, day=False)} is a study's but for zeros, blanks or case; write it as DICOM has it")
             missing += [row.line] * (not uids)
             other_days += [row.line] * (not uids and name in index)
         if fault:
@@ -242,12 +243,13 @@ def _disagreement(row: Label, study: Study, scan_id: str) -> str:
             return f"{name} is another one than its study's; correct it, or leave it empty"
     patient = names.get("patient_id", study.patient)
     if patient != study.patient and _loosely(patient) == _loosely(study.patient):
-        return "PatientID is its study's but for leading zeros or case; write it as DICOM has it"
+        return "PatientID is its study's but for zeros, blanks or case; write it as DICOM has it"
     return ""
 
 
 def _loosely(value: str) -> str:
-    return value.strip().casefold().lstrip("0")
+    """An id without what spreadsheets change: 007, 7 and 7.0 are one, as 00A3 and a3."""
+    return canonical(value).lstrip("0")
 
 
 def _said(way: str, day: bool = True) -> str:
