@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from common.acquisition import UPTAKE_MIN
+from common.acquisition import UPTAKE_MIN, inside, number
 from common.files import progress, read_csv
 from common.html import write_page
 from common.manifest import VIEW_NAMES, view_name
@@ -98,8 +98,7 @@ def study_of(study: tuple[str, list], folder: Path, columns: list, side: int, ex
         elif name == "Warnings":
             lines = [f"{line};" for line in text.split("; ")[:-1]] + [text.split("; ")[-1] or "none"]
         cells.append((name, (lines, key)))
-    uptake = _text(first.get("uptake_min"))
-    off = bool(uptake) and not UPTAKE_MIN[0] <= round(float(uptake)) <= UPTAKE_MIN[1]
+    off = inside(number(first, "uptake_min"), UPTAKE_MIN, 0) is False
     both = [(name, thumbnail(views[view], folder, side, f"{name}, {scan}", exact=exact) if view in views else None)
             for view, name in VIEW_NAMES.items()]
     # further views are shown beside them at half the size
