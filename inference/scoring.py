@@ -165,7 +165,7 @@ def projections(views: Sequence[str]) -> int:
 
 def unusable(rows: Sequence[Mapping[str, Any]], images: Path, inputs: Sequence[NetworkInput],
              crop: bool) -> dict[str, str]:
-    """{scan: why the models cannot take it}: a view without a body, or with one that is larger than a model's frame.
+    """{scan: why the models cannot be given it}: a view that is no SUV, or has no body, or one larger than a frame.
 
     Parameters
     ----------
@@ -177,7 +177,11 @@ def unusable(rows: Sequence[Mapping[str, Any]], images: Path, inputs: Sequence[N
     """
     refused: dict[str, str] = {}
     for row in pd.DataFrame(rows).assign(row=range(2, len(rows) + 2)).itertuples():  # as read_manifest counts
-        image = read_image(row, images)
+        try:
+            image = read_image(row, images)
+        except InputError as error:  # its values are no SUV
+            refused.setdefault(row.scan_id, str(error))
+            continue
         for each in inputs:
             try:
                 box = dataset.body_box(image, row.view, each.box)

@@ -387,3 +387,16 @@ def test_without_highdicom_one_line_says_how_to_get_it(scored, results, monkeypa
 def test_views_of_networks_are_made():
     assert [scoring.projections(views) for views in (("cor", "sag"), ("cor",), ("cor", "sag", "rot060", "rot120"),
                                                      ("cor", "rot045", "sag", "rot135"))] == [2, 2, 3, 4]
+
+
+def test_an_image_that_is_no_suv_refuses_its_scan_alone(tmp_path):
+    """As of Ga-68 whose dose is in mCi: prepro_script.py warns of its maximum only."""
+    rows = []
+    for scan, value in (("a", 2), ("b", 50)):
+        image = np.zeros((60, 40), "<f4")
+        image[5:-5, 5:-5] = value
+        image.tofile(tmp_path / f"{scan}.bin")
+        rows.append({"scan_id": scan, "filename": f"{scan}.bin", "view": "cor", "matrix_size_1": 60,
+                     "matrix_size_2": 40})
+    (refused,) = scoring.unusable(rows, tmp_path, [scoring.LARS], False).items()
+    assert refused[0] == "b" and "are the values Bq/ml?" in refused[1]
