@@ -26,6 +26,7 @@ ENSEMBLES = {"avg": "LARS-avg", "max": "LARS-max"}
 OVER_VIEWS = {"avg": "mean", "max": "max"}
 MOST_VALUES = 8  # of a numeric column of --by; with more of them it is cut at its tertiles
 MOST_GROUPS = 30  # of another column
+MISSING = "(missing)"  # the subgroup of the scans whose field is empty
 NO_GROUPS = ("scan_id", "target", "probs", "set", "file")  # for --by, as site scores are not
 
 
@@ -335,7 +336,7 @@ def subgroups(models: list[Model], scans: pd.DataFrame, column: str) -> dict[str
     """{value of a column: (the models with its rows only, its scans)}, sorted.
 
     A column that differs between the rows of a scan, as view does, splits them; one that is empty in some of them does
-    not. A numeric column of more than eight values is cut at the tertiles of `scans`. Empty fields: "(missing)".
+    not. A numeric column of more than eight values is cut at the tertiles of `scans`. Empty fields: MISSING.
 
     Raises
     ------
@@ -376,7 +377,7 @@ def label_values(rows: pd.DataFrame, column: str, others: Iterable[str] = ()) ->
     if len(set(numbers.values())) <= MOST_VALUES or np.isnan(list(numbers.values())).any():
         if len(numbers) > MOST_GROUPS:
             raise InputError(f"--by {column}: has {counted(len(numbers), 'different value')}; give a column of groups")
-        return {text: text or "(missing)" for text in sorted(texts, key=lambda text: (text == "", text))}
+        return {text: text or MISSING for text in sorted(texts, key=lambda text: (text == "", text))}
     per_scan = rows[rows[column] != ""].groupby("scan_id")[column].first().map(numbers)
     cut = np.unique(np.quantile(per_scan, [1 / 3, 2 / 3], method="lower"))
     names = [f"up to {cut[0]:g}", *(f"above {low:g}, up to {high:g}" for low, high in itertools.pairwise(cut)),
@@ -384,4 +385,4 @@ def label_values(rows: pd.DataFrame, column: str, others: Iterable[str] = ()) ->
     numbers |= {text: value for text in others if (value := number(text)) == value}
     return {text: names[int(np.searchsorted(cut, value))]
             for text, value in sorted(numbers.items(), key=lambda item: item[::-1])} | (
-                {"": "(missing)"} if "" in texts else {})
+                {"": MISSING} if "" in texts else {})

@@ -1,9 +1,11 @@
 """Differences between subgroups: published intervals, sums by hand, properties, coverage."""
 import numpy as np
+import pandas as pd
 import pytest
 from contrasts_helpers import coverage, study
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prediction_helpers import measured, predictions, write
 from sklearn.metrics import roc_auc_score
 
 from evaluation import contrasts, metrics
@@ -95,6 +97,19 @@ def test_many_values_are_compared_with_the_largest_and_holm_is_over_all_columns(
     found = contrasts.adjust({"ward": [{name: {"p": 0.01} for name in contrasts.NAMES}],
                               "sex": [{name: {"p": 0.04} for name in contrasts.NAMES}], "none": []})
     assert (found["ward"][0]["auc"]["p_holm"], found["sex"][0]["auc"]["p_holm"]) == (0.02, 0.04)
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_scans_without_the_value_are_no_side_of_a_difference(tmp_path):
+    """Of one comparison, F less M, Holm's p is p: the group (missing), though measured, is compared with none."""
+    scans = pd.DataFrame({"scan_id": [f"s{k:02d}" for k in range(60)], "target": np.arange(60) % 2,
+                          "sex": np.repeat(["F", "M", ""], (25, 25, 10))})
+    write(tmp_path, predictions(0, scans))
+    metrics = measured(tmp_path, "--by", "sex")
+    assert list(metrics["subgroups"]["sex"]) == ["F", "M", "(missing)"]
+    (pair,) = metrics["contrasts"]["sex"]
+    assert (pair["a"], pair["b"]) == ("F", "M")
+    assert all(pair[name]["p_holm"] == pair[name]["p"] for name in contrasts.NAMES)
 
 
 @pytest.mark.slow
