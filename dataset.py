@@ -195,11 +195,15 @@ def fit_bodies(bodies: Bodies, frame: tuple, crop: bool = False, index: np.ndarr
 
 
 def norm_constants(bodies: Bodies, index: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of the pixels, clipped to CLIP_SUV, in the body boxes of the images `index`."""
+    """Mean and standard deviation of the body boxes' pixels, no padding, of the images `index`; SUV clipped first.
+
+    To the bit the same whatever other images lie beside these in `bodies`, whose padding follows the largest.
+    """
     pixels = int(bodies.sizes[index].prod(1).sum())
     total, squares = 0.0, 0.0
     for i in index:  # one at a time: no second copy of them all
-        clipped = bodies.images[i].cpu().clamp(*CLIP_SUV).double()  # MPS has no float64; padding is 0 and adds nothing
+        rows, columns = bodies.sizes[i].tolist()
+        clipped = bodies.images[i, :rows, :columns].cpu().clamp(*CLIP_SUV).double()  # MPS has no float64
         total, squares = total + clipped.sum().item(), squares + clipped.square().sum().item()
     mean = total / pixels
     sd = max(0.0, squares / pixels - mean**2) ** 0.5

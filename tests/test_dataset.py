@@ -217,6 +217,15 @@ def test_norm_is_that_of_the_body_boxes_alone():
     assert dataset.norm_constants(bodies, np.array([0, 1])) == pytest.approx((pixels.mean(), pixels.std()), rel=1e-6)
 
 
+def test_norm_does_not_depend_on_the_size_of_other_images():
+    """A sweep reads those of other splits, too: its runs are to have the same bits as alone."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        images = [rng.gamma(1, 1.2, shape).astype("float32") + 0.31 for shape in ((40, 23), (40, 23), (47, 28))]
+        alone, sweep = (dataset.stack_bodies(images[:n], "abc"[:n], (60, 60)) for n in (2, 3))
+        assert dataset.norm_constants(alone, np.arange(2)) == dataset.norm_constants(sweep, np.arange(2))
+
+
 class OnMPS(torch.Tensor):
     """A tensor on a device without float64, as Apple's MPS."""
 
