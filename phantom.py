@@ -37,7 +37,7 @@ def main(args):
 
     output = Path(args.output)
     patients = [cohort.plan_patient(args.seed, index, args.arms) for index in range(args.patients)]
-    cohort.check_output(output, [patient["patient"] for patient in patients])
+    cohort.check_output(output, patients)
     labels = cohort.write_patients(patients, output, args.vendor, args.workers)
     write_csv(labels, output / "labels.csv")
     print(f"{counted(len(labels), 'SYNTHETIC scan')} of {counted(len(patients), 'patient')}, {labels.target.sum()} "

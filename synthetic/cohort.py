@@ -89,8 +89,14 @@ def _plan_lesions(rng, score, sites, seen):
     return planned
 
 
-def check_output(output: Path, patients: Collection[str]) -> None:
-    """Refuse a folder that holds anything but these patients, which this cohort's labels would not cover.
+def check_output(output: Path, patients: Collection[dict]) -> None:
+    """Refuse a folder that holds anything but these patients and their scans, which this cohort's labels would not
+    cover.
+
+    Parameters
+    ----------
+    patients : collection of dict
+        From `plan_patient`.
 
     Raises
     ------
@@ -99,9 +105,12 @@ def check_output(output: Path, patients: Collection[str]) -> None:
     """
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output} is a file: name a folder")
-    strange = sorted({p.name for p in output.iterdir()} - set(patients) - {"labels.csv"}) if output.is_dir() else []
-    if strange:
-        raise InputError(f"--output {output} holds {strange[0]}, no patient of this cohort: name an empty folder")
+    studies = {f"{patient['patient']}/{scan['study']}" for patient in patients for scan in patient["scans"]}
+    known = {"labels.csv", *studies, *(patient["patient"] for patient in patients)}
+    there = {path.relative_to(output).as_posix() for pattern in ("*", "*/*") for path in output.glob(pattern)}
+    left = {study.replace("/", "/.") + ".tmp" for study in studies}  # by a run that was killed: replaced
+    if strange := sorted(there - known - left):
+        raise InputError(f"--output {output} holds {strange[0]}, nothing of this cohort: name an empty folder")
 
 
 def write_patients(patients: Sequence[dict], output: Path, vendor: str, workers: int) -> pd.DataFrame:

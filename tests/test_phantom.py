@@ -20,10 +20,11 @@ from sklearn.preprocessing import StandardScaler
 
 import demo
 import phantom
+from common.files import InputError
 from preprocessing.suv import suv_volume
 from synthetic.body import draw
 from synthetic.canvas import Canvas
-from synthetic.cohort import plan_patient
+from synthetic.cohort import check_output, plan_patient
 from synthetic.lesions import SITES, deauville
 from synthetic.pet_series import VENDORS, make_uid, plan_acquisition, write_series
 
@@ -407,6 +408,19 @@ def test_a_folder_with_something_else_is_refused(tmp_path):
     done = run("--output", tmp_path, "--patients", 1)
     assert done.returncode == 2 and "SYN-9-0000" in done.stderr and done.stderr.count("\n") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["SYN-9-0000"]
+
+
+def test_studies_of_an_earlier_cohort_are_refused(tmp_path):
+    """Its labels would not cover them."""
+    before, now = next(pair for pair in ((plan_patient(0, i), plan_patient(0, i, "down")) for i in range(30))
+                       if len(pair[0]["scans"]) > len(pair[1]["scans"]))
+    for scan in before["scans"]:
+        (tmp_path / before["patient"] / scan["study"]).mkdir(parents=True)
+    (tmp_path / before["patient"] / ".study1.tmp").mkdir()  # of a run that was killed
+    (tmp_path / "labels.csv").touch()
+    check_output(tmp_path, [before])
+    with pytest.raises(InputError, match=f"holds {before['patient']}/study{len(now['scans']) + 1}, nothing of this"):
+        check_output(tmp_path, [now])
 
 
 def intensity_statistics(volume):
