@@ -117,19 +117,27 @@ def _stop(process):
     process.communicate()
 
 
-def read_scores(folder: Path, split: int, run: int, scans: dict[str, pd.DataFrame]) -> dict[str, pd.Series]:
+def read_scores(folder: Path, split: int, run: int, scans: dict[str, pd.DataFrame],
+                labels: str) -> dict[str, pd.Series]:
     """A network's score of each scan, the mean of its views -> {set: Series by scan_id}.
 
     Parameters
     ----------
     scans : dict
         {set: `scans_of` the manifest}.
+    labels : str
+        `recorder.labels_hash` of the manifest.
 
     Raises
     ------
     InputError
-        The predictions are not of the scans, or of the targets, that the manifest has in these sets.
+        The predictions are not of the scans, or of the targets, that the manifest has in these sets, or the network was
+        trained on others.
     """
+    settings = run_file(folder, "settings", split, run)
+    if read_json_object(settings, "the settings", "{}").get("labels_hash", labels) != labels:
+        raise InputError(f"{settings}: its network was trained on other scans, labels or sets than the manifest has, "
+                         "which has changed since; give another --output")
     path = run_file(folder, "pred", split, run)
     wanted = ("scan_id", "target", "probs", "set")
     rows, scores = check_rows(read_csv(path, wanted, lambda name: name in wanted), path), {}

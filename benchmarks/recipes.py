@@ -26,6 +26,7 @@ from common.params import as_text, listed
 from common.run_files import safe_name
 from common.text import counted
 from evaluation.figure_style import BLUE, FAINT, PAGE, RC, new_figure
+from training.recorder import labels_hash
 
 ADAMW = "--optimizer adamw --wd 0.01 --lr_schedule onecycle"
 RECIPES = {  # name: options of train.py; all but the first beside those of the first
@@ -82,6 +83,7 @@ def compare(data: str, images: str | None, splits: Sequence[int], runs: Sequence
     shared = [word for name, value in ({"data": data, "images": images} | device).items() if value is not None
               for word in (f"--{name}", str(value))]
     scans = {split: {name: scans_of(table, split, name) for name in SETS} for split in splits}
+    labels = {split: labels_hash(table, split) for split in splits}
     jobs = [(recipe, split, run) for run in runs for recipe in recipes for split in splits]
     bench, failed = Bench(recipes, scans, SETS if report_test else SETS[:1], len(splits) * len(runs)), 0
     with progress(jobs, "recipes", "network") as bar:
@@ -97,7 +99,8 @@ def compare(data: str, images: str | None, splits: Sequence[int], runs: Sequence
                 tqdm.write(f"error: {name}: {error}", file=sys.stderr)
                 failed += 1
                 continue
-            bench.networks[recipe.name, split, run] = seconds, read_scores(network[0], split, run, scans[split])
+            scores = read_scores(network[0], split, run, scans[split], labels[split])
+            bench.networks[recipe.name, split, run] = seconds, scores
             if before is None:
                 tqdm.write(name + _number(seconds, ": {:.0f} s"))
                 write_csv(bench.table(), output / "recipes.csv")

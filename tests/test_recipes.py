@@ -263,6 +263,10 @@ def test_each_network_is_trained_once_and_compared(tmp_path, capsys):
     assert "trained with other values of --augm (3, now 1)" in said.err
     assert "left out: 1 of 2 networks failed" in said.out and rows["networks"].tolist() == [1, 0]
 
+    swapped = table["target"].where(~table["scan_id"].isin(["s008", "s009"]), 1 - table["target"])  # of training scans
+    table.assign(target=swapped).to_csv(tmp_path / "data.csv", index=False)
+    with pytest.raises(InputError, match="trained on other scans, labels or sets than the manifest has, which has"):
+        bench("--augm 3", "--split_index", 0)
     table.loc[table["scan_id"].isin(["s006", "s007"]), "target"] = 1
     table.to_csv(tmp_path / "data.csv", index=False)
     with pytest.raises(InputError, match="has changed since; give another --output"):
