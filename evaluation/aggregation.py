@@ -15,7 +15,9 @@ operating_points; of no scan {n: 0, n_positive: 0} and SHOWN, none of them with 
                                              reason), n_scans, n_positive, n_patients, models_per_scan {models: scans},
                                              scans_per_model [fewest, most], by (mean: they are of the models' mean;
                                              majority: of each model; or mean and majority), ...
-    warnings, scans_lacking_a_model          texts; {scan_id: models that have it}
+    warnings, cautions                       texts; those of them that name no scan, patient or reader, for other
+                                             centres: of `measure`
+    scans_lacking_a_model                    {scan_id: models that have it}
     avg, max                                 a block each, its operating_points with `averaging.Ensemble.points`, and
                                              reliability (of `metrics.reliability_bins`), at_bounds (scans at a bound of
                                              isotonic recalibration), before_recalibration (a block and its
@@ -136,8 +138,9 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
     resamples, seed : int
         Of the bootstrap; the seed of the subsets of models, too.
     warnings : list of str
-        To which more are added.
+        To which `cautions` are added.
     """
+    cautions: list[str] = []
     labelled = scans[scans["target"].notna()]
     if "patient_id" in labelled:  # numbers are sorted sooner than names
         labelled = labelled.assign(patient_id=bootstrap.group_index(patients(labelled), len(labelled))[0])
@@ -146,7 +149,7 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
     of_columns = {column: subgroups(models, labelled, column) for column in by}
     of_folds = {str(split): (models, labelled[labelled.index.isin(ids)]) for split, ids in folds(models).items()}
     if "patient_id" not in scans:
-        warnings.append("the files have no patient_id: the intervals are too narrow where a patient has several scans")
+        cautions.append("the files have no patient_id: the intervals are too narrow where a patient has several scans")
     of_each = 1 + bool(ensembles["avg"].recalibration) + len(models)
     of_each += len(of_folds) + sum(map(len, of_columns.values()))
     with progress(None, "bootstrap", "set of scores", len(views) + len(ensembles) * of_each) as bar:
@@ -188,7 +191,7 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
             scores, labelled["target"], labelled.get("patient_id"), resamples, seed)
             for column, scores in known.items()})
         if result["avg"]["auc"]["value"] is None:
-            warnings.append(f"no AUC and no figures: {result['avg']['auc']['reason']}")
+            cautions.append(f"no AUC and no figures: {result['avg']['auc']['reason']}")
         for name, each in ensembles.items():
             result[name] |= details(each, labelled, how, seed)
             if each.recalibration:
@@ -196,11 +199,12 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
                 result[name]["before_recalibration"] = block(raw) | {
                     "reliability": reliability_bins(y, raw.to_numpy(), groups)}
             if each.reversed:
-                warnings.append(f"recalibration reversed the order of the scores of {ENSEMBLES[name]} "
+                cautions.append(f"recalibration reversed the order of the scores of {ENSEMBLES[name]} "
                                 f"({some(each.reversed, 3)}): on the scans that it was fitted to, a higher probability "
                                 "was the less likely positive")
-    warnings += doubtful(result, rarer_class(y, groups), "scan" if groups is None else "patient")
-    return result
+    cautions += doubtful(result, rarer_class(y, groups), "scan" if groups is None else "patient")
+    warnings += cautions
+    return result | {"cautions": cautions}
 
 
 def details(each: Ensemble, labelled: pd.DataFrame, how: str, seed: int) -> dict:

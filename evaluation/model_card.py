@@ -42,7 +42,8 @@ def write_card(models: list[dict], metrics: dict | None, rules: dict | None, pre
     try:
         measured = {"results": by_metric(RANKING, ensembles.values()),
                     "points": {label: operating_points(block) for label, block in ensembles.items()},
-                    "calibration": calibration_table(metrics) if metrics else None}
+                    "calibration": calibration_table(metrics) if metrics else None,
+                    "cautions": metrics["cautions"] if metrics else []}  # other warnings name scans, patients, readers
     except KeyError as error:
         raise InputError(f"metrics.json: lacks {error}: is it of an earlier version? run aggregate.py again, then "
                          "this") from None

@@ -12,7 +12,7 @@ import torch
 from conftest import call, error_line, run, write_cohort
 from hypothesis import given
 from hypothesis import strategies as st
-from prediction_helpers import predictions, write
+from prediction_helpers import SCANS, predictions, write
 from training_helpers import SMALL
 
 import aggregate
@@ -27,6 +27,7 @@ from common.files import InputError, sha256
 from common.settings import base_names
 from dataset import NetworkInput
 from evaluation import reference
+from evaluation.model_card import write_card
 from inference import export, prediction
 from inference.sites import common_settings
 from search import trials
@@ -127,6 +128,21 @@ def test_model_card_has_the_numbers_of_the_run(study):
     stored = utils.read_checkpoint(study / "results" / "checkpoint_split0_run1.pth")["trained_on"]
     n_train, n_val = len(stored["train"]["scan_id"]), len(stored["val"]["scan_id"])
     assert f"| {n_train} | {n_train} | {n_val} | {n_val} |" in card  # one scan a patient
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_model_card_names_no_scan_patient_or_reader(tmp_path):
+    """The zip goes to other centres; warnings of metrics.json stay."""
+    scans = SCANS.assign(patient_id=["Doe^Jane"] * 2 + [f"P{k}" for k in range(6)], months=range(8), event=[0, 1] * 4)
+    write(tmp_path, predictions(scans=scans.assign(scan_id="Doe-" + scans["scan_id"])).iloc[:-1])  # a view is missing
+    pd.DataFrame({"scan_id": ["Doe-s1", "Roe-s9"], "Ann Reader": [0, 1]}).to_csv(tmp_path / "readers.csv", index=False)
+    call(aggregate, "--dir", tmp_path, "--output", tmp_path, "--resamples", 20, "--survival", "months", "event",
+         "months", "--readers", tmp_path / "readers.csv")
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    names = ("Doe", "Roe", "Ann Reader")
+    assert all(any(name in line for line in metrics["warnings"]) for name in names)
+    card = write_card([{"split": 0, "run": 1, "value": 0.5}], metrics, None, "half")
+    assert "only 3 patients in one of the classes" in card and not [name for name in names if name in card]
 
 
 def test_same_models_give_the_same_bytes(study, tmp_path):
