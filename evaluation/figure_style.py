@@ -10,7 +10,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
+from matplotlib.path import Path as Outline
+from matplotlib.textpath import TextPath
+from matplotlib.transforms import Affine2D, Bbox
 
 from common.files import replace_file
 
@@ -52,6 +54,12 @@ def new_figure(width: float, height: float, grid: tuple[int, int] | None = None,
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(*(grid or (1, 1)), squeeze=False, **options)
     return figure, axes if grid else axes[0, 0]
+
+
+def text_marker(text: str) -> Outline:
+    """A marker that is this text: "$1$" would be drawn with its dollars (PLAIN_TEXT)."""
+    path = TextPath((0, 0), text)
+    return path.transformed(Affine2D().translate(*-path.get_extents().get_points().mean(axis=0)))
 
 
 def unit_square(axes: Axes, x: str, y: str) -> None:

@@ -19,7 +19,7 @@ from evaluation import bootstrap, calibration_curve, calibration_figures, disagr
 from evaluation.averaging import Ensemble
 from evaluation.ensemble import ENSEMBLES, patients
 from evaluation.estimates import short_text
-from evaluation.figure_style import BLUE, COLUMN, FAINT, MARKED, PAGE, STYLES, new_figure, unit_square
+from evaluation.figure_style import BLUE, COLUMN, FAINT, MARKED, PAGE, STYLES, new_figure, text_marker, unit_square
 from evaluation.metrics import DERIVED, THRESHOLD
 
 POINTS = {"0.5": "threshold 0.5"} | DERIVED
@@ -115,7 +115,7 @@ def roc(curves: dict[str, tuple], blocks: dict, groups: ndarray | None, seed: in
                       MARKS[point], color=style["color"], zorder=4, **MARKED)
     style = {"markersize": 5, "markeredgewidth": 0.4, "linewidth": 0, "zorder": 5, "clip_on": False}
     for k, (name, (x, y)) in enumerate((points or {}).items(), 1):
-        mark = "P" if name == readers.CONSENSUS else f"${k}$"
+        mark = "P" if name == readers.CONSENSUS else text_marker(str(k))
         axes.plot(x, y, marker=mark, color="black", label=name, **style)
     shown = {point: at for block in blocks.values() for point, at in operating_points(block).items()}
     for point, at in shown.items():

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.markers import MarkerStyle
 
 from evaluation import calibration_curve, figure_style, figures
 from evaluation.estimates import estimate, no_estimate
 
 
-def drawn(make, *arguments):
+def drawn(make, *arguments, **options):
     with matplotlib.rc_context(figure_style.RC):
-        figure = make(*arguments)
+        figure = make(*arguments, **options)
         FigureCanvasAgg(figure).draw()
     return figure
 
@@ -83,3 +84,13 @@ def test_a_dollar_in_a_name_is_drawn_as_it_stands():
     figure = drawn(figures.forest, rows)
     assert {"$\\frac", "a $x^2$ $"} <= {text.get_text() for text in figure.axes[0].texts}
     assert not any(text.get_parse_math() for axes in figure.axes for text in axes.texts)
+
+
+def test_readers_are_marked_by_numbers_alone():
+    curves = {"LARS-avg": (np.array([0, 1] * 8), np.arange(16) / 16)}
+    whole = block(0.6) | {"operating_points": {}, "threshold": 0.5, "tn": 4, "fp": 4, "fn": 4, "tp": 4}
+    figure = drawn(figures.roc, curves, {"LARS-avg": whole}, None, points={"Ann": (0.1, 0.8), "$Bo": (0.2, 0.9)})
+    with matplotlib.rc_context(figure_style.RC):
+        marks = [MarkerStyle(line.get_marker()).get_path() for line in figure.axes[0].lines
+                 if line.get_label() in ("Ann", "$Bo")]
+    assert [(mark.codes == mark.MOVETO).sum() for mark in marks] == [1, 1]  # one outline each: no dollars beside it
