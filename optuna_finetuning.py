@@ -22,7 +22,7 @@ def main(args):
     from search import space, trials, worker
 
     best, missing = prediction.best_runs(args.chptfolder, args.splits)
-    starts = {row["split"]: trials.from_checkpoint(args, row["split"], row) for row in best}
+    starts = {row["split"]: trials.from_checkpoint(args, row) for row in best}
     code = worker.search(args, space.FINETUNING, starts, "finetuning")
     return prediction.say_missing(missing) or code
 

@@ -107,7 +107,7 @@ def find_studies(folder: Path, paths: Sequence[str], sums: dict[str, str] | None
     sums : dict, optional
         As `archives.read_checksums` gives it: every PET file must be there.
     run : Run
-        Of `conversion.processes`.
+        Of `common.workers.processes`.
 
     Returns
     -------

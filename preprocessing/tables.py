@@ -71,7 +71,7 @@ def write_results(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[
     rows, errors, carried, output
         As `write_tables` takes them.
     run : Run
-        Of `conversion.processes`.
+        Of `common.workers.processes`.
     """
     manifest = write_tables(rows, errors, carried, output)
     seen = pd.DataFrame(rows, manifest.index, columns=list(RECORDED))

@@ -178,7 +178,7 @@ def _check_together(args, space, images):
     raise refused
 
 
-def from_checkpoint(args: Namespace, split: int, best: dict) -> Namespace:
+def from_checkpoint(args: Namespace, best: dict) -> Namespace:
     """train.py's arguments that start from a split's checkpoint, with its head, and its input where none is given; of
     `norm` what the checkpoint was trained with, auto, say, which is of this manifest's training split as in train.py.
 

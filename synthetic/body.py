@@ -79,7 +79,7 @@ def draw(patient: dict, scan: dict, noise: bool = True) -> tuple[np.ndarray, dic
     canvas = Canvas(patient, origin)
     suv = _uptakes(rng, scan["decoys"])
     _draw_outline(canvas, patient, suv, rng)
-    _draw_chest(canvas, patient, suv, shape)
+    _draw_chest(canvas, suv, shape)
     _draw_skeleton(canvas, suv)
     _draw_heart(canvas, suv, shape)
     _draw_abdomen(canvas, suv, shape)
@@ -163,7 +163,7 @@ def _arm_points(canvas, patient, side):
     return np.multiply(points, (side, 1, 1))
 
 
-def _draw_chest(canvas, patient, suv, shape):
+def _draw_chest(canvas, suv, shape):
     size = shape.normal(1, 0.03)
     for side in (-1, 1):
         canvas.ellipsoid((side * 76, 6, 430), (60 * size, 78 * size, 122), suv["lung"], side * -0.08)

@@ -186,7 +186,7 @@ def test_heat_maps_of_the_zip(study, tmp_path):
 
 def test_fine_tuning_and_training_start_from_the_zip(study, tmp_path):
     args = search_parser("", "finetuning", 1, 1, finetuning=True).parse_args([])
-    start = trials.from_checkpoint(args, 1, prediction.best_runs(study / "float32.zip", [1])[0][0])
+    start = trials.from_checkpoint(args, prediction.best_runs(study / "float32.zip", [1])[0][0])
     assert start.checkpoint == str(study / "float32.zip" / "checkpoint_split1_run1.safetensors")
     assert (start.cls_arch, start.pool) == ("complex", 2)
     best = exported(study / "results", tmp_path / "best.zip", "--top", 1, "--precision", "float32")
