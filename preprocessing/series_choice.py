@@ -12,6 +12,7 @@ from preprocessing.dicom_reader import frames, without_copies
 from preprocessing.dicom_series import Refusals, Study
 from preprocessing.dicom_values import Header, Refused, corrections, numbers, text, unexpected
 from preprocessing.dose import tracer_of
+from preprocessing.suv import convertible
 from preprocessing.volumes import is_volume
 
 SAME_EXTENT = 10  # mm: reconstructions of one scan differ by about a slice in extent
@@ -40,9 +41,9 @@ class Series:
         Units and SUVType.
     corrected : bool
         Whether it is attenuation corrected.
-    derived, dynamic, axial, fdg : bool
+    derived, dynamic, axial, fdg, convertible : bool
         Whether it is a reformat or reprojection, has several time frames or gates, has axial slices, shows FDG or does
-        not say what.
+        not say what, has units that give SUV.
     taken : bool
         Whether it is the series to use.
     why : str
@@ -62,6 +63,7 @@ class Series:
     dynamic: bool = False
     axial: bool = True
     fdg: bool = True
+    convertible: bool = True
     taken: bool = False
     why: str = ""
 
@@ -90,7 +92,7 @@ def describe_series(uid: str, paths: Sequence[str]) -> Series:
         derived=text(first, "ImageType").startswith("DERIVED") or "REPROJECTION" in kind,
         dynamic=kind[0] in ("DYNAMIC", "GATED") or 0 < len(known) <= len(headers) / 2,
         axial=abs(turned[0] * turned[4] - turned[1] * turned[3]) > 0.8,
-        fdg=nuclide in ("F-18", "") and tracer in ("FDG", ""))
+        fdg=nuclide in ("F-18", "") and tracer in ("FDG", ""), convertible=convertible(first))
 
 
 def _extent(header: Header, places: set[tuple[float, ...]]) -> float:
@@ -110,7 +112,7 @@ def rank_series(study: Study) -> list[Series]:
 
     That of --series; else original before derived, static before dynamic or gated, axial before others, FDG before
     other tracers, attenuation corrected before not, then the larger extent from head to feet (within 1 cm counts as the
-    same), more slices, the lower SeriesNumber.
+    same), units that give SUV, more slices, the lower SeriesNumber.
 
     Parameters
     ----------
@@ -134,12 +136,12 @@ def rank_series(study: Study) -> list[Series]:
         missing = longest[series.corrected] - series.extent
         return (series.uid != study.wanted if study.wanted else False, series.derived, series.dynamic,
                 not series.axial, not series.fdg, not series.corrected,
-                missing if missing > SAME_EXTENT else 0, -series.slices)
+                missing if missing > SAME_EXTENT else 0, not series.convertible, -series.slices)
 
     ranked.sort(key=lambda s: (*order(s), s.number is None, s.number or 0, s.uid))
     best = ranked[0]
     words = ("not the one of --series", "derived", "dynamic or gated", "not axial", "another tracer",
-             "not attenuation corrected", "shorter", "fewer slices")
+             "not attenuation corrected", "shorter", "its units give no SUV", "fewer slices")
     for series in ranked:
         differing = [word for word, mine, its in zip(words, order(series), order(best), strict=True) if mine != its]
         series.why = differing[0] if differing else "equal; its SeriesNumber comes later"

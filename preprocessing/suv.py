@@ -332,6 +332,15 @@ def _suv_scale(headers: Sequence[Header], voxel_ml: float, warn: Warn) -> tuple[
     return scale, uptake, to_activity is not None
 
 
+def convertible(header: Header) -> bool:
+    """Whether the Units of a series, of which this is a header, give SUV (rule 3)."""
+    try:
+        _unit_factors([header], _units(header), 1.0, lambda text: None)
+    except Refused:
+        return False
+    return True
+
+
 def _units(header: Header) -> str:
     return text(header, "Units").upper().replace("/", "")  # as some write it: Bq/ml
 

@@ -220,6 +220,10 @@ def test_slices_without_extension_that_break_off_are_damaged(tmp_path):
     ({1: {"SeriesType": ["DYNAMIC", "IMAGE"]}, 2: {"CorrectedImage": ["DECY"]}}, 2,
      ", not number 1 (dynamic or gated)"),
     ({1: {"SeriesType": ["GATED", "IMAGE"], "size": (150, 100, 300)}, 2: {}}, 2, ", not number 1 (dynamic or gated)"),
+    ({1: {"Units": "PROPCNTS", "spacing": (10.0, 5.0, 4.0), "size": (150, 100, 130)}, 2: {}}, 2,
+     ", not number 1 (its units give no SUV)"),  # 120 mm, more slices
+    ({1: {"Units": "CNTS"}, 2: {"Units": "GML"}}, 2, ", not number 1 (its units give no SUV)"),
+    ({1: {"Units": "CNTS", "size": (150, 100, 300)}, 2: {}}, 1, ", not number 2 (shorter)"),
     ({1: {"Radiopharmaceutical": "Ga-68 DOTATATE", "size": (150, 100, 300)}, 2: {}}, 2,
      ", not number 1 (another tracer)")])
 def test_choice(series, number, more, tmp_path):
