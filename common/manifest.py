@@ -113,7 +113,7 @@ def leakage(table: pd.DataFrame, allow: bool, where: str = "") -> Iterator[None]
         yield
     except InputError as error:
         if not allow:
-            raise InputError(f"{where}{error}; --allow_leakage goes on and marks whatever is made") from None
+            raise InputError(f"{where}{error}; scripts with --allow_leakage go on, and mark what they make") from None
         add_leakage(table, f"{where}{error}")
         print(f"warning: {MARK}: {where}{error}")
 

@@ -24,7 +24,7 @@ def add_study_arguments(parser: Parser) -> argparse._ArgumentGroup:
              "several times")
     add("--series", action="append", default=[], metavar="UID", help="SeriesInstanceUID to use in its study; may be "
         "given several times (default, and in other studies: original, static, axial, FDG, attenuation corrected, then "
-        "the longest from head to feet, then the most slices)")
+        "the longest from head to feet, units that give SUV, then the most slices)")
     add("--overrides", metavar="TABLE", help="CSV or .xlsx of StudyInstanceUID and any of weight_kg, height_m, sex, "
         "dose_MBq, injection_time, series_time (the decay correction's; HH:MM:SS, or YYYY-MM-DD HH:MM:SS): used "
         "instead of what the files say, and named in `warnings`")

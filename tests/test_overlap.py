@@ -306,7 +306,7 @@ def test_what_leaks_is_refused_with_its_rows_or_marks_everything(study, capsys):
     for script in (lambda *more: trained_again(study, train, "--overwrite", *more),
                    lambda *more: predicted(study, "--set", "val", "test", *more)):
         with pytest.raises(InputError, match="patient_id p0.. is in test and train of split0 .test: rows 2, 3; train: "
-                                             "rows .*; --allow_leakage goes on and marks whatever is made"):
+                                             "rows .*; scripts with --allow_leakage go on, and mark what they make"):
             script()
         script("--allow_leakage")
         assert "warning: LEAKAGE: " in capsys.readouterr().out
