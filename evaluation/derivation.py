@@ -48,7 +48,8 @@ def find_bases(models: list[Model], scans: pd.DataFrame, on_test: bool) -> tuple
     bases : dict
         {files of the models: Basis}; {} where a model has no scans, or none of a class.
     about : dict
-        What metrics.json says of them.
+        What metrics.json says of them; n_scans, n_positive, n_patients, models_per_scan: of those for the means or,
+        where a mean has none, of all.
 
     Raises
     ------
@@ -64,8 +65,8 @@ def find_bases(models: list[Model], scans: pd.DataFrame, on_test: bool) -> tuple
     has = pd.DataFrame({file: found.index.isin(model.rows.get("scan_id", ())) for file, model in by_file.items()},
                        index=found.index)
     bases: dict[frozenset[str], Basis] = {}
-    used, left, reasons = has.any(axis=1) & False, 0, []
-    for group in averaged_together(models):
+    left, reasons, groups = 0, [], averaged_together(models)
+    for group in groups:
         files = [model.file for model in group]
         measured = _measured(found, scans, group, len(files) < len(models)) & (not on_test)
         left += int((measured & has[files].any(axis=1)).sum())
@@ -74,12 +75,14 @@ def find_bases(models: list[Model], scans: pd.DataFrame, on_test: bool) -> tuple
             kept = found[held.all(axis=1) & ~measured]
             if kept["target"].nunique() == 2 and len(kept) >= SHARED * (held.any(axis=1) & ~measured).sum():
                 bases[frozenset(subset)] = Basis([by_file[file] for file in subset], kept)
-                used |= used.index.isin(kept.index)
             elif len(subset) == 1:
                 why = "they are of one class" if len(kept) else "all of them, or scans of their patients, are measured"
                 reasons.append(f"of {counted(int(held[subset[0]].sum()), 'scan')} in the {source} of {subset[0]} "
                                f"{len(kept)} can be used: {why}" if held.any(axis=None) else f"{subset[0]} holds no "
                                                                                              f"{source}")
+    means = [bases[key] for key in (frozenset(model.file for model in group) for group in groups) if key in bases]
+    counted_from = means if len(means) == len(groups) else bases.values()
+    used = found.index.isin([scan for basis in counted_from for scan in basis.scans.index])
     kept, sizes = found[used], has[used].sum(axis=1).value_counts().sort_index()
     about = {"source": source, "n_scans": len(kept), "n_positive": int((kept["target"] == 1).sum()),
              "n_patients": int(kept["patient_id"].nunique()) if "patient_id" in kept else None,

@@ -89,6 +89,17 @@ def test_calibration_set_gives_the_rule_of_the_mean(tmp_path, method):
 
 
 @pytest.mark.usefixtures("no_figure")
+def test_the_scans_that_a_mean_s_thresholds_rest_on_are_counted(tmp_path):
+    """Of 60 calibration scans 8 lack a model and 4 others the other one: the mean of both has 48, the page said 60."""
+    lacked = [f"c{k:02d}" for k in range(8)], [f"c{k:02d}" for k in range(8, 12)]
+    write(tmp_path, *(table[~table["scan_id"].isin(lacking)]
+                      for table, lacking in zip(with_cal(splits(2)), lacked, strict=True)))
+    about = aggregated(tmp_path)[2]["validation"]
+    assert about["by"] == "mean" and about["scans_per_model"] == [52, 56]
+    assert (about["n_scans"], about["n_positive"], about["models_per_scan"]) == (48, 24, {"2": 48})
+
+
+@pytest.mark.usefixtures("no_figure")
 def test_calibration_set_of_some_models_only_is_refused(tmp_path):
     tables = with_cal(splits())
     tables[2] = tables[2][tables[2]["set"] != "cal"]
