@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from browser_helpers import Browser, needs_chromium
 from conftest import call, write_cohort
 from pet import write_series
 from PIL import Image
@@ -206,3 +207,13 @@ def test_prepro_writes_the_page_with_its_refusals(tmp_path):
     assert call(prepro_script, *args) is None
     page = Page(tmp_path / "out" / "qc.html")
     assert len(page.images()) == 4 and "Nothing was refused." in page.texts
+
+
+@needs_chromium
+def test_names_of_values_stand_before_them(tmp_path, mips):
+    """Of values over the whole card, such as a scanner's name, too."""
+    written(mips, mips[1].assign(recorded_body=1.25))  # units are left of the scanner then
+    with Browser(tmp_path / "browser") as browser:
+        tab = browser.open(mips[0] / "qc.html")
+        assert tab.run("""[...document.querySelectorAll("dt")].filter(dt => dt.getBoundingClientRect().top
+            != dt.nextElementSibling.getBoundingClientRect().top).map(dt => dt.textContent)""") == []
