@@ -6,6 +6,8 @@ number is of the run. What the files do not say is said to be unknown.
 from collections.abc import Iterable
 from typing import Any
 
+import pandas as pd
+
 from common import __version__
 from common.files import InputError
 from common.html import render_text
@@ -76,7 +78,8 @@ def trained_row(model):
     about = model.get("trained_on") or {}
     counts = [len(about[name][column]) or "unknown" if name in about else "unknown"
               for name in ("train", "val") for column in ("scan_id", "patient_id")]
-    return [f"split {model['split']} run {model['run']}", model.get("epoch"), f"{model['value']:.3f}", *counts]
+    auc = "unknown" if pd.isna(model["value"]) else f"{float(model['value']):.3f}"
+    return [f"split {model['split']} run {model['run']}", model.get("epoch"), auc, *counts]
 
 
 def _options(models):

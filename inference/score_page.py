@@ -76,8 +76,8 @@ def _cells(scan: Scan) -> list[tuple[str, Any]]:
 
 def about_models(models: Sequence[Model]) -> dict[str, Any]:
     """What pages say of the models: rows `trained` (epoch, validation AUC, scans), `inputs`, `versions`, `data`."""
-    known = [model.content | {"split": model.split, "run": model.run, "input": plain(vars(model.batches.network_input)),
-                              "value": float(model.content.get("auc") or np.nan)} for model in models]
+    known = [model.content | {"split": model.split, "run": model.run, "value": model.content.get("auc"),
+                              "input": plain(vars(model.batches.network_input))} for model in models]
     return {"trained": [trained_row(each) for each in known],
             "inputs": [(shown, values_text(each["input"][name] for each in known))
                        for name, shown in INPUT.items()],

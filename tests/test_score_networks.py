@@ -2,6 +2,7 @@
 import base64
 import io
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 from conftest import call
@@ -13,6 +14,8 @@ from score_helpers import COARSE, scored_by, write_results
 
 import export_models
 from common.manifest import view_name
+from evaluation.model_card import INPUT
+from inference import score_page
 
 
 @pytest.fixture
@@ -56,6 +59,12 @@ def test_networks_of_rotating_views_alone_have_a_picture(study):
 
 def test_views_have_names():
     assert [view_name(view) for view in ("cor", "sag", "rot030", "ant")] == ["coronal", "sagittal", "30°", "ant"]
+
+
+def test_a_validation_auc_is_shown_where_it_is_known():
+    inputs = SimpleNamespace(network_input=SimpleNamespace(**dict.fromkeys(INPUT)))
+    models = [SimpleNamespace(content={"auc": auc}, split=0, run=1, batches=inputs) for auc in (0.0, 0.75, None)]
+    assert [row[2] for row in score_page.about_models(models)["trained"]] == ["0.000", "0.750", "unknown"]
 
 
 def test_what_folds_reach_is_not_said_of_all_networks(study, no_picture):
