@@ -13,6 +13,7 @@ import pandas as pd
 import pydicom
 import pytest
 import torch
+from browser_helpers import Browser, needs_chromium
 from conftest import call
 from page_helpers import Page
 from pet import BODY, datasets, save, write_series
@@ -177,6 +178,20 @@ def test_links_to_scans_of_any_name(tmp_path):
                            {"trained": [], "inputs": [], "versions": "1", "data": "x"})
     assert Page((tmp_path / "score.html").read_text()).links == [
         "scans/M%C3%BCller%20%231_50%25.html", "scans/a%3Fb%20%26%3Cc%3E.html", "scans/d.html"]
+
+
+@needs_chromium
+def test_warnings_of_the_index_are_in_sight(tmp_path):
+    """The last column, on a screen of 1200 pixels, of a scanner with a long name."""
+    facts = acquisition.facts({"scanner": "GE MEDICAL SYSTEMS Discovery MI Gen 2 (4 rings)", "uptake_min": "61.0"})
+    calls = [scoring.Call(name, name, "0.500", True) for name in ("0.5", "Youden", "sensitivity ≥ 0.95",
+                                                                  "specificity ≥ 0.95")]
+    scan = scoring.Scan("a" * 24, 0.5, None, 0.1, [0.5], calls, facts, ["dose in MBq"], None, None)
+    score_page.write_index(tmp_path / "score.html", scoring.Scores([scan], []), {scan.scan_id: "a.html"}, [],
+                           {"trained": [], "inputs": [], "versions": "1", "data": "x"})
+    with Browser(tmp_path / "browser") as browser:
+        tab = browser.open(tmp_path / "score.html", width=1200)
+        assert tab.run("document.querySelector('.scroll').scrollWidth <= document.querySelector('.scroll').clientWidth")
 
 
 def test_chart_counts_and_places_by_hand():
