@@ -258,6 +258,8 @@ def _time_text(entry, unit):
     """A median with its limits, as `23.0 months (13.0 to not reached)`."""
     value, low, high = ("not reached" if entry[key] is None else f"{entry[key]:.1f}"
                         for key in ("value", "ci_low", "ci_high"))
+    if entry["value"] is None and entry["reason"] != "not reached":
+        return long_text(entry)
     if entry["ci_low"] is None:
         return value if entry["value"] is None else f"{value} {unit}"
     return f"{value}{f' {unit}' if entry['value'] is not None else ''} ({low} to {high})"

@@ -157,7 +157,10 @@ def test_a_cohort_without_events_or_with_one_call_has_reasons(tmp_path):
     assert avg["hazard_ratio"]["reason"] == "no event" and avg["log_rank"]["reason"]
     assert avg["auc"]["1"]["reason"] == "no event until then" and avg["c_index"]["reason"]
     assert (tmp_path / "survival_pfs_months.svg").exists()
-    assert "none: no event" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "none: no event" in page
+    row = page[page.index("Deauville 4–5: median"):].partition("</tr>")[0]
+    assert row.count("none: no patient") == 2 and row.count("not reached") == 1  # those whom the reader calls so
 
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
