@@ -52,7 +52,9 @@ def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: boo
         Naming the file, the row and the value.
     """
     sizes = ["matrix_size_1", "matrix_size_2"] * need_images
-    table = read_csv(path, ["scan_id", "filename"] + ["target"] * need_target + sizes)
+    table = read_csv(path, ["scan_id", "filename", *sizes])
+    if need_target and "target" not in table:
+        raise InputError(f"{path}: no column target; add it: 0 for Deauville 1-3, 1 for Deauville 4-5")
     if missing := [f"split{s}" for s in splits if f"split{s}" not in table]:
         raise InputError(f"{path}: no column {', '.join(missing)}; make_splits.py adds split columns")
     if table.empty:

@@ -76,7 +76,7 @@ def test_new_patients_need_neither_target_nor_splits(cohort):
     table = pd.read_csv(cohort / "data.csv").drop(columns=["target", "split0", "split1"])
     table.to_csv(cohort / "new.csv", index=False)
     assert len(read_manifest(cohort / "new.csv", need_target=False)) == 48
-    with pytest.raises(InputError, match="no column target"):
+    with pytest.raises(InputError, match="no column target; add it: 0 for Deauville 1-3, 1 for"):
         read_manifest(cohort / "new.csv")
 
 
