@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from common.arguments import Parser
+from common.arguments import SEVERAL, Parser
 from common.files import InputError
 from common.text import counted
 from common.workers import Run
@@ -18,12 +18,12 @@ def add_study_arguments(parser: Parser) -> argparse._ArgumentGroup:
     """What to read, and how -> the group "input"."""
     group = parser.add_argument_group("input")
     add = group.add_argument
-    add("-i", "--input", required=True, action="append", metavar="FOLDER",
+    add("-i", "--input", required=True, **SEVERAL, metavar="FOLDER",
         help="searched with its subfolders and archives (.zip, .tar, .tar.gz, .dcm.gz) for PET series and SUV volumes "
-             "(.nii, .nii.gz, .nrrd); or one archive or volume, or a DICOMDIR (its folder is searched); may be given "
-             "several times")
-    add("--series", action="append", default=[], metavar="UID", help="SeriesInstanceUID to use in its study; may be "
-        "given several times (default, and in other studies: original, static, axial, FDG, attenuation corrected, then "
+             "(.nii, .nii.gz, .nrrd); or one archive or volume, or a DICOMDIR (its folder is searched); one or "
+             "several")
+    add("--series", **SEVERAL, default=[], metavar="UID", help="SeriesInstanceUID to use in its study; one or several "
+        "(default, and in other studies: original, static, axial, FDG, attenuation corrected, then "
         "the longest from head to feet, units that give SUV, then the most slices)")
     add("--overrides", metavar="TABLE", help="CSV or .xlsx of StudyInstanceUID and any of weight_kg, height_m, sex, "
         "dose_MBq, injection_time, series_time (the decay correction's; HH:MM:SS, or YYYY-MM-DD HH:MM:SS): used "

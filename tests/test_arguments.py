@@ -13,6 +13,8 @@ import explain
 import find_best_model
 import optuna_finetuning
 import predict
+import prepro_script
+import score
 import train
 import train_loca
 from common import __version__, arguments, recipes
@@ -75,7 +77,7 @@ def test_help_shows_essentials_and_help_all_the_rest():
     assert f"{len(known - shown)} more options: train.py --help_all" in short and "more options" not in every
     assert "(default: 0)" in every and "(default: 1)" in every, "defaults of 0 and 1 count"
     assert all(f"{name}: {purpose}" in " ".join(short.split()) for name, (purpose, _) in recipes.RECIPES.items())
-    assert "usage: prepro_script.py -i FOLDER [options]" in run("prepro_script.py", "-h", check=0).stdout
+    assert "usage: prepro_script.py -i FOLDER [FOLDER ...] [options]" in run("prepro_script.py", "-h", check=0).stdout
 
 
 def test_few_options_are_all_shown():
@@ -159,3 +161,10 @@ def test_given_is_what_the_command_line_gives(monkeypatch):
     assert again.given == {} and (again.lr_schedule, again.norm, again.nepochs) == ("step", "auto", 40)
     monkeypatch.setattr(sys, "argv", ["x", "--ema", "0.9"])
     assert arguments.training_parser("").parse_args().given == {"ema": 0.9}
+
+
+@pytest.mark.parametrize(("script", "words"), [(prepro_script, ()), (score, ("--models", "m"))])
+def test_several_inputs_follow_one_option_as_a_shell_writes_them(script, words):
+    """`--input dicom/*` is several words."""
+    args = parse(script, "--output", "out", "--input", "a", "b", "-i", "c", "--series", "1.2", "1.3", *words)
+    assert args.input == ["a", "b", "c"] and args.series == ["1.2", "1.3"]
