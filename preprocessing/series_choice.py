@@ -227,9 +227,11 @@ def print_list(studies: dict[str, Study], refused: Refusals, run: Run) -> bool:
         count += len(rows)
         print(_line(f"{_cell(study.patient):{ID_WIDTH}}  {study.date or '-':10}  {_cell(uid)}", "", "  "))
         for _, s in rows:
-            said = (f"{_cell(s.uid)}: number {s.name()}, {_cell(s.description)}, {counted(s.slices, 'slice')}, "
-                    f"{s.extent:.0f} mm, {_cell(s.units)}, {'' if s.corrected else 'not '}attenuation corrected")
-            print(_line(f"{said}; {'' if s.taken else 'not '}taken: {s.why}", "  + " if s.taken else "  - ", " " * 6))
+            said = (f"number {s.name()}, {_cell(s.description)}, {counted(s.slices, 'slice')}, {s.extent:.0f} mm, "
+                    f"{_cell(s.units)}, {'' if s.corrected else 'not '}attenuation corrected" if s.slices else
+                    "a volume of SUV")
+            print(_line(f"{_cell(s.uid)}: {said}; {'' if s.taken else 'not '}taken: {s.why}",
+                        "  + " if s.taken else "  - ", " " * 6))
     print(f"{counted(len(studies), 'study', 'studies')}, {count} PET series (+ taken, - not); nothing was converted")
     for where, fault in sorted(errors, key=lambda one: one[0]):
         print(_line(f"refused: {_cell(where)}: {fault}", "", "  "))

@@ -193,7 +193,9 @@ def test_volumes_that_are_passed_over_by_name_are_counted(tmp_path, capsys):
     for name in ("P1/A/SUV", "P1/A/SEG", "P1/A/PET", "P1/A/CTres", "P2/CT/a", "P3/b", "P3/b_mask"):
         save(drawn()[0], np.diag([4.0, 4.0, 4.0, 1.0]), tmp_path / "in" / f"{name}.nii.gz")
     call(prepro_script, "--input", tmp_path / "in", "--list", "--workers", 1)
-    assert "passed over, by their names no SUV (CT, PET, masks): 3 volumes\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "passed over, by their names no SUV (CT, PET, masks): 3 volumes\n" in said
+    assert "P1/A: a volume of SUV; taken: " in said and "0 slices" not in said
 
 
 def test_dicom_and_its_own_nifti_give_the_same_mips(tmp_path):
