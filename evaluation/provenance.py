@@ -83,7 +83,7 @@ def models_settings(folder: Path, models: list[Model]) -> tuple[list[dict], list
             content = {}
         values = {shown: content[key] for key, shown in VALUES.items() if key in content}
         for key, before in GROUPS.items():
-            values |= {f"{before}{name}": value for name, value in content.get(key, {}).items()}
+            values |= {f"{before}{name}": value for name, value in content.get(key, {}).items() if name != "help_all"}
         found.append({name: " ".join(map(str, value)) if isinstance(value, list) else str(value)
                       for name, value in values.items()})
     rows = [{"name": name, "values": [each.get(name, "not stored") for each in found]}

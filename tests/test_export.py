@@ -170,7 +170,7 @@ def test_thresholds_and_settings_of_the_zip_are_applied(study, tmp_path, capsys,
     assert "by their files' names alone" not in said and "not checked" not in said
     assert (tmp_path / "operating_points.json").read_bytes() == contents(study / "half.zip")["operating_points.json"]
     page = (tmp_path / "report.html").read_text()
-    assert "--cls_arch" in page and "data hash" in page
+    assert "--cls_arch" in page and "data hash" in page and "--help_all" not in page
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["provenance"]["inputs"]["half.zip"] == sha256(study / "half.zip")
     first = json.loads((study / "results" / "metrics.json").read_text())["avg"]["operating_points"]["youden"]
