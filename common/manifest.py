@@ -19,6 +19,7 @@ LEARNED = ("train", "val")  # what training reads
 SETS = (*LEARNED, "test", "cal")  # cal, a calibration set, is the same scans in every split
 LEAKAGE = "leakage"  # the column that --allow_leakage adds: what is in two sets
 MARK = "LEAKAGE"  # the word for it on pages and in messages
+LEAKED = "patients or images are in two sets (--allow_leakage)"  # for others, in place of texts that name them
 SYNTHETIC = "The cohort is SYNTHETIC: these numbers say nothing about patients."
 VIEW_NAMES = {"cor": "coronal", "sag": "sagittal"}  # rotating projections are rot030, ...: their angle in degrees
 VIEWS = tuple(VIEW_NAMES)
@@ -130,6 +131,12 @@ def add_leakage(table: pd.DataFrame, text: str) -> None:
 def leakage_of(table: pd.DataFrame) -> str:
     """The texts in the column LEAKAGE; "" where nothing leaked."""
     return "; ".join(text for text in dict.fromkeys(table.get(LEAKAGE, ())) if text)
+
+
+def leakage_unnamed(optimistic: str | None) -> str | None:
+    """`optimistic` of metrics.json with LEAKED for the text at its end that names who or what is in two sets."""
+    before, mark, _ = (optimistic or "").partition(f"{MARK}: ")
+    return before + mark + LEAKED if mark else optimistic
 
 
 def check_classes(path: str | Path, table: pd.DataFrame, split: int) -> None:

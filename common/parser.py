@@ -15,11 +15,11 @@ from common.settings import commit
 from common.text import as_text
 
 FEW = 12  # options; of a script that has more, --help shows the ESSENTIAL ones
-ESSENTIAL = {"input", "labels", "list", "suv", "output", "workers", "data", "images", "n_splits", "cv", "test", "val",
-             "calibration", "group", "split_index", "run", "resume", "overwrite", "recipe", "params", "weights",
-             "checkpoint", "nepochs", "batch_size", "lr", "device", "dir", "set", "top", "by", "operating_points",
-             "cohort", "chptfolder", "checkpoints", "splits", "trials", "space", "storage", "mode", "target", "method",
-             "max_scans", "stages", "n_images", "models", "dicom"}
+ESSENTIAL = {"input", "labels", "labels_template", "carry", "list", "suv", "output", "workers", "data", "images",
+             "n_splits", "cv", "test", "val", "calibration", "group", "split_index", "run", "resume", "overwrite",
+             "recipe", "params", "weights", "checkpoint", "nepochs", "batch_size", "lr", "device", "dir", "set",
+             "top", "by", "operating_points", "cohort", "chptfolder", "checkpoints", "splits", "trials", "space",
+             "storage", "mode", "target", "method", "max_scans", "stages", "n_images", "models", "dicom"}
 KEPT_WHEN_QUIET = re.compile(r"^(warning|error|refused|left out)\b|SYNTHETIC|OPTIMISTIC")
 SHOWN_VERSIONS = ("torch", "numpy", "pandas", "pydicom")
 

@@ -11,7 +11,7 @@ import pandas as pd
 from common import __version__
 from common.files import InputError
 from common.html import render_text
-from common.manifest import VIEWS, view_name
+from common.manifest import VIEWS, leakage_unnamed, view_name
 from evaluation.ensemble import ENSEMBLES
 from evaluation.metrics import DERIVED
 from evaluation.report import by_metric, calibration_table, operating_points
@@ -45,6 +45,7 @@ def write_card(models: list[dict], metrics: dict | None, rules: dict | None, pre
         measured = {"results": by_metric(RANKING, ensembles.values()),
                     "points": {label: operating_points(block) for label, block in ensembles.items()},
                     "calibration": calibration_table(metrics) if metrics else None,
+                    "optimistic": leakage_unnamed(metrics["optimistic"]) if metrics else None,
                     "cautions": metrics["cautions"] if metrics else []}  # other warnings name scans, patients, readers
     except KeyError as error:
         raise InputError(f"metrics.json: lacks {error}: is it of an earlier version? run aggregate.py again, then "

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import InputError, parse_json, read_csv, read_json_object
+from common.manifest import leakage_unnamed
 from common.model_files import exists, is_export, read_file
 from evaluation.averaging import average_models
 from evaluation.derivation import CALIBRATION, VALIDATION
@@ -106,7 +107,8 @@ def results_of(metrics: dict[str, Any]) -> dict[str, Any]:
     """`results` of reference.json."""
     block = metrics["avg"]
     head, rows, _ = operating_points(block)
-    return {**{name: metrics[name] for name in ("set", "n_patients", "notice", "optimistic")},
+    return {**{name: metrics[name] for name in ("set", "n_patients", "notice")},
+            "optimistic": leakage_unnamed(metrics["optimistic"]),
             "folds_text": metrics.get("folds_text", ""), "n_scans": block["n"], "n_positive": block["n_positive"],
             "auc": long_text(block["auc"]),
             "points": [head, [row for row in rows if row[0] in POINTS]]}

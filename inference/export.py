@@ -12,6 +12,7 @@ import torch
 
 from common import __version__
 from common.files import InputError, read_json_object, replace_file, sha256
+from common.manifest import LEAKAGE, LEAKED, leakage_unnamed
 from common.model_files import HEADER, SUFFIX
 from common.run_files import run_file
 from common.settings import base_names, commit, plain
@@ -74,6 +75,8 @@ def add_model(archive: zipfile.ZipFile, run: dict, precision: str, folder: Path)
     check_best(path, content, run, folder)
     header = plain({name: value for name, value in content.items() if name not in WEIGHTS})
     header["args"] = base_names(header.get("args", {}))
+    if header.get(LEAKAGE):
+        header[LEAKAGE] = LEAKED  # its own text names patients or scans
     header["export"] = {"version": __version__, "commit": commit(), "precision": precision,
                       "checkpoint_sha256": sha256(path)}
     tensors = {name: value.contiguous() for name, value in content["state_dict"].items()}
@@ -101,7 +104,8 @@ def find_rules(folder: Path, models: list[dict]) -> dict | None:
     now, before = checkpoints(models), stored.get("checkpoints", {})
     others = set(stored["models"]) ^ set(now)
     others |= {file for file in now if before.get(file) not in (None, now[file])}
-    return _unless(folder / "operating_points.json", others, stored, models)
+    stored["derived_from"]["optimistic"] = leakage_unnamed(stored["derived_from"].get("optimistic"))
+    return _unless(folder / FILE, others, stored, models)
 
 
 def find_metrics(folder: Path, models: list[dict]) -> dict | None:

@@ -257,10 +257,12 @@ def print_summary(args: Namespace, worker: Worker, files: report.Files) -> int |
         say(f"--timeout {args.timeout:g} s has passed: the same command continues to {counted(args.trials, 'trial')} "
             "per split")
     if without := [split for split in best if not best[split]]:
-        say(f"error: no complete trial of split {', '.join(map(str, without))}: reasons are in {files.report}")
+        say(f"error: no complete trial of split {', '.join(map(str, without))}" +
+            f": reasons are in {files.report}" * files.report.exists())
     if winners := [split for split in best if best[split]]:
         images = ("--images", args.images) if args.images else ()
         words = "--params", files.summary, "--split_index", winners[0], "--data", args.data, *images, "--output"
         say(f"to train the best trial: python train.py {shlex.join(map(str, (*words, args.output)))}")
-    say(f"wrote {files.results('S')}, {files.summary.name}, {files.report.name}; storage {worker.where}")
+    made = [path.name for path in (files.summary, files.report) if path.exists()]  # none where no trial has begun
+    say(f"wrote {files.results('S')}, {', '.join(made)}; " * bool(made) + f"storage {worker.where}")
     return arguments.EXIT_SOME_FAILED if without else None

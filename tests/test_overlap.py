@@ -1,6 +1,7 @@
 """Scans that a model was trained on are found, whatever the manifest says of them now: predict.py and aggregate.py."""
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from training_helpers import SMALL
 
 import aggregate
 import compare
+import export_models
 import find_best_model
 import optun
 import optuna_finetuning
@@ -21,6 +23,7 @@ import train_loca
 import utils
 from common.digests import BY_IMAGE, NONE, NOT_CHECKED, overlap
 from common.files import InputError, sha256
+from common.manifest import LEAKED
 
 pytestmark = pytest.mark.usefixtures("shallow", "no_figure")
 
@@ -321,6 +324,12 @@ def test_what_leaks_is_refused_with_its_rows_or_marks_everything(study, capsys):
     call(compare, *(study / "results" / f"ensemble_{name}.csv" for name in ("avg", "max")), "--output",
          study / "results", "--resamples", 20)
     assert "LEAKAGE" in (study / "results" / "compare.html").read_text()
+    call(export_models, "--dir", study / "results", "--output", study / "models.zip")
+    with zipfile.ZipFile(study / "models.zip") as archive:
+        texts = {name: archive.read(name).decode("latin-1") for name in archive.namelist()}
+    assert not [name for name, text in texts.items() if "in test and train" in text]  # whose name stands there
+    assert f"LEAKAGE: {LEAKED}" in texts["README.md"] and LEAKED in texts["checkpoint_split0_run1.safetensors"]
+    assert f"LEAKAGE: {LEAKED}" in texts["reference.json"]
 
 
 def test_columns_of_prediction_files_in_the_manifest_are_left_out(study, capsys):

@@ -7,7 +7,7 @@ from conftest import call
 
 import optun
 from common.files import InputError
-from search import report, trials
+from search import report, studies, trials
 
 pytestmark = pytest.mark.usefixtures("shallow")
 SMALL = ("--weights", "none", "--image_size", "auto", "--pool", 2, "--threads", 1, "--device", "cpu", "--amp", "off")
@@ -117,3 +117,16 @@ def test_the_command_for_the_best_trial_can_be_pasted(cohort, untrained, capsys)
     find(cohort, "--trials", 1, "--output", folder, "--images", cohort)
     assert (f"python train.py --params '{folder}/best_params_summary.csv' --split_index 0 --data {cohort}/data.csv "
             f"--images {cohort} --output '{folder}'\n") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (("--splits", 0, 5), "split2"),
+    (("--storage", "nonsense"), "--storage nonsense: "), (("--storage", "oracle9://host/name"), "--storage oracle9://"),
+    (("--storage", "sqlite:////missing/folder/a.db"), "may this user write there"),
+    (("--storage", "postgresql://me:secret@127.0.0.1:1/none"), r"me:\*\*\*@127.0.0.1.* is the server running"),
+])
+def test_bad_arguments_are_one_line(cohort, words, said, monkeypatch):
+    monkeypatch.setattr(studies.time, "sleep", lambda seconds: None)
+    with pytest.raises(InputError, match=said) as error:
+        find(cohort, *words)
+    assert "secret" not in str(error.value)
