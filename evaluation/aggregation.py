@@ -49,7 +49,7 @@ from common.text import counted, some
 from evaluation import bootstrap, contrasts, disagreement
 from evaluation.averaging import Ensemble, average_models
 from evaluation.cautions import few_in_parts, few_patients, high_aucs, rarer_class, swapped_labels
-from evaluation.ensemble import ENSEMBLES, MISSING, Model, folds, folds_text, patients, subgroups
+from evaluation.ensemble import ENSEMBLES, Model, folds, folds_text, patients, subgroups
 from evaluation.estimates import no_estimate
 from evaluation.metrics import THRESHOLD, all_metrics, reliability_bins
 from evaluation.operating_points import MEASURED, checkpoints
@@ -185,11 +185,9 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
                             | {name: block(each.scores.iloc[:, k].dropna()) for name, each in ensembles.items()}
                             for k, model in enumerate(models)]
         result["subgroups"] = {column: group_blocks(found) for column, found in of_columns.items()}
-        known = {column: {value: each for value, each in of_groups(found, "avg")[0].items() if value != MISSING}
-                 for column, found in of_columns.items()}
         result["contrasts"] = contrasts.adjust({column: contrasts.differences(
-            scores, labelled["target"], labelled.get("patient_id"), resamples, seed)
-            for column, scores in known.items()})
+            of_groups(found, "avg")[0], labelled["target"], labelled.get("patient_id"), resamples, seed)
+            for column, found in of_columns.items()})
         if result["avg"]["auc"]["value"] is None:
             cautions.append(f"no AUC and no figures: {result['avg']['auc']['reason']}")
         for name, each in ensembles.items():

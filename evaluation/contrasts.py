@@ -13,6 +13,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm, t
 
 from evaluation import bootstrap, paired_tests
+from evaluation.ensemble import MISSING
 from evaluation.estimates import difference_text, p_text
 from evaluation.metrics import THRESHOLD, effective_trials, wilson_interval
 from evaluation.weighted import Ranked
@@ -74,7 +75,7 @@ def proportion_difference(a: ndarray, b: ndarray, patients_a: ndarray, patients_
 
 def differences(scores: dict[str, pd.Series], target: pd.Series, patients: pd.Series | None, resamples: int,
                 seed: int) -> list[dict]:
-    """Each subgroup less another one.
+    """Each subgroup less another one; scans whose field is empty, MISSING, are no side of any.
 
     Parameters
     ----------
@@ -90,7 +91,7 @@ def differences(scores: dict[str, pd.Series], target: pd.Series, patients: pd.Se
     list of dict
         a, b (values), and of each of NAMES difference, ci_low, ci_high, p[, reason].
     """
-    scores = {value: score for value, score in scores.items() if len(score)}
+    scores = {value: score for value, score in scores.items() if len(score) and value != MISSING}
     if len(scores) < 2:
         return []
     rows = pd.concat(scores.values())
