@@ -44,6 +44,11 @@ def whole_number(text: str) -> int | None:
     return int(text.partition(".")[0]) if re.fullmatch(r"\d{1,18}(\.0+)?", text) else None
 
 
+def deauville_digits(text: str) -> str:
+    """ "DS 4", "ds4" or "Deauville score: 4" -> "4"; any other text without its outer blanks."""
+    return re.sub(r"(?i)^(ds|deauville)( score)?[ :=_]*(?=\d)", "", text.strip())
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, its first 200 characters up to the first line feed."""
     return str(error).strip().split("\n")[0][:200]

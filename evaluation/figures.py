@@ -270,7 +270,8 @@ def selective(correct: ndarray, doubts: dict[str, ndarray]) -> Figure:
     figure, axes = new_figure(COLUMN, 2.4)
     for (name, doubt), style in zip(doubts.items(), STYLES, strict=False):
         referred, accuracy = disagreement.selective_accuracy(correct, doubt)
-        shown = np.arange(1, len(referred) + 1)[::-1] >= min(10, len(referred))  # fewer scans: noise
+        kept = np.arange(len(referred), 0, -1)
+        shown = kept >= min(10, len(referred) // 2)  # of fewer scans: noise
         axes.plot(100 * referred[shown], accuracy[shown], label=name, **style)
     axes.set(xlim=(0, 100), xlabel="Scans referred to a human (%)", ylabel="Accuracy of the others")
     axes.set_ylim(top=1.01)

@@ -21,7 +21,7 @@ OF_NO_NETWORK = ("output", "data", "images", "split_index", "run", "overwrite", 
                  "threads", "checkpoint_minutes", "tensorboard", "params")  # of train.py's options
 INPUT = {"views": "views", "spacing_mm": "pixels of the MIPs, mm", "suv_type": "SUV normalised to (--suv)",
          "pool": "max-pooling", "frame": "frame, pixels", "norm": "mean and standard deviation, SUV",
-         "crop_bodies": "larger bodies are cut", "box": "body: pixels above SUV 0.3 (suv) or LARS's"}
+         "crop_bodies": "cut bodies larger than the frame", "box": "body: pixels above SUV 0.3 (suv) or LARS's"}
 
 
 def write_card(models: list[dict], metrics: dict | None, rules: dict | None, precision: str) -> str:

@@ -1,9 +1,10 @@
 """Reader study: the model's call against those of readers and of their majority, from CSVs of calls.
 
-A CSV has scan_id and a column for each reader: 0 and 1, or Deauville scores 1 to 5 (4 and 5 are positive); empty where
-a reader did not read the scan. Or it is one of the reading room's (review.html), a row a reading: scan_id, deauville,
-reader, and blind, which is 1 where the reader saw neither label nor score. The consensus is the majority of two or more
-readers; a tie has none. The reference is the target of the prediction files. metrics.json's `readers` holds
+A CSV has scan_id and a column for each reader: 0 and 1, or Deauville scores 1 to 5, also as "DS 4" (4 and 5 are
+positive); empty where a reader did not read the scan. Or it is one of the reading room's (review.html), a row a
+reading: scan_id, deauville, reader, and blind, which is 1 where the reader saw neither label nor score. The consensus
+is the majority of two or more readers; a tie has none. The reference is the target of the prediction files.
+metrics.json's `readers` holds
 
     file, scale, names                       of --readers; texts of SCALES; the readers
     n_scans, n_not_read, n_unknown           scans measured and read by anyone; measured only; read only
@@ -24,7 +25,7 @@ import pandas as pd
 from numpy import ndarray
 
 from common.files import InputError, read_csv
-from common.text import counted, some
+from common.text import counted, deauville_digits, some
 from evaluation import agreement, paired_tests
 from evaluation.averaging import Ensemble
 from evaluation.cautions import FEW, rarer_class
@@ -111,10 +112,12 @@ def _calls_of(path, warnings):
     for row in table.index[table["scan_id"].duplicated() | (table["scan_id"] == "")][:1]:
         raise InputError(f"{path}, line {row + 2}: scan_id {table.loc[row, 'scan_id']!r} is empty or there twice; keep "
                          "one row a scan")
-    texts = table[names].apply(lambda column: column.str.strip())
+    written = table[names].map(str.strip)
+    texts = written.map(deauville_digits)
     values = texts.map(number)
     present = set(values.to_numpy()[(texts != "").to_numpy()].tolist())
-    scale = "deauville" if present & {2, 3, 4, 5} or table.attrs.get("room") else "calls"
+    scale = "deauville" if (
+        present & {2, 3, 4, 5} or table.attrs.get("room") or (texts != written).any(axis=None)) else "calls"
     allowed = (0, 1) if scale == "calls" else (1, 2, 3, 4, 5)
     wrong = (texts != "") & ~values.isin(allowed)
     for row, name in zip(*np.nonzero(wrong.to_numpy()), strict=True):

@@ -9,7 +9,7 @@ import pandas as pd
 
 from common.files import InputError, read_csv, write_csv
 from common.manifest import canonical
-from common.text import counted, some, whole_number
+from common.text import counted, deauville_digits, some, whole_number
 from preprocessing.dates import one_order, readings, to_date
 from preprocessing.dicom_series import Study
 from preprocessing.identifiers import hash_id
@@ -153,7 +153,7 @@ def _whole(row: dict[Any, Any], column: str, allowed: Sequence[int], where: str)
     if not row.get(column):
         return None
     text = row[column].strip()
-    if (value := whole_number(text)) not in allowed:
+    if (value := whole_number(deauville_digits(text) if column == "deauville" else text)) not in allowed:
         raise InputError(f"{where}: {column} {text!r} is not {allowed[0]} to {allowed[-1]}; correct it")
     return value
 

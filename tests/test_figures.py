@@ -86,6 +86,13 @@ def test_a_dollar_in_a_name_is_drawn_as_it_stands():
     assert not any(text.get_parse_math() for axes in figure.axes for text in axes.texts)
 
 
+@pytest.mark.parametrize(("n", "fewest"), [(3, 1), (9, 4), (12, 6), (40, 10)])
+def test_the_referral_of_few_scans_is_a_line(n, fewest):
+    figure = drawn(figures.selective, np.arange(n) % 3 > 0, {"doubt": np.arange(n)})
+    x = figure.axes[0].lines[0].get_xdata()
+    assert len(x) > 1 and x[-1] == pytest.approx(100 * (n - fewest) / n)
+
+
 def test_readers_are_marked_by_numbers_alone():
     curves = {"LARS-avg": (np.array([0, 1] * 8), np.arange(16) / 16)}
     whole = block(0.6) | {"operating_points": {}, "threshold": 0.5, "tn": 4, "fp": 4, "fn": 4, "tp": 4}

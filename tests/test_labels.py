@@ -95,6 +95,23 @@ def test_rows_without_study_are_counted(tmp_path, capsys):
     assert "line 2, 3; of these the patient has one on another day: line 2\n" in said
 
 
+@pytest.mark.parametrize(("text", "target"), [
+    ("3", 0), ("4.0", 1), ("DS 4", 1), ("ds3", 0), ("Deauville 5", 1), ("Deauville score: 2", 0), ("DS 6", None),
+    ("-4", None), ("DS", None), ("4a", None), ("DS -4", None), ("X", None), ("DS 4 DS 2", None)])
+def test_deauville_scores_are_read_as_people_write_them(text, target, tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text(f"StudyInstanceUID,deauville\n1.1,{text}\n")
+    if target is None:
+        with pytest.raises(InputError, match=f"line 2: deauville '{text}' is not 1 to 5; correct it"):
+            read_labels(path)
+    else:
+        (row,) = read_labels(path).rows
+        assert row.values == {"deauville": text, "target": target}
+    path.write_text("StudyInstanceUID,target\n1.1,DS 1\n")  # 0 or 1 is no Deauville score
+    with pytest.raises(InputError, match="target 'DS 1' is not 0 to 1"):
+        read_labels(path)
+
+
 def test_columns_are_carried_by_name_only(tmp_path, capsys):
     path = tmp_path / "labels.csv"
     path.write_text("StudyInstanceUID,Geburtsdatum,deauville,initials,sex,target_loc\n1.1,1970,5,JD,F,7\n")
