@@ -126,7 +126,7 @@ def convert(args, folder, inputs):
             if key:
                 check_same_key(folder, key)
             refuse_dropping(folder, searched, studies, refused, key)
-        options = Options(inputs[0].spacing_mm or scoring.SPACING_MM, scoring.projections(inputs[0].views),
+        options = Options(inputs[0].spacing_mm or scoring.SPACING_MM, scoring.projections(scoring.all_views(inputs)),
                           args.allow_uncorrected, suv_type=inputs[0].suv_type, frames=args.frames)
         made, errors = convert_studies(studies, searched, folder, key, options, args.overwrite, run)
     if key_file:

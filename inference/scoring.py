@@ -3,7 +3,7 @@
 The numbers are those of predict.py and aggregate.py with the same models: the same functions average them and apply
 the thresholds, without files in between.
 """
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,12 @@ def _stored(run: dict) -> dict:
     return settings or utils.read_checkpoint(path)
 
 
-def projections(views: Sequence[str]) -> int:
+def all_views(inputs: Sequence[NetworkInput]) -> set[str]:
+    """The views that any of the models knows."""
+    return {view for each in inputs for view in each.views}
+
+
+def projections(views: Collection[str]) -> int:
     """The value of prepro_script.py --views that makes these views."""
     turned = {int(view[3:]) for view in views if view.startswith("rot")}
     return next((n for n in range(2, 181) if turned <= {round(180 * k / n) for k in range(n)}), 2)
@@ -165,7 +170,8 @@ def projections(views: Sequence[str]) -> int:
 
 def unusable(rows: Sequence[Mapping[str, Any]], images: Path, inputs: Sequence[NetworkInput],
              crop: bool) -> dict[str, str]:
-    """{scan: why the models cannot be given it}: a view that is no SUV, or has no body, or one larger than a frame.
+    """{scan: why the models cannot be given it}: a view that is no SUV, or of theirs one without a body, or with one
+    larger than a frame.
 
     Parameters
     ----------
@@ -182,7 +188,7 @@ def unusable(rows: Sequence[Mapping[str, Any]], images: Path, inputs: Sequence[N
         except InputError as error:  # its values are no SUV
             refused.setdefault(row.scan_id, str(error))
             continue
-        for each in inputs:
+        for each in (each for each in inputs if row.view in each.views):
             try:
                 box = dataset.body_box(image, row.view, each.box)
             except InputError as error:

@@ -4,15 +4,17 @@ import io
 import zipfile
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from conftest import call
 from page_helpers import Page
 from pet import write_series
 from PIL import Image
 from prediction_helpers import splits
-from score_helpers import COARSE, scored_by, write_results
+from score_helpers import COARSE, CPU, save_model, scored_by, write_results
 
 import export_models
+import score
 from common.manifest import view_name
 from evaluation.model_card import INPUT
 from inference import score_page
@@ -55,6 +57,24 @@ def test_networks_of_rotating_views_alone_have_a_picture(study):
         assert picture.width > 700
     assert "Blue circle" not in words(study / "out")
     assert "from maximum intensity projections (45°, 135°) of an FDG PET/CT scan" in " ".join(card(models).split())
+
+
+def test_networks_of_several_views_score_alike_in_any_order(study, no_picture):
+    for split, views in enumerate((("cor", "sag"), ("cor", "sag", "rot045"), ("rot060",))):
+        save_model(study, split, views=views)
+    paths, found = sorted(study.glob("checkpoint_*.pth")), []
+    for out, files in (("one", paths), ("other", paths[::-1])):
+        call(score, "--input", study / "dicom", "--checkpoints", *files, "--output", study / out, *CPU)
+        found.append(pd.read_csv(study / out / "scores.csv"))
+    assert found[0]["ensemble_prob"][0] == pytest.approx(found[1]["ensemble_prob"][0], abs=1e-9)
+    assert found[0]["n_models"][0] == 3 and "the scan lacks" not in found[0]["warnings"][0]
+
+
+def test_a_view_that_no_network_takes_may_be_larger_than_their_frame(study, no_picture):
+    save_model(study, 0, views=("sag",), frame=(64, 32))
+    assert call(score, "--input", study / "dicom", "--checkpoints", study / "checkpoint_split0_run1.pth", "--output",
+                study / "out", *CPU) is None
+    assert len(pd.read_csv(study / "out" / "scores.csv")) == 1
 
 
 def test_views_have_names():
