@@ -43,6 +43,7 @@ from training.objectives import probabilities
 LARS_INPUT = ("checkpoints without an input of their own are given LARS's: its box, frame {} x {}, mean {} and "
               "standard deviation {} SUV")
 OWN_COLUMNS = re.compile(r"set|probs|overlap|checkpoint_sha256|[FL]\d+|pred_loc|(pred|true)_loc_name")
+NO_SPACING = "the pixel size of the training is not stored; it is taken to be the {:g} mm of these MIPs"
 OF_PHANTOMS = "trained on a SYNTHETIC cohort: the scores say nothing about patients"
 
 
@@ -142,10 +143,13 @@ def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: st
 
 
 def checkpoint_notes(path: Path, content: dict, network_input: NetworkInput, table: pd.DataFrame) -> list[str]:
-    """What a user must know of a checkpoint: LARS's input, training on a SYNTHETIC cohort or with --allow_leakage."""
+    """What a user must know of a checkpoint: LARS's input, no pixel size, training on a SYNTHETIC cohort or with
+    --allow_leakage."""
     notes = []
     if "input" not in content:
         notes.append(LARS_INPUT.format(*network_input.frame, *network_input.norm))
+    elif "spacing_mm" in table and not network_input.spacing_mm:
+        notes.append("warning: " + NO_SPACING.format(table["spacing_mm"].iloc[0]))
     if content.get("synthetic") and not is_synthetic(table).all():
         notes.append(f"warning: {OF_PHANTOMS}")
     if content.get(LEAKAGE):
@@ -175,7 +179,7 @@ def predict_mips(checkpoint: str | Path, images: Mapping[str, np.ndarray], spaci
     Warns
     -----
     UserWarning
-        The network was trained on a SYNTHETIC cohort, or with --allow_leakage.
+        The network was trained on a SYNTHETIC cohort, or with --allow_leakage; it does not store its pixel size.
 
     Raises
     ------
@@ -190,6 +194,8 @@ def predict_mips(checkpoint: str | Path, images: Mapping[str, np.ndarray], spaci
         warnings.warn(f"{checkpoint}: trained with --allow_leakage: {content[LEAKAGE]}", stacklevel=2)
     table = pd.DataFrame({"filename": list(images), "spacing_mm": spacing_mm, "suv_type": suv_type})
     given = stored_input(checkpoint, content, table, "the call", None, None)
+    if "input" in content and not given.spacing_mm:
+        warnings.warn(f"{checkpoint}: {NO_SPACING.format(spacing_mm)}", stacklevel=2)
     arrays = [np.ascontiguousarray(image, np.float32) for image in images.values()]
     for name, image in zip(images, arrays, strict=True):
         if reason := "holds NaN or infinity" if not np.isfinite(image).all() else no_suv(image):

@@ -26,7 +26,7 @@ from evaluation import disagreement, ensemble, operating_points, reference
 from evaluation.averaging import Ensemble, average_models
 from evaluation.metrics import DERIVED, THRESHOLD
 from evaluation.report import thresholds_text
-from inference.prediction import Model, best_runs, runs_of_files
+from inference.prediction import NO_SPACING, Model, best_runs, runs_of_files
 from training.objectives import probabilities
 
 SPACING_MM = 3.27  # of checkpoints that store none, such as LARS's
@@ -228,6 +228,8 @@ def score(models: Sequence[Model], home: Path | None, converted: Mapping[str, Ma
     table = pd.concat(known).drop_duplicates("place").sort_values("place", ignore_index=True)
     scans, _ = ensemble.join_scans(predicted)
     warnings = [note for note in notes if not note.startswith("warning: ")]
+    warnings += [NO_SPACING.format(SPACING_MM)] * any(
+        "input" in model.content and not model.batches.network_input.spacing_mm for model in models)
     how, rules, derived = _rules(home, predicted, warnings)
     try:
         averaged = average_models(predicted, scans, "avg", how, rules)

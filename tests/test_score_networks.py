@@ -14,10 +14,13 @@ from prediction_helpers import splits
 from score_helpers import COARSE, CPU, save_model, scored_by, write_results
 
 import export_models
+import predict
 import score
-from common.manifest import view_name
+from common.manifest import read_manifest, view_name
+from common.mips import read_image
 from evaluation.model_card import INPUT
 from inference import score_page
+from inference.prediction import predict_mips
 
 
 @pytest.fixture
@@ -96,3 +99,19 @@ def test_what_folds_reach_is_not_said_of_all_networks(study, no_picture):
     assert scored_by(study, models) is None and said in words(study / "out")
     assert said in " ".join(card(models).split())
     assert scored_by(study, models / "models.zip", out="zip") is None and said in words(study / "zip")
+
+
+def test_a_network_that_stores_no_pixel_size_is_said_to(study, no_picture, capsys):
+    save_model(study, 0, spacing_mm=None)
+    path = study / "checkpoint_split0_run1.pth"
+    call(score, "--input", study / "dicom", "--checkpoints", path, "--output", study / "out", *CPU)
+    said = "the pixel size of the training is not stored; it is taken to be the 3.27 mm of these MIPs"
+    assert f"warning: {said}" in capsys.readouterr().out and said in words(study / "out")
+    assert said.replace(";", ",") in pd.read_csv(study / "out" / "scores.csv")["warnings"][0]
+    call(predict, "--data", study / "out" / "scans" / "data.csv", "--set", "all", "--checkpoints", path, "--output",
+         study / "out", *CPU[:-2])
+    assert f"warning: {said}" in capsys.readouterr().out
+    cor = read_image(read_manifest(study / "out" / "scans" / "data.csv", need_target=False).iloc[0],
+                     study / "out" / "scans")
+    with pytest.warns(UserWarning, match="not stored"):
+        predict_mips(path, {"cor": cor}, 3.27)
