@@ -2,11 +2,13 @@
 prediction files."""
 import io
 import itertools
+import math
 import re
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -184,9 +186,13 @@ def predict_mips(checkpoint: str | Path, images: Mapping[str, np.ndarray], spaci
     Raises
     ------
     InputError
-        No checkpoint, other pixels or SUV than those of training, an image that is no SUV, has no body or a larger one
-        than the frame, a score that is not finite.
+        No image, no checkpoint, other pixels or SUV than those of training, an image that is no SUV, has no body or a
+        larger one than the frame, a score that is not finite.
     """
+    if not images:
+        raise InputError("no image: give a dict of MIPs by name")
+    if not isinstance(spacing_mm, Real) or not 0 < spacing_mm < math.inf:
+        raise InputError(f"spacing_mm is {spacing_mm!r}: give the side of the MIPs' pixels in mm")
     network, content = utils.load_model(checkpoint)
     if content.get("synthetic"):
         warnings.warn(f"{checkpoint}: {OF_PHANTOMS}", stacklevel=2)
@@ -198,7 +204,8 @@ def predict_mips(checkpoint: str | Path, images: Mapping[str, np.ndarray], spaci
         warnings.warn(f"{checkpoint}: {NO_SPACING.format(spacing_mm)}", stacklevel=2)
     arrays = [np.ascontiguousarray(image, np.float32) for image in images.values()]
     for name, image in zip(images, arrays, strict=True):
-        if reason := "holds NaN or infinity" if not np.isfinite(image).all() else no_suv(image):
+        if reason := (f"is of shape {image.shape}, not (rows, columns)" if image.ndim != 2 or not image.size else
+                      "holds NaN or infinity" if not np.isfinite(image).all() else no_suv(image)):
             raise InputError(f"{name}: {reason}; give a MIP in SUV")
     largest = (max(image.shape[0] for image in arrays), max(image.shape[1] for image in arrays))
     bodies = fit_bodies(stack_bodies(arrays, list(images), largest, given.pool, given.box), given.frame,

@@ -4,6 +4,7 @@ import io
 import zipfile
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import call
@@ -16,6 +17,7 @@ from score_helpers import COARSE, CPU, save_model, scored_by, write_results
 import export_models
 import predict
 import score
+from common.files import InputError
 from common.manifest import read_manifest, view_name
 from common.mips import read_image
 from evaluation.model_card import INPUT
@@ -115,3 +117,14 @@ def test_a_network_that_stores_no_pixel_size_is_said_to(study, no_picture, capsy
                      study / "out" / "scans")
     with pytest.warns(UserWarning, match="not stored"):
         predict_mips(path, {"cor": cor}, 3.27)
+
+
+@pytest.mark.parametrize(("images", "spacing", "said"), [
+    ({}, 3.27, "no image"), ({"a": np.ones((9, 9))}, float("nan"), "spacing_mm is nan"),
+    ({"a": np.ones((9, 9))}, 0, "spacing_mm is 0"), ({"a": np.ones((9, 9))}, None, "spacing_mm is None"),
+    ({"a": np.ones((2, 9, 9))}, 3.27, "a: is of shape"), ({"a": np.ones((0, 9))}, 3.27, "a: is of shape"),
+    ({"a": np.ones(9)}, 3.27, "a: is of shape")])
+def test_mips_of_the_api_that_are_none_are_refused(tmp_path, images, spacing, said):
+    save_model(tmp_path, 0)
+    with pytest.raises(InputError, match=said):
+        predict_mips(tmp_path / "checkpoint_split0_run1.pth", images, spacing)
