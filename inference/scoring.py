@@ -329,7 +329,8 @@ def table_of(scores: Scores) -> pd.DataFrame:
         row |= {"ensemble_prob_uncalibrated": scan.predicted} if scores.recalibration else {}
         row |= {"sd": scan.sd, "n_models": int(np.isfinite(scan.scores).sum())}
         row |= {f"pred_{call.key}": "" if call.positive is None else int(call.positive) for call in scan.calls}
-        rows.append(row | {"notice": " ".join(scores.notices), "warnings": "; ".join(scan.warnings)})
+        warnings = [text.replace("; ", ", ") for text in (*scan.warnings, *scores.warnings)]
+        rows.append(row | {"notice": " ".join(scores.notices), "warnings": "; ".join(warnings)})
     return pd.DataFrame(rows)
 
 

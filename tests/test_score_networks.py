@@ -119,6 +119,14 @@ def test_a_network_that_stores_no_pixel_size_is_said_to(study, no_picture, capsy
         predict_mips(path, {"cor": cor}, 3.27)
 
 
+def test_what_the_page_warns_of_is_in_the_table(study, no_picture):
+    models = write_results(study / "models")
+    save_model(models, 1, norm=(1.5, 1.0))  # trained again
+    assert scored_by(study, models) is None
+    said = "the stored thresholds are not of these models and were not applied"
+    assert said in words(study / "out") and said in pd.read_csv(study / "out" / "scores.csv")["warnings"][0]
+
+
 @pytest.mark.parametrize(("images", "spacing", "said"), [
     ({}, 3.27, "no image"), ({"a": np.ones((9, 9))}, float("nan"), "spacing_mm is nan"),
     ({"a": np.ones((9, 9))}, 0, "spacing_mm is 0"), ({"a": np.ones((9, 9))}, None, "spacing_mm is None"),
