@@ -32,7 +32,7 @@ from common.manifest import (
     suv_type_of,
 )
 from common.mips import no_suv
-from common.model_files import checkpoint_file, checkpoint_sha256, checkpoints_in, read_file
+from common.model_files import checkpoint_file, checkpoint_sha256, checkpoints_in, is_export, read_file
 from common.run_files import run_file, run_of
 from common.text import counted, some
 from dataset import LARS, NORMS, NetworkInput, fit_bodies, read_bodies, stack_bodies
@@ -335,6 +335,8 @@ def find_runs(folder: str | Path, splits: Sequence[int] | None = None,
 def best_runs(folder: str | Path, splits: Sequence[int] | None = None) -> tuple[list[dict], list[str]]:
     """`find_runs` of the runs that best_run.csv names; without `splits` all of them, by split."""
     path = Path(folder) / "best_run.csv"
+    if Path(folder).is_file() and not is_export(folder):
+        raise InputError(f"{folder}: a file, not a folder of networks or their zip; --checkpoints takes files")
     try:
         best = pd.read_csv(io.BytesIO(read_file(path)), dtype={"split": str, "run": str})
         for name in best.columns.intersection(["epoch", "value"]):

@@ -127,6 +127,12 @@ def test_what_the_page_warns_of_is_in_the_table(study, no_picture):
     assert said in words(study / "out") and said in pd.read_csv(study / "out" / "scores.csv")["warnings"][0]
 
 
+def test_a_file_in_place_of_a_folder_of_networks_is_told_apart(study):
+    save_model(study, 0)
+    with pytest.raises(InputError, match=r"checkpoint_split0_run1\.pth: a file, not a folder .*--checkpoints"):
+        scored_by(study, study / "checkpoint_split0_run1.pth")
+
+
 @pytest.mark.parametrize(("images", "spacing", "said"), [
     ({}, 3.27, "no image"), ({"a": np.ones((9, 9))}, float("nan"), "spacing_mm is nan"),
     ({"a": np.ones((9, 9))}, 0, "spacing_mm is 0"), ({"a": np.ones((9, 9))}, None, "spacing_mm is None"),
