@@ -32,7 +32,7 @@ from training.objectives import probabilities
 SPACING_MM = 3.27  # of checkpoints that store none, such as LARS's
 UNLIKE = 2.0  # factor between a scan's mean SUV and that of the training images, above which a warning is given
 SHORT_NAMES = {"label": "at 0.5", "youden": "Youden", "sensitivity95": "sens95", "specificity95": "spec95"}  # of calls
-SHORT = 0.5  # share of the frame's height that a body fills, below which a warning is given
+SHORT = 0.5  # share of the frame's height, or of LARS's, that a body fills, below which a warning is given
 
 
 @dataclass
@@ -310,10 +310,12 @@ def _unlike(scan: str, models: Sequence[Model]) -> list[str]:
         if missing := sorted(set(given.views) - set(model.rows["view"][of_scan])):
             found.setdefault("views", f"the networks were trained on views that the scan lacks: {some(missing)}")
         mean, trained = dataset.norm_constants(bodies, own)[0], given.norm[0]
-        if trained and not 1 / UNLIKE <= mean / trained <= UNLIKE:
+        named = "input" in model.content and given.norm in dataset.NORMS.values()  # by --norm, not of the training
+        if trained and not named and not 1 / UNLIKE <= mean / trained <= UNLIKE:
             found.setdefault("mean", f"the mean SUV of the scan's images is {mean:.1f}, of the training images it was "
                              f"{trained:.1f}")
-        if (share := float(bodies.sizes[own, 0].max()) / given.frame[0]) < SHORT:
+        height = min(given.frame[0], LARS.frame[0] / given.pool)  # that of prepro_script.py's MIPs at most
+        if (share := float(bodies.sizes[own, 0].max()) / height) < SHORT:
             found.setdefault("share", f"the body fills {share:.0%} of the height that the networks were trained for: "
                              "is it a whole-body scan?")
     return list(found.values())

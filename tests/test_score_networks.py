@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import call
 from page_helpers import Page
 from pet import write_series
@@ -20,8 +21,9 @@ import score
 from common.files import InputError
 from common.manifest import read_manifest, view_name
 from common.mips import read_image
+from dataset import Bodies, NetworkInput
 from evaluation.model_card import INPUT
-from inference import score_page
+from inference import score_page, scoring
 from inference.prediction import predict_mips
 
 
@@ -101,6 +103,21 @@ def test_what_folds_reach_is_not_said_of_all_networks(study, no_picture):
     assert scored_by(study, models) is None and said in words(study / "out")
     assert said in " ".join(card(models).split())
     assert scored_by(study, models / "models.zip", out="zip") is None and said in words(study / "zip")
+
+
+@pytest.mark.parametrize(("rows", "changed", "warned"), [
+    (266, {}, []), (133, {"pool": 2}, []), (133, {}, ["fills 43%"]), (70, {"pool": 2}, ["fills 45%"]),
+    (133, {"pool": 2, "frame": (160, 96)}, []), (266, {"norm": (0.6089, 1.8575)}, []),
+    (266, {"norm": (0.0, 1.0)}, []), (266, {"norm": (0.7, 1.0)}, ["is 1.5, of the training images it was 0.7"])])
+def test_a_scan_is_unlike_the_training_by_what_is_known_of_it(rows, changed, warned):
+    images = torch.ones(2, rows, 60)
+    images[:, ::2] = 2
+    bodies = Bodies(images, torch.tensor([[rows, 60], [rows, 50]]), ["cor", "sag"])
+    given = NetworkInput(**{"frame": (310, 310), "norm": (1.6, 3.0)} | changed)
+    model = SimpleNamespace(rows=pd.DataFrame({"scan_id": ["s", "s"], "view": ["cor", "sag"]}), index=np.arange(2),
+                            content={"input": {}}, batches=SimpleNamespace(network_input=given, bodies=bodies))
+    found = scoring._unlike("s", [model])
+    assert len(found) == len(warned) and all(part in text for part, text in zip(warned, found, strict=True))
 
 
 def test_a_network_that_stores_no_pixel_size_is_said_to(study, no_picture, capsys):
