@@ -366,3 +366,14 @@ def test_batches_cover_everything_and_leave_no_single_image(n, batch_size):
     assert np.concatenate(found).tolist() == list(range(n))
     assert max(map(len, found)) <= batch_size
     assert min(map(len, found)) >= 2 or n == 1 or batch_size == 2
+
+
+def test_batch_that_has_no_image_for_some_process_is_refused(monkeypatch):
+    """Batch normalization over processes would take the mean of nothing, NaN."""
+    for processes in (2, 3, 8):
+        monkeypatch.setattr(batches.distributed, "world", lambda processes=processes: processes)
+        with pytest.raises(InputError, match=f"--batch_size {processes}: 25 images leave a batch of .* give "
+                                             f"{2 * processes - 1} or more, or start fewer processes"):
+            batches.check_batch_size(processes, 25, (64, 64))
+        for n in range(processes, 100):
+            batches.check_batch_size(2 * processes - 1, n, (32, 32))

@@ -63,9 +63,13 @@ class SingleImage(InputError):
 
 
 def check_batch_size(batch_size: int, n: int, frame: tuple[int, int]) -> None:
-    """Raise SingleImage where n images in batches of at most `batch_size` leave one alone in a frame of one pixel of
-    layer4, which is trained."""
-    if max(frame) <= FRAME_MULTIPLE and len(batch_indices(n, batch_size)) * 2 > n and distributed.world() == 1:
+    """Refuse n images in batches of at most `batch_size` whose smallest has none for some process (InputError) or, with
+    one process, leaves one image alone in a frame of one pixel of layer4, which is trained (SingleImage)."""
+    smallest, processes = n // len(batch_indices(n, batch_size)), distributed.world()
+    if smallest < processes:
+        raise InputError(f"--batch_size {batch_size}: {counted(n, 'image')} leave a batch of {smallest} for "
+                         f"{processes} processes; give {2 * processes - 1} or more, or start fewer processes")
+    if max(frame) <= FRAME_MULTIPLE and smallest == processes == 1:
         raise SingleImage(f"--batch_size {batch_size}: a batch of one image of {frame[0]} x {frame[1]} pixels cannot "
                           "be normalized; give 3 or more, or a larger --image_size")
 
@@ -304,14 +308,15 @@ class RunBatches:
 
     Raises
     ------
-    SingleImage
+    InputError
+        Of `check_batch_size`.
     """
 
     def __init__(self, images: Any, model: ResNet34, y_true: np.ndarray, seed: tuple[int, ...], amp: torch.dtype | None,
                  batch_size: int, augm: int = 0, oversample: bool = False, cached_placements: int = 1,
                  cache: dict | None = None, check: Callable[[], None] = lambda: None):
         self.images, self.y_true, self.seed, self.oversample = images, y_true, seed, oversample
-        if first_trained(model) < len(model.features):
+        if first_trained(model) < len(model.features):  # a head alone learns from a share of 0, or 1, too
             check_batch_size(batch_size, len(epoch_order(images.train, y_true, 0, oversample)),
                              images.network_input.frame)
         self.source, start = ImageBatches(images.bodies, images.network_input, batch_size, augm), first_trained(model)
