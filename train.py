@@ -38,9 +38,10 @@ def main(args):
 
     for run in runs.todo:
         options = run.options  # args, with the values of --params for this split
-        images = cohort.split_images(run.split, arguments.image_size(options.image_size),
-                                     **pick(options, "margin", "pool", "crop_bodies", "norm"))
+        cohort.read(options.pool)  # a file that cannot be read ends all runs
         with runs.failures_listed(run):
+            images = cohort.split_images(run.split, arguments.image_size(options.image_size),
+                                         **pick(options, "margin", "pool", "crop_bodies", "norm"))
             runs.claim(run)  # no other process trains it
             head = pick(options, "cls_arch", "hidden", "dropout")
             seed_weights(*run.seed)

@@ -42,9 +42,10 @@ def main(args):
 
     for run in runs.todo:  # as in train.py, with a site head and its part of the loss
         options = run.options
-        images = cohort.split_images(run.split, arguments.image_size(options.image_size),
-                                     **pick(options, "margin", "pool", "crop_bodies", "norm"))
+        cohort.read(options.pool)
         with runs.failures_listed(run):
+            images = cohort.split_images(run.split, arguments.image_size(options.image_size),
+                                         **pick(options, "margin", "pool", "crop_bodies", "norm"))
             runs.claim(run)
             head = pick(options, "cls_arch", "hidden", "dropout")
             seed_weights(*run.seed)

@@ -295,6 +295,16 @@ def test_sweep_goes_on_after_a_run_that_failed(cohort, capsys):
     assert err.count("the loss is not finite in epoch 1 from batch 2 on (images/s0") == 2 and out.count("failed: ") == 2
 
 
+def test_sweep_goes_on_after_a_split_whose_bodies_exceed_the_frame(cohort, capsys):
+    (cohort / "params.csv").write_text("split,image_size\n0,32 16\n1,32\n")
+    size = SMALL.index("--image_size")
+    assert call(train, "--data", cohort / "data.csv", "--output", cohort / "results", *SMALL[:size], *SMALL[size + 2:],
+                "--params", cohort / "params.csv", "--split_index", 0, 1, "--nepochs", 1) == 1
+    out, err = capsys.readouterr()
+    assert "error: split 0 run 1: images/s006_cor.bin: body of 30 x 18 pixels is larger than the frame 32 x 16" in err
+    assert "failed: images/s006_cor.bin" in out and (cohort / "results" / "checkpoint_split1_run1.pth").exists()
+
+
 def test_finished_run_with_other_arguments_is_refused(trained):
     with pytest.raises(InputError, match=r"exists, trained with other values of --augm \(34, now 0\).*--overwrite"):
         fit(trained, "--nepochs", 3, "--early_stopping")

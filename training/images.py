@@ -67,19 +67,24 @@ class Cohort:
         say(report_views(self.table) or f"{counted(self.table['scan_id'].nunique(), 'scan')}, "
                                         f"{counted(len(self.table), 'image')}")
 
+    def read(self, pool: int) -> None:
+        """Read the files, again for another `pool`. Raises InputError, whatever the split, as `dataset.read_bodies`."""
+        if self.pool != pool:
+            self.bodies, self.pool, self.last = None, None, (None, None)  # free the others first
+            self.bodies = read_bodies(self.table, self.folder, pool)
+            self.table = compare_images(self.table, self.folder, self.data, self.splits, self.allow_leakage)
+            self.pool = pool
+
     def split_images(self, split: int, image_size: str | tuple[int, int], margin: int, pool: int, crop_bodies: bool,
                      norm: str) -> SplitImages:
-        """The images of one split. The files are read at the first call, and again for another `pool`.
+        """The images of one split, `read` first. Raises InputError, too, where they do not fit the frame.
 
         `image_size` is "auto" or (rows, columns); the others are arguments of train.py.
         """
         asked = (split, image_size, margin, pool, crop_bodies, norm)
         if self.last[0] == asked:
             return self.last[1]
-        if self.pool != pool:
-            self.bodies, self.pool, self.last = None, pool, (None, None)  # free the others first
-            self.bodies = read_bodies(self.table, self.folder, pool)
-            self.table = compare_images(self.table, self.folder, self.data, self.splits, self.allow_leakage)
+        self.read(pool)
         sets = self.table[f"split{split}"]
         rows = np.flatnonzero(sets.isin(LEARNED))
         table, bodies = self.table.iloc[rows].reset_index(drop=True), self.bodies.subset(rows)
