@@ -19,6 +19,7 @@ from common.manifest import (
 )
 from common.text import counted, some
 
+IN_ONE_WAY = "write it in one way; if not, give them names that differ by more than blanks, case or zeros"
 IN_TEST, NOT_IN_TEST = {"test", "1", "true"}, {"train", "val", "cal", "0", "false", ""}
 
 
@@ -31,14 +32,18 @@ def read_sorted(path: Path) -> pd.DataFrame:
     patient = patient_column(table)
     if len(empty := table[table[patient] == ""]):
         raise InputError(f"{path} row {empty['row'].iloc[0]}: {patient} is empty; fill it in or remove the column")
-    names = table[patient].drop_duplicates()
-    if len(twice := names[spelled_alike(names).duplicated(keep=False)]):
-        first = twice[spelled_alike(twice) == spelled_alike(twice).iloc[0]]
-        raise InputError(f"{path} rows {' and '.join(str(table['row'][k]) for k in first.index)}: {patient} "
-                         f"{' and '.join(map(repr, first))}: if this is one patient, write it in one way; if not, give "
-                         "them names that differ by more than blanks, case or zeros")
+    if len(twice := written_twice(table[patient])):
+        raise InputError(f"{path} rows {' and '.join(str(table['row'][k]) for k in twice.index)}: {patient} "
+                         f"{' and '.join(map(repr, twice))}: if this is one patient, {IN_ONE_WAY}")
     own = table.columns.intersection(read_csv(path).columns)
     return table[own].sort_values([patient, "scan_id", "filename"], ignore_index=True)
+
+
+def written_twice(column: pd.Series) -> pd.Series:
+    """The first names of a column that are `spelled_alike`, each where it first stands; none where no two are."""
+    names = column.drop_duplicates()
+    alike = spelled_alike(names)
+    return names[alike == alike[alike.duplicated()].iloc[0]] if alike.duplicated().any() else names[:0]
 
 
 # ---------------------------------------------------------------- sets of patients
@@ -170,13 +175,15 @@ def draw_folds(patients: pd.DataFrame, k: int, groups: pd.Series | None, rng: np
 
 
 def groups_of(table: pd.DataFrame, column: str) -> pd.Series:
-    """Each patient's group, by patient; InputError where there is no such column, a scan without group, a patient in
-    two, or one group only."""
+    """Each patient's group, by patient; InputError where there is no such column, a scan without group, a group under
+    two spellings, a patient in two, or one group only."""
     if column not in table:
         raise InputError(f"--group {column}: there is no such column; the columns are {', '.join(table.columns)}")
     value = table[column].astype(str).str.strip()
     for scan in table.loc[value == "", "scan_id"]:
         raise InputError(f"--group {column}: is empty for scan {scan}; fill it in")
+    if len(twice := written_twice(value)):
+        raise InputError(f"--group {column}: {' and '.join(map(repr, twice))}: if this is one group, {IN_ONE_WAY}")
     of_patient = value.groupby(table[patient_column(table)])
     several = of_patient.unique()[of_patient.nunique() > 1]
     for patient, names in several.items():

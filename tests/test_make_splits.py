@@ -401,6 +401,15 @@ def test_a_scan_without_centre_is_refused(tmp_path):
         run_main(table, tmp_path, "--group", "centre")
 
 
+@pytest.mark.parametrize(("name", "other"), [("A", "a"), ("A 1", "A 01")])
+def test_a_centre_under_two_spellings_is_refused(tmp_path, name, other):
+    """Else one of its patients might be trained on, and another tested as of a centre unknown to it."""
+    table = with_centres(cohort(60), 10, 30, 20).replace({"centre": {"A": name}})
+    table.loc[table["patient_id"] == "007", "centre"] = other
+    with pytest.raises(InputError, match=f"--group centre: '{name}' and '{other}': if this is one group, write it in"):
+        run_main(table, tmp_path, "--group", "centre")
+
+
 # ---------------------------------------------------------------- image_sha256
 
 def write_images(table, folder, content):
