@@ -4,6 +4,7 @@ An answer has a name, which tripod_ai.csv and claim.csv give to the items that i
 manifest without --data, settings without settings_splitS_runR.json, a view without its column) is the author's.
 """
 from common.digests import NOT_CHECKED
+from common.manifest import LEAKAGE, LEAKED
 from common.text import counted
 from evaluation.centres import others_text
 from evaluation.derivation import VALIDATION
@@ -48,10 +49,13 @@ def _of_scans(metrics, flow):
         "flow": (f"Section Participants, from {flow['source']}", "what came before")}
     if views:
         found["predictors"] = f"Images, of the views {', '.join(views)}", "acquisition, choice"
-    if about["source"] == VALIDATION:
+    if about["source"] == VALIDATION and not about.get("applied"):
         found["partition"] = ("Validation scans of each model: section Participants; no training scans were read "
                               "(--data)", "how the sets were drawn")
-    if seen := _seen(metrics):
+    seen = _seen(metrics)
+    if LEAKAGE in metrics["overlap"]:
+        found["apart"] = _not_apart(seen)
+    elif seen:
         found["apart"] = f"{seen[0].upper()}{seen[1:]}", "how the sets were drawn"
     return found
 
@@ -60,6 +64,10 @@ def _seen(metrics):
     """Of the measured scans, those that the models learned from; "" where it was not checked."""
     text = metrics["overlap"]["text"]
     return "" if text == NOT_CHECKED else f"measured scans that a model learned from, or whose patients: {text}"
+
+
+def _not_apart(seen):
+    return f"Not apart: {LEAKED}" + (f"; {seen}" if seen else ""), "what is in two sets: the page's head, and why"
 
 
 def _of_manifest(metrics, flow):
@@ -75,14 +83,17 @@ def _of_manifest(metrics, flow):
     if facts:
         found["preparation"] = "; ".join(facts), "how the images were made, differences between groups"
     if manifest["acquisition"]:
-        found["acquisition"] = f"{flow['source']} holds {', '.join(manifest['acquisition'])} of each scan", "protocol"
+        found["acquisition"] = f"{flow['source']} holds {', '.join(manifest['acquisition'])}", "protocol"
     found["characteristics"] = ("Table 1 (section Participants, table1.csv): by set, cohort and the columns of --by, "
                                 "with differences and missing values", "treatments, dates, what the manifest lacks")
-    level = "known patient" if manifest["patients"] else "scan"
-    found["apart"] = (f"In {flow['source']} no {level} is in two sets of a split" + (f"; {seen}" if seen else ""),
-                      "" if manifest["patients"] else "patients, which it does not name")
-    found["partition"] = (f"Columns {manifest['splits']} of {flow['source']}: section Participants",
-                          "how the sets were drawn")
+    if manifest["splits"]:
+        found["partition"] = (f"Columns {manifest['splits']} of {flow['source']}: section Participants",
+                              "how the sets were drawn")
+        level = "known patient" if manifest["patients"] else "scan"
+        found["apart"] = (f"In {flow['source']} no {level} is in two sets of a split" + (f"; {seen}" if seen else ""),
+                          "" if manifest["patients"] else "patients, which it does not name")
+    if manifest["leaks"] or LEAKAGE in metrics["overlap"]:
+        found["apart"] = _not_apart(seen)
     if metrics["set"] != "all":
         found["internal"] = f"Set {metrics['set']} of {flow['source']}: section Results", "whether it is internal"
     return found
@@ -117,7 +128,9 @@ def _of_analysis(metrics):
     if others:
         found["external"] = f"Cohorts {others}, as --cohort names them: section Cohorts", "settings, places"
     if len(models) > 1:
-        found["robustness"] = "Models alone, by view and by number: section Views and models", "other analyses"
+        views = " and views" * bool(metrics["views"])
+        number = "; AUC by number of models: section Disagreement" * bool(metrics["avg"]["ensemble_size"])
+        found["robustness"] = f"Models{views} alone: section Views and models{number}", "other analyses"
     if metrics.get("readers", {}).get("pairs"):
         found["variability"] = "Agreement between readers, and with the model: section Readers", "within readers"
     if metrics["warnings"]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from common import __version__
 from common.files import InputError, read_csv, sha256
-from common.manifest import SETS, read_manifest
+from common.manifest import SETS, leakage_of, read_manifest
 from common.model_files import is_export, read_settings
 from common.run_files import run_file
 from common.settings import base_names, commit
@@ -172,16 +172,21 @@ def manifest_facts(table: pd.DataFrame, splits: list[int]) -> dict:
     Returns
     -------
     dict
-        splits: names of the models' split columns; patients: whether it says whose scans are; images: texts about
-        their making; acquisition: columns that tell how a scan was acquired.
+        splits: names of the models' split columns, "" without; patients: whether it says whose scans are; leaks:
+        whether something is in two sets; images: texts about their making; acquisition: columns that tell how a scan
+        was acquired, and of how many scans.
     """
     scans = table.drop_duplicates("scan_id")
     images = [f"{name} {scans[column].iloc[0]}" for column, name in IMAGES.items() if column in scans]
     if "warnings" in scans:
         images.append(f"with warnings: {(scans['warnings'] != '').sum()} of {counted(len(scans), 'scan')} (column "
                       "warnings)")
-    return {"splits": f"split{ranges(splits)}", "patients": "patient_id" in scans,
-            "images": images, "acquisition": [name for name in ACQUISITION if name in scans]}
+    filled = {name: int((~scans[name].str.strip().str.lower().isin(cohort_table.BLANK)).sum())
+              for name in ACQUISITION if name in scans}
+    acquisition = [f"{name} of " + ("each scan" if n == len(scans) else f"{n} of {counted(len(scans), 'scan')}")
+                   for name, n in filled.items() if n]
+    return {"splits": f"split{ranges(splits)}" if splits else "", "patients": "patient_id" in scans,
+            "leaks": bool(leakage_of(table)), "images": images, "acquisition": acquisition}
 
 
 def _counts(table, split, name):

@@ -130,6 +130,37 @@ def test_what_was_read_is_said(tmp_path):
     assert claim["26"].startswith("all 2 that have predictions; best_run.csv ranks 2: section Models")
 
 
+def test_leaks_and_missing_fields_are_not_claimed_away(tmp_path):
+    """A patient in training and test, let through; a scanner of two scans; uptake of none; no manifest's splits."""
+    options = write_everything(tmp_path, leakage="patient p00 is in test and train")
+    table = pd.read_csv(tmp_path / "data.csv", dtype=str)
+    table.loc[table["scan_id"].isin(["s041", "s042", "s043"]), "patient_id"] = "p00"
+    scanner = table["scanner"].where(table["scan_id"].isin(["s000", "s001"]), "NA")
+    table.assign(scanner=scanner, uptake_min="").to_csv(tmp_path / "data.csv", index=False)
+    for path in tmp_path.glob("pred_*"):
+        rows = pd.read_csv(path, dtype=str).drop(columns="patient_id")
+        rows.merge(table[["filename", "patient_id"]]).to_csv(path, index=False)
+    claim = run(tmp_path, *options)["claim"]
+    assert claim["20"].startswith("Not apart: patients or images are in two sets (--allow_leakage).")
+    assert claim["13"].startswith("data.csv holds scanner of 2 of 64 scans. For")
+    assert claim["30"].startswith("Models and views alone: section Views and models; AUC by number of models: section "
+                                  "Disagreement.")
+    assert run(tmp_path)["claim"]["20"].startswith("Not apart: ")  # without the manifest
+    for path in tmp_path.glob("pred_*"):
+        pd.read_csv(path, dtype=str).drop(columns="leakage").assign(set="all").to_csv(path, index=False)
+    table.drop(columns=["split0", "split1"]).to_csv(tmp_path / "data.csv", index=False)
+    said = run(tmp_path, "--data", tmp_path / "data.csv")
+    assert said["claim"]["20"] == said["claim"]["19"] == said["tripod_ai"]["12a"] == ""
+
+
+def test_validation_scans_of_an_earlier_run_are_not_said_to_be_on_the_page(tmp_path):
+    write(tmp_path, *splits(2))
+    assert run(tmp_path)["claim"]["19"].startswith("Validation scans of each model: section Participants")
+    write(tmp_path / "new", *(table[table["set"] == "test"] for table in splits(2)))
+    said = run(tmp_path / "new", "--operating_points", tmp_path / "out" / "operating_points.json")
+    assert said["claim"]["19"] == ""
+
+
 def test_other_cohorts_are_said(tmp_path):
     write(tmp_path, *splits(2))
     north = pd.DataFrame({"scan_id": [f"n{k}" for k in range(20)], "target": [0, 1] * 10})
