@@ -46,19 +46,22 @@ def describe_selection(models: list[Model], top: int | None, ranking: Path, fold
     dict
         models, top, ranked (how many there are in best_run.csv; None without it), splits (whose validation patients
         chose), epochs {file: kept epoch}, criteria {file: what chose it; None: it is the last one of a fixed number},
-        runs, trials {split: of how many the model is the best; None: of an unknown number}, thresholds; and steps and
-        summary of `in_words`.
+        runs, trials {split: of how many the model is the best; None: of an unknown number}, together (splits of which
+        several runs are used), thresholds; and steps and summary of `in_words`.
     """
     ranks = read_ranks(ranking) if ranking.is_file() else {}
     settings = {model.file: _settings(folder, model) for model in models}
     known = {file: each for file, each in settings.items() if "epoch" in each}
     trials = {model.split: _trials(folder, model.split, settings[model.file].get("args", {})) for model in models}
+    used = collections.Counter(model.split for model in models)
     found = {
         "models": len(models), "top": top, "ranked": len(ranks) or None,
         "splits": sorted({split for split, _ in ranks} if top else {model.split for model in models}),
         "epochs": {file: each["epoch"] for file, each in known.items()},
         "criteria": {file: _criterion(each.get("args", {})) for file, each in known.items()},
-        "runs": {model.split: _runs((ranking.parent, folder), model.split) for model in models if model.rank},
+        "runs": {model.split: _runs((ranking.parent, folder), model.split) for model in models
+                 if model.rank and used[model.split] == 1},
+        "together": sorted(split for split, count in used.items() if count > 1),
         "trials": {split: count for split, count in trials.items() if count != 0}, "thresholds": thresholds}
     return found | in_words(found, ranking.name)
 
@@ -78,6 +81,8 @@ def in_words(found: dict, ranking: str) -> dict:
         steps["Run"] = f"the best of {_many(runs)} by validation AUC, in {_splits(runs)}"
     if set(runs.values()) == {1}:
         steps["Run"] = "the only one of its split"
+    if found["together"]:
+        steps["Run"] = f"{steps['Run']}; " * bool(runs) + f"several together, in {_splits(found['together'])}"
     if trials:
         steps["Trial"] = f"the best of {_many(trials)} of a search by validation AUC, in {_splits(trials)}"
     if top:

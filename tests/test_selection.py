@@ -73,6 +73,21 @@ def test_one_run_a_split_is_no_choice(tmp_path):
     assert found["steps"]["Models"] == "all 2 that have predictions; best_run.csv ranks 2"
 
 
+def test_runs_that_are_used_together_were_not_chosen(tmp_path):
+    """Of two splits both runs, of the third the ranked one of two."""
+    tables = splits(3)
+    write(tmp_path, *tables)
+    write(tmp_path, *tables[:2], run=2)
+    write_runs(tmp_path, n=3)
+    found, _, _ = selected(tmp_path)
+    assert found["runs"] == {"2": 2} and found["together"] == [0, 1]
+    assert found["steps"]["Run"] == "the best of 2 by validation AUC, in split 2; several together, in splits 0-1"
+    (tmp_path / "pred_split2_run1.csv").unlink()
+    found, _, _ = selected(tmp_path)
+    assert found["steps"]["Run"] == "several together, in splits 0-1"
+    assert "chose epoch and thresholds" in found["summary"]
+
+
 def test_a_trial_is_claimed_where_the_settings_are_its_own(tmp_path):
     write(tmp_path, *splits(3))
     write_runs(tmp_path, n=3)
