@@ -70,7 +70,7 @@ def write_objects(scan: Scan, scores: Scores, picture: bytes, files: Sequence[st
         highdicom is not installed, or a file of that name is there.
     """
     with warnings.catch_warnings(action="ignore"):  # which quote names of patients on the terminal
-        images = [_with_study(dcmread(path, stop_before_pixels=True)) for path in files]
+        images = [_with_study(dcmread(path, stop_before_pixels=True, force=True)) for path in files]  # no preamble
         captured = capture(picture, images[0])
         report = numbers(scan, scores, images)
     paths = [folder / f"{scan.scan_id}_{kind}_{each.SOPInstanceUID}.dcm"

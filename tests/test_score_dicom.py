@@ -11,6 +11,7 @@ from PIL import Image
 from score_helpers import COARSE, save_model, scored_by
 
 from inference import dicom_report, scoring
+from preprocessing.suv import suv_volume
 
 
 def png():
@@ -37,6 +38,17 @@ def test_what_the_standard_does_not_know_is_left_empty_and_names_are_kept(tmp_pa
     for found in (pydicom.dcmread(picture), highdicom.sr.srread(numbers)):
         for name in ("PatientName", "PatientID", "PatientSex", "PatientBirthDate", "StudyTime", "SpecificCharacterSet"):
             assert (found.get(name) or "") == ("" if name == emptied else study.get(name) or ""), name
+
+
+def test_files_without_preamble_are_written_for_as_they_are_scored(tmp_path):
+    write_series(tmp_path / "in", **COARSE)
+    files = sorted((tmp_path / "in").iterdir())
+    for path in files:
+        path.write_bytes(path.read_bytes()[132:])
+    assert suv_volume(files).array.max() > 3
+    scan = scoring.Scan("s", 0.6, None, 0.1, [0.5, 0.7], [], [], [], None, pd.DataFrame())
+    for path in dicom_report.write_objects(scan, scoring.Scores([scan], []), png(), files, tmp_path / "out"):
+        assert pydicom.dcmread(path).StudyInstanceUID == "1.2.3"
 
 
 def test_a_study_that_cannot_be_written_to_leaves_the_others(tmp_path, monkeypatch, capsys):
