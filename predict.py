@@ -22,7 +22,15 @@ def get_args_parser():
 
 def main(args):
     from common.manifest import read_manifest
-    from inference.prediction import asked_rows, asked_runs, open_models, say_missing, splits_of, write_predictions
+    from inference.prediction import (
+        asked_rows,
+        asked_runs,
+        check_sets,
+        open_models,
+        say_missing,
+        splits_of,
+        write_predictions,
+    )
     from inference.provenance import refuse_mixing
     from training.device import open_device
 
@@ -30,6 +38,7 @@ def main(args):
     runs, missing = asked_runs(args)
     table = read_manifest(args.data, () if "all" in args.set else splits_of(runs), need_target=False,
                           allow_leakage=args.allow_leakage)
+    check_sets(table, args.data, args.set, runs)
     refuse_mixing(args.output, runs, table, args.data, args.set)
     table = asked_rows(table, args.data, args.set, runs)
     for model in open_models(runs, table, args.chptfolder, args.data, arguments.images_folder(args), args.set, device,

@@ -41,10 +41,14 @@ def chosen_scans(table: pd.DataFrame, scans: list[str] | None, data: str) -> pd.
 
 
 def check_scans(scans: list[str] | None, models: Sequence[Model], sets: list[str]) -> None:
-    """Refuse (InputError) a scan of --scans that no model predicts: it is in none of their sets, or has other views."""
+    """Refuse (InputError) a scan of --scans that no model predicts: it is in none of their sets, or has other views;
+    without --scans, models that predict none."""
     if gone := sorted(set(scans or ()) - {scan for model in models for scan in model.rows["scan_id"]}):
         raise InputError(f"scan {gone[0]} is not in {' or '.join(sets)} of {names_of(models)}, or has no view that "
                          "they know; --set all takes every row")
+    if not any(len(model.rows) for model in models):
+        raise InputError(f"{names_of(models)}: no scan in {' or '.join(sets)}, or none with a view that they know; "
+                         "explain others (--splits), or give --set all")
 
 
 def names_of(models: Sequence[Model]) -> str:

@@ -80,7 +80,10 @@ class Model:
     amp: torch.dtype | None
 
     def outputs(self) -> Outputs:
-        """`engine.evaluate` of the rows. Raises InputError where a score is NaN or infinite."""
+        """`engine.evaluate` of the rows, if there are any. Raises InputError where a score is NaN or infinite."""
+        if not len(self.index):
+            columns = 2 + len(self.network.sites or ()), utils.FEATURES
+            return Outputs(self.index, *(np.empty((0, count), "float32") for count in columns))
         outputs = engine.evaluate(self.network, self.batches.centred(self.index), self.amp,
                                   f"split {self.split} run {self.run}")
         if len(bad := np.flatnonzero(~np.isfinite(outputs.logits).all(1))):
@@ -251,6 +254,14 @@ def asked_rows(table: pd.DataFrame, data: str, sets: Sequence[str], runs: list[d
                              "--set all predicts every row")
     print(report_views(table) or f"{counted(table['scan_id'].nunique(), 'scan')}, {counted(len(table), 'image')}")
     return table
+
+
+def check_sets(table: pd.DataFrame, data: str, sets: Sequence[str], runs: list[dict]) -> None:
+    """Refuse (InputError) splits that have none of the manifest's rows in the sets of --set."""
+    splits = [] if "all" in sets else splits_of(runs)
+    if none := [split for split in splits if not table[f"split{split}"].isin(sets).any()]:
+        raise InputError(f"{data}: no row in {' or '.join(sets)} of split {', '.join(map(str, none))}; predict other "
+                         "splits (--splits), or give --set all")
 
 
 def splits_of(runs: list[dict]) -> list[int]:

@@ -1,0 +1,44 @@
+"""predict.py and explain.py of several networks whose sets differ, by small networks of random weights."""
+import pandas as pd
+import pytest
+from conftest import call, write_cohort
+from score_helpers import CPU, save_model
+
+import explain
+import predict
+from common.files import InputError
+
+BEST = "split,run,epoch,metric,value,rank\n0,1,1,auc,0.75,1\n1,1,1,auc,0.75,2\n"
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Two networks, and eight scans of which two are in the test set of split 0, none in that of split 1."""
+    folder = tmp_path_factory.mktemp("sets")
+    write_cohort(folder, 8)
+    table = pd.read_csv(folder / "data.csv")
+    table.assign(split0=["test"] * 4 + ["train"] * 12, split1="train").to_csv(folder / "data.csv", index=False)
+    for split in (0, 1):
+        save_model(folder, split)
+    (folder / "best_run.csv").write_text(BEST)
+    return folder
+
+
+def options(cohort, output, *more):
+    return "--data", cohort / "data.csv", "--chptfolder", cohort, "--output", cohort / output, *CPU[:-2], *more
+
+
+def test_a_split_without_a_row_in_the_set_is_named_before_anything_is_written(cohort):
+    with pytest.raises(InputError, match=r"no row in test of split 1; predict other splits \(--splits\)"):
+        call(predict, *options(cohort, "named"))
+    assert not (cohort / "named").exists()
+    call(predict, *options(cohort, "one", "--splits", "0-0"))
+    assert [path.name for path in (cohort / "one").iterdir()] == ["pred_split0_run1.csv"]
+
+
+def test_scans_are_explained_by_the_networks_that_have_them(cohort):
+    call(explain, *options(cohort, "maps", "--scans", "s000", "--max_scans", 0))
+    peaks = pd.read_csv(cohort / "maps" / "binary_ensemble" / "peaks.csv")
+    assert set(peaks["scan_id"]) == {"s000"} and (peaks["n_models"] == 1).all()
+    with pytest.raises(InputError, match="split 1 run 1: no scan in test, .*--splits"):
+        call(explain, *options(cohort, "each", "--each", "--max_scans", 0))
