@@ -54,7 +54,8 @@ def main(args):
                                 **pick(options, "weights", "checkpoint", "transfer_learning", "finetune"))
             network = distributed.wrap(model, device)
             objective = BinaryAndSite(images.table, images.train, device, site, **pick(
-                options, "balance", "label_smoothing", "select", "site_lambda", "site_balance", "site_smoothing"))
+                options, "balance", "label_smoothing", "select", "site_lambda", "site_balance", "site_smoothing",
+                "oversample"))
             if objective.untaught:
                 say(f"warning: no training image shows {', '.join(objective.untaught)}: the site head cannot learn it")
             if wrong := mirrored_sites(site["sites"], options.augm):

@@ -17,6 +17,7 @@ from common.sites import mirrored_sites, read_sites, truth_matrix
 from dataset_loca import read_loca_manifest
 from evaluation import site_metrics
 from training import objectives
+from training.batches import epoch_order
 
 pytestmark = pytest.mark.usefixtures("shallow")
 
@@ -146,6 +147,22 @@ def test_loss_on_positive_scans_leaves_51_out_and_averages_over_them():
     found = build_objective(TRUE, TARGET, site_lambda=0.7).loss(LOGITS, np.arange(3))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     np.testing.assert_allclose((found - torch.tensor(binary_part())).mean(), 0.7 * (one + two) / 2, rtol=1e-6)
+
+
+def test_site_has_its_weight_in_an_oversampled_epoch_and_in_the_log_of_any_set():
+    """One positive training image among five is drawn four times: half of an epoch, not a fifth, has a site."""
+    true, target = ["0", "3", "3", "3", "3", "2", "", "3"], [1, 0, 0, 0, 0, 1, 1, 0]
+    train = np.arange(5)
+    objective = build_objective(true, target, train, site_lambda=0.7, oversample=True)
+    binary = objectives.Binary(pd.DataFrame({"scan_id": true, "target": target}), train, torch.device("cpu"))
+    logits = torch.randn(8, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    site = [-logits[image, 2:5].log_softmax(0)[int(true[image])] for image in (0, 5)]
+    epoch = epoch_order(train, objective.y_true, 1, oversample=True)
+    for index, expected in ((epoch, site[0]), (train, site[0]), (np.arange(5, 8), site[1]), (np.arange(6, 8), 0)):
+        plain = binary.loss(logits[index, :2], index).mean()
+        assert objective.mean_loss(logits[index], index) == pytest.approx(float(plain + 0.7 * expected), rel=1e-5)
+    found = objective.loss(logits[epoch], epoch) - binary.loss(logits[epoch, :2], epoch)
+    assert len(epoch) == 8 and found.mean().item() == pytest.approx(0.7 * site[0].item(), rel=1e-5)
 
 
 def test_loss_on_all_scans_has_51_as_a_class():

@@ -14,6 +14,7 @@ from common.files import InputError
 from common.sites import scored_classes, truth_matrix
 from evaluation import site_metrics
 from evaluation.metrics import THRESHOLD, delong
+from training.batches import epoch_order
 
 # ---------------------------------------------------------------- Deauville score
 
@@ -48,6 +49,10 @@ class Binary:
         target = one_hot.to(outputs) * (1 - self.label_smoothing) + self.label_smoothing / 2
         return nn.functional.binary_cross_entropy_with_logits(outputs, target, reduction="none",
                                                               pos_weight=self.weight).mean(1)
+
+    def mean_loss(self, outputs: torch.Tensor, index: np.ndarray) -> float:
+        """The mean loss over a whole pass over the images `index`, for the log."""
+        return self.loss(outputs, index).cpu().double().mean().item()
 
     def metrics(self, outputs: np.ndarray, index: np.ndarray) -> dict:
         """(n, 2) logits, NumPy -> dict of scan_metrics, with the key `select`."""
@@ -91,7 +96,7 @@ class BinaryAndSite(Binary):
 
     The site's loss of an image is the cross-entropy of its site (site_multi: the mean binary cross-entropy of all
     sites); 0 for images without a site to learn: with an unknown site or, with site_on positive, negative ones. It is
-    divided by the share of training images that have one, so that its mean over an epoch is the mean over those,
+    divided by the share of an epoch's images that have one, so that its mean over an epoch is the mean over those,
     however the batches fall.
 
     Parameters
@@ -112,11 +117,13 @@ class BinaryAndSite(Binary):
         Weight the sites by their rarity.
     site_smoothing : float
         Label smoothing of the sites.
+    oversample : bool
+        Whether an epoch draws the rarer class again (`batches.epoch_order`).
     """
 
     def __init__(self, table: pd.DataFrame, train: np.ndarray, device: torch.device, settings: dict,
                  balance: bool = False, label_smoothing: float = 0.0, select: str = "auc", site_lambda: float = 1.0,
-                 site_balance: bool = False, site_smoothing: float = 0.0):
+                 site_balance: bool = False, site_smoothing: float = 0.0, oversample: bool = False):
         super().__init__(table, train, device, balance, label_smoothing)
         truth = truth_matrix(table["true_loc"], len(settings["sites"]))
         self.settings, self.classes, self.multi = settings, scored_classes(settings), settings["site_multi"]
@@ -131,7 +138,7 @@ class BinaryAndSite(Binary):
         if not rows or (select != "auc" and not self.used[others].any()):
             raise InputError(f"no {'validation' if rows else 'training'} image has a site to learn (target_loc); "
                              + ("give --select auc" if rows else "train.py trains without sites"))
-        self.share = rows / len(train)
+        self.share = float(self.used[epoch_order(train, self.y_true, 0, oversample)].mean())
         names = np.array(list(settings["sites"].values()))[self.classes]
         self.untaught = [str(name) for name in names[counts == 0]]  # sites that no training image shows
         weight = class_weights(counts, rows, self.multi) if site_balance else np.ones(len(counts))
@@ -141,6 +148,11 @@ class BinaryAndSite(Binary):
     def loss(self, outputs: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         """(B, 2 + sites) logits of the images `index` -> (B,) losses, one an image."""
         return super().loss(outputs[:, :2], index) + self.site_lambda * self.site_loss(outputs[:, 2:], index)
+
+    def mean_loss(self, outputs: torch.Tensor, index: np.ndarray) -> float:
+        """As of Binary; the site's part is the mean over the images of this pass that have a site to learn."""
+        site = self.site_loss(outputs[:, 2:], index).cpu().double().sum() * self.share / max(1, self.used[index].sum())
+        return super().loss(outputs[:, :2], index).cpu().double().mean().item() + self.site_lambda * site.item()
 
     def site_loss(self, logits: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         """(B, sites) logits -> (B,) losses, before site_lambda; 0 for images without a site to learn."""

@@ -111,8 +111,9 @@ class TrainState:
         for name, outputs in (("train", train), ("validation", validation)):
             if not np.isfinite(outputs.logits).all():
                 raise self.not_finite(" after its last batch")
-            loss = objective.loss(torch.from_numpy(outputs.logits).to(objective.target.device), outputs.index)
-            rows[name] = {"loss": loss.cpu().double().mean().item()} | objective.metrics(outputs.logits, outputs.index)
+            logits = torch.from_numpy(outputs.logits).to(objective.target.device)
+            rows[name] = ({"loss": objective.mean_loss(logits, outputs.index)}
+                          | objective.metrics(outputs.logits, outputs.index))
         value = float(rows["validation"][objective.select])
         self.schedule.step_epoch(value)
         self.stopper.step(value)
