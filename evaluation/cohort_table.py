@@ -13,12 +13,11 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from common.manifest import SETS
-from evaluation.ensemble import MOST_GROUPS, MOST_VALUES, label_values
+from evaluation.ensemble import BLANK, MOST_GROUPS, MOST_VALUES, label_values, without_blanks
 
 TECHNICAL = re.compile(r"split\d+|matrix_size_\d|row|(row|column)0_mm|scan_id|filename|patient_id|view|spacing_mm|mask|"
                        r"lesions|image_sha256|id_key|synthetic|warnings")  # columns that describe files, not patients
 CODES = ("target_loc",)  # numbers that are names
-BLANK = ("", "na", "n/a", "nan", "null")
 ROLES = {"train": "Training", "val": "Validation", "test": "Test", "cal": "Calibration"}
 TARGET = {"0": "Deauville 1–3", "1": "Deauville 4–5"}
 OTHERS = "others"
@@ -185,7 +184,8 @@ def by_column(table: pd.DataFrame, column: str, measured: pd.DataFrame) -> pd.Se
     None where the column is missing or of views."""
     if column not in table:
         return None
-    known = table[table[column] != ""].groupby("scan_id")[column]
+    texts = without_blanks(table[column].astype(str))
+    known = texts[texts != ""].groupby(table["scan_id"])
     if known.nunique().max() > 1:
         return None
     values = known.first().reindex(table["scan_id"].unique(), fill_value="")

@@ -17,7 +17,7 @@ from common.run_files import run_file
 from common.settings import base_names, commit
 from common.text import counted, ranges, some
 from evaluation import cohort_table
-from evaluation.ensemble import Model, rows_of
+from evaluation.ensemble import BLANK, Model, rows_of
 
 VALUES = {"commit": "commit", "data_hash": "data hash", "epoch": "epoch kept", "device": "device",
           "precision": "precision", "threads": "threads", "processes": "processes"}  # of the settings -> name shown
@@ -181,7 +181,7 @@ def manifest_facts(table: pd.DataFrame, splits: list[int]) -> dict:
     if "warnings" in scans:
         images.append(f"with warnings: {(scans['warnings'] != '').sum()} of {counted(len(scans), 'scan')} (column "
                       "warnings)")
-    filled = {name: int((~scans[name].str.strip().str.lower().isin(cohort_table.BLANK)).sum())
+    filled = {name: int((~scans[name].str.strip().str.lower().isin(BLANK)).sum())
               for name in ACQUISITION if name in scans}
     acquisition = [f"{name} of " + ("each scan" if n == len(scans) else f"{n} of {counted(len(scans), 'scan')}")
                    for name, n in filled.items() if n]

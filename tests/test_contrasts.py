@@ -112,6 +112,28 @@ def test_scans_without_the_value_are_no_side_of_a_difference(tmp_path):
     assert all(pair[name]["p_holm"] == pair[name]["p"] for name in contrasts.NAMES)
 
 
+@pytest.mark.usefixtures("no_figure")
+def test_what_says_that_nothing_is_known_is_empty(tmp_path):
+    """NA as R writes it, and others: no subgroup of that name, here as in Table 1, and ages stay numbers."""
+    scans = pd.DataFrame({"scan_id": [f"s{k:02d}" for k in range(60)], "target": np.arange(60) % 2,
+                          "sex": np.repeat(["F", "M", "NA", "nan", ""], (25, 25, 4, 4, 2)),
+                          "age": [*range(20, 75), *["n/a", "NA", "", "NULL", "nan"]],
+                          "time": [*range(1, 59), "NA", "NA"], "event": [0, 1] * 30})
+    rows = predictions(0, scans)
+    write(tmp_path, rows)
+    rows.drop(columns=["probs", "set", "F1", "F2", "F512"]).assign(
+        split0="test", matrix_size_1=9, matrix_size_2=9).to_csv(tmp_path / "data.csv", index=False)
+    metrics = measured(tmp_path, "--by", "sex", "age", "--data", tmp_path / "data.csv", "--survival", "time", "event",
+                       "months")
+    sizes = {name: block["avg"]["n"] for name, block in metrics["subgroups"]["sex"].items()}
+    assert sizes == {"F": 25, "M": 25, "(missing)": 10} and len(metrics["contrasts"]["sex"]) == 1
+    ages = [block["avg"]["n"] for block in metrics["subgroups"]["age"].values()]
+    assert list(metrics["subgroups"]["age"])[0] == "up to 38" and ages == [19, 18, 18, 5]
+    table = pd.read_csv(tmp_path / "out" / "table1.csv", keep_default_na=False)
+    assert (table["sex: (missing)"][0], table["age: (missing)"][0]) == ("10", "5") and "sex: NA" not in table
+    assert metrics["prognosis"]["time"]["n_missing"] == 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("clustered", [False, True])
 def test_intervals_hold_the_truth(clustered):
