@@ -252,8 +252,8 @@ def join_scans(models: list[Model]) -> tuple[pd.DataFrame, list[str]]:
 
 
 def doubts(rows: pd.DataFrame, scans: pd.DataFrame) -> list[str]:
-    """Warnings of scans of `join_scans` that have no patient, or in models' rows (with file) odd views or an image
-    twice."""
+    """Warnings of scans of `join_scans` that have no patient, or in models' rows (with file) odd views, an image twice
+    or other images in another's."""
     views = rows.groupby(["scan_id", "file"]).size().groupby("scan_id")
     warnings = []
     if "patient_id" in scans:
@@ -268,6 +268,11 @@ def doubts(rows: pd.DataFrame, scans: pd.DataFrame) -> list[str]:
         copies = images.loc[images.duplicated("image_sha256", keep=False), "scan_id"]
         warnings += told(pd.Series(scans.index.isin(copies), scans.index), "have an image that another has, too, and "
                          "so count twice; keep one of each")
+        if "view" in rows:
+            known = rows[rows["image_sha256"].fillna("") != ""].groupby(["scan_id", "view"])["image_sha256"].nunique()
+            changed = known[known > 1].index.get_level_values("scan_id")
+            warnings += told(pd.Series(scans.index.isin(changed), scans.index), "have other images in one model's file "
+                             "than in another's: made anew since? predict with all models again")
     return warnings
 
 

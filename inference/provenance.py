@@ -19,6 +19,8 @@ COULD_NOT = {
               "made with the same --spacing by the same version of prepro_script.py",
     BY_ID: "warning: images could not be compared with those of the training: one of the manifests lacks image_sha256"}
 
+IMAGE = ("scan_id", "view", "image_sha256")
+
 
 def overlap_notes(rows: pd.DataFrame, column: str, path: Path, data: str) -> list[str]:
     """Warnings where a model was trained on scans that it is to predict, or where that could not be checked.
@@ -63,7 +65,8 @@ def refuse_mixing(output: str, runs: Sequence[dict], table: pd.DataFrame, data: 
     """Refuse (InputError) an output folder whose predictions could not be averaged with those that are to be written.
 
     The files of `runs` are going to be replaced. In any other file the scans of each of `sets` must be in that set of
-    the manifest, and the checkpoint must be the one that lies beside those of `runs` now.
+    the manifest, the images must be the manifest's, and the checkpoint must be the one that lies beside those of `runs`
+    now.
 
     Parameters
     ----------
@@ -80,7 +83,7 @@ def refuse_mixing(output: str, runs: Sequence[dict], table: pd.DataFrame, data: 
     for split, run, path in find_run_files(output, "pred"):
         if (split, run) in replaced:
             continue
-        rows = read_csv(path, ("scan_id",), lambda name: name in ("scan_id", "set", "checkpoint_sha256"))
+        rows = read_csv(path, ("scan_id",), lambda name: name in (*IMAGE, "set", "checkpoint_sha256"))
         for name in set(rows.get("set", ())) & set(sets):
             column = table.assign(all="all").get(f"split{split}" if name != "all" else name)
             scans = () if column is None else table["scan_id"][column == name]
@@ -88,6 +91,13 @@ def refuse_mixing(output: str, runs: Sequence[dict], table: pd.DataFrame, data: 
                 raise InputError(f"{path}: was predicted with another manifest: {counted(len(others), 'scan')} of set "
                                  f"{name} not so in {data} ({some(others, 3)}); give another --output, predict "
                                  f"split {split} run {run}, too, or remove the file")
+        if set(IMAGE) <= {*rows} & {*table}:
+            known = rows.merge(table[list(IMAGE)], on=["scan_id", "view"], suffixes=("", "_now")).query(
+                "image_sha256 != image_sha256_now and image_sha256 != '' and image_sha256_now != ''")
+            if others := sorted(set(known["scan_id"])):
+                raise InputError(f"{path}: was predicted of other images of {counted(len(others), 'scan')} than {data} "
+                                 f"has now ({some(others, 3)}): predict split {split} run {run}, too, give another "
+                                 "--output, or remove the file")
         beside = [checkpoint_file(folder, split, run) for folder in folders]
         now = {checkpoint_sha256(checkpoint): checkpoint for checkpoint in beside if exists(checkpoint)}
         made_by = set(rows.get("checkpoint_sha256", ()))

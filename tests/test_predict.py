@@ -7,6 +7,7 @@ from score_helpers import CPU, save_model
 import explain
 import predict
 from common.files import InputError
+from evaluation import ensemble
 
 BEST = "split,run,epoch,metric,value,rank\n0,1,1,auc,0.75,1\n1,1,1,auc,0.75,2\n"
 
@@ -42,3 +43,22 @@ def test_scans_are_explained_by_the_networks_that_have_them(cohort):
     assert set(peaks["scan_id"]) == {"s000"} and (peaks["n_models"] == 1).all()
     with pytest.raises(InputError, match="split 1 run 1: no scan in test, .*--splits"):
         call(explain, *options(cohort, "each", "--each", "--max_scans", 0))
+
+
+def test_predictions_of_images_that_were_made_anew_are_not_mixed(cohort):
+    table = pd.read_csv(cohort / "data.csv").assign(image_sha256=lambda rows: "a" + rows["filename"])
+    table.to_csv(cohort / "before.csv", index=False)
+    table.loc[0, "image_sha256"] = "other"
+    table.to_csv(cohort / "now.csv", index=False)
+    common = options(cohort, "anew", "--set", "all")[2:]
+    call(predict, "--data", cohort / "before.csv", *common)
+    with pytest.raises(InputError, match=r"pred_split1_run1.csv: was predicted of other images of 1 scan than .*s000"):
+        call(predict, "--data", cohort / "now.csv", *common, "--splits", "0-0")
+    before = ensemble.find_models(cohort / "anew")[0]
+    ensemble.read_models(before, None, ())
+    assert not [text for text in ensemble.join_scans(before)[1] if "other images" in text]
+    call(predict, "--data", cohort / "now.csv", *common)
+    after = ensemble.find_models(cohort / "anew")[0]
+    ensemble.read_models(after, None, ())
+    (said,) = [text for text in ensemble.join_scans([before[0], after[1]])[1] if "other images" in text]
+    assert said.startswith("1 of 8 scans have other images in one model's file than in another's") and "s000" in said
