@@ -146,7 +146,8 @@ def test_index_of_several_links_to_each_and_says_what_was_refused(scored, result
     write_series(tmp_path / "dicom" / "B", uid="1.2.4", **COARSE)
     write_series(tmp_path / "dicom" / "C", uid="1.2.5", PatientWeight=None, **COARSE)
     assert scored_by(tmp_path, results) == 1
-    assert "1 study was refused" in " ".join((tmp_path / "out" / "score.html").read_text().split())
+    said = " ".join((tmp_path / "out" / "score.html").read_text().split())
+    assert "1 refusal: scans/errors.csv says of which studies, or masks, and why" in said
     assert pd.read_csv(tmp_path / "out" / "scans" / "errors.csv")["attribute"].tolist() == ["PatientWeight"]
 
 
