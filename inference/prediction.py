@@ -32,7 +32,14 @@ from common.manifest import (
     suv_type_of,
 )
 from common.mips import no_suv
-from common.model_files import checkpoint_file, checkpoint_sha256, checkpoints_in, is_export, read_file
+from common.model_files import (
+    checkpoint_file,
+    checkpoint_sha256,
+    checkpoints_in,
+    is_export,
+    only_checkpoint,
+    read_file,
+)
 from common.run_files import run_file, run_of
 from common.text import counted, some
 from dataset import LARS, NORMS, NetworkInput, fit_bodies, read_bodies, stack_bodies
@@ -280,6 +287,7 @@ def asked_runs(args: Namespace) -> tuple[list[dict], list[str]]:
 
 def runs_of_files(files: Sequence[str], sets: Sequence[str]) -> list[dict]:
     """The models in these files, as of `find_runs`: split and run by their names, else splits 0, 1, ... in their order.
+    Of a zip its only model.
 
     Parameters
     ----------
@@ -292,7 +300,7 @@ def runs_of_files(files: Sequence[str], sets: Sequence[str]) -> list[dict]:
         A name says no split, and --set needs one; two files are of one split and run.
     """
     runs: dict[tuple[int, int], Path] = {}
-    for number, path in enumerate(map(Path, files)):
+    for number, path in enumerate(map(only_checkpoint, files)):
         named = run_of(path.with_suffix(".pth"), "checkpoint")
         if not named and "all" not in sets:
             raise InputError(f"{path}: its name says no split, whose {' and '.join(sets)} set is asked for; give --set "

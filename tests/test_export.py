@@ -208,6 +208,15 @@ def test_predicting_with_a_file_of_the_zip(study, tmp_path):
                                                                       ).read_bytes()
 
 
+def test_predicting_with_a_zip_of_one_model(study, tmp_path):
+    """Under its own split, and as of the checkpoint that was exported, so that its thresholds are known."""
+    best = pd.read_csv(study / "results" / "best_run.csv").set_index("rank")["split"][1]
+    call(predict, "--data", study / "data.csv", "--output", tmp_path, *CPU, "--checkpoints",
+         exported(study / "results", tmp_path / "one.zip", "--top", 1))
+    rows = pd.read_csv(tmp_path / f"pred_split{best}_run1.csv")
+    assert set(rows["checkpoint_sha256"]) == {sha256(study / "results" / f"checkpoint_split{best}_run1.pth")}
+
+
 def test_site_head_of_the_zip(tmp_path):
     sites = {"1": "cervical", "8": "hilar"}
     model = utils.SiteResNet34(sites, "grid", cls_arch="complex", hidden=16).eval()
