@@ -41,7 +41,9 @@ def best_models(folder: Path, top: int | None) -> list[dict]:
 
 @contextlib.contextmanager
 def new_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip to write to, there whole or not at all."""
+    """A zip to write to, there whole or not at all. Raises InputError for a name that does not say what it is."""
+    if path.suffix.lower() != ".zip":
+        raise InputError(f"--output {path}: must end in .zip, by which other scripts know it")
     with replace_file(path, "wb") as file, zipfile.ZipFile(file, "w") as archive:
         yield archive
 

@@ -305,6 +305,11 @@ def test_what_cannot_be_exported_is_refused(study, tmp_path):
     (tmp_path / "best_run.csv").write_text("split,run,epoch,metric,value,rank\n0,1,1,auc,0.5,1\n")
     with pytest.raises(InputError, match="stores no network input"):
         exported(tmp_path, tmp_path / "x.zip")
+    before = (study / "results" / "best_run.csv").read_bytes()
+    for name in ("models", "best_run.csv"):  # no script would take the one, and the other is lost
+        with pytest.raises(InputError, match=f"{name}: must end in .zip"):
+            exported(study / "results", study / "results" / name)
+    assert (study / "results" / "best_run.csv").read_bytes() == before and not (study / "results" / "models").exists()
 
 
 def test_folders_go_from_arguments_whatever_the_system():
