@@ -9,6 +9,7 @@ from typing import Any
 from optuna.distributions import FloatDistribution, IntDistribution
 
 from common import arguments, params, recipes, renamed
+from common.effects import ONLY_WITH, has_effect
 from common.files import InputError, read_json_object
 
 _CHOICES = {"batch_size": [16, 32, 64, 128], "optimizer": ["sgd", "adam"], "lr_schedule": ["step", "plateau"],
@@ -18,8 +19,6 @@ SEARCH = {"lr": {"low": 1e-5, "high": 1e-2, "log": True}, "wd": {"low": 1e-5, "h
           "dropout": {"low": 0.0, "high": 0.5}}
 FINETUNING = {"lr": {"low": 1e-5, "high": 1e-3, "log": True}, "wd": {"low": 1e-6, "high": 1e-3, "log": True},
               **_CHOICES, "mode": list(arguments.MODES)}
-ONLY_WITH = {"hidden": ("cls_arch", "complex"), "dropout": ("cls_arch", "complex"), "momentum": ("optimizer", "sgd"),
-             "lr_anneal": ("lr_schedule", "step")}  # a parameter that has no effect elsewhere is not drawn there
 _LENGTH = ("nepochs", "early_stopping", "patience")
 # arguments that no space may hold: all trials have the same
 _NOT_DRAWN = (*recipes.INPUT, *_LENGTH, "keep", "weights", "checkpoint", "seed", "cached_placements",
@@ -136,7 +135,7 @@ def _matters(name: str, args: Namespace) -> bool:
     """
     if name == "augm":
         return args.cached_placements != 1 or not (args.transfer_learning or args.finetune)
-    return name not in ONLY_WITH or getattr(args, ONLY_WITH[name][0]) == ONLY_WITH[name][1]
+    return has_effect(name, args)
 
 
 def fixed_args(args: Namespace) -> Namespace:

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, call, run
+from training_helpers import SMALL
 
 import aggregate
 import compare
@@ -17,7 +18,8 @@ import prepro_script
 import score
 import train
 import train_loca
-from common import __version__, arguments, recipes
+from common import __version__, arguments, effects, recipes
+from common.files import InputError
 from common.renamed import current_words
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py") if "\ndef get_args_parser" in path.read_text())
@@ -178,3 +180,46 @@ def test_several_inputs_follow_one_option_as_a_shell_writes_them(script, words):
     """`--input dicom/*` is several words."""
     args = parse(script, "--output", "out", "--input", "a", "b", "-i", "c", "--series", "1.2", "1.3", *words)
     assert args.input == ["a", "b", "c"] and args.series == ["1.2", "1.3"]
+
+
+FULL = ("--early_stopping", "--cls_arch", "complex", "--image_size", "auto", "--finetune")
+LOCA = (*FULL, "--site_head", "linear")
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (("--patience", 3), ["--patience 3 has no effect without --early_stopping"]),
+    (("--patience", 3, "--early_stopping", "--image_size", "auto", "--margin", 8, "--lr_anneal", 5), []),
+    (("--hidden", 64, "--dropout", 0.2, "--margin", 8), [
+        "--margin 8 has no effect without --image_size auto", "--hidden 64 has no effect without --cls_arch complex",
+        "--dropout 0.2 has no effect without --cls_arch complex"]),
+    (("--recipe", "small", "--momentum", 0.8, "--lr_anneal", 5), [
+        "--momentum 0.8 has no effect without --optimizer sgd",
+        "--lr_anneal 5 has no effect without --lr_schedule step"]),
+    (("--checkpoint", "a.pth", "--weights", "b.pth"), ["--weights b.pth has no effect beside --checkpoint"]),
+    (("--checkpoint", "a.pth", "--weights", "none"), []),
+    (("--cached_placements", 4), ["--cached_placements 4 has no effect without --transfer_learning or --finetune"]),
+    (("--finetune", "--cached_placements", 4), []),
+    (("--finetune", "--cached_placements", 4, "--site_lambda", 1), [
+        "--cached_placements 4 has no effect with --site_head grid, which reads layers that are not kept"]),
+    (("--site_lambda", 0, "--site_balance"), ["--site_balance has no effect with --site_lambda 0"]),
+    (("--transfer_learning", "--site_detach"), [
+        "--site_detach has no effect with --transfer_learning, which trains no backbone"]),
+    (("--select", "loc", "--keep", "last"), [
+        "--select loc has no effect with --keep last, without --early_stopping and --lr_schedule plateau"]),
+    (("--select", "loc", "--keep", "last", "--lr_scheduler"), [])])
+def test_options_without_effect_are_named(words, said):
+    script = train_loca if any(str(word).startswith(("--site", "--select")) for word in words) else train
+    args = parse(script, *words)
+    assert effects.without_effect(args.given, [args, args]) == [f"warning: {line}" for line in said]
+    other = parse(script, *(FULL if script == train else LOCA))
+    assert effects.without_effect(args.given, [args, other]) == [], "it has one in another run"
+
+
+def test_training_says_what_has_no_effect_and_takes_no_two_that_contradict(cohort, capsys):
+    words = ("--data", cohort / "data.csv", "--output", cohort / "results", *SMALL, "--nepochs", 1, "--patience", 3)
+    call(train, *words)
+    assert capsys.readouterr().out.count("warning: --patience 3 has no effect without --early_stopping\n") == 1
+    for option in ("--resume", "--force_resume"):
+        with pytest.raises(InputError, match="--overwrite starts it anew: leave one of them out"):
+            call(train, *words, "--overwrite", option)
+    assert (cohort / "results" / "checkpoint_split0_run1.pth").exists()

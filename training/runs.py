@@ -13,6 +13,7 @@ import utils
 from common import arguments, recipes
 from common.arguments import pick
 from common.digests import name_scans, overlap
+from common.effects import without_effect
 from common.files import InputError
 from common.locks import is_held, locked
 from common.manifest import leakage
@@ -73,6 +74,8 @@ class Runs:
     """
 
     def __init__(self, args: Namespace, device: torch.device, amp: torch.dtype | None, table: pd.DataFrame):
+        if args.overwrite and (args.resume or args.force_resume):
+            raise InputError("--resume goes on with a run, --overwrite starts it anew: leave one of them out")
         options = {split: for_split(args, split, say) for split in args.split_index}
         for each in options.values():
             arguments.image_size(each.image_size)
@@ -89,8 +92,9 @@ class Runs:
         if args.recipe and not args.params:  # with --params, `for_split` has said it
             say(recipe_line(args))
         if self.todo:
-            if advice := recipes.advice(args):
-                say(advice)
+            for line in (*without_effect(args.given, options.values()), recipes.advice(args)):
+                if line:
+                    say(line)
             say(f"device {device}, {precision_name(amp)}"
                 + f", {counted(distributed.world(), 'process', 'processes')}" * (distributed.world() > 1))
 
