@@ -1,6 +1,7 @@
 """Faults of the machine (disk, rights, memory) as a line with a remedy. Imports no torch."""
 import errno
 import os
+import re
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ REMEDIES = {
     errno.ENAMETOOLONG: "give shorter names"}
 EXTRAS = {"optuna": "search", "cmaes": "search", "plotly": "search", "sqlalchemy": "search", "psycopg": "postgres",
           "psycopg2": "postgres", "highdicom": "dicom", "tensorboard": "tensorboard"}  # package: extra that brings it
+LOST = re.compile(r"gloo/transport|connection (closed|reset) by peer", re.IGNORECASE)
 OTHERWISE = "see whether the disk or file server works, then give the same command again"
 
 
@@ -56,10 +58,12 @@ def fault_line(error: BaseException, args: Namespace) -> str | None:
         return f"{package} is not installed: pip install 'deauville-scoring[{extra}]', or -r requirements.txt"
     if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
         return memory_line(error, args)
+    process = f" (process {os.environ['RANK']})" if "RANK" in os.environ else ""
+    if process and isinstance(error, RuntimeError) and LOST.search(str(error)):
+        return f"another process of torchrun has ended{process}: see its message; train again with --resume"
     if (fault := machine_fault(error)) is None:
         return None
     where = f"{os.fsdecode(fault.filename)}: " if isinstance(fault.filename, str | bytes | os.PathLike) else ""
-    process = f" (process {os.environ['RANK']})" if "RANK" in os.environ else ""
     reason = " ".join((fault.strerror or str(fault) or type(fault).__name__).split())
     return f"{where}{reason}{process}; {REMEDIES.get(fault.errno or 0, OTHERWISE)}"
 

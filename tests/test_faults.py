@@ -120,6 +120,16 @@ def test_every_fault_of_the_machine_has_a_line(number):
     assert fault_line(over.value, None).startswith("No space left on device; ")
 
 
+def test_process_of_torchrun_that_lost_another_says_so(monkeypatch):
+    error = RuntimeError("[/__w/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer "
+                         "[127.0.0.1]:59546. This is typically caused by a remote worker crashing.")
+    assert fault_line(error, None) is None
+    monkeypatch.setenv("RANK", "1")
+    said = fault_line(error, None)
+    assert said == "another process of torchrun has ended (process 1): see its message; train again with --resume"
+    assert fault_line(RuntimeError("a fault of ours"), None) is None
+
+
 def test_an_output_that_is_a_file_is_one_line(small, dicom, tmp_path):
     place = tmp_path / "results"
     place.touch()
