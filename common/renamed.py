@@ -55,7 +55,7 @@ def current_words(words: list, known: Iterable[str] = ()) -> list[str]:
             word = f"--{RENAMED[name]}{equals}{value}"
         elif name in spellings and option.startswith("--"):
             word = spellings[name] + equals + value
-        found += _WORDS.get(name, [word]) if word.startswith("--") else [word]
+        found += _WORDS.get(name, [word]) if word.startswith("--") and not equals else [word]  # they take no value
     return found
 
 

@@ -144,6 +144,13 @@ def test_numbers_out_of_range_are_refused(capsys, option, value, said):
     assert f"error: argument --{option}: {said} (see" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("word", ["--lr_scheduler=cosine", "--normalize=False", "--no-normalize=1"])
+def test_former_switches_take_no_value(word, capsys):
+    with pytest.raises(SystemExit):
+        parse(train, word)
+    assert f"unrecognized arguments: {word} (see" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("script", "option", "expected"), [
     (aggregate, "cohort", [("a", Path("b")), ("c", Path("d"))]), (aggregate, "by", ["a=b", "c=d"]),
     (aggregate, "readers", [Path("a=b"), Path("c=d")]), (compare, "names", ["a=b", "c=d"]),
