@@ -41,6 +41,13 @@ def test_resumed_run_is_the_undisturbed_one_to_the_bit(cohort, monkeypatch, caps
     same_run(cohort / "cut", cohort / "whole")
 
 
+def test_run_that_was_to_overwrite_says_how_to_go_on(cohort, monkeypatch, capsys):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        signal_at(patch, 1, 0)
+        fit(cohort, "--nepochs", 1, "--overwrite")
+    assert "the same command with --resume in place of --overwrite goes on from there" in capsys.readouterr().err
+
+
 def test_signal_while_evaluating_is_kept_too(cohort, monkeypatch):
     fit(cohort, "--nepochs", 2, output="whole")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

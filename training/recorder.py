@@ -96,7 +96,7 @@ class Recorder:
         self.files = {kind: run_file(output, kind, split, run)
                       for kind in ("checkpoint", "last", "convergence", "figure", "settings")}
         self.board = tensorboard and Path(tensorboard) / f"split{split}_run{run}"
-        self.received, self.writer = [], None
+        self.received, self.writer, self.anew = [], None, overwrite
         self.saved = self.drawn = time.monotonic()
         if overwrite and distributed.is_main():
             for path in self.files.values():
@@ -153,8 +153,8 @@ class Recorder:
                 interrupted = True
         if interrupted and distributed.is_main():
             print(f"\n{self.files['last']} holds epoch {self.state.epoch} after "
-                  f"{counted(self.state.batches, 'batch', 'batches')}: the same command with --resume goes on from "
-                  "there", file=sys.stderr)
+                  f"{counted(self.state.batches, 'batch', 'batches')}: the same command with --resume"
+                  + " in place of --overwrite" * self.anew + " goes on from there", file=sys.stderr)
         if interrupted or self.received:
             signal.raise_signal(self.received[0] if self.received else signal.SIGTERM)  # another process had it
             raise KeyboardInterrupt
