@@ -13,10 +13,11 @@ import train
 import train_loca
 import utils
 from common.files import InputError
+from common.manifest import read_manifest
 from common.sites import mirrored_sites, read_sites, truth_matrix
 from dataset_loca import read_loca_manifest
 from evaluation import site_metrics
-from training import objectives
+from training import objectives, recorder
 from training.batches import epoch_order
 
 pytestmark = pytest.mark.usefixtures("shallow")
@@ -353,6 +354,24 @@ def test_resumed_run_is_the_undisturbed_one_to_the_bit(cohort, monkeypatch):
         fit(cohort, *options, "--site_lambda", 2, "--resume", output="cut")
     fit(cohort, *options, "--resume", output="cut")
     same_run(cohort / "cut", cohort / "whole")
+
+
+def test_other_sites_are_other_labels_for_the_site_network_alone(cohort):
+    words = ("--data", cohort / "sited.csv", "--images", cohort, "--output", cohort / "sited", *SMALL, "--nepochs", 1)
+    table = pd.read_csv(cohort / "data.csv")
+    table.drop(columns="target_loc").to_csv(cohort / "sited.csv", index=False)
+    call(train, *words)
+    table.to_csv(cohort / "sited.csv", index=False)
+    call(train_loca, *words, "--run", 2)
+    binary = utils.read_checkpoint(cohort / "sited" / "checkpoint_split0_run1.pth")
+    utils.save_checkpoint(cohort / "sited" / "checkpoint_split0_run3.pth", binary | {
+        "labels_hash": recorder.labels_hash(read_manifest(cohort / "sited.csv", (0,)), 0, sites=True)})  # of before
+    call(train, *words, "--run", 1, 3)  # both are left alone
+    table["target_loc"] = table["target_loc"].replace(1, 28)
+    table.to_csv(cohort / "sited.csv", index=False)
+    call(train, *words)
+    with pytest.raises(InputError, match="trained on other scans, labels or sets than"):
+        call(train_loca, *words, "--run", 2)
 
 
 def test_a_binary_network_goes_on_from_two_heads(cohort, capsys):

@@ -309,7 +309,8 @@ def run_settings(options: Namespace, model: dict, images: SplitImages, device: t
     learned, earlier = (images.table, images.table[f"split{images.split}"]), trained_before(options)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return {"version": common.__version__, "model": model, "args": stored_args(vars(options)), "commit": commit(),
-            "data_hash": images.hash, "labels_hash": labels_hash(images.table, images.split),
+            "data_hash": images.hash,
+            "labels_hash": labels_hash(images.table, images.split, hasattr(options, "site_lambda")),
             LEAKAGE: leakage_of(images.table) or None, "synthetic": bool(is_synthetic(images.table).any()),
             "trained_on": with_earlier(earlier, *learned) if earlier else training_digests(*learned),
             "device": f"{device.type} ({name})", "precision": precision_name(amp), "threads": torch.get_num_threads(),
@@ -324,11 +325,11 @@ def trained_before(options: Namespace) -> dict | None:
     return None if start in ("imagenet", "none") else read_checkpoint(start).get("trained_on")
 
 
-def labels_hash(table: pd.DataFrame, split: int) -> str:
-    """SHA-256 (hex) over the training and validation scans of a split, their labels and sets, in any order: the part of
-    `dataset.data_hash` that needs no images."""
+def labels_hash(table: pd.DataFrame, split: int, sites: bool = False) -> str:
+    """SHA-256 (hex) over the training and validation scans of a split, their labels, with `sites` those of the lesion,
+    too, and sets, in any order."""
     rows = table[table[f"split{split}"].isin(LEARNED)].sort_values("filename")
-    columns = [name for name in ("scan_id", "filename", "target", "target_loc", f"split{split}") if name in rows]
+    columns = ["scan_id", "filename", "target", *["target_loc"] * (sites and "target_loc" in rows), f"split{split}"]
     return hashlib.sha256(rows[columns].to_csv(index=False).encode(errors="surrogateescape")).hexdigest()
 
 

@@ -202,11 +202,13 @@ def find_result(run: Run, table: pd.DataFrame) -> dict | None:
     if differing or "args" not in content:
         raise InputError(f"{done} exists, trained with other values of {', '.join(differing) or 'its arguments'}: "
                          "--overwrite trains it again, or give another --run or --output")
-    if content.get("labels_hash", labels := labels_hash(table, run.split)) != labels:
+    sites = hasattr(options, "site_lambda")
+    known = [labels_hash(table, run.split, each) for each in {sites, True}]  # binary ones of before had it with sites
+    if content.get("labels_hash", known[0]) not in known:
         raise InputError(f"{done} exists, trained on other scans, labels or sets than {options.data} has for split "
                          f"{run.split} now: give that manifest, --overwrite to train again, or another --output")
-    if ("sites" in content.get("model", {})) != hasattr(options, "site_lambda"):
-        other = "train.py" if hasattr(options, "site_lambda") else "train_loca.py"
+    if ("sites" in content.get("model", {})) != sites:
+        other = "train.py" if sites else "train_loca.py"
         raise InputError(f"{done} exists, a network of {other}: give another --output, or --overwrite")
     if not settings.exists():
         write_settings(settings, content)
