@@ -33,6 +33,7 @@ _searched: set[tuple[int, Path]] = set()  # (process, folder) that `remove_lefto
 MOST_SHEET, MOST_CELLS = 2**27, 10**7  # bytes of an unpacked workbook; cells of a sheet
 SILENT = False  # no progress bars: --quiet
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets may run a text that starts with one of these
+BLANK = ("", "na", "n/a", "#n/a", "nan", "<na>", "null")  # what programs write for an empty field
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|nan)"
 _SPELLINGS = {name.replace("_", "").lower(): name for name in COLUMNS}
 
@@ -185,6 +186,11 @@ def read_csv(path: str | Path, needed: Iterable[str] = (),
     if missing := [name for name in needed if name not in table]:
         raise InputError(f"{path}: no column {', '.join(missing)}; it has {', '.join(table.columns[:9])}")
     return table
+
+
+def without_na(column: "pd.Series") -> "pd.Series":
+    """A column of texts, empty where it says NA, NaN or the like: as a name, NA would be one patient, or one group."""
+    return column.mask(column.str.strip().str.lower().isin(BLANK), "")
 
 
 def _encodings(start: bytes) -> tuple[str, ...]:

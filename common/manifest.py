@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from common.files import InputError, progress, read_csv, sha256
+from common.files import InputError, progress, read_csv, sha256, without_na
 from common.text import counted, some
 
 LEARNED = ("train", "val")  # what training reads
@@ -21,6 +21,7 @@ LEAKAGE = "leakage"  # the column that --allow_leakage adds: what is in two sets
 MARK = "LEAKAGE"  # the word for it on pages and in messages
 LEAKED = "patients or images are in two sets (--allow_leakage)"  # for others, in place of texts that name them
 SYNTHETIC = "The cohort is SYNTHETIC: these numbers say nothing about patients."
+MAY_BE_EMPTY = ["target", "patient_id", "target_loc", "view", "mask", "lesions", "image_sha256"]
 VIEW_NAMES = {"cor": "coronal", "sag": "sagittal"}  # rotating projections are rot030, ...: their angle in degrees
 VIEWS = tuple(VIEW_NAMES)
 _NUMBER = re.compile(r"\+?([0-9]+)(?:\.([0-9]*))?(?:e([+-]?[0-9]{1,9}))?")
@@ -60,6 +61,8 @@ def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: boo
         raise InputError(f"{path}: no column {', '.join(missing)}; make_splits.py adds split columns")
     if table.empty:
         raise InputError(f"{path}: no rows")
+    for name in table.columns.intersection(MAY_BE_EMPTY):
+        table[name] = without_na(table[name])
     table["row"] = np.arange(2, len(table) + 2)
 
     def refuse(bad, column, remedy):

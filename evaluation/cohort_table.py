@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from common.files import BLANK, without_na
 from common.manifest import SETS
-from evaluation.ensemble import BLANK, MOST_GROUPS, MOST_VALUES, label_values, without_blanks
+from evaluation.ensemble import MOST_GROUPS, MOST_VALUES, label_values
 
 TECHNICAL = re.compile(r"split\d+|matrix_size_\d|row|(row|column)0_mm|scan_id|filename|patient_id|view|spacing_mm|mask|"
                        r"lesions|image_sha256|id_key|synthetic|warnings")  # columns that describe files, not patients
@@ -184,7 +185,7 @@ def by_column(table: pd.DataFrame, column: str, measured: pd.DataFrame) -> pd.Se
     None where the column is missing or of views."""
     if column not in table:
         return None
-    texts = without_blanks(table[column].astype(str))
+    texts = without_na(table[column].astype(str))
     known = texts[texts != ""].groupby(table["scan_id"])
     if known.nunique().max() > 1:
         return None

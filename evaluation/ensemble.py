@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
-from common.files import InputError, progress, read_csv
+from common.files import InputError, progress, read_csv, without_na
 from common.manifest import LEAKAGE, is_synthetic
 from common.run_files import find_run_files, run_file
 from common.text import counted, some
@@ -26,7 +26,6 @@ ENSEMBLES = {"avg": "LARS-avg", "max": "LARS-max"}
 OVER_VIEWS = {"avg": "mean", "max": "max"}
 MOST_VALUES = 8  # of a numeric column of --by; with more of them it is cut at its tertiles
 MOST_GROUPS = 30  # of another column
-BLANK = ("", "na", "n/a", "nan", "null")  # texts that say that nothing is known, in any case
 MISSING = "(missing)"  # the subgroup of the scans whose field is empty
 NO_GROUPS = ("scan_id", "target", "probs", "set", "file")  # for --by, as site scores are not
 
@@ -120,7 +119,7 @@ def read_models(models: list[Model], wanted: str | None, columns: Sequence[str])
     wanted : str or None
         train, val, test, cal, all; None: test, or all where the files hold nothing but that.
     columns : sequence of str
-        Further columns that every file must have, those of --by and --survival; a text of BLANK is empty in them.
+        Further columns that every file must have, those of --by and --survival.
 
     Raises
     ------
@@ -139,7 +138,8 @@ def read_models(models: list[Model], wanted: str | None, columns: Sequence[str])
     with progress(models, "reading", "model") as bar:
         for model in bar:
             table = read_csv(model.path, needed, wished, whole=True)
-            table = table.assign(**{name: without_blanks(table[name]) for name in columns})
+            for name in table.columns.intersection(["target", "patient_id", *columns]):
+                table[name] = without_na(table[name])
             model.rows = table if "set" in table else table.assign(set="test")
     sets = set().union(*(model.rows["set"].unique() for model in models))
     wanted = wanted or ("all" if sets == {"all"} else "test")
@@ -179,11 +179,6 @@ def check_rows(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
         refuse(rows.duplicated(["scan_id", column]) & (rows[column] != ""),
                f": scan {{scan_id}} has {column} {{{column}}} twice; remove one of the two rows")
     return rows.assign(probs=probs, target=target)
-
-
-def without_blanks(texts: pd.Series) -> pd.Series:
-    """A column of texts with those of BLANK as ""."""
-    return texts.mask(texts.str.strip().str.lower().isin(BLANK), "")
 
 
 def is_site_column(name: str) -> bool:

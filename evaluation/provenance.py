@@ -10,14 +10,14 @@ from pathlib import Path
 import pandas as pd
 
 from common import __version__
-from common.files import InputError, read_csv, sha256
+from common.files import InputError, read_csv, sha256, without_na
 from common.manifest import SETS, leakage_of, read_manifest
 from common.model_files import is_export, read_settings
 from common.run_files import run_file
 from common.settings import base_names, commit
 from common.text import counted, ranges, some
 from evaluation import cohort_table
-from evaluation.ensemble import BLANK, Model, rows_of
+from evaluation.ensemble import Model, rows_of
 
 VALUES = {"commit": "commit", "data_hash": "data hash", "epoch": "epoch kept", "device": "device",
           "precision": "precision", "threads": "threads", "processes": "processes"}  # of the settings -> name shown
@@ -181,8 +181,7 @@ def manifest_facts(table: pd.DataFrame, splits: list[int]) -> dict:
     if "warnings" in scans:
         images.append(f"with warnings: {(scans['warnings'] != '').sum()} of {counted(len(scans), 'scan')} (column "
                       "warnings)")
-    filled = {name: int((~scans[name].str.strip().str.lower().isin(BLANK)).sum())
-              for name in ACQUISITION if name in scans}
+    filled = {name: int((without_na(scans[name]) != "").sum()) for name in ACQUISITION if name in scans}
     acquisition = [f"{name} of " + ("each scan" if n == len(scans) else f"{n} of {counted(len(scans), 'scan')}")
                    for name, n in filled.items() if n]
     return {"splits": f"split{ranges(splits)}" if splits else "", "patients": "patient_id" in scans,

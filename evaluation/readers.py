@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
-from common.files import InputError, read_csv
+from common.files import InputError, read_csv, without_na
 from common.text import counted, deauville_digits, some
 from evaluation import agreement, paired_tests
 from evaluation.averaging import Ensemble
@@ -112,7 +112,7 @@ def _calls_of(path, warnings):
     for row in table.index[table["scan_id"].duplicated() | (table["scan_id"] == "")][:1]:
         raise InputError(f"{path}, line {row + 2}: scan_id {table.loc[row, 'scan_id']!r} is empty or there twice; keep "
                          "one row a scan")
-    written = table[names].map(str.strip)
+    written = table[names].apply(lambda column: without_na(column.str.strip()))
     texts = written.map(deauville_digits)
     values = texts.map(number)
     present = set(values.to_numpy()[(texts != "").to_numpy()].tolist())

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from common.files import InputError, read_csv, write_csv
+from common.files import InputError, read_csv, without_na, write_csv
 from common.manifest import canonical
 from common.text import counted, deauville_digits, some, whole_number
 from preprocessing.dates import one_order, readings, to_date
@@ -88,6 +88,8 @@ def read_labels(path: str, carry: Sequence[str] = (), made: Sequence[str] = (), 
     except InputError as error:
         raise InputError(f"--labels {error}") from error
     names = list(seen)
+    for name in table.columns.intersection([*WAYS, "StudyDate", "target", "target_loc", "deauville"]):
+        table[name] = without_na(table[name])
     if not (set(WAYS[:3]) & set(names) or {"patient_id", "StudyDate"} <= set(names)):
         raise InputError(f"--labels {path}: has no column that names studies ({NAMES}); it has {', '.join(names)}")
     if need_target and not {"target", "deauville"} & set(names):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from common.files import InputError, read_csv
+from common.files import InputError, read_csv, without_na
 from common.manifest import (
     SETS,
     check_images,
@@ -31,7 +31,8 @@ def read_sorted(path: Path) -> pd.DataFrame:
     table = read_manifest(path, need_images=False)
     patient = patient_column(table)
     if len(empty := table[table[patient] == ""]):
-        raise InputError(f"{path} row {empty['row'].iloc[0]}: {patient} is empty; fill it in or remove the column")
+        raise InputError(f"{path} row {empty['row'].iloc[0]}: {patient} is empty or NA; fill it in or remove the "
+                         "column")
     if len(twice := written_twice(table[patient])):
         raise InputError(f"{path} rows {' and '.join(str(table['row'][k]) for k in twice.index)}: {patient} "
                          f"{' and '.join(map(repr, twice))}: if this is one patient, {IN_ONE_WAY}")
@@ -179,9 +180,9 @@ def groups_of(table: pd.DataFrame, column: str) -> pd.Series:
     two spellings, a patient in two, or one group only."""
     if column not in table:
         raise InputError(f"--group {column}: there is no such column; the columns are {', '.join(table.columns)}")
-    value = table[column].astype(str).str.strip()
+    value = without_na(table[column].astype(str).str.strip())
     for scan in table.loc[value == "", "scan_id"]:
-        raise InputError(f"--group {column}: is empty for scan {scan}; fill it in")
+        raise InputError(f"--group {column}: is empty or NA for scan {scan}; fill it in")
     if len(twice := written_twice(value)):
         raise InputError(f"--group {column}: {' and '.join(map(repr, twice))}: if this is one group, {IN_ONE_WAY}")
     of_patient = value.groupby(table[patient_column(table)])
@@ -217,7 +218,7 @@ def given_test_set(table: pd.DataFrame, column: str) -> list[str]:
     """The patients whose rows `column` puts into the test set; InputError where it splits a patient or says nothing."""
     if column not in table:
         raise InputError(f"--test_from {column}: there is no such column; the columns are {', '.join(table.columns)}")
-    value = table[column].astype(str).str.strip().str.lower()
+    value = without_na(table[column].astype(str).str.strip().str.lower())
     if len(unknown := value[~value.isin(IN_TEST | NOT_IN_TEST)]):
         first = table.loc[unknown.index[0]]
         raise InputError(f"--test_from {column}: value {first[column]!r} of scan {first['scan_id']}; it must be test, "

@@ -154,6 +154,19 @@ def test_patients_are_those_of_measured_scans(tmp_path):
     assert "<b>22 scans</b> of 11 patients" in " ".join((tmp_path / "out" / "report.html").read_text().split())
 
 
+def test_na_is_an_empty_field_and_no_patient_or_group(tmp_path):
+    """R writes it so: 12 scans of unknown patients would else be one patient, and NA a subgroup that is compared."""
+    table = predictions(scans=pd.DataFrame({"scan_id": [f"s{k:02d}" for k in range(36)], "target": [0, 1] * 18}))
+    found = []
+    for empty in ("", "NA"):
+        names = [empty if k < 24 else f"p{k // 4}" for k in range(72)]
+        write(tmp_path, table.assign(patient_id=names, sex=["F", "F", "M", "M", empty, empty] * 12))
+        found.append(measured(tmp_path, "--by", "sex"))
+    assert found[0]["n_patients"] == 12 + 12 and list(found[0]["subgroups"]["sex"]) == ["F", "M", "(missing)"]
+    assert found[1]["warnings"] == found[0]["warnings"] and found[1]["subgroups"] == found[0]["subgroups"]
+    assert found[1]["avg"] == found[0]["avg"]
+
+
 def test_an_image_under_two_names_in_one_set_is_warned_of_once(tmp_path):
     table = predictions(scans=SCANS)
     table["image_sha256"] = table["filename"].replace({"s7_sag.bin": "s4_sag.bin"}).replace({"s0_cor.bin": ""})

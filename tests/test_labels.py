@@ -40,7 +40,8 @@ def joined(text, tmp_path, studies=STUDIES):
     ("StudyInstanceUID,AccessionNumber,PatientID,StudyDate,target\n1.1,A1,007,2024-03-10,1\n,A2,,,0\n"
      ",,Ab8,20240310,1\n", {"1.1": 2, "1.2": 3, "1.3": 4}),
     ("StudyInstanceUID,StudyDate,target\n1.1,10/03/2024,1\n", {"1.1": 2}),  # one of its two readings agrees
-    ("StudyInstanceUID,patient_id,target\n1.1,true id,1\n", {"1.1": 2})])
+    ("StudyInstanceUID,patient_id,target\n1.1,true id,1\n", {"1.1": 2}),
+    ("StudyInstanceUID,AccessionNumber,patient_id,StudyDate,target,deauville\n1.1,NA,NA,NA,NA,4\n", {"1.1": 2})])
 def test_a_row_finds_its_study(text, expected, tmp_path):
     assert joined(text, tmp_path) == expected
 
@@ -72,7 +73,8 @@ def test_what_is_ambiguous_or_fits_in_part_is_named_and_refused(text, words, tmp
 
 @pytest.mark.parametrize(("rows", "replaced", "slips"), [
     ("1.1,007\n1.2,007\n1.3,Ab8\n", 0, ""), ("1.1,OO7\n1.2,007\n1.3,Ab8\n", 1, "2"), ("1.1,\n1.2,x\n", 1, "3"),
-    ("P/S,x\n1.4,\n", 1, ""), ("1.1,a\n1.2,b\n1.3,1E10\n", 3, "")])  # one PatientID for all after de-identification
+    ("P/S,x\n1.4,\n", 1, ""), ("1.1,NA\n1.3,NA\n1.4,NA\n", 0, ""),
+    ("1.1,a\n1.2,b\n1.3,1E10\n", 3, "")])  # one PatientID for all after de-identification
 def test_a_patient_id_that_tears_a_patient_apart_is_warned_of(rows, replaced, slips, tmp_path, capsys):
     joined("StudyInstanceUID,PatientID,target\n" + rows.replace("\n", ",1\n"), tmp_path)
     said = capsys.readouterr().out

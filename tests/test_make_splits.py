@@ -396,9 +396,19 @@ def test_options_that_contradict_each_other_or_the_table(tmp_path, options, mess
 
 def test_a_scan_without_centre_is_refused(tmp_path):
     table = with_centres(cohort(60), 10, 30, 20)
-    table.loc[table["patient_id"] == "007", "centre"] = " "
-    with pytest.raises(InputError, match="--group centre: is empty for scan P007-0"):
-        run_main(table, tmp_path, "--group", "centre")
+    for empty in (" ", "NA", "NaN"):
+        table.loc[table["patient_id"] == "007", "centre"] = empty
+        with pytest.raises(InputError, match="--group centre: is empty or NA for scan P007-0"):
+            run_main(table, tmp_path, "--group", "centre")
+
+
+@pytest.mark.parametrize("empty", ["", "NA", "nan", "#N/A"])
+def test_a_scan_without_patient_is_refused(tmp_path, empty):
+    """As a name, NA would be one patient of all such scans."""
+    table = cohort(30)
+    table.loc[table["patient_id"].isin(["007", "011"]), "patient_id"] = empty
+    with pytest.raises(InputError, match="patient_id is empty or NA; fill it in"):
+        run_main(table, tmp_path)
 
 
 @pytest.mark.parametrize(("name", "other"), [("A", "a"), ("A 1", "A 01")])

@@ -143,7 +143,9 @@ def test_both_scales_are_understood_and_named(tmp_path):
     assert any("other" in line for line in warnings) and any("s5" in line for line in warnings)
     found, _ = read(tmp_path, "scan_id,AM,BK\ns0,DS 1,\ns1,DS1,1\n")  # which 1 and 1 alone do not tell from calls
     assert "Deauville" in found.about["scale"] and found.calls["AM"].tolist()[:2] == [0, 0]
-    found, _ = read(tmp_path, "scan_id;reader1\ns0;0\ns1;1\n")
+    found, _ = read(tmp_path, "scan_id,AM,BK\ns0,1,3\ns1,NA,4\n")
+    assert found.calls["AM"].isna().tolist()[:2] == [False, True]
+    found, _ = read(tmp_path, "scan_id;reader1\ns0; 0\ns1;1 \n")
     assert found.about["scale"] == "calls 0 and 1" and found.calls["reader1"].tolist()[:2] == [0, 1]
 
 
