@@ -110,7 +110,7 @@ def main(args):
             errors += [error_row(where, Refused("StudyInstanceUID", "", "no row in --labels", remedy))
                        for where in unlabelled]
         errors.sort(key=lambda row: row["study"])
-        tables.write_results(rows, errors, labels.carried if labels else [], output, run)
+        tables.write_results(rows, errors, labels.carried if labels else [], output, args.overwrite, run)
         if key_file:
             update_crosswalk(key_file, crosswalk_rows({uid: studies[uid] for uid in made}, key))
         tables.print_results(rows, errors, len(unlabelled) if args.skip_unlabelled else 0, output)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.files import write_csv
+from common.files import InputError, read_csv, write_csv
 from common.manifest import spelled_alike
 from common.text import counted, some
 from common.workers import Run
@@ -18,7 +18,8 @@ from preprocessing.qc_page import without_names, write_qc
 # What describes a view's image, and its study, in data.csv
 MANIFEST_COLUMNS = ["scan_id", "filename", "target", "matrix_size_1", "matrix_size_2", "patient_id", "view",
                     "target_loc", "spacing_mm", "suv_type", "row0_mm", "column0_mm", "mask", "lesions"]
-OPTIONAL_COLUMNS = ("target", "target_loc", "mask", "lesions", "synthetic")
+OF_MASKS_AND_PHANTOMS = ("mask", "lesions", "synthetic")
+OPTIONAL_COLUMNS = ("target", "target_loc", *OF_MASKS_AND_PHANTOMS)
 QUALITY_COLUMNS = ["synthetic", "suv_max", "suv_mean", "uptake_min", "units", "scanner", "warnings", "image_sha256",
                    "id_key"]
 RECORDED = {"recorded_MBq": "dose_MBq", "recorded_kg": "weight_kg", "recorded_liver": "liver_suv",
@@ -63,22 +64,24 @@ def print_alike(made: Mapping[str, Sequence[Row]], studies: Mapping[str, Study],
               f"{some(alike, 3)}. Where they are one, give them one patient_id, a new one, in --labels")
 
 
-def write_results(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[str], output: Path, run: Run) -> None:
+def write_results(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[str], output: Path, overwrite: bool,
+                  run: Run) -> None:
     """Write what `write_tables` writes, and qc.html.
 
     Parameters
     ----------
-    rows, errors, carried, output
+    rows, errors, carried, output, overwrite
         As `write_tables` takes them.
     run : Run
         Of `common.workers.processes`.
     """
-    manifest = write_tables(rows, errors, carried, output)
+    manifest = write_tables(rows, errors, carried, output, overwrite)
     seen = pd.DataFrame(rows, manifest.index, columns=list(RECORDED))
     write_qc(pd.concat([manifest, seen], axis=1), output, output / "qc.html", run)
 
 
-def write_tables(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[str], output: Path) -> pd.DataFrame:
+def write_tables(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[str], output: Path,
+                 overwrite: bool = True) -> pd.DataFrame:
     """Write data.csv and errors.csv.
 
     Parameters
@@ -89,6 +92,8 @@ def write_tables(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[s
         Columns of --labels that go into data.csv.
     output : Path
         Folder, with images/ in it.
+    overwrite : bool
+        Replace a data.csv that holds what the new one does not: `refuse_losing`.
 
     Returns
     -------
@@ -100,12 +105,28 @@ def write_tables(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[s
     manifest = pd.DataFrame(rows, columns=[*columns, *carried, *quality])
     if "target" in manifest:
         manifest["target"] = manifest["target"].astype("Int64")  # where some have none, too
+    if not overwrite and (output / "data.csv").is_file():
+        refuse_losing(output / "data.csv", manifest)
     write_csv(manifest, output / "data.csv")
     if errors:
         write_csv(pd.DataFrame(errors, columns=ERROR_COLUMNS), output / "errors.csv", private=True)
     else:
         (output / "errors.csv").unlink(missing_ok=True)
     return manifest
+
+
+def refuse_losing(path: Path, manifest: pd.DataFrame) -> None:
+    """Refuse (InputError) to replace the data.csv at `path` where it holds columns, such as splits or those of an
+    earlier run's --labels, or masks of somebody's own, that the new one lacks."""
+    before = read_csv(path, ("filename",))
+    lost = [name for name in before if name not in manifest and name not in OF_MASKS_AND_PHANTOMS
+            and before[name].any()]
+    made = before["filename"].str.replace(".bin", "_mask.bin")
+    lost += ["mask"] * ("mask" in before and not before["mask"].isin(["", *made]).all())
+    if lost:
+        raise InputError(f"{path}: {some(lost)} in it would be lost, put there since or by --labels, --carry or "
+                         "--target_from_masks of an earlier run; rename it and run again, or give --overwrite, which "
+                         "drops that")
 
 
 def print_results(rows: Sequence[Row], errors: Sequence[Row], passed_over: int, output: Path) -> None:

@@ -95,6 +95,21 @@ def test_changed_labels_are_joined_without_converting(converted):
         again.clear()
 
 
+def test_what_was_put_into_data_csv_is_not_lost(converted):
+    folder, again = converted
+    path = folder / "out" / "data.csv"
+    plain = table(folder)
+    for column, value in (("split0", "train"), ("mask", "drawn.npy"), ("target", 1)):
+        plain.assign(**{column: value}).to_csv(path, index=False)
+        with pytest.raises(InputError, match=f"data.csv: {column} in it would be lost, .* rename it and run again"):
+            prepro(folder)
+        assert again == [] and table(folder)[column].eq(value).all()
+        os.rename(path, folder / "out" / "mine.csv")
+        assert prepro(folder) is None and again == [] and table(folder).equals(plain)
+    plain.assign(split0="train").to_csv(path, index=False)
+    assert prepro(folder, "--overwrite") is None and table(folder).equals(plain)
+
+
 def test_an_interrupted_run_goes_on(converted, monkeypatch):
     folder, again = converted
     real = conversion.suv_volume
