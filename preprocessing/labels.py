@@ -165,8 +165,8 @@ def _whole(row: dict[Any, Any], column: str, allowed: Sequence[int], where: str)
 def join_labels(labels: Labels, studies: Mapping[str, Study], key: bytes | None) -> dict[str, Label]:
     """The rows by the StudyInstanceUID of their studies; a line says which have none.
 
-    Of the columns that a row fills in, the first of `WAYS` names its study; what the others say must agree with it,
-    but patient_id may replace a PatientID.
+    Of the columns that a row fills in, the first of `WAYS` names its study; what the others say must agree with it, but
+    for zeros, blanks and case, and patient_id may replace a PatientID.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ def join_labels(labels: Labels, studies: Mapping[str, Study], key: bytes | None)
         if fault:
             faults.append(f"line {row.line}: {fault}")
         elif uids:
-            found[uids[0]] = row
+            found[uids[0]] = _as_stored(row, studies[uids[0]])
     if faults:
         raise InputError(f"--labels {labels.path}: {faults[0]}" + (
             f" (and {len(faults) - 1} more lines like it)" if len(faults) > 1 else ""))
@@ -241,12 +241,16 @@ def _disagreement(row: Label, study: Study, scan_id: str) -> str:
     if study.date and "StudyDate" in names and study.date not in readings(names["StudyDate"]):
         return "StudyDate is another one than its study's; correct it, or leave it empty"
     for name, stored in (("AccessionNumber", study.accession), ("scan_id", scan_id)):
-        if stored and names.get(name, stored) != stored:
+        if stored and _loosely(names.get(name, stored)) != _loosely(stored):
             return f"{name} is another one than its study's; correct it, or leave it empty"
-    patient = names.get("patient_id", study.patient)
-    if patient != study.patient and _loosely(patient) == _loosely(study.patient):
-        return "PatientID is its study's but for zeros, blanks or case; write it as DICOM has it"
     return ""
+
+
+def _as_stored(row: Label, study: Study) -> Label:
+    """The row with the study's PatientID where its own is that but for what spreadsheets change."""
+    given = row.values.get("patient_id", "")
+    return row._replace(values=row.values | {"patient_id": study.patient}) if given and _loosely(given) == _loosely(
+        study.patient) else row
 
 
 def _loosely(value: str) -> str:

@@ -55,7 +55,6 @@ def test_a_row_finds_its_study(text, expected, tmp_path):
     ("patient_id,StudyDate,target\n7.0,2024-03-10,1\n", "line 2: PatientID is a study's but for zeros, blanks or case"),
     ("AccessionNumber,target\n00 a3,1\n", "line 2: AccessionNumber is a study's but for zeros, blanks or case"),
     ("AccessionNumber,target\nA1,1\na3,1\n", "line 3: AccessionNumber is a study's but for zeros, blanks or case"),
-    ("StudyInstanceUID,patient_id,target\n1.1,7,1\n", "line 2: PatientID is its study's but for zeros"),
     ("StudyInstanceUID,StudyDate,target\n1.1,2024-03-11,1\n1.2,2024-03-11,1\n", "line 2: StudyDate is another one than "
      "its study's; correct it, or leave it empty (and 1 more lines like it)"),
     ("StudyInstanceUID,AccessionNumber,target\n1.1,A2,1\n", "line 2: AccessionNumber is another one"),
@@ -80,6 +79,17 @@ def test_a_patient_id_that_tears_a_patient_apart_is_warned_of(rows, replaced, sl
     said = capsys.readouterr().out
     assert (f"patient_id replaces PatientID in {replaced} of" in said) == (replaced > 0)
     assert ("warning" in said) == (f"labels.csv: line {slips}: PatientID is another one than" in said) == bool(slips)
+
+
+@pytest.mark.parametrize(("given", "patient"), [("7", "007"), ("7.0", "007"), ("007", "007"), ("8", "8")])
+def test_what_excel_makes_of_a_filled_in_template_is_the_study_s_own(given, patient, tmp_path, capsys):
+    """It drops leading zeros; the study is named by its UID."""
+    path = tmp_path / "labels.csv"
+    path.write_text(f"StudyInstanceUID;PatientID;AccessionNumber;target\n1.1;{given};A1;1\n1.3;Ab8;A3;0\n1.2;;;0\n")
+    studies = STUDIES | {"1.3": Study(patient="Ab8", accession="0A3")}
+    found = join_labels(read_labels(path), studies, KEY)
+    assert found["1.1"].values == {"target": 1, "patient_id": patient}
+    assert ("warning" in capsys.readouterr().out) == (given == "8")
 
 
 def test_an_excel_error_counts_in_columns_that_are_used(tmp_path):
