@@ -22,6 +22,7 @@ OF_MASKS_AND_PHANTOMS = ("mask", "lesions", "synthetic")
 OPTIONAL_COLUMNS = ("target", "target_loc", *OF_MASKS_AND_PHANTOMS)
 QUALITY_COLUMNS = ["synthetic", "suv_max", "suv_mean", "uptake_min", "units", "scanner", "warnings", "image_sha256",
                    "id_key"]
+MANY = 20  # studies of a patient, who hardly has so many
 RECORDED = {"recorded_MBq": "dose_MBq", "recorded_kg": "weight_kg", "recorded_liver": "liver_suv",
             "recorded_body": "suv_body"}  # for qc.html: a column of --labels may have the second name
 FILLED = {"lesions", "synthetic"}  # columns of data.csv that --labels may give, too
@@ -136,10 +137,12 @@ def print_results(rows: Sequence[Row], errors: Sequence[Row], passed_over: int, 
           f"{output / 'images'}")
     if warned := sum(map(bool, scans.values())):
         print(f"{counted(warned, 'study has', 'studies have')} warnings: column `warnings` of data.csv")
-    patients = {row["patient_id"] for row in rows}
-    if len(patients) == 1 < len(scans) and patients != {""}:
-        print(f"warning: all {counted(len(scans), 'study', 'studies')} have one PatientID: are they of one patient? If "
-              "not, no split can keep patients apart; give each study its own in the column patient_id of --labels")
+    patients = Counter({row["scan_id"]: row["patient_id"] for row in rows if row["patient_id"]}.values())
+    most = max(patients.values(), default=0)
+    if most == len(scans) > 1 or most >= MANY:
+        print(f"warning: {f'{most} of' if most < len(scans) else 'all'} {counted(len(scans), 'study', 'studies')} have "
+              "one PatientID (of NIfTI, one folder): are they of one patient? If not, no split can keep patients "
+              "apart; give each study its own in the column patient_id of --labels")
     if passed_over:
         print(f"passed over, without a label: {counted(passed_over, 'study', 'studies')} (errors.csv names them "
               "without --skip_unlabelled)")

@@ -12,7 +12,7 @@ from common.files import InputError, read_csv
 from preprocessing.dicom_series import Study
 from preprocessing.identifiers import hash_id
 from preprocessing.labels import Label, join_labels, read_labels, write_template
-from preprocessing.tables import print_alike, with_labels
+from preprocessing.tables import print_alike, print_results, with_labels
 
 KEY = b"k" * 64
 STUDIES = {"1.1": Study(patient="007", date="2024-03-10", accession="A1"),
@@ -181,6 +181,17 @@ def test_patients_that_are_spelled_alike_are_named_before_they_are_hashed(ids, g
     assert said.startswith("warning: PatientIDs that differ in blanks, case or zeros only") if alike else not said
     assert all(", ".join(hash_id(f"1.{k}", KEY) for k in group) in said for group in alike)
     assert sum(said.count(hash_id(uid, KEY)) for uid in studies) == sum(map(len, alike)) and "0012" not in said
+
+
+@pytest.mark.parametrize(("patients", "said"), [
+    (["x"] * 20 + ["a", "b"], "20 of 22 studies"), (["x"] * 2, "all 2 studies"), (["x"] * 19 + ["a"], ""),
+    ([""] * 25, ""), (["x"], "")])
+def test_a_patient_of_many_studies_is_warned_of(patients, said, tmp_path, capsys):
+    """ANONYMOUS, or the folder of a centre's volumes: else those patients count as one."""
+    print_results([{"scan_id": str(k), "patient_id": name, "warnings": ""} for k, name in enumerate(patients) for _ in
+                   "cs"], [], 0, tmp_path)
+    out = capsys.readouterr().out
+    assert ("have one PatientID" in out) == bool(said) and said in out
 
 
 def test_one_new_patient_id_joins_them(tmp_path, capsys):
