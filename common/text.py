@@ -68,3 +68,20 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 def as_text(value: object) -> str:
     """A value as the command line and `params.convert` read it."""
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def file_stems(before: str, names: Iterable[str]) -> dict[str, str]:
+    """{name: `before` and its letters and digits, for a file}; none is another's, on no file system."""
+    found: dict[str, str] = {}
+    for name in names:
+        stem = before + "".join(letter if letter.isalnum() else "_" for letter in name)
+        while stem.casefold() in map(str.casefold, found.values()):
+            stem += "_"
+        found[name] = stem
+    return found
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most so many letters: of a longer one its beginning and its end."""
+    head = (most - 1) * 3 // 7
+    return text if len(text) <= most else f"{text[:head]}…{text[head + 1 - most:]}"

@@ -384,7 +384,8 @@ def label_values(rows: pd.DataFrame, column: str, others: Iterable[str] = ()) ->
     if len(set(numbers.values())) <= MOST_VALUES or np.isnan(list(numbers.values())).any():
         if len(numbers) > MOST_GROUPS:
             raise InputError(f"--by {column}: has {counted(len(numbers), 'different value')}; give a column of groups")
-        return {text: text or MISSING for text in sorted(texts, key=lambda text: (text == "", text))}
+        known = sorted(numbers, key=lambda text: (numbers[text] if numbers[text] == numbers[text] else np.inf, text))
+        return {text: text or MISSING for text in [*known, *texts - set(numbers)]}
     per_scan = rows[rows[column] != ""].groupby("scan_id")[column].first().map(numbers)
     cut = np.unique(np.quantile(per_scan, [1 / 3, 2 / 3], method="lower"))
     names = [f"up to {cut[0]:g}", *(f"above {low:g}, up to {high:g}" for low, high in itertools.pairwise(cut)),

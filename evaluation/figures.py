@@ -14,7 +14,7 @@ from numpy import ndarray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from common.files import progress
-from common.text import counted
+from common.text import counted, file_stems, shortened
 from evaluation import bootstrap, calibration_curve, calibration_figures, disagreement, figure_style, readers
 from evaluation.averaging import Ensemble
 from evaluation.ensemble import ENSEMBLES, patients
@@ -97,9 +97,11 @@ def roc(curves: dict[str, tuple], blocks: dict, groups: ndarray | None, seed: in
         points: dict[str, tuple] | None = None) -> Figure:
     """ROC curves; a pointwise 95 % band around the first, and a mark at each operating point.
 
-    points: {reader: (false positive rate, sensitivity)}.
+    points: {reader: (false positive rate, sensitivity)}, whose names stand below the axes.
     """
-    figure, axes = new_figure(COLUMN, 3.1)
+    names = [shortened(name, 48) for name in points or {}]
+    columns = 2 if max(map(len, names), default=0) <= 22 else 1
+    figure, axes = new_figure(COLUMN, 3.1 + (0.2 + 0.145 * -(-len(names) // columns)) * bool(names))
     axes.plot((0, 1), (0, 1), label="chance", **FAINT)
     grid = np.linspace(0, 1, 201)
     first = next(iter(curves))  # one band: two of them hide each other
@@ -114,15 +116,17 @@ def roc(curves: dict[str, tuple], blocks: dict, groups: ndarray | None, seed: in
             axes.plot(block["fp"] / (block["fp"] + block["tn"]), block["tp"] / (block["tp"] + block["fn"]),
                       MARKS[point], color=style["color"], zorder=4, **MARKED)
     style = {"markersize": 5, "markeredgewidth": 0.4, "linewidth": 0, "zorder": 5, "clip_on": False}
-    for k, (name, (x, y)) in enumerate((points or {}).items(), 1):
-        mark = "P" if name == readers.CONSENSUS else text_marker(str(k))
-        axes.plot(x, y, marker=mark, color="black", label=name, **style)
+    marks = [axes.plot(x, y, marker="P" if name == readers.CONSENSUS else text_marker(str(k)), color="black",
+                       label="_", **style)[0] for k, (name, (x, y)) in enumerate((points or {}).items(), 1)]
     shown = {point: at for block in blocks.values() for point, at in operating_points(block).items()}
     for point, at in shown.items():
         beside = "" if at["threshold"] is not None else f" ({point_text(at)})"  # need not lie on the curve
         axes.plot([], [], MARKS[point], color="white", label=POINTS[point] + beside, **MARKED)
     unit_square(axes, "False positive rate (1 − specificity)", "True positive rate (sensitivity)")
-    axes.legend(loc="lower right")
+    inside = axes.legend(loc="lower right")
+    if names:
+        axes.add_artist(inside)
+        axes.legend(marks, names, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=columns)
     return figure
 
 
@@ -286,8 +290,8 @@ def forests(whole: dict, subgroups: dict) -> dict[str, list[tuple[str, dict | No
     first = ("all scans", whole)
     if 0 < len(sections) + sum(map(len, sections.values())) <= MOST_ROWS:
         return {"forest": [first, *(row for column, rows in sections.items() for row in [(column, None), *rows])]}
-    return {"forest_" + "".join(letter if letter.isalnum() else "_" for letter in column):
-            [first, (column, None), *rows] for column, rows in sections.items()}
+    stems = file_stems("forest_", sections)
+    return {stems[column]: [first, (column, None), *rows] for column, rows in sections.items()}
 
 
 def forest(rows: list[tuple[str, dict | None]]) -> Figure:
@@ -299,8 +303,8 @@ def forest(rows: list[tuple[str, dict | None]]) -> Figure:
     about, cells = axes[0, 0], axes[0, 1:].reshape(3, 2)
     about.set_title("Scans (DS 4–5)", loc="right")
     for place, (label, block) in enumerate(rows):
-        short = label if len(label) <= 22 else f"{label[:9]}…{label[-12:]}"
-        about.text(0.05 * bool(block and place), place, short, va="center", weight="normal" if block else "bold")
+        about.text(0.05 * bool(block and place), place, shortened(label, 22), va="center",
+                   weight="normal" if block else "bold")
         if block:
             about.text(1, place, f"{block['n']} ({block['n_positive']})", ha="right", va="center")
     for (cell, beside), (metric, heading) in zip(cells, FOREST.items(), strict=True):

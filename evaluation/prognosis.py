@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from common.files import InputError
-from common.text import counted, some
+from common.text import counted, file_stems, some
 from evaluation import survival
 from evaluation.averaging import Ensemble
 from evaluation.ensemble import ENSEMBLES, Model, number, refuse_conflicts
@@ -215,13 +215,9 @@ def csv_table(prognosis: dict) -> pd.DataFrame:
 
 def report_tables(prognosis: dict) -> list[dict]:
     """For each endpoint what the report shows: name, block, figure (its file's stem), table, median follow-up."""
-    return [{"name": name, "block": block, "figure": figure_stem(name), "table": _report_table(block),
+    stems = file_stems("survival_", prognosis)
+    return [{"name": name, "block": block, "figure": stems[name], "table": _report_table(block),
              "follow_up": _time_text(block["follow_up"], block["unit"])} for name, block in prognosis.items()]
-
-
-def figure_stem(name: str) -> str:
-    """The name of an endpoint's figure, without suffix."""
-    return "survival_" + "".join(letter if letter.isalnum() else "_" for letter in name)
 
 
 def _report_table(block):

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from common.text import counted
+from common.text import counted, file_stems
 from evaluation import figure_style, prognosis, survival
 from evaluation.averaging import Ensemble
 from evaluation.ensemble import ENSEMBLES
@@ -31,12 +31,13 @@ def write_figures(folder: Path, endpoints: dict[str, prognosis.Endpoint], scans:
     """
     paths = []
     with matplotlib.rc_context(figure_style.RC):
+        stems = file_stems("survival_", endpoints)
         for name, endpoint in endpoints.items():
             block = metrics["prognosis"][name]
             title = (f"{metrics['set'].capitalize()} set: {counted(block['n_patients'], 'patient')}, "
                      f"{counted(block['n_events'], 'event')} ({block['event']})")
             figure = kaplan_meier(endpoint, scans, ensembles, block, name)
-            paths += figure_style.write_figure(folder, prognosis.figure_stem(name), figure, title, metrics)
+            paths += figure_style.write_figure(folder, stems[name], figure, title, metrics)
     return paths
 
 

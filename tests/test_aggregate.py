@@ -423,11 +423,12 @@ def test_subgroups_by_hand(tmp_path):
     tables = splits(3)
     for table in tables:
         number = table["scan_id"].str[1:].astype(int)
-        table["sex"], table["age"] = np.where(number % 4 < 2, "F", ""), number
+        table["sex"], table["age"], table["grade"] = np.where(number % 4 < 2, "F", ""), number, 2 + number % 2 * 8
     write(tmp_path, *tables)
-    avg, _, metrics = aggregated(tmp_path, "--by", "sex", "view", "age")
+    avg, _, metrics = aggregated(tmp_path, "--by", "sex", "view", "age", "grade")
     found = metrics["subgroups"]
     assert list(found["sex"]) == ["F", "(missing)"] and list(found["view"]) == ["cor", "sag"]
+    assert list(found["grade"]) == ["2", "10"]  # as numbers, not as texts
     assert list(found["age"]) == ["up to 47", "above 47, up to 55", "above 55"]
     number = avg["scan_id"].str[1:].astype(int)
     for rows, block in ((number % 4 < 2, found["sex"]["F"]), (number <= 47, found["age"]["up to 47"])):

@@ -93,11 +93,34 @@ def test_the_referral_of_few_scans_is_a_line(n, fewest):
     assert len(x) > 1 and x[-1] == pytest.approx(100 * (n - fewest) / n)
 
 
-def test_readers_are_marked_by_numbers_alone():
+def roc_with_readers(points):
     curves = {"LARS-avg": (np.array([0, 1] * 8), np.arange(16) / 16)}
     whole = block(0.6) | {"operating_points": {}, "threshold": 0.5, "tn": 4, "fp": 4, "fn": 4, "tp": 4}
-    figure = drawn(figures.roc, curves, {"LARS-avg": whole}, None, points={"Ann": (0.1, 0.8), "$Bo": (0.2, 0.9)})
+    return drawn(figures.roc, curves, {"LARS-avg": whole}, None, points=points)
+
+
+def test_readers_are_marked_by_numbers_alone():
+    figure = roc_with_readers({"Ann": (0.1, 0.8), "$Bo": (0.2, 0.9)})
     with matplotlib.rc_context(figure_style.RC):
         marks = [MarkerStyle(line.get_marker()).get_path() for line in figure.axes[0].lines
-                 if line.get_label() in ("Ann", "$Bo")]
+                 if list(line.get_xdata()) in ([0.1], [0.2])]
     assert [(mark.codes == mark.MOVETO).sum() for mark in marks] == [1, 1]  # one outline each: no dollars beside it
+
+
+@pytest.mark.parametrize("name", ["Dr. {}", "Professor reader {} of the university hospital of a town on a river"])
+def test_names_of_readers_leave_the_curve_its_place(name):
+    figure = roc_with_readers({name.format(k): (0.1, 0.8) for k in range(9)} | {"consensus": (0.2, 0.9)})
+    axes, page = figure.axes[0], figure.bbox
+    inside = axes.get_window_extent()
+    assert min(inside.width, inside.height) > 0.75 * page.width
+    below = axes.get_legend().get_window_extent()
+    assert below.y1 < axes.xaxis.get_label().get_window_extent().y0 and below.y0 >= page.y0
+    assert page.x0 <= below.x0 and below.x1 <= page.x1
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert texts[-1] == "consensus" and len(set(texts)) == 10
+
+
+def test_columns_whose_names_have_other_signs_have_figures_of_their_own():
+    rows = {str(k): {"avg": block(0.9)} for k in range(figures.MOST_ROWS)}
+    assert list(figures.forests(block(0.85), {"a b": rows, "a_b": rows, "A-b": rows})) == [
+        "forest_a_b", "forest_a_b_", "forest_A_b__"]
