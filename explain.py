@@ -94,6 +94,7 @@ def main(args):
 
 def explain(models, args):
     """The heat maps of a model, or the means over several, and what follows from them, in a folder of their own."""
+    from common.manifest import LEAKAGE, MARK
     from common.run_files import heat_folder
     from inference import gradcam, heat_maps, overlays, pointing_game, review
 
@@ -111,8 +112,9 @@ def explain(models, args):
     highest = heat_maps.cohort_scale(folder, peaks, bool(args.scans))
 
     scans, source = overlays.by_probability(rows, args.max_scans), f"{method} of {args.cam_layer}"
-    if any(model.content.get("synthetic") for model in models):
-        source += ", trained on a SYNTHETIC cohort"
+    marks = {"synthetic": "trained on a SYNTHETIC cohort", LEAKAGE: f"{MARK}: trained with --allow_leakage"}
+    for name, said in marks.items():
+        source += f", {said}" * any(model.content.get(name) for model in models)
     scale = {"suv_max": args.suv_max, "heat_max": highest}
     overlays.draw_panels(scans, folder, images, source, scale, models[0].batches.network_input.spacing_mm,
                          (".png", ".pdf") if args.pdf else (".png",), args.overwrite)

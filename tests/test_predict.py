@@ -6,8 +6,10 @@ from score_helpers import CPU, save_model
 
 import explain
 import predict
+import utils
 from common.files import InputError
 from evaluation import ensemble
+from inference import overlays
 
 BEST = "split,run,epoch,metric,value,rank\n0,1,1,auc,0.75,1\n1,1,1,auc,0.75,2\n"
 
@@ -62,3 +64,13 @@ def test_predictions_of_images_that_were_made_anew_are_not_mixed(cohort):
     ensemble.read_models(after, None, ())
     (said,) = [text for text in ensemble.join_scans([before[0], after[1]])[1] if "other images" in text]
     assert said.startswith("1 of 8 scans have other images in one model's file than in another's") and "s000" in said
+
+
+def test_pictures_say_that_their_network_was_trained_on_what_leaked(cohort, tmp_path, monkeypatch):
+    save_model(tmp_path, 0)
+    path, sources = tmp_path / "checkpoint_split0_run1.pth", []
+    utils.save_checkpoint(path, utils.read_checkpoint(path) | {"leakage": "patient A is in train and test"})
+    monkeypatch.setattr(overlays, "draw_panels", lambda scans, folder, images, source, *rest: sources.append(source))
+    call(explain, "--data", cohort / "data.csv", "--images", cohort, "--checkpoints", path, "--set", "all", "--output",
+         tmp_path / "maps", "--max_scans", 1, *CPU[:-2])
+    assert sources == ["HiResCAM of layer1, LEAKAGE: trained with --allow_leakage"]
