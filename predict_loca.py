@@ -36,12 +36,13 @@ def main(args):
         write_predictions,
     )
     from inference.provenance import refuse_mixing
-    from inference.sites import common_settings, site_columns
+    from inference.sites import common_settings, refuse_other_sites, site_columns
     from training.device import open_device
 
     device, amp = open_device(args.device, args.amp, args.threads)
     runs, missing = asked_runs(args)
     settings = common_settings(runs, args.site_map)  # what the models' site heads mean
+    refuse_other_sites(args.output, settings, runs)
     sites = {int(code): name for code, name in settings["sites"].items()}
     table, warnings = read_loca_manifest(args.data, () if "all" in args.set else splits_of(runs), sites,
                                          settings["site_multi"], args.site_strict, need_target=False,

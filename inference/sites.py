@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from common.files import InputError
+from common.files import InputError, read_json_object
 from common.parameter_names import find_sites, network_state
+from common.renamed import current_names
+from common.run_files import find_run_files
 from common.sites import read_sites
 from common.text import counted
 from evaluation import site_metrics
@@ -44,6 +46,18 @@ def common_settings(runs: list[dict], site_map: str | None = None) -> dict:
             raise InputError(f"{path}: its site head is for other sites, --site_on or --site_multi than that of "
                              f"{paths[0]}; predict them into two folders, with --splits or --run")
     return settings
+
+
+def refuse_other_sites(output: str | Path, settings: dict, runs: list[dict]) -> None:
+    """Refuse (InputError) an output folder with predictions of other sites, whose sites.json `settings` would replace.
+
+    The files of `runs` (`prediction.find_runs`) are going to be replaced.
+    """
+    path, replaced = Path(output) / "sites.json", {(run["split"], run["run"]) for run in runs}
+    kept = [file for split, run, file in find_run_files(output, "pred") if (split, run) not in replaced]
+    if kept and path.exists() and current_names(read_json_object(path, "sites", '{"sites": {}}')) != settings:
+        raise InputError(f"{kept[0]}: was predicted for other sites, --site_on or --site_multi than those of "
+                         f"{runs[0]['path']}: give another --output, or remove the file")
 
 
 def site_columns(logits: np.ndarray, settings: dict, scan_ids: Sequence, true_loc: Sequence) -> pd.DataFrame:

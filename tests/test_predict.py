@@ -1,11 +1,14 @@
 """predict.py and explain.py of several networks whose sets differ, by small networks of random weights."""
+from dataclasses import asdict
+
 import pandas as pd
 import pytest
 from conftest import call, write_cohort
-from score_helpers import CPU, save_model
+from score_helpers import CPU, INPUT, save_model
 
 import explain
 import predict
+import predict_loca
 import utils
 from common.files import InputError
 from evaluation import ensemble
@@ -64,6 +67,22 @@ def test_predictions_of_images_that_were_made_anew_are_not_mixed(cohort):
     ensemble.read_models(after, None, ())
     (said,) = [text for text in ensemble.join_scans([before[0], after[1]])[1] if "other images" in text]
     assert said.startswith("1 of 8 scans have other images in one model's file than in another's") and "s000" in said
+
+
+def test_predictions_of_other_sites_are_not_mixed(cohort, tmp_path):
+    for split, names in enumerate((("cervical", "hilar"), ("hilar", "cervical"))):
+        sites = dict(zip("18", names, strict=True))
+        utils.save_checkpoint(tmp_path / f"checkpoint_split{split}_run1.pth", {
+            "epoch": 1, "auc": 0.75, "state_dict": utils.SiteResNet34(sites).state_dict(), "input": asdict(INPUT),
+            "args": {}, "model": {"sites": sites, "site_on": "positive", "site_multi": False}})
+    (tmp_path / "best_run.csv").write_text(BEST)
+    common = ("--data", cohort / "data.csv", "--images", cohort, "--chptfolder", tmp_path, "--output", tmp_path / "out",
+              "--set", "all", *CPU[:-2])
+    call(predict_loca, *common, "--splits", "0-0")
+    with pytest.raises(InputError, match="pred_split0_run1.csv: was predicted for other sites"):
+        call(predict_loca, *common, "--splits", "1-1")
+    assert "cervical" in (tmp_path / "out" / "sites.json").read_text().partition(",")[0]
+    call(predict_loca, *common, "--splits", "0-0")  # is replaced
 
 
 def test_pictures_say_that_their_network_was_trained_on_what_leaked(cohort, tmp_path, monkeypatch):
