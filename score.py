@@ -133,7 +133,8 @@ def convert(args, folder, inputs):
         update_crosswalk(key_file, crosswalk_rows({uid: studies[uid] for uid in made}, key))
     of_scan = {rows[0]["scan_id"]: studies[uid] for uid, rows in made.items()}
     rows = tables.with_labels(made, None, key, False)
-    unfit = scoring.unusable(rows, folder, inputs, args.crop_bodies)
+    cut: dict[str, str] = {}
+    unfit = scoring.unusable(rows, folder, inputs, args.crop_bodies, cut)
     errors += [error_row(where, error) for where, error in refused]
     errors += [error_row(of_scan[scan].folder, Refused("image", "", reason, "see what the networks take"))
                for scan, reason in unfit.items()]
@@ -141,6 +142,8 @@ def convert(args, folder, inputs):
     errors.sort(key=lambda row: row["study"])
     tables.write_tables(rows, errors, [], folder)
     tables.print_refused(errors, folder)
+    for row in rows:  # what the networks see less of is no warning of the manifest's
+        row["warnings"] = "; ".join(filter(None, (row["warnings"], cut.get(row["scan_id"]))))
     return {row["scan_id"]: row for row in rows}, of_scan, errors
 
 

@@ -169,7 +169,7 @@ def projections(views: Collection[str]) -> int:
 
 
 def unusable(rows: Sequence[Mapping[str, Any]], images: Path, inputs: Sequence[NetworkInput],
-             crop: bool) -> dict[str, str]:
+             crop: bool, cut: dict[str, str]) -> dict[str, str]:
     """{scan: why the models cannot be given it}: a view that is no SUV, or of theirs one without a body, or with one
     larger than a frame.
 
@@ -180,6 +180,8 @@ def unusable(rows: Sequence[Mapping[str, Any]], images: Path, inputs: Sequence[N
     inputs : of `inputs_of`
     crop : bool
         Larger bodies are cropped.
+    cut : dict
+        Gets {scan: a warning} of those.
     """
     refused: dict[str, str] = {}
     for row in pd.DataFrame(rows).assign(row=range(2, len(rows) + 2)).itertuples():  # as read_manifest counts
@@ -195,9 +197,13 @@ def unusable(rows: Sequence[Mapping[str, Any]], images: Path, inputs: Sequence[N
                 refused.setdefault(row.scan_id, str(error))
                 continue
             size = [-(-(part.stop - part.start) // each.pool) for part in box]
-            if any(np.greater(size, each.frame)) and not (crop or each.crop_bodies):
-                refused.setdefault(row.scan_id, f"{row.view}: the body of {size[0]} x {size[1]} pixels is larger than "
-                                   f"a network's frame, {each.frame[0]} x {each.frame[1]}; --crop_bodies cuts it")
+            if any(np.greater(size, each.frame)):
+                larger = (f"{row.view}: the body of {size[0]} x {size[1]} pixels is larger than a network's frame, "
+                          f"{each.frame[0]} x {each.frame[1]}")
+                if crop or each.crop_bodies:
+                    cut.setdefault(row.scan_id, f"{larger}, and was cut")
+                else:
+                    refused.setdefault(row.scan_id, f"{larger}; --crop_bodies cuts it")
     return refused
 
 

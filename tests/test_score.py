@@ -391,7 +391,9 @@ def test_a_body_larger_than_the_frame_is_refused_by_itself(scored, tmp_path, cap
     assert "larger than a network's frame" in capsys.readouterr().out
     assert len(pd.read_csv(tmp_path / "out" / "scores.csv")) == 1
     assert call(score, *options, "--crop_bodies") is None
-    assert len(pd.read_csv(tmp_path / "out" / "scores.csv")) == 2
+    said = pd.read_csv(tmp_path / "out" / "scores.csv")["warnings"]
+    cut = said.str.contains("larger than a network's frame, 32 x 64, and was cut")
+    assert sorted(cut) == [False, True] and "and was cut" in capsys.readouterr().out
 
 
 def test_without_highdicom_one_line_says_how_to_get_it(scored, results, monkeypatch):
@@ -414,5 +416,5 @@ def test_an_image_that_is_no_suv_refuses_its_scan_alone(tmp_path):
         image.tofile(tmp_path / f"{scan}.bin")
         rows.append({"scan_id": scan, "filename": f"{scan}.bin", "view": "cor", "matrix_size_1": 60,
                      "matrix_size_2": 40})
-    (refused,) = scoring.unusable(rows, tmp_path, [scoring.LARS], False).items()
+    (refused,) = scoring.unusable(rows, tmp_path, [scoring.LARS], False, {}).items()
     assert refused[0] == "b" and "are the values Bq/ml?" in refused[1]
