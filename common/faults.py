@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.memory import is_out_of_memory, memory_line
+from common.text import short
 
 NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
 OF_MACHINE = NO_ROOM | {errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # whatever file is read or written
@@ -58,6 +59,9 @@ def fault_line(error: BaseException, args: Namespace) -> str | None:
         return f"{package} is not installed: pip install 'deauville-scoring[{extra}]', or -r requirements.txt"
     if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
         return memory_line(error, args)
+    if type(error).__module__.startswith(("torch._dynamo.", "torch._inductor.")):
+        said = short(str(error).partition("\n\n")[0])  # before hints to PyTorch's developers
+        return f"--compile: {said}; leave it out, or install a C++ compiler"
     process = f" (process {os.environ['RANK']})" if "RANK" in os.environ else ""
     if process and isinstance(error, RuntimeError) and LOST.search(str(error)):
         return f"another process of torchrun has ended{process}: see its message; train again with --resume"

@@ -130,6 +130,13 @@ def test_process_of_torchrun_that_lost_another_says_so(monkeypatch):
     assert fault_line(RuntimeError("a fault of ours"), None) is None
 
 
+def test_compilation_that_fails_is_one_line():
+    error = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+    said = fault_line(error("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1"), None)
+    assert said == ("--compile: InvalidCxxCompiler: No working C++ compiler found; leave it out, or install a C++ "
+                    "compiler")
+
+
 def test_an_output_that_is_a_file_is_one_line(small, dicom, tmp_path):
     place = tmp_path / "results"
     place.touch()
