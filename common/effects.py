@@ -1,4 +1,4 @@
-"""Which of train.py's options have an effect beside the others. Imports no torch."""
+"""Which of train.py's options have no effect, or another than meant, beside the others. Imports no torch."""
 from argparse import Namespace
 from collections.abc import Iterable
 
@@ -27,6 +27,21 @@ def without_effect(given: dict, runs: Iterable[Namespace]) -> list[str]:
     reasons = [_reasons(args) for args in runs]
     return [f"warning: --{name}{'' if value is True else ' ' + as_text(value)} has no effect {reasons[0][name]}"
             for name, value in given.items() if reasons and all(name in each for each in reasons)]
+
+
+def odd_together(given: dict, runs: Iterable[Namespace]) -> list[str]:
+    """Warnings of options, one of them on the command line, whose effect together is hardly meant; as
+    `without_effect`."""
+    odd = []
+    for args in runs:
+        if args.balance and args.oversample and given.keys() & {"balance", "oversample"}:
+            odd.append("warning: --balance beside --oversample: the rarer class, drawn as often as the other one, also "
+                       "weighs more")
+        if (args.warmup_epochs >= args.nepochs and args.lr_schedule != "onecycle"
+                and given.keys() & {"warmup_epochs", "nepochs"}):
+            odd.append(f"warning: --warmup_epochs {args.warmup_epochs} takes all of --nepochs {args.nepochs}: no epoch "
+                       "has the learning rate --lr")
+    return list(dict.fromkeys(odd))
 
 
 def _reasons(args):

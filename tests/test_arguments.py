@@ -222,10 +222,24 @@ def test_options_without_effect_are_named(words, said):
     assert effects.without_effect(args.given, [args, other]) == [], "it has one in another run"
 
 
+@pytest.mark.parametrize(("words", "said"), [
+    (("--balance", "--oversample"), "--balance beside --oversample: the rarer class"),
+    (("--warmup_epochs", 3, "--nepochs", 3), "--warmup_epochs 3 takes all of --nepochs 3: no epoch has"),
+    (("--warmup_epochs", 3, "--nepochs", 3, "--lr_schedule", "onecycle"), None),  # which refuses it
+    (("--balance", "--warmup_epochs", 2, "--nepochs", 3), None)])
+def test_what_is_hardly_meant_is_said(words, said):
+    args = parse(train, *words)
+    found = effects.odd_together(args.given, [parse(train), args, args])
+    assert len(found) == bool(said) and (not said or f"warning: {said}" in found[0])
+    assert effects.odd_together({}, [args]) == [], "a file of parameters may have searched for it"
+
+
 def test_training_says_what_has_no_effect_and_takes_no_two_that_contradict(cohort, capsys):
-    words = ("--data", cohort / "data.csv", "--output", cohort / "results", *SMALL, "--nepochs", 1, "--patience", 3)
+    words = ("--data", cohort / "data.csv", "--output", cohort / "results", *SMALL, "--nepochs", 1, "--patience", 3,
+             "--warmup_epochs", 1)
     call(train, *words)
-    assert capsys.readouterr().out.count("warning: --patience 3 has no effect without --early_stopping\n") == 1
+    assert re.findall("warning: --(patience 3|warmup_epochs 1) ", capsys.readouterr().out) == [
+        "patience 3", "warmup_epochs 1"]
     for option in ("--resume", "--force_resume"):
         with pytest.raises(InputError, match="--overwrite starts it anew: leave one of them out"):
             call(train, *words, "--overwrite", option)

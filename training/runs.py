@@ -13,7 +13,7 @@ import utils
 from common import arguments, recipes
 from common.arguments import pick
 from common.digests import name_scans, overlap
-from common.effects import without_effect
+from common.effects import odd_together, without_effect
 from common.files import InputError
 from common.locks import is_held, locked
 from common.manifest import leakage
@@ -92,7 +92,8 @@ class Runs:
         if args.recipe and not args.params:  # with --params, `for_split` has said it
             say(recipe_line(args))
         if self.todo:
-            for line in (*without_effect(args.given, options.values()), recipes.advice(args)):
+            for line in (*without_effect(args.given, options.values()), *odd_together(args.given, options.values()),
+                         recipes.advice(args)):
                 if line:
                     say(line)
             say(f"device {device}, {precision_name(amp)}"
