@@ -1,9 +1,11 @@
 """--force_resume: what takes effect from there on does, and is recorded; what the state fixes is refused by name."""
+import pandas as pd
 import pytest
 import torch
-from conftest import write_cohort
+from conftest import call, write_cohort
 from training_helpers import fit, signal_at, weights
 
+import find_best_model
 import utils
 from common.digests import overlap
 from common.files import InputError
@@ -94,6 +96,26 @@ def test_other_data_go_on_and_are_recorded_beside_the_first(small, monkeypatch):
     found = overlap(table, content(small)["trained_on"])
     assert (found[table["split0"] == "train"] == "train").all(), "also the scan that the first epoch had"
     assert (found[table["split0"] == "test"] != "train").all()
+
+
+def test_the_best_epoch_is_of_the_labels_that_the_run_ended_with(small, monkeypatch, capsys):
+    options = ("--nepochs", 4, "--early_stopping", "--patience", 3, "--lr", 1e-9)  # no epoch is better than the first
+    cut(small, monkeypatch, *options, epoch=3)
+    assert content(small)["epoch"] == 1
+    table = pd.read_csv(small / "data.csv")
+    scan = table.loc[(table["split0"] == "val") & (table["target"] == 1), "scan_id"].iloc[0]
+    table.loc[table["scan_id"] == scan, "target"] = 0
+    table.to_csv(small / "data.csv", index=False)
+    cut(small, monkeypatch, *options, "--force_resume", epoch=4)
+    assert "epoch 3 starts anew, and the best one is chosen from there on" in capsys.readouterr().err
+    fit(small, *options, "--resume")
+    kept = content(small)
+    assert kept["epoch"] == 3 and kept["early_stopping"]["waited"] == 0
+    call(find_best_model, "--dir", small / "results")
+    row = pd.read_csv(small / "results" / "best_run.csv").iloc[0]
+    assert (row["epoch"], row["value"]) == (3, kept["auc"])
+    fit(small, *options, "--resume")
+    assert "finished before" in capsys.readouterr().out, "it is one of the manifest's labels"
 
 
 def test_float16_goes_on_in_float32_and_the_other_way_round(small, monkeypatch):

@@ -127,14 +127,16 @@ class Recorder:
                 raise InputError(f"{path} was trained with other values of {', '.join(fixed if force else changed)}"
                                  + ", which --force_resume cannot change" * force
                                  + f"; give the same, {remedy}, or --overwrite to train from the start")
-            self.state.load_state_dict(stored, restart_epoch)
+            other_data = stored.get("data_hash") != now["data_hash"]
+            self.state.load_state_dict(stored, restart_epoch, other_data)
         except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: does not fit this run ({error}); --overwrite trains from the start") from None
-        if stored.get("data_hash") != now["data_hash"] or stored.get("trained_on"):
+        if other_data or stored.get("trained_on"):
             self.settings = self.settings | data_of_both(stored, now, images)
         if changed:
             tqdm.write(f"warning: {path} goes on with other values of {', '.join(changed)}: not to the weights of an "
-                       "undisturbed run" + f"; epoch {self.state.epoch} starts anew" * restart_epoch, file=sys.stderr)
+                       "undisturbed run" + f"; epoch {self.state.epoch} starts anew" * restart_epoch
+                       + ", and the best one is chosen from there on" * other_data, file=sys.stderr)
         distributed.wait()
 
     @contextlib.contextmanager

@@ -51,6 +51,9 @@ class TrainState:
     log : list of (epoch, set, metric, value)
     best : dict
         Epoch, value of what early stopping follows, and validation AUC of the epoch that is kept.
+    since : int
+        The first epoch on the present data, where the run was begun on others; else 0. What is kept is chosen from then
+        on, and logged as `selected`.
     ended : str
         Why the run ended.
     """
@@ -69,6 +72,7 @@ class TrainState:
     outputs: torch.Tensor | None = None
     log: list = field(default_factory=list)
     best: dict = field(default_factory=lambda: dict(NOWHERE))
+    since: int = 0
     ended: str = ""
 
     def __post_init__(self):
@@ -115,6 +119,11 @@ class TrainState:
             rows[name] = ({"loss": objective.mean_loss(logits, outputs.index)}
                           | objective.metrics(outputs.logits, outputs.index))
         value = float(rows["validation"][objective.select])
+        if self.epoch == self.since:  # values of before are of other scans or labels
+            self.best, self.stopper.best, self.stopper.waited = dict(NOWHERE), None, 0
+            self.log = [row for row in self.log if row[2] != "selected"]
+        if self.since:
+            rows["validation"]["selected"] = value
         self.schedule.step_epoch(value)
         self.stopper.step(value)
         if self.keep == "last":
@@ -139,13 +148,14 @@ class TrainState:
 
     def state_dict(self) -> dict:
         """`checkpoint` and all else that resuming needs; `outputs` must be those of all processes."""
-        position = {name: getattr(self, name) for name in ("epoch", "batches", "outputs", "log", "best")}
+        position = {name: getattr(self, name) for name in ("epoch", "batches", "outputs", "log", "best", "since")}
         return self.checkpoint() | {"state_dict": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
                                     "lr_scheduler": self.schedule.state_dict(), "scaler": self.scaler.state_dict(),
                                     "ema": self.ema.state_dict() if self.ema else None, "position": position}
 
-    def load_state_dict(self, state: dict, restart_epoch: bool = False) -> None:
+    def load_state_dict(self, state: dict, restart_epoch: bool = False, other_data: bool = False) -> None:
         """`restart_epoch`: epochs have other batches than before; an interrupted one starts again, from these weights.
+        `other_data`: since the epoch to continue with.
         """
         self.model.load_state_dict(state["state_dict"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -162,3 +172,5 @@ class TrainState:
         self.log = [tuple(row) for row in self.log]
         if restart_epoch:
             self.batches, self.outputs = 0, None
+        if other_data:
+            self.since = self.epoch
