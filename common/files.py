@@ -257,7 +257,8 @@ def _check_lines(path: str | Path, encoding: str, whole: bool) -> tuple[str, lis
         first = next(lines, "")
         declared = re.fullmatch(r'"?sep=(.)"?[,;\s]*', first)
         separator = declared[1] if declared else _separator(path, first)
-        rows = csv.reader(lines if declared else itertools.chain([first], lines), delimiter=separator)
+        rows = csv.reader(lines if declared else itertools.chain([first], lines), delimiter=separator,
+                          skipinitialspace=True)
         names = _names(path, next(rows, []))
         for fields in rows:
             if len(fields) > len(names) and any(fields):
@@ -271,7 +272,8 @@ def _check_lines(path: str | Path, encoding: str, whole: bool) -> tuple[str, lis
 
 def _with_points(path: str | Path, column: "pd.Series", separator: str) -> "pd.Series":
     """A column of numbers with its decimal commas as points; InputError where they may be thousands."""
-    if not column.str.contains(",").any() or not column.str.fullmatch(r"[+-]?\d+(,\d+)?([eE][+-]?\d+)?|").all():
+    known = column[without_na(column) != ""]
+    if not known.str.contains(",").any() or not known.str.fullmatch(r"[+-]?\d+(,\d+)?([eE][+-]?\d+)?").all():
         return column
     commas = column[column.str.contains(",")]
     if separator != ";" and commas.str.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}").all():  # of a semicolon: Excel, decimals
@@ -282,7 +284,8 @@ def _with_points(path: str | Path, column: "pd.Series", separator: str) -> "pd.S
 
 def _separator(path: str | Path, header: str) -> str:
     """What separates the fields of the header line; refused where two answers are as good (InputError)."""
-    fields = {sep: len(next(csv.reader([header], delimiter=sep), [])) for sep in (",", ";", "\t")}
+    fields = {sep: len(next(csv.reader([header], delimiter=sep, skipinitialspace=True), []))
+              for sep in (",", ";", "\t")}
     most = [sep for sep, count in fields.items() if count == max(fields.values())]
     if len(most) > 1 and max(fields.values()) > 1:
         raise InputError(f"{path}: its header reads as {counted(fields[most[0]], 'column')} with "

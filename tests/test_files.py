@@ -165,6 +165,21 @@ def test_decimal_commas_between_semicolons(number, tmp_path):
     assert read_csv(tmp_path / "a.csv").to_numpy().tolist() == [["1,5", number.replace(",", ".")]]
 
 
+def test_decimal_commas_beside_an_na(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("scan_id;kg\na;70,5\nb;NA\nc;\nd;81\n")
+    assert read_csv(path)["kg"].tolist() == ["70.5", "NA", "", "81"]
+
+
+@pytest.mark.parametrize("separator", [", ", "; ", "\t "])
+def test_a_quote_after_a_separator_and_a_blank(separator, tmp_path):
+    rows = ['"scan_id"', '"target"', '"centre"'], ["007", "1", f'"Lyon{separator}Sud"'], ["008", "0", '"say ""x"""']
+    path = tmp_path / "a.csv"
+    path.write_text("".join(separator.join(row) + "\n" for row in rows))
+    table = read_csv(path, ("scan_id", "target"))
+    assert table.to_numpy().tolist() == [["007", "1", f"Lyon{separator}Sud"], ["008", "0", 'say "x"']]
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 def test_output_of_another_encoding_is_no_traceback(encoding, tmp_path):
     code = ("import sys; sys.argv = ['x']\nfrom common.arguments import Parser, run_script\n"
