@@ -75,8 +75,9 @@ def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: boo
     refuse(table["filename"] == "", "filename", "is empty")
     refuse(table.duplicated("filename"), "filename", "is there twice: keep one row per view")
     for column in sizes:
-        refuse(~table[column].str.fullmatch(r"[1-9][0-9]{0,3}"), column, "is not a number of pixels below 10,000")
-        table[column] = table[column].astype("int64")
+        refuse(~table[column].str.fullmatch(r"[1-9][0-9]{0,3}(\.0+)?"), column,
+               "is not a number of pixels below 10,000")
+        table[column] = table[column].astype("float64").astype("int64")
     if "target" in table:
         number = pd.to_numeric(table["target"], errors="coerce")
         refuse(~(number.isin((0, 1)) | ((table["target"] == "") & (not need_target))), "target",
@@ -94,7 +95,10 @@ def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: boo
     if "suv_type" in table:
         refuse(table["suv_type"] != table["suv_type"].iloc[0], "suv_type",
                f"differs from the first row's {table['suv_type'].iloc[0]!r}: make all MIPs with one --suv")
-    if "view" not in table:
+    if "view" in table:
+        views = table["view"].str.lower().replace({name: view for view, name in VIEW_NAMES.items()})
+        table["view"] = views.where(views.str.fullmatch(r"cor|sag|rot\d{3}"), table["view"])
+    else:
         names = table["filename"].map(lambda name: Path(name).name.lower())
         table["view"] = names.str.findall(r"(?<![a-z])(cor|sag|rot\d{3}(?!\d))").str[-1].fillna("")
     refuse(table["view"] == "", "view", "and the file name holds no cor, sag or rot030: fill in the column view")

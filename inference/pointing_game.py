@@ -62,6 +62,9 @@ def read_lesions(path: str | Path, table: pd.DataFrame) -> list[list[tuple]]:
     InputError
         Names the row and the value.
     """
+    for row in table[~table["view"].str.fullmatch(r"cor|sag|rot\d{3}")].itertuples():
+        raise InputError(f"{path} row {row.row} (scan {row.scan_id}): view = {row.view!r} does not say from where "
+                         "it was projected, as cor, sag and rot030 do; fix the CSV, or give --no_pointing")
     for name in ("row0_mm", "column0_mm"):
         numbers = pd.to_numeric(table[name], errors="coerce")
         if (bad := ~np.isfinite(numbers)).any():

@@ -20,7 +20,7 @@ from common.manifest import (
 from common.text import counted, some
 
 IN_ONE_WAY = "write it in one way; if not, give them names that differ by more than blanks, case or zeros"
-IN_TEST, NOT_IN_TEST = {"test", "1", "true"}, {"train", "val", "cal", "0", "false", ""}
+IN_TEST, NOT_IN_TEST = {"test", "1", "1.0", "true"}, {"train", "val", "cal", "0", "0.0", "false", ""}
 
 
 def read_sorted(path: Path) -> pd.DataFrame:

@@ -53,6 +53,16 @@ def test_bad_rows_are_named(cohort, row, column, value, expected):
     assert expected in str(error.value) and "data.csv" in str(error.value)
 
 
+def test_numbers_and_views_as_other_programs_write_them(cohort):
+    plain = pd.read_csv(cohort / "data.csv", dtype=str, keep_default_na=False).drop(columns="view", errors="ignore")
+    views = plain["filename"].str.contains("cor").map({True: "Coronal", False: "SAG"})
+    plain.assign(view=views, matrix_size_1=plain["matrix_size_1"] + ".0").to_csv(cohort / "floats.csv", index=False)
+    table, other = read_manifest(cohort / "data.csv"), read_manifest(cohort / "floats.csv")
+    pd.testing.assert_frame_equal(other[table.columns], table, check_dtype=False)
+    plain.assign(view=views.replace("SAG", "frontal")).to_csv(cohort / "floats.csv", index=False)
+    assert set(read_manifest(cohort / "floats.csv")["view"]) == {"cor", "frontal"}
+
+
 def test_patient_in_two_sets_is_refused(cohort):
     table = pd.read_csv(cohort / "data.csv")
     table.loc[table["scan_id"].isin(["s000", "s010"]), "patient_id"] = "p999"

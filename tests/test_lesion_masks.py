@@ -73,6 +73,14 @@ def test_a_hit_is_a_mask_pixel_within_30_mm_or_8_pixels(tmp_path_factory, mask, 
         nearest * spacing)
 
 
+def test_lesions_need_a_view_of_known_direction(tmp_path):
+    rows = pd.DataFrame({"scan_id": ["a"], "view": ["frontal"], "row": [2], "lesions": [":0:0:0"], "row0_mm": ["0"],
+                         "column0_mm": ["0"]})
+    assert pointing_game.read_lesions("data.csv", rows.assign(view="rot030")) == [[("", 0, 0, 0)]]
+    with pytest.raises(InputError, match=r"row 2 \(scan a\): view = 'frontal' does not say"):
+        pointing_game.read_lesions("data.csv", rows)
+
+
 def test_a_map_without_peak_misses_and_a_view_without_mask_has_no_hit(tmp_path):
     row = write_row(tmp_path, np.ones(SHAPE, bool))
     rows = pd.DataFrame([{**row}, {**row, "known_mask": False, "mask": ""}])

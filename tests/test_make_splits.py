@@ -125,6 +125,8 @@ def test_given_test_set_is_kept(tmp_path):
     result = run_main(table, tmp_path, "--test_from", "held_out", "--n_splits", 3)
     for column in split_columns(result):
         assert ((result[column] == "test") == (result["held_out"] == "True")).all()
+    floats = table.assign(held_out=(table["held_out"] == "True").astype(float))  # of pandas: 1.0 and 0.0
+    assert run_main(floats, tmp_path, "--test_from", "held_out", "--n_splits", 3)["split0"].equals(result["split0"])
     again = run_main(result, tmp_path, "--test_from", "split0", "--n_splits", 2, "--overwrite", "--seed", 9)
     assert ((again["split1"] == "test") == (again["held_out"] == "True")).all()
     assert split_columns(again) == ["split0", "split1"]
