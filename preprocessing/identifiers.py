@@ -151,7 +151,8 @@ def fingerprint(key: bytes | None) -> str:
 # The way back
 
 def update_crosswalk(key_file: Path, rows: Sequence[Mapping[str, str]]) -> Path:
-    """Write crosswalk.csv beside the key: the rows that are there, and these, which replace those of their scan_id.
+    """Write crosswalk.csv beside the key: the rows that are there, and these, which replace those of their scan_id but
+    for columns that somebody has added.
 
     Parameters
     ----------
@@ -177,7 +178,10 @@ def update_crosswalk(key_file: Path, rows: Sequence[Mapping[str, str]]) -> Path:
         before: Sequence[Mapping[Any, str]] = []
         if path.exists():  # read_csv spells PatientID as the manifest does
             before = read_csv(path, ("scan_id",)).rename(columns={"patient_id": "PatientID"}).to_dict("records")
-        known = {row["scan_id"]: row for row in [*before, *rows]}
-        table = pd.DataFrame([known[scan] for scan in sorted(known)], columns=list(CROSSWALK))
+        known = {row["scan_id"]: dict(row) for row in before}
+        for row in rows:
+            known.setdefault(row["scan_id"], {}).update(row)
+        names = dict.fromkeys([*CROSSWALK, *(name for row in before[:1] for name in row)])
+        table = pd.DataFrame([known[scan] for scan in sorted(known)], columns=list(names)).fillna("")
         write_csv(table, path, private=True)
     return path

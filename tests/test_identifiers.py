@@ -97,6 +97,10 @@ def test_crosswalk_is_kept_and_merged(tmp_path):
     assert path == tmp_path / "crosswalk.csv" and mode(path) == 0o600
     assert path.read_text().splitlines() == [
         ",".join(CROSSWALK), "a,1.2.a,1e5,2024-03-10,", "b,1.2.b,007,2024-03-10,", "c,1.2.c,1e5,2024-03-10,"]
+    read_csv(path).rename(columns={"patient_id": "PatientID"}).assign(note=["x", "", "y"]).to_csv(path, index=False)
+    update_crosswalk(key, rows("c", "d"))  # a column that somebody has added
+    assert path.read_text().splitlines() == [",".join((*CROSSWALK, "note")), "a,1.2.a,1e5,2024-03-10,,x",
+        "b,1.2.b,007,2024-03-10,,", "c,1.2.c,007,2024-03-10,,y", "d,1.2.d,007,2024-03-10,,"]
 
 
 def _add(folder, scan):
