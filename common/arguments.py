@@ -146,9 +146,7 @@ class SplitRange(argparse.Action):
     """One range -> a list, both ends included: 0-2 and 0 2 are [0, 1, 2]; anything else is refused."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        asked, before = " ".join(values), getattr(namespace, self.dest)
-        if before is not None and before is not self.default:
-            raise argparse.ArgumentError(self, f"{asked}: is given twice: give one range")
+        asked = " ".join(values)
         try:
             if not re.fullmatch(r"\d+[- ]\d+", asked):
                 raise argparse.ArgumentTypeError(asked)

@@ -162,14 +162,11 @@ def test_a_list_that_is_given_in_two_parts_is_their_sum(script, option, expected
     assert parse(aggregate, "--prevalence", 0.1, "--prevalence", 0.2, 0.3).prevalence == [0.1, 0.2, 0.3]
 
 
-def test_numbers_and_sets_of_both_parts_count(capsys):
+def test_numbers_and_sets_of_both_parts_count():
     args = parse(train, "--run", 1, "--run", "2-3", 1, "--split_index", 4, "--split_index", 0)
     assert (args.run, args.split_index) == ([1, 2, 3], [4, 0]) and parse(train).run == [1]
     args = parse(predict, "--set", "val", "--set", "test", "--run", 2, "--run", 1)
     assert (args.set, args.run) == (["val", "test"], [2, 1]) and parse(predict).set == ["test"]
-    with pytest.raises(SystemExit):
-        parse(predict, "--splits", "0-2", "--splits", "5-6")
-    assert "--splits: 5-6: is given twice: give one range" in capsys.readouterr().err
 
 
 def test_given_is_what_the_command_line_gives(monkeypatch):
