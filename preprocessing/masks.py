@@ -4,6 +4,7 @@ A NIfTI or NRRD mask belongs to the volume that its name says (`mask_names`), a 
 to, or to the one in its frame of reference. A voxel of the volume is in the mask where the voxel of the mask that is
 nearest to its centre is.
 """
+import itertools
 import os
 import re
 from collections.abc import Sequence
@@ -168,9 +169,25 @@ def _on_voxels(mask: np.ndarray, matrix: np.ndarray, volume: SuvVolume, warn: Wa
     if np.abs(between - between.round()).max() > 1e-3 or abs(np.linalg.det(between)) > 1.001:
         warn("the mask has other voxels than the PET, the nearest were taken: "
              f"{millilitres[0]:.1f} ml became {millilitres[1]:.1f} ml")
+        if missed := _missed(mask, np.argwhere(filled) @ to_mask[:3, :3].T + to_mask[:3, 3]):
+            warn(f"{missed} parts of the mask hold the centre of no voxel of the PET: left out")
     if millilitres[1] > 1000 * LITRES:
         warn(f"the mask holds {millilitres[1] / 1000:.1f} litres: lesions alone?")
     return filled
+
+
+def _missed(mask: np.ndarray, places: np.ndarray) -> str:
+    """"2 of 9": of a mask's parts, how many hold none of these places, (n, 3) in its indices; "" where all hold one."""
+    from scipy.ndimage import label
+
+    if not mask.any():
+        return ""
+    box = _box(mask)
+    labels, count = label(mask[tuple(slice(low, high + 1) for low, high in box)], np.ones((3, 3, 3)))
+    nearest = np.concatenate([np.floor(places + 0.5 + shift) for shift in itertools.product((-1e-3, 1e-3), repeat=3)])
+    nearest = np.clip(nearest.astype(int) - box[:, 0], 0, np.array(labels.shape) - 1)  # of those in the middle all
+    missed = count - len(np.setdiff1d(labels[tuple(nearest.T)], 0))
+    return f"{missed} of {count}" if missed else ""
 
 
 def _box(mask: np.ndarray) -> np.ndarray:

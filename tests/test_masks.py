@@ -92,6 +92,18 @@ def test_a_finer_mask_is_taken_at_the_nearest_voxel(tmp_path):
     assert warnings == ["the mask has other voxels than the PET, the nearest were taken: 4.8 ml became 4.8 ml"]
 
 
+def test_lesions_that_vanish_between_the_voxels_are_counted(tmp_path):
+    """Half the spacing: a voxel's centre lies on a corner of eight of these, the last of which counts as nearest."""
+    fine = boxed(BOX).repeat(2, 0).repeat(2, 1).repeat(2, 2)[4:, 4:, 4:]
+    place = np.argwhere(fine)[-1] + 6
+    for shift, said in ((0, 0), (1, 1)):
+        spot = fine.copy()
+        spot[tuple(place + shift)] = 1
+        mask, warnings, _, volume = read(tmp_path, spot, spacing=SPACING / 2, origin=ORIGIN - SPACING / 4 + 2 * SPACING)
+        assert lesions_of(mask, volume).count(";") == 1 - said
+        assert warnings[1:] == ["1 of 2 parts of the mask hold the centre of no voxel of the PET: left out"] * said
+
+
 def test_an_oblique_volume_and_its_mask_are_turned_alike(tmp_path):
     turn, angle = np.eye(4), np.radians(20)
     turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
