@@ -13,7 +13,8 @@ operating_points; of no scan {n: 0, n_positive: 0} and SHOWN, none of them with 
     scales                                   {part of this file, column of ensemble_*.csv: what its probabilities are}
     validation                               where thresholds and recalibration come from: source (or null, with
                                              reason), n_scans, n_positive, n_patients, models_per_scan {models: scans},
-                                             scans_per_model [fewest, most], by (mean: they are of the models' mean;
+                                             scans_per_model [fewest, most], fewest_of_class
+                                             (scans of a class, in any of them), by (mean: they are of the models' mean;
                                              majority: of each model; or mean and majority), ...
     warnings, cautions                       texts; those of them that name no scan, patient or reader, for other
                                              centres: of `measure`

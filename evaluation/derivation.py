@@ -16,6 +16,8 @@ from evaluation.ensemble import Model, folds, join_scans
 
 CALIBRATION, VALIDATION = "calibration set", "validation predictions"
 MEASURED = "the scans that are measured"
+PREDICT = "predict.py --set val test writes validation predictions"
+LEAVE_OUT = "leave that model out, or give all a calibration set of both classes (make_splits.py --calibration)"
 SHARED = 0.5  # share of the scans that any of some models has, which all must have for their mean to be used
 
 
@@ -49,7 +51,7 @@ def find_bases(models: list[Model], scans: pd.DataFrame, on_test: bool) -> tuple
         {files of the models: Basis}; {} where a model has no scans, or none of a class.
     about : dict
         What metrics.json says of them; n_scans, n_positive, n_patients, models_per_scan: of those for the means or,
-        where a mean has none, of all.
+        where a mean has none, of all; without bases reason, and remedy.
 
     Raises
     ------
@@ -58,7 +60,8 @@ def find_bases(models: list[Model], scans: pd.DataFrame, on_test: bool) -> tuple
     """
     source, members = _sources(models, scans, on_test)
     if all(model.rows.empty for model in members):
-        return {}, {"source": None, "n_scans": 0, "reason": "the files hold no validation predictions"}
+        return {}, {"source": None, "n_scans": 0, "reason": "the files hold no validation predictions",
+                    "remedy": PREDICT}
     by_file = {model.file: model for model in members}
     found = scans if on_test else join_scans(members)[0]
     found = found[found["target"].notna()]
@@ -77,9 +80,10 @@ def find_bases(models: list[Model], scans: pd.DataFrame, on_test: bool) -> tuple
                 bases[frozenset(subset)] = Basis([by_file[file] for file in subset], kept)
             elif len(subset) == 1:
                 why = "they are of one class" if len(kept) else "all of them, or scans of their patients, are measured"
-                reasons.append(f"of {counted(int(held[subset[0]].sum()), 'scan')} in the {source} of {subset[0]} "
-                               f"{len(kept)} can be used: {why}" if held.any(axis=None) else f"{subset[0]} holds no "
-                                                                                             f"{source}")
+                reasons.append({"reason": f"of {counted(int(held[subset[0]].sum()), 'scan')} in the {source} of "
+                                          f"{subset[0]} {len(kept)} can be used: {why}", "remedy": LEAVE_OUT}
+                               if held.any(axis=None) else
+                               {"reason": f"{subset[0]} holds no {source}", "remedy": PREDICT})
     means = [bases[key] for key in (frozenset(model.file for model in group) for group in groups) if key in bases]
     counted_from = means if len(means) == len(groups) else bases.values()
     used = found.index.isin([scan for basis in counted_from for scan in basis.scans.index])
@@ -87,7 +91,7 @@ def find_bases(models: list[Model], scans: pd.DataFrame, on_test: bool) -> tuple
     about = {"source": source, "n_scans": len(kept), "n_positive": int((kept["target"] == 1).sum()),
              "n_patients": int(kept["patient_id"].nunique()) if "patient_id" in kept else None,
              "models_per_scan": {str(size): int(n) for size, n in sizes.items()}, "left_out_because_measured": left}
-    return ({}, about | {"source": None, "reason": reasons[0]}) if reasons else (bases, about)
+    return ({}, about | {"source": None} | reasons[0]) if reasons else (bases, about)
 
 
 def _sources(models, scans, on_test):

@@ -59,21 +59,20 @@ def derive_rules(models: list[Model], scans: pd.DataFrame, how: str, recalibrati
     """
     bases, about = find_bases(models, scans, on_test)
     if not bases:
+        remedy = about.pop("remedy")
         if on_test:
             raise InputError("--threshold_on_test: the scans that are measured are not of both classes")
         if recalibration:
-            raise InputError(f"--recalibrate {recalibration}: {about['reason']}; run predict.py --set val test")
+            raise InputError(f"--recalibrate {recalibration}: {about['reason']}; {remedy}")
         if scans["target"].notna().any():
-            warnings.append(f"no threshold but 0.5 is used, since {about['reason']}; predict.py --set val test writes "
-                            "validation predictions (--threshold_on_test would be optimistic)")
+            warnings.append(f"no threshold but 0.5 is used, since {about['reason']}; {remedy} (--threshold_on_test "
+                            "would be optimistic)")
         return {name: {} for name in ENSEMBLES}, about
     if about["left_out_because_measured"]:
         warnings.append(f"left out of the {about['source']}: {counted(about['left_out_because_measured'], 'scan')} "
                         "measured here, or of a patient who is")
-    fewest = min(basis.scans["target"].value_counts().min() for basis in bases.values())
-    if fewest < FEW:
-        warnings.append(f"thresholds were derived from as few as {counted(fewest, 'scan')} of a class; of fewer than "
-                        f"{FEW} a sensitivity or specificity of 0.95 or more is that of every one")
+    fewest = int(min(basis.scans["target"].value_counts().min() for basis in bases.values()))
+    warnings += _few(fewest)
     rules: dict[str, Rules] = {name: {} for name in ENSEMBLES}
     for name in ENSEMBLES:
         for key, basis in bases.items():
@@ -85,7 +84,12 @@ def derive_rules(models: list[Model], scans: pd.DataFrame, how: str, recalibrati
     alone = [len(bases[frozenset([model.file])].scans) for model in models]
     used = identities(model.rows[model.rows["scan_id"].isin(basis.scans.index)]
                        for basis in bases.values() for model in basis.models)
-    return rules, about | {"scans_per_model": [min(alone), max(alone)], "scans": used}
+    return rules, about | {"scans_per_model": [min(alone), max(alone)], "fewest_of_class": fewest, "scans": used}
+
+
+def _few(fewest: int) -> list[str]:
+    return [f"thresholds were derived from as few as {counted(fewest, 'scan')} of a class; of fewer than {FEW} a "
+            "sensitivity or specificity of 0.95 or more is that of every one"] * (fewest < FEW)
 
 
 def read_rules(path: Path, models: list[Model], how: str, warnings: list[str]) -> tuple[dict[str, Rules], dict]:
@@ -128,6 +132,8 @@ def read_rules(path: Path, models: list[Model], how: str, warnings: list[str]) -
                         f"here: {some(lacking, 3)}")
     if not all(before.get(file) for file in stored["models"]) or not all(now.values()):
         warnings.append(f"{path.name}: whether its models are these was checked by their files' names alone")
+    fewest = about.get("fewest_of_class")  # earlier versions did not store it
+    warnings += _few(FEW if fewest is None else fewest)
     return rules, about | {"scans": stored.get("derived_scans"), "applied": path.name,
                            "optimistic": _measured_again(path, stored, models, warnings)}
 

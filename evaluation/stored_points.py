@@ -6,7 +6,7 @@ from common.digests import are_digests
 from evaluation.ensemble import ENSEMBLES
 from evaluation.metrics import DERIVED
 
-COUNTS = ("n_scans", "n_positive", "n_patients", "left_out_because_measured")
+COUNTS = ("n_scans", "n_positive", "n_patients", "left_out_because_measured", "fewest_of_class")
 METHODS = ("platt", "logistic", "temperature")
 
 

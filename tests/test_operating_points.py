@@ -182,7 +182,7 @@ def test_without_validation_predictions_thresholds_are_refused(tmp_path, capsys)
     assert metrics["avg"]["operating_points"] == {} and "pred_youden" not in avg and metrics["optimistic"] is None
     assert "no threshold but 0.5 is used" in capsys.readouterr().out
     assert not (tmp_path / "out" / "operating_points.json").exists()
-    for options, message in ((["--recalibrate", "platt"], "hold no validation predictions; run predict.py --set val"),
+    for options, message in ((["--recalibrate", "platt"], "hold no validation predictions; predict.py --set val"),
                              (["--set", "val"], "no row with set val")):
         with pytest.raises(InputError, match=message):
             aggregated(tmp_path, *options)
@@ -191,6 +191,29 @@ def test_without_validation_predictions_thresholds_are_refused(tmp_path, capsys)
     assert metrics["avg"]["operating_points"] == {} and "are measured" in metrics["validation"]["reason"]
     with pytest.raises(InputError, match="are measured"):
         aggregated(tmp_path, "--set", "val", "--recalibrate", "isotonic")
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_thresholds_of_few_scans_are_warned_of_where_they_are_applied(tmp_path):
+    write(tmp_path, *splits())
+    few = aggregated(tmp_path)[2]["warnings"]
+    write(tmp_path / "new", *(table[table["set"] == "test"] for table in splits(seed=1)))
+    new = aggregated(tmp_path / "new", "--operating_points", tmp_path / "out" / "operating_points.json")[2]["warnings"]
+    few, new = ([line for line in lines if "derived from as few as" in line] for lines in (few, new))
+    assert len(few) == 1 and few == new
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_a_model_whose_validation_scans_are_of_one_class_is_named_with_what_helps(tmp_path, capsys):
+    tables = splits()
+    first = tables[1].loc[tables[1]["set"] == "val", "scan_id"].unique()
+    write(tmp_path, *(table.assign(target=table["target"].where(~table["scan_id"].isin(first), 0)) for table in tables))
+    reason = aggregated(tmp_path)[2]["validation"]["reason"]
+    assert "predictions of pred_split1_run1.csv" in reason and reason.endswith("can be used: they are of one class")
+    said = capsys.readouterr().out
+    assert "leave that model out, or give all a calibration set" in said and "--set val test" not in said
+    with pytest.raises(InputError, match="of one class; leave that model out"):
+        aggregated(tmp_path, "--recalibrate", "platt")
 
 
 def test_threshold_on_test_stamps_every_output(tmp_path, capsys, monkeypatch):
