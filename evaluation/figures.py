@@ -279,7 +279,7 @@ def selective(correct: ndarray, doubts: dict[str, ndarray]) -> Figure:
         axes.plot(100 * referred[shown], accuracy[shown], label=name, **style)
     axes.set(xlim=(0, 100), xlabel="Scans referred to a human (%)", ylabel="Accuracy of the others")
     axes.set_ylim(top=1.01)
-    axes.legend(loc="lower right", title="referred first: scans with")
+    axes.legend(loc="best", title="referred first: scans with")
     return figure
 
 

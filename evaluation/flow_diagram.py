@@ -56,8 +56,8 @@ def levels(flow: dict, metrics: dict) -> list[dict]:
     lacking = len(expected) - measured["n"] if own or wanted == "all" else 0
     odd = [f"{lacking} without prediction"] if lacking > 0 else [f"more than {source} has"] if lacking else []
     lines = ["Measured" if own or wanted == "all" else f"Measured: {ROLES[wanted].lower()} set of each split",
-             f"{counted(measured['n'], 'scan')}" + _of(metrics["n_patients"]), f"{measured['n_positive']} with "
-                                                                               "Deauville 4–5",
+             f"{counted(measured['n'], 'scan')}" + _of(metrics["n_patients"]),
+             f"{counted(measured['n_positive'], 'scan')} with Deauville 4–5",
              f"by {counted(models, 'model')}", *odd]
     return [*found, _level([lines], under=own[0] if own else None)]
 
@@ -72,7 +72,8 @@ def _of(patients):
 
 def _counts(scans):
     patients = scans["patient"].nunique() if scans["patient"].notna().any() else None
-    return [f"{counted(len(scans), 'scan')}" + _of(patients), f"{int(scans['positive'].sum())} with Deauville 4–5"]
+    positive = int(scans["positive"].sum())
+    return [f"{counted(len(scans), 'scan')}" + _of(patients), f"{counted(positive, 'scan')} with Deauville 4–5"]
 
 
 def _reasons(title, count, excluded):

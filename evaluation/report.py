@@ -62,7 +62,8 @@ FIGURES = {  # file -> (section of the page, heading, what to read in it)
 }
 BY_COLUMN = {  # beginning of a file's name, before that of a column if there is one -> the same
     "cohorts": ("cohorts", "Cohorts", "LARS-avg; sensitivity and specificity at 0.5. Dotted: internal."),
-    "flow": ("cohort", "Flow of scans", "From errors.csv and the manifest to the scans that are measured."),
+    "flow": ("cohort", "Flow of scans", "From the manifest, and errors.csv where it is beside it, to the scans "
+             "that are measured."),
     "forest": ("subgroups", "Subgroups",
                "LARS-avg; sensitivity and specificity at 0.5. Dotted: the estimate of all scans."),
     "survival_": ("prognosis", "Kaplan–Meier, {}", "Share of patients without event by call, pointwise 95 % intervals; "
@@ -118,8 +119,9 @@ def write_report(path: Path, metrics: dict, figures: Iterable[Path], disagreemen
     differing, primary = [row for row in settings if len(set(row["values"])) > 1], metrics.get("primary")
     write_page(
         path, "report.html", metrics=metrics, ensembles=ENSEMBLES, flow=flow, settings=settings, remedy=REMEDY,
-        no_ece_interval=NO_ECE_INTERVAL, slopes={label: long_text(metrics[key]["calibration_slope"])
-                                                 for key, label in ENSEMBLES.items()},
+        no_ece_interval=NO_ECE_INTERVAL, slopes={
+            label: long_text(metrics[key]["calibration_slope"]) for key, label in ENSEMBLES.items()
+            if metrics[key]["calibration_slope"]["value"] is not None},
         results=by_metric(OVERALL, blocks),
         operating_points={label: operating_points(metrics[key]) for key, label in ENSEMBLES.items()},
         calibration=calibration_table(metrics),

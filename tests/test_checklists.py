@@ -107,9 +107,11 @@ def test_scans_and_their_patients_are_those_that_are_measured(tmp_path):
     table = predictions(patient_id=np.repeat(["p0", "p0", "p1", "p2", "p3", "p4", "p5", "p6"], 2))
     write(tmp_path, table.assign(target=table["target"].where(~table["scan_id"].isin(["s3", "s6", "s7"]))))
     assert run(tmp_path)["tripod_ai"]["5a"].startswith("5 scans of 4 patients measured, counted in")
+    page = " ".join(" ".join(Page((tmp_path / "out" / "report.html").read_text()).words).split())
+    assert "Test set: 5 scans (2 with Deauville 4–5) of 4 patients." in page  # not: 4 patients, 2 with
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["n_scans"] == 8 and reference.results_of(metrics)["n_scans"] == 5
-    assert "Test set: 5 scans of 4 patients, 2 with" in model_card.write_card([], metrics, None, "half")
+    assert "Test set: 5 scans (2 with Deauville 4-5) of 4 patients." in model_card.write_card([], metrics, None, "half")
 
 
 def test_scans_that_were_learned_from_are_named(tmp_path):

@@ -237,11 +237,11 @@ def test_flow_of_scans(tmp_path):
     found, scans, labelled, sets, measured = flow_of(tmp_path, "test", 1)
     assert found["boxes"] == [["Studies found", "9 in data.csv and errors.csv"]]
     assert found["aside"] == ["Refused: 3", "Units: 2", "Dose: 1"] and scans["aside"] == ["No label", "1 scan"]
-    assert scans["boxes"] == [["Scans in data.csv", "6 scans, 4 patients", "3 with Deauville 4–5"]]
+    assert scans["boxes"] == [["Scans in data.csv", "6 scans, 4 patients", "3 scans with Deauville 4–5"]]
     assert labelled["boxes"][0][1] == "5 scans, 3 patients"
-    assert sets["boxes"] == [["Training", "4 scans, 2 patients", "2 with Deauville 4–5"],
-                             ["Test", "1 scan, 1 patient", "1 with Deauville 4–5"]]
-    assert measured["boxes"] == [["Measured", "1 scan", "1 with Deauville 4–5", "by 1 model"]]
+    assert sets["boxes"] == [["Training", "4 scans, 2 patients", "2 scans with Deauville 4–5"],
+                             ["Test", "1 scan, 1 patient", "1 scan with Deauville 4–5"]]
+    assert measured["boxes"] == [["Measured", "1 scan", "1 scan with Deauville 4–5", "by 1 model"]]
     assert measured["under"] == 1
 
 
@@ -261,7 +261,7 @@ def test_flow_tells_neither_studies_from_masks_nor_hides_another_manifest(tmp_pa
 
 @pytest.mark.parametrize("sets", [1, 2, 4])
 def test_no_box_of_the_diagram_lies_over_another_or_beyond_the_page(sets):
-    boxes = [[f"Set {k}", "1234 scans, 1234 patients", "345 with Deauville 4–5"] for k in range(sets)]
+    boxes = [[f"Set {k}", "1234 scans, 1234 patients", "345 scans with Deauville 4–5"] for k in range(sets)]
     aside = ["Refused: 9", "RadiopharmaceuticalInformationSequence, and more words that do not fit: 9"]
     figure = flow_diagram.diagram([{"boxes": [["Found", "9"]], "aside": aside, "under": None},
                                    {"boxes": boxes, "aside": (), "under": None},

@@ -93,6 +93,14 @@ def test_the_referral_of_few_scans_is_a_line(n, fewest):
     assert len(x) > 1 and x[-1] == pytest.approx(100 * (n - fewest) / n)
 
 
+def test_the_legend_of_the_referral_lies_on_no_curve():
+    """Errors that the networks agree on: the accuracy of the rest falls, to the place of the lower right."""
+    figure = drawn(figures.selective, np.arange(50) > 15, {"a": np.arange(50), "b": np.arange(50) // 2})
+    box = figure.axes[0].get_legend().get_window_extent()
+    for line in figure.axes[0].lines:
+        assert not box.count_contains(line.get_transform().transform(line.get_xydata()))
+
+
 def roc_with_readers(points):
     curves = {"LARS-avg": (np.array([0, 1] * 8), np.arange(16) / 16)}
     whole = block(0.6) | {"operating_points": {}, "threshold": 0.5, "tn": 4, "fp": 4, "fn": 4, "tp": 4}
