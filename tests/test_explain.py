@@ -232,7 +232,8 @@ def cohort(tmp_path_factory, shallow):
 
 
 def options(cohort, *args, models="binary", output="heatmaps", scans="all"):
-    return ("--data", cohort / "data.csv", "--chptfolder", cohort / models, "--splits", 0, 0, "--set", scans,
+    sets = () if "--set" in args else ("--set", scans)
+    return ("--data", cohort / "data.csv", "--chptfolder", cohort / models, "--splits", 0, 0, *sets,
             "--output", cohort / output, "--threads", 1, "--device", "cpu", "--amp", "off", "--random", 1, *args)
 
 
@@ -426,7 +427,7 @@ def test_sites(cohort, capsys):
 ])
 def test_bad_input_is_said_in_a_line(cohort, models, args, said):
     with pytest.raises(InputError) as error:
-        call(explain, *options(cohort, models=models, output="bad"), *args)
+        call(explain, *options(cohort, *args, models=models, output="bad"))
     assert said in str(error.value) and "\n" not in str(error.value)
     assert not (cohort / "bad").exists()
 
