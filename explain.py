@@ -113,8 +113,8 @@ def explain(models, args):
 
     scans, source = overlays.by_probability(rows, args.max_scans), f"{method} of {args.cam_layer}"
     marks = {"synthetic": "trained on a SYNTHETIC cohort", LEAKAGE: f"{MARK}: trained with --allow_leakage"}
-    for name, said in marks.items():
-        source += f", {said}" * any(model.content.get(name) for model in models)
+    for key, said in marks.items():
+        source += f", {said}" * any(model.content.get(key) for model in models)
     scale = {"suv_max": args.suv_max, "heat_max": highest}
     overlays.draw_panels(scans, folder, images, source, scale, models[0].batches.network_input.spacing_mm,
                          (".png", ".pdf") if args.pdf else (".png",), args.overwrite)

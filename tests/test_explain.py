@@ -164,8 +164,8 @@ def test_a_lesion_is_projected_onto_its_lump(view, angle):
 
 
 def test_lesions_are_read_and_bad_ones_refused_by_row():
-    table = pd.DataFrame({"row": [2, 3], "scan_id": ["a", "b"], "row0_mm": ["5", "6"], "column0_mm": ["1", "2"],
-                          "lesions": ["7:1:2:-3.5:20:4.1;10:0:0:9", ""]})
+    table = pd.DataFrame({"row": [2, 3], "scan_id": ["a", "b"], "view": "cor", "row0_mm": ["5", "6"],
+                          "column0_mm": ["1", "2"], "lesions": ["7:1:2:-3.5:20:4.1;10:0:0:9", ""]})
     assert pointing_game.read_lesions("d.csv", table) == [[("7", 1, 2, -3.5), ("10", 0, 0, 9)], []]
     for column, value, said in (("lesions", "7:1:2", "lesions holds '7:1:2'"),
                                 ("lesions", "7:1:2:x", "lesions holds '7:1:2:x'"),

@@ -123,7 +123,8 @@ def test_model_card_has_the_numbers_of_the_run(study):
     metrics = json.loads((study / "results" / "metrics.json").read_text())
     for name in ("auc", "sensitivity", "brier"):
         assert f"{metrics['avg'][name]['value']:.3f}" in card
-    assert f"Test set: {metrics['n_scans']} scans of {metrics['n_patients']} patients" in card
+    counts = f"{metrics['n_scans']} scans ({metrics['avg']['n_positive']} with Deauville 4-5)"
+    assert f"Test set: {counts} of {metrics['n_patients']} patients" in card
     assert "For research use only" in card and "SYNTHETIC" not in card and "--lr 0.01" in card
     stored = utils.read_checkpoint(study / "results" / "checkpoint_split0_run1.pth")["trained_on"]
     n_train, n_val = len(stored["train"]["scan_id"]), len(stored["val"]["scan_id"])
