@@ -95,12 +95,7 @@ def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: boo
     if "suv_type" in table:
         refuse(table["suv_type"] != table["suv_type"].iloc[0], "suv_type",
                f"differs from the first row's {table['suv_type'].iloc[0]!r}: make all MIPs with one --suv")
-    if "view" in table:
-        views = table["view"].str.lower().replace({name: view for view, name in VIEW_NAMES.items()})
-        table["view"] = views.where(views.str.fullmatch(r"cor|sag|rot\d{3}"), table["view"])
-    else:
-        names = table["filename"].map(lambda name: Path(name).name.lower())
-        table["view"] = names.str.findall(r"(?<![a-z])(cor|sag|rot\d{3}(?!\d))").str[-1].fillna("")
+    table["view"] = _views(table)
     refuse(table["view"] == "", "view", "and the file name holds no cor, sag or rot030: fill in the column view")
     refuse(table.duplicated(["scan_id", "view"]), "view", "is there twice for this scan: keep one")
     for column in [c for c in ("target", "patient_id", *[f"split{s}" for s in splits]) if c in table]:
@@ -110,6 +105,17 @@ def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: boo
         with leakage(table, allow_leakage, f"{path}: "):
             check(table, [f"split{s}" for s in splits])
     return table
+
+
+def _views(table: pd.DataFrame) -> pd.Series:
+    """The view of each row: what the column says, Coronal and SAG being cor and sag; where there is none what the file
+    name holds, or "".
+    """
+    if "view" in table:
+        views = table["view"].str.lower().replace({name: view for view, name in VIEW_NAMES.items()})
+        return views.where(views.str.fullmatch(r"cor|sag|rot\d{3}"), table["view"])
+    names = table["filename"].map(lambda name: Path(name).name.lower())
+    return names.str.findall(r"(?<![a-z])(cor|sag|rot\d{3}(?!\d))").str[-1].fillna("")
 
 
 @contextlib.contextmanager
