@@ -126,20 +126,14 @@ def number_range(text: str) -> range:
     return numbers
 
 
-class EachOnce(argparse.Action):
-    """Values, and those of ranges (of type `number_range`), -> a list, each once: 0 3-5 is [0, 3, 4, 5].
-
-    An option that is given twice has the values of both.
-    """
+class Numbers(argparse.Action):
+    """Numbers and ranges (of type `number_range`) -> a list of numbers, each once: 0 3-5 is [0, 3, 4, 5]."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        before = getattr(namespace, self.dest)
-        found = [] if before is None or before is self.default else before
-        each = itertools.chain.from_iterable(value if isinstance(value, range) else [value] for value in values)
-        setattr(namespace, self.dest, list(dict.fromkeys([*found, *each])))
+        setattr(namespace, self.dest, list(dict.fromkeys(itertools.chain.from_iterable(values))))
 
 
-NUMBERS: dict[str, Any] = {"nargs": "+", "type": number_range, "action": EachOnce}  # of add_argument
+NUMBERS: dict[str, Any] = {"nargs": "+", "type": number_range, "action": Numbers}  # of add_argument
 
 
 class SplitRange(argparse.Action):
@@ -358,7 +352,7 @@ def add_model_range_arguments(parser: Parser, output: str = "results") -> argpar
     add("--splits", **SPLITS | {"default": None, "help": "range of data splits, both ends included; 0 19 is read as "
         "0-19 (default: all that have a model)"})
     add("--run", **NUMBERS, metavar="R", help="runs of each split, numbers and ranges (default: that of best_run.csv)")
-    add("--set", nargs="+", action=EachOnce, default=["test"], choices=("train", "val", "test", "cal", "all"),
+    add("--set", nargs="+", default=["test"], choices=("train", "val", "test", "cal", "all"),
         help="rows to predict, by the split's column (cal: calibration set); all: all rows, also of a manifest "
              "without splits (default: test)")
     add("--batch_size", type=positive_int, default=50, metavar="N", help="images per batch")

@@ -61,7 +61,8 @@ NO_NUMBER = ["", "x", "nan", "inf", "-1", "1e400", "9" * 30, "0x1", "1;2", "½",
 OF_MANIFEST = {"target": [*NO_NUMBER, "2"], "matrix_size_1": [*NO_NUMBER, "0", "1e3"], "spacing_mm": [
     "", "x", "inf", "-inf", "nan", "0", "-3.27", "3.3"], "split0": ["", "Train", "tra", "x", "0"], "filename": [
         "", "s001_cor.bin", "s002_cor.bin"], "scan_id": [""], "view": [""]}
-OF_PREDICTIONS = {"probs": [*NO_NUMBER, "1.0001", "-1e-9", "-0.5"], "target": [*NO_NUMBER[1:], "2"], "scan_id": [""]}
+OF_PREDICTIONS = {"probs": [*NO_NUMBER, "1.0001", "-1e-9", "-0.5"], "scan_id": [""],
+                  "target": [*(text for text in NO_NUMBER if text.lower() not in ("", "nan")), "2"]}  # no label
 
 
 def _leak(table, rng):

@@ -162,13 +162,6 @@ def test_a_list_that_is_given_in_two_parts_is_their_sum(script, option, expected
     assert parse(aggregate, "--prevalence", 0.1, "--prevalence", 0.2, 0.3).prevalence == [0.1, 0.2, 0.3]
 
 
-def test_numbers_and_sets_of_both_parts_count():
-    args = parse(train, "--run", 1, "--run", "2-3", 1, "--split_index", 4, "--split_index", 0)
-    assert (args.run, args.split_index) == ([1, 2, 3], [4, 0]) and parse(train).run == [1]
-    args = parse(predict, "--set", "val", "--set", "test", "--run", 2, "--run", 1)
-    assert (args.set, args.run) == (["val", "test"], [2, 1]) and parse(predict).set == ["test"]
-
-
 def test_given_is_what_the_command_line_gives(monkeypatch):
     parser = train.get_args_parser()
     args = parser.parse_args(["--lr", "0.001", "--no-balance", "--lr_scheduler", "--no-normalize", "--resume_anyway"])

@@ -151,7 +151,8 @@ def test_patients_are_those_of_measured_scans(tmp_path):
     metrics = measured(tmp_path)
     assert (metrics["n_scans"], metrics["avg"]["n"]) == (24, 22)
     assert metrics["n_patients"] == metrics["avg"]["n_groups"] == 11
-    assert "<b>22 scans</b> of 11 patients" in " ".join((tmp_path / "out" / "report.html").read_text().split())
+    page = " ".join((tmp_path / "out" / "report.html").read_text().split())
+    assert "<b>22 scans</b> (13 with Deauville 4–5) of 11 patients" in page
 
 
 def test_na_is_an_empty_field_and_no_patient_or_group(tmp_path):
