@@ -22,25 +22,14 @@ def get_args_parser():
 
 def main(args):
     from common.manifest import read_manifest
-    from inference.prediction import (
-        asked_rows,
-        asked_runs,
-        check_sets,
-        open_models,
-        say_missing,
-        splits_of,
-        write_predictions,
-    )
-    from inference.provenance import refuse_mixing
+    from inference.prediction import asked_runs, open_models, rows_to_predict, say_missing, splits_of, write_predictions
     from training.device import open_device
 
     device, amp = open_device(args.device, args.amp, args.threads)
     runs, missing = asked_runs(args)
     table = read_manifest(args.data, () if "all" in args.set else splits_of(runs), need_target=False,
                           allow_leakage=args.allow_leakage)
-    check_sets(table, args.data, args.set, runs)
-    refuse_mixing(args.output, runs, table, args.data, args.set)
-    table = asked_rows(table, args.data, args.set, runs)
+    table = rows_to_predict(table, args.data, args.set, runs, args.output)
     for model in open_models(runs, table, args.chptfolder, args.data, arguments.images_folder(args), args.set, device,
                              amp, **pick(args, "batch_size", "norm", "image_size", "crop_bodies", "allow_leakage")):
         write_predictions(model, model.outputs(), args.set, args.output, not args.no_features)

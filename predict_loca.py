@@ -26,16 +26,7 @@ def main(args):
 
     from common.files import write_json
     from dataset_loca import read_loca_manifest
-    from inference.prediction import (
-        asked_rows,
-        asked_runs,
-        check_sets,
-        open_models,
-        say_missing,
-        splits_of,
-        write_predictions,
-    )
-    from inference.provenance import refuse_mixing
+    from inference.prediction import asked_runs, open_models, rows_to_predict, say_missing, splits_of, write_predictions
     from inference.sites import common_settings, refuse_other_sites, site_columns
     from training.device import open_device
 
@@ -49,9 +40,7 @@ def main(args):
                                          allow_leakage=args.allow_leakage)
     for line in warnings:
         print(f"warning: {line}")
-    check_sets(table, args.data, args.set, runs)
-    refuse_mixing(args.output, runs, table, args.data, args.set)
-    table = asked_rows(table, args.data, args.set, runs)
+    table = rows_to_predict(table, args.data, args.set, runs, args.output)
     for model in open_models(runs, table, args.chptfolder, args.data, arguments.images_folder(args), args.set, device,
                              amp, **pick(args, "batch_size", "norm", "image_size", "crop_bodies", "allow_leakage")):
         write_json(settings, Path(args.output) / "sites.json")

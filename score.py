@@ -133,8 +133,7 @@ def convert(args, folder, inputs):
         update_crosswalk(key_file, crosswalk_rows({uid: studies[uid] for uid in made}, key))
     of_scan = {rows[0]["scan_id"]: studies[uid] for uid, rows in made.items()}
     rows = tables.with_labels(made, None, key, False)
-    cut: dict[str, str] = {}
-    unfit = scoring.unusable(rows, folder, inputs, args.crop_bodies, cut)
+    unfit, cut = scoring.unusable(rows, folder, inputs, args.crop_bodies)
     errors += [error_row(where, error) for where, error in refused]
     errors += [error_row(of_scan[scan].folder, Refused("image", "", reason, "see what the networks take"))
                for scan, reason in unfit.items()]

@@ -44,7 +44,7 @@ from common.run_files import run_file, run_of
 from common.text import counted, some
 from dataset import LARS, NORMS, NetworkInput, fit_bodies, read_bodies, stack_bodies
 from inference.folding import for_prediction
-from inference.provenance import overlap_notes
+from inference.provenance import overlap_notes, refuse_mixing
 from training import engine
 from training.batches import ImageBatches, Outputs
 from training.objectives import probabilities
@@ -263,12 +263,15 @@ def asked_rows(table: pd.DataFrame, data: str, sets: Sequence[str], runs: list[d
     return table
 
 
-def check_sets(table: pd.DataFrame, data: str, sets: Sequence[str], runs: list[dict]) -> None:
-    """Refuse (InputError) splits that have none of the manifest's rows in the sets of --set."""
+def rows_to_predict(table: pd.DataFrame, data: str, sets: Sequence[str], runs: list[dict], output: str) -> pd.DataFrame:
+    """`asked_rows` for prediction files in `output`. Raises InputError, too, where a split has none of them, and as
+    `refuse_mixing`; nothing is written by then."""
     splits = [] if "all" in sets else splits_of(runs)
     if none := [split for split in splits if not table[f"split{split}"].isin(sets).any()]:
         raise InputError(f"{data}: no row in {' or '.join(sets)} of split {', '.join(map(str, none))}; predict other "
                          "splits (--splits), or give --set all")
+    refuse_mixing(output, runs, table, data, sets)
+    return asked_rows(table, data, sets, runs)
 
 
 def splits_of(runs: list[dict]) -> list[int]:

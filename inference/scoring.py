@@ -169,9 +169,8 @@ def projections(views: Collection[str]) -> int:
 
 
 def unusable(rows: Sequence[Mapping[str, Any]], images: Path, inputs: Sequence[NetworkInput],
-             crop: bool, cut: dict[str, str]) -> dict[str, str]:
-    """{scan: why the models cannot be given it}: a view that is no SUV, or of theirs one without a body, or with one
-    larger than a frame.
+             crop: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """Which scans the models cannot be given, and of which they see a part.
 
     Parameters
     ----------
@@ -180,10 +179,16 @@ def unusable(rows: Sequence[Mapping[str, Any]], images: Path, inputs: Sequence[N
     inputs : of `inputs_of`
     crop : bool
         Larger bodies are cropped.
+
+    Returns
+    -------
+    refused : dict
+        {scan: why}: a view that is no SUV, or of theirs one without a body, or with one larger than a frame.
     cut : dict
-        Gets {scan: a warning} of those.
+        {scan: a warning}: a body that is cropped.
     """
     refused: dict[str, str] = {}
+    cut: dict[str, str] = {}
     for row in pd.DataFrame(rows).assign(row=range(2, len(rows) + 2)).itertuples():  # as read_manifest counts
         try:
             image = read_image(row, images)
@@ -204,7 +209,7 @@ def unusable(rows: Sequence[Mapping[str, Any]], images: Path, inputs: Sequence[N
                     cut.setdefault(row.scan_id, f"{larger}, and was cut")
                 else:
                     refused.setdefault(row.scan_id, f"{larger}; --crop_bodies cuts it")
-    return refused
+    return refused, cut
 
 
 # ---------------------------------------------------------------- the scores

@@ -416,5 +416,5 @@ def test_an_image_that_is_no_suv_refuses_its_scan_alone(tmp_path):
         image.tofile(tmp_path / f"{scan}.bin")
         rows.append({"scan_id": scan, "filename": f"{scan}.bin", "view": "cor", "matrix_size_1": 60,
                      "matrix_size_2": 40})
-    (refused,) = scoring.unusable(rows, tmp_path, [scoring.LARS], False, {}).items()
+    (refused,) = scoring.unusable(rows, tmp_path, [scoring.LARS], False)[0].items()
     assert refused[0] == "b" and "are the values Bq/ml?" in refused[1]

@@ -204,7 +204,7 @@ def find_result(run: Run, table: pd.DataFrame) -> dict | None:
         raise InputError(f"{done} exists, trained with other values of {', '.join(differing) or 'its arguments'}: "
                          "--overwrite trains it again, or give another --run or --output")
     sites = hasattr(options, "site_lambda")
-    known = [labels_hash(table, run.split, each) for each in {sites, True}]  # binary ones of before had it with sites
+    known = [labels_hash(table, run.split, each) for each in dict.fromkeys((sites, True))]  # binary ones had True once
     if content.get("labels_hash", known[0]) not in known:
         raise InputError(f"{done} exists, trained on other scans, labels or sets than {options.data} has for split "
                          f"{run.split} now: give that manifest, --overwrite to train again, or another --output")
