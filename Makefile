@@ -1,5 +1,5 @@
 # make demo       the whole chain on a synthetic cohort, from DICOM to demo/results/report.html (demo.py)
-# make demo-data  its first half: the cohort, its MIPs in images/, data.csv as it stands in the repository
+# make demo-data  its first half: the cohort, its MIPs in images/, data.csv as in the repository, with image_sha256
 # make demo-loca  two heads, Deauville score and lesion site, on the same cohort, against a binary network trained alike
 # make study-loca the same in earnest: 1000 patients, three runs of each, paired (100 minutes; goes on where it was stopped)
 # make test       all fast tests (make test-slow: the long ones too)

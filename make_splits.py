@@ -8,7 +8,7 @@ python make_splits.py --data data.csv --check                # checks the split 
 
 All scans of a patient go into the same set. Patients are drawn separately from those with and those without a
 positive scan (target 1), spread evenly over their numbers of positive scans and of scans. image_sha256, by which the
-same image under two names is found, is added where it is missing.
+same image under two names is found, is written of the images as they are.
 """
 import io
 import re

@@ -27,11 +27,12 @@ def main(args):
 
     device, amp = open_device(args.device, args.amp, args.threads)
     runs, missing = asked_runs(args)
+    images = arguments.images_folder(args)
     table = read_manifest(args.data, () if "all" in args.set else splits_of(runs), need_target=False,
                           allow_leakage=args.allow_leakage)
-    table = rows_to_predict(table, args.data, args.set, runs, args.output)
-    for model in open_models(runs, table, args.chptfolder, args.data, arguments.images_folder(args), args.set, device,
-                             amp, **pick(args, "batch_size", "norm", "image_size", "crop_bodies", "allow_leakage")):
+    table = rows_to_predict(table, args.data, images, args.set, runs, args.output)
+    for model in open_models(runs, table, args.chptfolder, args.data, images, args.set, device, amp,
+                             **pick(args, "batch_size", "norm", "image_size", "crop_bodies", "allow_leakage")):
         write_predictions(model, model.outputs(), args.set, args.output, not args.no_features)
     return say_missing(missing)
 

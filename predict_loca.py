@@ -32,6 +32,7 @@ def main(args):
 
     device, amp = open_device(args.device, args.amp, args.threads)
     runs, missing = asked_runs(args)
+    images = arguments.images_folder(args)
     settings = common_settings(runs, args.site_map)  # what the models' site heads mean
     refuse_other_sites(args.output, settings, runs)
     sites = {int(code): name for code, name in settings["sites"].items()}
@@ -40,9 +41,9 @@ def main(args):
                                          allow_leakage=args.allow_leakage)
     for line in warnings:
         print(f"warning: {line}")
-    table = rows_to_predict(table, args.data, args.set, runs, args.output)
-    for model in open_models(runs, table, args.chptfolder, args.data, arguments.images_folder(args), args.set, device,
-                             amp, **pick(args, "batch_size", "norm", "image_size", "crop_bodies", "allow_leakage")):
+    table = rows_to_predict(table, args.data, images, args.set, runs, args.output)
+    for model in open_models(runs, table, args.chptfolder, args.data, images, args.set, device, amp,
+                             **pick(args, "batch_size", "norm", "image_size", "crop_bodies", "allow_leakage")):
         write_json(settings, Path(args.output) / "sites.json")
         outputs, true_loc = model.outputs(), model.rows.pop("true_loc")
         columns = site_columns(outputs.logits[:, 2:], settings, model.rows["scan_id"], true_loc)

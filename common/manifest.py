@@ -269,18 +269,23 @@ def warn_copies(table: pd.DataFrame) -> None:
               f"{some(copies['filename'], 3)}")
 
 
+def file_digests(table: pd.DataFrame, folder: str | Path) -> list[str]:
+    """The SHA-256 of each row's image in `folder`; image_sha256, or "", where it cannot be read."""
+    digests = list(table.get("image_sha256", pd.Series("", table.index)))
+    with progress(enumerate(table["filename"]), "SHA-256 of images", "image", len(table)) as rows:
+        for k, name in rows:
+            with contextlib.suppress(OSError):
+                digests[k] = sha256(Path(folder, name))
+    return digests
+
+
 def add_digests(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
-    """`table` with image_sha256, the SHA-256 of each image's file in `folder`, filled in where it was missing. It stays
-    empty, with a warning, where a file cannot be read."""
-    names, digests = list(table["filename"]), list(table.get("image_sha256", pd.Series("", table.index)))
-    missing = [k for k, digest in enumerate(digests) if not digest]
-    with progress(missing, "SHA-256 of images", "image") as rows:
-        for k in rows:
-            try:
-                digests[k] = sha256(Path(folder, names[k]))
-            except OSError:
-                continue
-    if unread := [name for name, digest in zip(names, digests, strict=True) if not digest]:
+    """`table` with `file_digests` as image_sha256. Warns of images for which another stood there, and without one."""
+    known, digests = table.get("image_sha256", pd.Series("", table.index)), file_digests(table, folder)
+    if len(others := table["filename"][(known != "") & (known != digests)]):
+        print(f"warning: {len(others)} of {counted(len(table), 'image')} in {folder} are not those that the manifest "
+              f"was written for ({some(others, 2)}): image_sha256 differs; make_splits.py --overwrite corrects it")
+    if len(unread := table["filename"][[not digest for digest in digests]]):
         print(f"warning: not in {folder}: {len(unread)} of {counted(len(table), 'image')} ({some(unread, 2)}): "
               "their image_sha256 stays empty, and whether an image is there under two names is not checked; give "
               "--images")

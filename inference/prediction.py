@@ -263,14 +263,15 @@ def asked_rows(table: pd.DataFrame, data: str, sets: Sequence[str], runs: list[d
     return table
 
 
-def rows_to_predict(table: pd.DataFrame, data: str, sets: Sequence[str], runs: list[dict], output: str) -> pd.DataFrame:
+def rows_to_predict(table: pd.DataFrame, data: str, images: str, sets: Sequence[str], runs: list[dict],
+                    output: str) -> pd.DataFrame:
     """`asked_rows` for prediction files in `output`. Raises InputError, too, where a split has none of them, and as
     `refuse_mixing`; nothing is written by then."""
     splits = [] if "all" in sets else splits_of(runs)
     if none := [split for split in splits if not table[f"split{split}"].isin(sets).any()]:
         raise InputError(f"{data}: no row in {' or '.join(sets)} of split {', '.join(map(str, none))}; predict other "
                          "splits (--splits), or give --set all")
-    refuse_mixing(output, runs, table, data, sets)
+    refuse_mixing(output, runs, table, data, images, sets)
     return asked_rows(table, data, sets, runs)
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from common.digests import BY_ID, BY_IMAGE, NOT_CHECKED, SEEN, name_scans
 from common.files import InputError, read_csv
+from common.manifest import file_digests
 from common.model_files import checkpoint_file, checkpoint_sha256, exists
 from common.run_files import find_run_files
 from common.text import counted, some
@@ -61,17 +62,18 @@ def _kept_names(rows):
     return ("; should other patients have the same names, hash them: prepro_script.py without --keep_ids") * bool(kept)
 
 
-def refuse_mixing(output: str, runs: Sequence[dict], table: pd.DataFrame, data: str, sets: Sequence[str]) -> None:
+def refuse_mixing(output: str, runs: Sequence[dict], table: pd.DataFrame, data: str, images: str,
+                  sets: Sequence[str]) -> None:
     """Refuse (InputError) an output folder whose predictions could not be averaged with those that are to be written.
 
     The files of `runs` are going to be replaced. In any other file the scans of each of `sets` must be in that set of
-    the manifest, the images must be the manifest's, and the checkpoint must be the one that lies beside those of `runs`
-    now.
+    the manifest, the images must be those in the folder `images`, and the checkpoint must be the one that lies beside
+    those of `runs` now.
 
     Parameters
     ----------
-    output, data : str
-        Folder of predictions, path of the manifest.
+    output, data, images : str
+        Folder of predictions, path of the manifest, folder of its file names.
     runs : list of dict
         Of `prediction.asked_runs`.
     table : DataFrame
@@ -80,9 +82,9 @@ def refuse_mixing(output: str, runs: Sequence[dict], table: pd.DataFrame, data: 
         --set.
     """
     replaced, folders = {(run["split"], run["run"]) for run in runs}, {run["path"].parent for run in runs}
-    for split, run, path in find_run_files(output, "pred"):
-        if (split, run) in replaced:
-            continue
+    if kept := [each for each in find_run_files(output, "pred") if each[:2] not in replaced]:
+        table = table.assign(image_sha256=file_digests(table, images))
+    for split, run, path in kept:
         rows = read_csv(path, ("scan_id",), lambda name: name in (*IMAGE, "set", "checkpoint_sha256"))
         for name in set(rows.get("set", ())) & set(sets):
             column = table.assign(all="all").get(f"split{split}" if name != "all" else name)
@@ -95,9 +97,9 @@ def refuse_mixing(output: str, runs: Sequence[dict], table: pd.DataFrame, data: 
             known = rows.merge(table[list(IMAGE)], on=["scan_id", "view"], suffixes=("", "_now")).query(
                 "image_sha256 != image_sha256_now and image_sha256 != '' and image_sha256_now != ''")
             if others := sorted(set(known["scan_id"])):
-                raise InputError(f"{path}: was predicted of other images of {counted(len(others), 'scan')} than {data} "
-                                 f"has now ({some(others, 3)}): predict split {split} run {run}, too, give another "
-                                 "--output, or remove the file")
+                raise InputError(f"{path}: was predicted of other images of {counted(len(others), 'scan')} than are "
+                                 f"in {images} now ({some(others, 3)}): predict split {split} run {run}, too, give "
+                                 "another --output, or remove the file")
         beside = [checkpoint_file(folder, split, run) for folder in folders]
         now = {checkpoint_sha256(checkpoint): checkpoint for checkpoint in beside if exists(checkpoint)}
         made_by = set(rows.get("checkpoint_sha256", ()))

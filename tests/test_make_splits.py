@@ -429,7 +429,7 @@ def write_images(table, folder, content):
         (folder / name).write_bytes(content(name))
 
 
-def test_images_are_hashed_where_their_digest_is_missing(tmp_path, capsys):
+def test_digests_are_those_of_the_images(tmp_path, capsys):
     table = cohort(20)
     write_images(table, tmp_path, lambda name: b"abc" if name == "P000-0_cor.bin" else name.encode())
     result = run_main(table, tmp_path, "--n_splits", 2)
@@ -437,12 +437,16 @@ def test_images_are_hashed_where_their_digest_is_missing(tmp_path, capsys):
     assert digests["P000-0_cor.bin"] == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2
     assert all(digests[name] == hashlib.sha256(name.encode()).hexdigest() for name in digests.index[1:])
     assert list(result.columns[-3:]) == ["image_sha256", "split0", "split1"]
-    some = table.assign(image_sha256=["given"] + [""] * (len(table) - 1))
+    some = table.assign(image_sha256=["given", "", "other"] + [""] * (len(table) - 3))
     assert "warning" not in capsys.readouterr().out
-    (tmp_path / "P000-0_sag.bin").unlink()
+    for name in table["filename"][:2]:
+        (tmp_path / name).unlink()
     partly = run_main(some, tmp_path, "--n_splits", 2).set_index("filename")["image_sha256"]
     assert list(partly.iloc[:2]) == ["given", ""] and partly.iloc[2:].equals(digests.iloc[2:])
-    assert f"warning: not in {tmp_path}: 1 of {len(table)} images (P000-0_sag.bin)" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"warning: not in {tmp_path}: 1 of {len(table)} images ({table['filename'][1]})" in out
+    assert f"1 of {len(table)} images in {tmp_path} are not those that the manifest was written for " \
+        f"({table['filename'][2]})" in out
     (tmp_path / "elsewhere").mkdir()
     moved = run_main(table, tmp_path, "--n_splits", 2, "--images", tmp_path / "elsewhere")
     assert (moved["image_sha256"] == "").all() and moved.drop(columns="image_sha256").equals(

@@ -10,7 +10,7 @@ import explain
 import predict
 import predict_loca
 import utils
-from common.files import InputError
+from common.files import InputError, sha256
 from evaluation import ensemble
 from inference import overlays
 
@@ -51,22 +51,36 @@ def test_scans_are_explained_by_the_networks_that_have_them(cohort):
 
 
 def test_predictions_of_images_that_were_made_anew_are_not_mixed(cohort):
-    table = pd.read_csv(cohort / "data.csv").assign(image_sha256=lambda rows: "a" + rows["filename"])
-    table.to_csv(cohort / "before.csv", index=False)
-    table.loc[0, "image_sha256"] = "other"
-    table.to_csv(cohort / "now.csv", index=False)
-    common = options(cohort, "anew", "--set", "all")[2:]
-    call(predict, "--data", cohort / "before.csv", *common)
-    with pytest.raises(InputError, match=r"pred_split1_run1.csv: was predicted of other images of 1 scan than .*s000"):
-        call(predict, "--data", cohort / "now.csv", *common, "--splits", "0-0")
-    before = ensemble.find_models(cohort / "anew")[0]
+    common, image = options(cohort, "anew", "--set", "all"), cohort / "images" / "s000_cor.bin"
+    call(predict, *common)
+    before, content = ensemble.find_models(cohort / "anew")[0], image.read_bytes()
     ensemble.read_models(before, None, ())
     assert not [text for text in ensemble.join_scans(before)[1] if "other images" in text]
-    call(predict, "--data", cohort / "now.csv", *common)
+    image.write_bytes(content[:-4] + b"\0\0\0\x3f")
+    try:
+        with pytest.raises(InputError, match="split1_run1.csv: was predicted of other images of 1 scan than .*s000"):
+            call(predict, *common, "--splits", "0-0")
+        call(predict, *common)
+    finally:
+        image.write_bytes(content)
     after = ensemble.find_models(cohort / "anew")[0]
     ensemble.read_models(after, None, ())
     (said,) = [text for text in ensemble.join_scans([before[0], after[1]])[1] if "other images" in text]
     assert said.startswith("1 of 8 scans have other images in one model's file than in another's") and "s000" in said
+
+
+def test_manifest_that_is_older_than_its_images(cohort, capsys):
+    """Its image_sha256 is not believed: predictions say of which images they are, and may be joined by that."""
+    table = pd.read_csv(cohort / "data.csv").assign(image_sha256="")
+    table.loc[0, "image_sha256"] = "of before"
+    table.to_csv(cohort / "older.csv", index=False)
+    common = options(cohort, "older", "--set", "all")[2:]
+    call(predict, "--data", cohort / "older.csv", *common)
+    assert f"warning: 1 of {len(table)} images in {cohort} are not those that the manifest was written for " \
+        f"({table['filename'][0]})" in capsys.readouterr().out
+    found = pd.read_csv(cohort / "older" / "pred_split0_run1.csv").set_index("filename")["image_sha256"]
+    assert found[table["filename"][0]] == sha256(cohort / table["filename"][0])
+    call(predict, "--data", cohort / "older.csv", *common, "--splits", "0-0")  # beside split 1's, which are of the same
 
 
 def test_predictions_of_other_sites_are_not_mixed(cohort, tmp_path):
