@@ -216,6 +216,13 @@ def spelled_alike(names: pd.Series) -> pd.Series:
     return names.map(alike)
 
 
+def written_twice(column: pd.Series) -> pd.Series:
+    """The first names of a column that are `spelled_alike`, each where it first stands; none where no two are."""
+    names = column.drop_duplicates()
+    alike = spelled_alike(names)
+    return names[alike == alike[alike.duplicated()].iloc[0]] if alike.duplicated().any() else names[:0]
+
+
 def check_patients(table: pd.DataFrame, split_columns: Iterable[str]) -> None:
     """Refuse (InputError) a patient in two sets of one split, under one name or two that are `spelled_alike`. Rows
     without an id are not compared."""

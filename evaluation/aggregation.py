@@ -45,7 +45,7 @@ operating_points; of no scan {n: 0, n_positive: 0} and SHOWN, none of them with 
 import pandas as pd
 
 from common.files import progress
-from common.manifest import LEAKAGE, MARK, SYNTHETIC
+from common.manifest import LEAKAGE, MARK, SYNTHETIC, written_twice
 from common.text import counted, some
 from evaluation import bootstrap, contrasts, disagreement
 from evaluation.averaging import Ensemble, average_models
@@ -148,6 +148,9 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
     y, groups = labelled["target"].to_numpy(dtype=int), patients(labelled)
     views = subgroups(models, labelled, "view") if all("view" in model.rows for model in models) else {}
     of_columns = {column: subgroups(models, labelled, column) for column in by}
+    cautions += [f"--by {column}: {' and '.join(map(repr, twice))} are a subgroup each; if they are one, write it in "
+                 "one way in the manifest, and predict again"
+                 for column, groups in of_columns.items() if len(twice := written_twice(pd.Series([*groups])))]
     of_folds = {str(split): (models, labelled[labelled.index.isin(ids)]) for split, ids in folds(models).items()}
     if "patient_id" not in scans:
         cautions.append("the files have no patient_id: the intervals are too narrow where a patient has several scans")

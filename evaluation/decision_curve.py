@@ -85,5 +85,5 @@ def table(curves: dict[str, list[dict]]) -> tuple[list[str], list[list[str]]]:
     else:
         shown = list(range(len(thresholds)))
     rows = [[f"{thresholds[k]:g}", *(long_text(curve[k]["net_benefit"]) for curve in curves.values()),
-             f"{first[k]['all']:.3f}".replace("-", "−")] for k in shown]
+             f"{first[k]['all']:z.3f}".replace("-", "−")] for k in shown]
     return ["Threshold probability", *curves, "All positive"], rows

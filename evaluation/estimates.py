@@ -36,7 +36,7 @@ def long_text(entry: dict | None, digits: int = 3) -> str:
     """An entry as `0.951 (0.877 to 0.981)`, or why there is none, for pages."""
     if entry is None or entry["value"] is None:
         return f"none: {entry['reason']}" if entry else "none"
-    value, low, high = ("" if entry[key] is None else f"{entry[key]:.{digits}f}".replace("-", "−")
+    value, low, high = ("" if entry[key] is None else f"{entry[key]:z.{digits}f}".replace("-", "−")
                         for key in ("value", "ci_low", "ci_high"))
     if low:
         return f"{value} ({low} to {high})"
@@ -47,8 +47,8 @@ def difference_text(entry: dict) -> str:
     """A test's difference as `+0.021 (−0.010 to +0.052)`; "" for a test that has none."""
     if entry.get("difference") is None:
         return "none" if "difference" in entry else ""
-    interval = "no interval" if entry["ci_low"] is None else f"{entry['ci_low']:+.3f} to {entry['ci_high']:+.3f}"
-    return f"{entry['difference']:+.3f} ({interval})".replace("-", "−")
+    interval = "no interval" if entry["ci_low"] is None else f"{entry['ci_low']:+z.3f} to {entry['ci_high']:+z.3f}"
+    return f"{entry['difference']:+z.3f} ({interval})".replace("-", "−")
 
 
 def p_text(p: float | None) -> str:

@@ -14,8 +14,8 @@ from common.manifest import (
     check_patients,
     patient_column,
     read_manifest,
-    spelled_alike,
     warn_copies,
+    written_twice,
 )
 from common.text import counted, some
 
@@ -38,13 +38,6 @@ def read_sorted(path: Path) -> pd.DataFrame:
                          f"{' and '.join(map(repr, twice))}: if this is one patient, {IN_ONE_WAY}")
     own = table.columns.intersection(read_csv(path).columns)
     return table[own].sort_values([patient, "scan_id", "filename"], ignore_index=True)
-
-
-def written_twice(column: pd.Series) -> pd.Series:
-    """The first names of a column that are `spelled_alike`, each where it first stands; none where no two are."""
-    names = column.drop_duplicates()
-    alike = spelled_alike(names)
-    return names[alike == alike[alike.duplicated()].iloc[0]] if alike.duplicated().any() else names[:0]
 
 
 # ---------------------------------------------------------------- sets of patients

@@ -198,6 +198,8 @@ def _read_nrrd(path: str, dtype: type | None) -> tuple[np.ndarray, np.ndarray]:
     if space not in LPS or "space directions" not in header:
         raise Refused("file", Path(path).name, f"space {space!r} does not say where the patient is", "export it with "
                       "space left-posterior-superior")
+    if other := set(header.get("space units", ())) - {"mm", ""}:
+        raise Refused("file", Path(path).name, f"space units {', '.join(sorted(other))}", "export it in mm")
     matrix = np.eye(4)
     matrix[:3, :3] = np.array(header["space directions"], float).T
     matrix[:3, 3] = header.get("space origin", (0, 0, 0))

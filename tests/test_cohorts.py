@@ -193,6 +193,16 @@ def test_numbers_are_cut_at_the_tertiles_of_the_labelled_scans(tmp_path):
         measured(tmp_path, "--by", "scanner")
 
 
+def test_one_centre_under_two_spellings_is_warned_of(tmp_path):
+    table = predictions(scans=SCANS.assign(centre=["Lyon", "lyon ", "Nice", "Nice"] * (len(SCANS) // 4)))
+    write(tmp_path, table)
+    found = measured(tmp_path, "--by", "centre")
+    assert list(found["subgroups"]["centre"]) == ["Lyon", "Nice", "lyon"]
+    assert [line for line in found["warnings"] if "--by" in line] == [
+        "--by centre: 'Lyon' and 'lyon' are a subgroup each; if they are one, write it in one way in the manifest, and "
+        "predict again"]
+
+
 def test_a_blank_in_one_view_does_not_switch_off_calibration_in_subgroups(tmp_path):
     tables = splits(3, n_val=80)
     for k, table in enumerate(tables):

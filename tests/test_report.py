@@ -127,6 +127,7 @@ def test_an_estimate_in_words():
     entry = {"value": -0.1234, "ci_low": -0.5, "ci_high": 0.25, "ci_method": "x"}
     assert estimates.long_text(entry) == "−0.123 (−0.500 to 0.250)"
     assert estimates.long_text(entry | {"ci_low": None, "reason": "few"}) == "−0.123 (no interval: few)"
+    assert estimates.long_text({key: -0.0004 for key in ("value", "ci_low", "ci_high")}) == "0.000 (0.000 to 0.000)"
     assert estimates.long_text({"value": None, "reason": "one class"}) == "none: one class"
 
 

@@ -1,4 +1,5 @@
 """NIfTI and NRRD volumes of SUV: the same patient in any orientation, autoPET's tree, what is refused."""
+import contextlib
 import itertools
 import os
 import zipfile
@@ -111,6 +112,11 @@ def test_nrrd(space, signs, tmp_path):
     volume = read_volume(str(tmp_path / "a.nrrd"))
     assert np.array_equal(volume.array, array.transpose(2, 1, 0))
     assert volume.origin == pytest.approx(tuple(origin[::-1]))
+    for units, said in ((["mm"] * 3, None), (["cm", "cm", "mm"], "space units cm")):
+        nrrd.write(str(tmp_path / "a.nrrd"), array, {"space": space, "space directions": np.diag(SPACING * signs),
+                                                     "space units": units})
+        with pytest.raises(Refused, match=said) if said else contextlib.nullcontext():
+            assert read_volume(str(tmp_path / "a.nrrd")).spacing == volume.spacing
     nrrd.write(str(tmp_path / "b.nrrd"), array)
     with pytest.raises(Refused, match="does not say where the patient is"):
         read_volume(str(tmp_path / "b.nrrd"))
