@@ -15,6 +15,7 @@ from common.manifest import LEARNED
 from common.text import counted, some
 
 COLUMNS = ("scan_id", "patient_id", "image_sha256")  # of the manifest
+START_UNKNOWN = "start_unknown"
 # What the column `overlap` of a prediction file says, beside LEARNED
 NONE, BY_IMAGE, BY_ID, NOT_CHECKED = "none", "none by image", "none by id", "not checked"
 # The two of LEARNED: what a model did with such scans, and the sets that must hold none of them
@@ -54,7 +55,8 @@ def training_digests(table: pd.DataFrame, sets: Iterable[str], salt: str | None 
     -------
     dict
         salt (hexadecimal); id_keys, the fingerprints of the keys that hashed the identifiers; train and val, each
-        column -> its distinct digests, sorted.
+        column -> its distinct digests, sorted. Training adds START_UNKNOWN, true, where it starts from a network of
+        which nobody knows what scans it was trained on.
     """
     salt, names = salt or secrets.token_hex(16), np.array(list(sets))
     keys = sorted(set(table["id_key"])) if "id_key" in table else [""]
@@ -69,6 +71,7 @@ def with_earlier(stored: dict[str, Any], table: pd.DataFrame, sets: Iterable[str
     """`training_digests` of a model that was first trained on the scans of `stored`, then on those of `table`."""
     found = training_digests(table, sets, stored["salt"])
     found["id_keys"] = sorted({*stored["id_keys"], *found["id_keys"]})
+    found |= {START_UNKNOWN: True} if stored.get(START_UNKNOWN) else {}
     for name in LEARNED:
         found[name] = {column: sorted({*stored[name][column], *digests}) for column, digests in found[name].items()}
     return found
@@ -109,8 +112,9 @@ def overlap(table: pd.DataFrame, stored: dict[str, Any] | None) -> np.ndarray:
             rows |= (digests != "") & np.isin(digests, stored[name][column])
     ids = table["id_key"].isin(stored["id_keys"]) if "id_key" in table else np.full(len(table), "" in stored["id_keys"])
     images = table.get("image_sha256", pd.Series("", table.index)).ne("") & bool(stored["train"]["image_sha256"])
-    return np.select([shared["train"], shared["val"], ids & images, ids, images], [*LEARNED, NONE, BY_ID, BY_IMAGE],
-                     NOT_CHECKED).astype(object)
+    known = not stored.get(START_UNKNOWN)
+    return np.select([shared["train"], shared["val"], ids & images & known, ids & known, images & known],
+                     [*LEARNED, NONE, BY_ID, BY_IMAGE], NOT_CHECKED).astype(object)
 
 
 def name_scans(table: pd.DataFrame, rows: np.ndarray) -> str:

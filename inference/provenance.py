@@ -14,8 +14,9 @@ from common.text import counted, some
 
 # Value of the column `overlap` -> what could not be checked
 COULD_NOT = {
-    NOT_CHECKED: "warning: whether the networks were trained on these scans was not checked: the checkpoints hold no "
-                 "digests of their training (LARS's, or an earlier version's), or none that could be compared",
+    NOT_CHECKED: "warning: whether the networks were trained on these scans was not checked: the checkpoints, or "
+                 "those that they started from, hold no digests of their training (LARS's, or an earlier version's), "
+                 "or none that could be compared",
     BY_IMAGE: "warning: patients could not be compared: other key; the images alone were, which finds a scan only as "
               "made with the same --spacing by the same version of prepro_script.py",
     BY_ID: "warning: images could not be compared with those of the training: one of the manifests lacks image_sha256"}

@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.digests import BY_ID, BY_IMAGE, NONE, NOT_CHECKED, name_scans, overlap, row_digests, training_digests
+from common.digests import (
+    BY_ID,
+    BY_IMAGE,
+    NONE,
+    NOT_CHECKED,
+    START_UNKNOWN,
+    name_scans,
+    overlap,
+    row_digests,
+    training_digests,
+    with_earlier,
+)
 
 
 def manifest(n, first=0, key="k1", images=True):
@@ -52,6 +63,10 @@ def test_what_could_not_be_compared():
     stored = training_digests(manifest(2), ["train"] * 4)
     assert overlap(new.drop(columns="image_sha256"), stored).tolist() == [BY_ID] * 2
     assert overlap(new.assign(image_sha256=["", "ab"]), stored).tolist() == [BY_ID, NONE]
+    unknown = stored | {START_UNKNOWN: True}  # of a network that started from one without digests
+    for known in (unknown, with_earlier(unknown, manifest(1), ["train"] * 2)):
+        assert overlap(new, known).tolist() == [NOT_CHECKED] * 2
+        assert overlap(manifest(2), known).tolist() == ["train"] * 4
     before = manifest(2).drop(columns="id_key")  # manifests of before name no key
     stored = training_digests(before, ["train"] * 4)
     assert overlap(before, stored).tolist() == ["train"] * 4

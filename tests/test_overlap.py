@@ -177,11 +177,23 @@ def test_checkpoints_without_digests_are_not_checked_and_it_says_so(study, capsy
         torch.save(content, path)
         (study / "results" / f"settings_split{split}_run1.json").unlink()
     predicted(study)
-    assert capsys.readouterr().out.count("was not checked: the checkpoints hold no digests") == 1
+    assert capsys.readouterr().out.count("they started from, hold no digests") == 1
     metrics = aggregated(study)
     assert metrics["overlap"]["text"] == "not checked" and list(metrics["overlap"]["scans"]) == [NOT_CHECKED]
     assert "overlap with the models' training: not checked" in metrics["warnings"]
     assert "or whose patients are: not checked" in (study / "results" / "report.html").read_text()
+
+
+def test_a_start_without_digests_leaves_its_networks_not_checked(study):
+    split_again(study, "test")
+    start = study / "results" / "checkpoint_split1_run1.pth"
+    content = utils.read_checkpoint(start)
+    torch.save({name: value for name, value in content.items() if name != "trained_on"}, start)
+    tuned(study, "--checkpoint", start)
+    known = utils.read_checkpoint(study / "tuned" / "checkpoint_split0_run1.pth")["trained_on"]
+    table = pd.read_csv(study / "again.csv", dtype=str, keep_default_na=False)
+    assert {*overlap(table[table["split0"] == "test"], known)} == {NOT_CHECKED}
+    assert {*overlap(table[table["split0"] == "train"], known)} == {"train"}
 
 
 # ---------------------------------------------------------------- aggregate.py alone

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 import common
-from common.digests import training_digests, with_earlier
+from common.digests import START_UNKNOWN, training_digests, with_earlier
 from common.files import InputError, replace_file, write_csv, write_json
 from common.manifest import LEAKAGE, LEARNED, is_synthetic, leakage_of
 from common.run_files import run_file
@@ -308,13 +308,12 @@ def run_settings(options: Namespace, model: dict, images: SplitImages, device: t
         What the network is built from.
     amp : torch.dtype or None
     """
-    learned, earlier = (images.table, images.table[f"split{images.split}"]), trained_before(options)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return {"version": common.__version__, "model": model, "args": stored_args(vars(options)), "commit": commit(),
             "data_hash": images.hash,
             "labels_hash": labels_hash(images.table, images.split, hasattr(options, "site_lambda")),
             LEAKAGE: leakage_of(images.table) or None, "synthetic": bool(is_synthetic(images.table).any()),
-            "trained_on": with_earlier(earlier, *learned) if earlier else training_digests(*learned),
+            "trained_on": trained_on(options, images.table, images.table[f"split{images.split}"]),
             "device": f"{device.type} ({name})", "precision": precision_name(amp), "threads": torch.get_num_threads(),
             "processes": distributed.world(), "torch": str(torch.__version__),
             "versions": {"python": sys.version.split()[0], "torch": str(torch.__version__), "numpy": np.__version__,
@@ -325,6 +324,13 @@ def trained_before(options: Namespace) -> dict | None:
     """`training_digests` of the network that a run starts from; None where there is none, or its file holds none."""
     start = options.checkpoint or options.weights
     return None if start in ("imagenet", "none") else read_checkpoint(start).get("trained_on")
+
+
+def trained_on(options: Namespace, table: pd.DataFrame, sets: pd.Series) -> dict:
+    """`training_digests` of a run's rows and of those that the network it starts from was trained on."""
+    if earlier := trained_before(options):
+        return with_earlier(earlier, table, sets)
+    return training_digests(table, sets) | ({START_UNKNOWN: True} if options.checkpoint else {})  # such as LARS's
 
 
 def labels_hash(table: pd.DataFrame, split: int, sites: bool = False) -> str:
