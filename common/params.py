@@ -1,16 +1,17 @@
 """train.py's arguments from the best values that a search found, a CSV with a row per split. Imports no torch.
 
 Its columns are named as train.py's arguments. `mode` is none of them but stands for two: transfer_learning, finetune,
-or full_retrain for neither.
+or full_retrain for neither. SEARCH are none either, but say of which trial the values are, and what it began from.
 """
 import argparse
 from collections.abc import Callable, Container
 
 from common import arguments, recipes, renamed
 from common.files import InputError, read_csv
+from common.model_files import checkpoint_sha256, only_checkpoint
 from common.text import as_text
 
-_OTHER_COLUMNS = ("split", "number", "value")  # of the best trial
+SEARCH = ("split", "number", "value", "checkpoint_sha256")  # the best trial, and its start
 
 
 def for_split(args: argparse.Namespace, split: int, say: Callable[[str], object] = print) -> argparse.Namespace:
@@ -32,7 +33,7 @@ def for_split(args: argparse.Namespace, split: int, say: Callable[[str], object]
     Raises
     ------
     InputError
-        See `read_values`.
+        See `read_values`; the checkpoint that the file names is not the one of the search.
     """
     own = argparse.Namespace(**{name: value for name, value in vars(args).items() if name not in ("params", "given")})
     if not args.params:
@@ -41,6 +42,8 @@ def for_split(args: argparse.Namespace, split: int, say: Callable[[str], object]
     if mode := given.keys() & {"transfer_learning", "finetune"}:
         given |= {"transfer_learning": args.transfer_learning, "finetune": args.finetune, "mode": mode.pop()}
     taken = {name: value for name, value in values.items() if name not in given}
+    if "checkpoint" in taken:
+        _check_start(args.params, split, taken["checkpoint"])
     say(f"split {split}: from {args.params}: {listed(taken) or 'nothing'}")
     if args.recipe:
         say(f"split {split}: from {recipe_line(args, taken)}")
@@ -52,13 +55,42 @@ def for_split(args: argparse.Namespace, split: int, say: Callable[[str], object]
 
 
 def read_values(path: str, split: int) -> dict:
-    """The row of one split in best_params_summary.csv -> {name: value}; empty fields are left out.
+    """The row of one split in best_params_summary.csv -> {name: value}; empty fields and SEARCH are left out.
 
     Raises
     ------
     InputError
-        The split has no row or more than one, a column is no argument, train.py does not take a value.
+        As `_read_row`, and where train.py does not take a value.
     """
+    texts = _read_row(path, split)
+    try:
+        return convert({name: text for name, text in texts.items() if name not in SEARCH})
+    except ValueError as error:
+        raise InputError(f"{path}, split {split}: {error}") from None
+
+
+def read_search(path: str, split: int) -> dict[str, str]:
+    """What that row says of SEARCH. Raises InputError as `_read_row`."""
+    return {name: text for name, text in _read_row(path, split).items() if name in SEARCH}
+
+
+def _check_start(path, split, checkpoint):
+    """Refuse another checkpoint than the trials of the split began from."""
+    searched = read_search(path, split).get("checkpoint_sha256")
+    try:
+        same = not searched or checkpoint_sha256(only_checkpoint(checkpoint)) == searched
+    except OSError as error:
+        raise InputError(f"{path}, split {split}: checkpoint {checkpoint}: {error.strerror}; give its path as "
+                         "--checkpoint") from None
+    if not same:
+        raise InputError(f"{path}, split {split}: {checkpoint} is not the checkpoint that the search started from: "
+                         "trained again since? search again with another --study, or give --checkpoint to start from "
+                         "it all the same")
+
+
+def _read_row(path, split):
+    """Texts of the row of a split by present names, without empty ones; InputError where it has no row or more than
+    one, or a column is no argument."""
     table = read_csv(path, ("split",))
     rows = table[table["split"] == str(split)]
     if len(rows) != 1:
@@ -66,13 +98,10 @@ def read_values(path: str, split: int) -> dict:
         raise InputError(f"{path}: {'no' if rows.empty else 'more than one'} row of split {split}; it has {held}; "
                          "search that split, or leave it out of --split_index")
     texts = renamed.current_names(rows.iloc[0].to_dict())
-    if unknown := [name for name in texts if name not in (*defaults(), *_OTHER_COLUMNS)]:
-        raise InputError(f"{path}: unknown column {', '.join(unknown)}; it may hold split, number, value, mode and "
+    if unknown := [name for name in texts if name not in (*defaults(), *SEARCH)]:
+        raise InputError(f"{path}: unknown column {', '.join(unknown)}; it may hold {', '.join(SEARCH)}, mode and "
                          "train.py's arguments on network input, model and training")
-    try:
-        return convert({name: text for name, text in texts.items() if text and name not in _OTHER_COLUMNS})
-    except ValueError as error:
-        raise InputError(f"{path}, split {split}: {error}") from None
+    return {name: text for name, text in texts.items() if text}
 
 
 def convert(texts: dict[str, str]) -> dict:

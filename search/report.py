@@ -127,11 +127,12 @@ def write_results(path: str | Path, study: optuna.Study) -> None:
 
 
 def _winner(split, study):
-    """A row of best_params_summary.csv, for common.params.read_values: what was drawn, and what all trials have."""
-    best = best_trials(study)[0]
+    """A row of best_params_summary.csv, for common.params: its SEARCH, what all trials have, and what was drawn."""
+    best, settings = best_trials(study)[0], study.user_attrs["settings"]
     drawn = {name: as_text(value) for name, value in best.params.items()}
-    fixed = renamed.current_names(study.user_attrs["settings"]["fixed"])
-    return {"split": split, "number": best.number, "value": best.value} | fixed | drawn
+    start = {"checkpoint_sha256": settings["checkpoint"]} if settings["checkpoint"] else {}
+    return ({"split": split, "number": best.number, "value": best.value} | start
+            | renamed.current_names(settings["fixed"]) | drawn)
 
 
 def best_trials(study: optuna.Study) -> list[FrozenTrial]:

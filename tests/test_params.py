@@ -4,7 +4,7 @@ from conftest import ROOT, call
 
 import train
 from common import params
-from common.files import InputError
+from common.files import InputError, sha256
 from common.text import as_text
 
 
@@ -53,6 +53,21 @@ def test_mode_is_the_two_switches(tmp_path):
     assert args.transfer_learning and not args.finetune and "mode transfer_learning (file: finetune)" in said
     args, _ = of_split(summary(tmp_path, "split,transfer_learning\n0,True\n"), 0, "--finetune")
     assert args.finetune and not args.transfer_learning
+
+
+def test_another_start_than_the_search_s_is_refused(tmp_path):
+    start = tmp_path / "checkpoint_split0_run1.pth"
+    start.write_bytes(b"weights")
+    path = summary(tmp_path, f"split,checkpoint_sha256,checkpoint\n0,{sha256(start)},{start}\n1,,{start}\n")
+    assert of_split(path, 0)[0].checkpoint == str(start)
+    start.write_bytes(b"others")
+    with pytest.raises(InputError, match="split 0: .*checkpoint_split0_run1.pth is not the checkpoint that the search"):
+        of_split(path, 0)
+    assert of_split(path, 0, "--checkpoint", start)[0].checkpoint == str(start), "asked for by name"
+    assert of_split(path, 1)[0].checkpoint == str(start), "a search of before, which did not say"
+    start.unlink()
+    with pytest.raises(InputError, match="No such file or directory; give its path as --checkpoint"):
+        of_split(path, 0)
 
 
 def test_former_names_are_understood(tmp_path):

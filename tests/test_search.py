@@ -22,7 +22,7 @@ import optuna_finetuning
 import train
 import utils
 from common import params
-from common.files import InputError
+from common.files import InputError, sha256
 from search import studies, trials, worker
 from training import batches
 
@@ -199,6 +199,7 @@ def test_fine_tuning_starts_from_the_split_s_checkpoint(tuned, capsys):
     row = pd.read_csv(summary).iloc[0]
     assert (row["cls_arch"], row["hidden"], row["dropout"], row["pool"]) == ("complex", 32, 0.25, 2)
     assert row["image_size"] == "32 32" and row["checkpoint"].endswith("checkpoint_split0_run1.pth")
+    assert row["checkpoint_sha256"] == sha256(row["checkpoint"])
     call(train, "--params", summary, "--nepochs", 2, "--data", tuned / "data.csv", "--output", tuned / "winner",
          *COMMON)
     assert utils.read_checkpoint(tuned / "winner" / "checkpoint_split0_run1.pth")["auc"] == row["value"]
