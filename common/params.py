@@ -1,7 +1,7 @@
 """train.py's arguments from the best values that a search found, a CSV with a row per split. Imports no torch.
 
 Its columns are named as train.py's arguments. `mode` is none of them but stands for two: transfer_learning, finetune,
-or full_retrain for neither. SEARCH are none either, but say of which trial the values are, and what it began from.
+or full_retrain for neither. SEARCH are none either, but say of which trial the values are, its data and its start.
 """
 import argparse
 from collections.abc import Callable, Container
@@ -11,7 +11,7 @@ from common.files import InputError, read_csv
 from common.model_files import checkpoint_sha256, only_checkpoint
 from common.text import as_text
 
-SEARCH = ("split", "number", "value", "checkpoint_sha256")  # the best trial, and its start
+SEARCH = ("split", "number", "value", "labels_hash", "checkpoint_sha256")  # the best trial, its data and its start
 
 
 def for_split(args: argparse.Namespace, split: int, say: Callable[[str], object] = print) -> argparse.Namespace:

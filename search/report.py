@@ -130,8 +130,9 @@ def _winner(split, study):
     """A row of best_params_summary.csv, for common.params: its SEARCH, what all trials have, and what was drawn."""
     best, settings = best_trials(study)[0], study.user_attrs["settings"]
     drawn = {name: as_text(value) for name, value in best.params.items()}
-    start = {"checkpoint_sha256": settings["checkpoint"]} if settings["checkpoint"] else {}
-    return ({"split": split, "number": best.number, "value": best.value} | start
+    begun = {"labels_hash": settings.get("labels_hash"), "checkpoint_sha256": settings["checkpoint"]}
+    return ({"split": split, "number": best.number, "value": best.value}
+            | {name: digest for name, digest in begun.items() if digest}
             | renamed.current_names(settings["fixed"]) | drawn)
 
 

@@ -25,7 +25,7 @@ from training.distributed import say
 from training.engine import evaluate, train_one_epoch
 from training.images import SplitImages
 from training.objectives import Binary
-from training.recorder import MAY_CHANGE
+from training.recorder import MAY_CHANGE, labels_hash
 from training.runs import check_start, seed_weights, start_model
 from training.state import TrainState, build_ema
 
@@ -140,6 +140,7 @@ class SplitTrials:
         same = {name: value for name, value in stored_args(vars(args)).items()
                 if name not in (*MAY_CHANGE, "checkpoint")}
         return {"space": self.space, "arguments": same, "data": self.images.hash, "checkpoint": checkpoint,
+                "labels_hash": labels_hash(self.images.table, self.images.split),
                 "fixed": {name: as_text(value) for name, value in worth_keeping(args).items()}}
 
 

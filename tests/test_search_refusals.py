@@ -6,6 +6,7 @@ import pytest
 from conftest import call
 
 import optun
+import train
 from common.files import InputError
 from search import report, studies, trials
 
@@ -117,6 +118,27 @@ def test_the_command_for_the_best_trial_can_be_pasted(cohort, untrained, capsys)
     find(cohort, "--trials", 1, "--output", folder, "--images", cohort)
     assert (f"python train.py --params '{folder}/best_params_summary.csv' --split_index 0 --data {cohort}/data.csv "
             f"--images {cohort} --output '{folder}'\n") in capsys.readouterr().out
+
+
+def test_values_of_a_search_on_other_labels_are_warned_of(cohort, untrained, capsys):
+    find(cohort, "--trials", 1, "--splits", 0, 1)
+
+    def said(*words):
+        capsys.readouterr()
+        call(train, "--params", cohort / "results" / "best_params_summary.csv", "--data", cohort / "data.csv",
+             "--nepochs", 1, "--output", cohort / "winner", *SMALL, *words)
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: split")]
+
+    table = pd.read_csv(cohort / "data.csv")
+    table.loc[table["split0"] == "test", "target"] ^= 1  # no search reads them
+    table.to_csv(cohort / "data.csv", index=False)
+    assert not said()
+    table.loc[table["split1"] == "val", "split1"] = "test"
+    table.loc[table["scan_id"].isin(table.loc[table["split1"] == "train", "scan_id"].unique()[:4]), "split1"] = "val"
+    table.to_csv(cohort / "data.csv", index=False)
+    found = said("--split_index", 0, 1, "--overwrite")
+    assert len(found) == 1 and found[0].startswith("warning: split 1: ")
+    assert "on other scans, labels or sets" in found[0]
 
 
 @pytest.mark.parametrize(("words", "said"), [

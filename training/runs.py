@@ -18,7 +18,7 @@ from common.files import InputError
 from common.locks import is_held, locked
 from common.manifest import leakage
 from common.memory import is_out_of_memory, memory_line
-from common.params import for_split, recipe_line
+from common.params import for_split, read_search, recipe_line
 from common.run_files import run_file
 from common.settings import differences, stored_args
 from common.text import counted
@@ -93,7 +93,7 @@ class Runs:
             say(recipe_line(args))
         if self.todo:
             for line in (*without_effect(args.given, options.values()), *odd_together(args.given, options.values()),
-                         recipes.advice(args)):
+                         recipes.advice(args), *other_searches(args, table)):
                 if line:
                     say(line)
             say(f"device {device}, {precision_name(amp)}"
@@ -167,6 +167,16 @@ class Runs:
             "ranks them")
         failed = any(row["ended"].startswith("failed") for row in self.rows.values())
         return arguments.EXIT_SOME_FAILED if failed else None
+
+
+def other_searches(args: Namespace, table: pd.DataFrame) -> list[str]:
+    """A warning for each split whose values in --params are of a search on other scans, labels or sets than the
+    manifest `table` has."""
+    found = {split: read_search(args.params, split).get("labels_hash") if args.params else None
+             for split in args.split_index}
+    return [f"warning: split {split}: {args.params} is of a search on other scans, labels or sets than {args.data} "
+            "has: scans that it chose these values by may be tested now"
+            for split, digest in found.items() if digest and digest != labels_hash(table, split)]
 
 
 class FinishedMeanwhile(Exception):
