@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 from common import arguments, manifest, params, text
 from common.files import InputError
 from common.memory import is_out_of_memory
+from common.model_files import checkpoints_in
 from common.signals import deferred_signals
 from common.text import counted
 from search import report, studies
@@ -262,7 +263,8 @@ def print_summary(args: Namespace, worker: Worker, files: report.Files) -> int |
     if winners := [split for split in best if best[split]]:
         images = ("--images", args.images) if args.images else ()
         words = "--params", files.summary, "--split_index", winners[0], "--data", args.data, *images, "--output"
-        say(f"to train the best trial: python train.py {shlex.join(map(str, (*words, args.output)))}")
+        output = files.folder / "tuned" if checkpoints_in(files.folder) else args.output  # not into runs of before
+        say(f"to train the best trial: python train.py {shlex.join(map(str, (*words, output)))}")
     made = [path.name for path in (files.summary, files.report) if path.exists()]  # none where no trial has begun
     say(f"wrote {files.results('S')}, {', '.join(made)}; " * bool(made) + f"storage {worker.where}")
     return arguments.EXIT_SOME_FAILED if without else None

@@ -118,6 +118,9 @@ def test_the_command_for_the_best_trial_can_be_pasted(cohort, untrained, capsys)
     find(cohort, "--trials", 1, "--output", folder, "--images", cohort)
     assert (f"python train.py --params '{folder}/best_params_summary.csv' --split_index 0 --data {cohort}/data.csv "
             f"--images {cohort} --output '{folder}'\n") in capsys.readouterr().out
+    (folder / "checkpoint_split0_run1.pth").touch()  # what a fine-tuning search starts from, by default in its --output
+    find(cohort, "--trials", 1, "--output", folder, "--images", cohort)
+    assert f" --output '{folder}/tuned'\n" in capsys.readouterr().out
 
 
 def test_values_of_a_search_on_other_labels_are_warned_of(cohort, untrained, capsys):

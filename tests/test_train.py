@@ -310,6 +310,14 @@ def test_finished_run_with_other_arguments_is_refused(trained):
         fit(trained, "--nepochs", 3, "--early_stopping")
 
 
+def test_overwrite_leaves_the_checkpoint_that_a_run_starts_from(trained):
+    start = trained / "results" / "checkpoint_split0_run1.pth"
+    before = start.read_bytes()
+    with pytest.raises(InputError, match="split 0 run 2 starts from it, and --overwrite would replace it: "):
+        fit(trained, "--nepochs", 1, "--checkpoint", start, "--run", 2, 1, "--overwrite")
+    assert start.read_bytes() == before and not (trained / "results" / "last_split0_run2.pth").exists()
+
+
 def test_checkpoint_says_how_it_was_made(trained):
     content = utils.read_checkpoint(trained / "results" / "checkpoint_split0_run1.pth")
     assert content["args"]["augm"] == 34 and content["versions"]["torch"] == str(torch.__version__)

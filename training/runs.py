@@ -5,6 +5,7 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -84,6 +85,8 @@ class Runs:
                                  f"{counted(distributed.world(), 'process', 'processes')}")
         self.output, self.table, self.pace = args.output, table, Pace()
         runs = [Run(split, run, options[split], self.pace) for split in args.split_index for run in args.run]
+        if args.overwrite:
+            refuse_own_start(runs)
         # of a run that another process is training, `claim` says so
         self.rows = {(run.split, run.run): distributed.from_main(
             None if is_held(_lock(run)) else find_result(run, table)) for run in runs}
@@ -167,6 +170,17 @@ class Runs:
             "ranks them")
         failed = any(row["ended"].startswith("failed") for row in self.rows.values())
         return arguments.EXIT_SOME_FAILED if failed else None
+
+
+def refuse_own_start(runs: list[Run]) -> None:
+    """Raise InputError where one of the runs starts from a checkpoint that --overwrite would remove."""
+    own = {run_file(run.options.output, kind, run.split, run.run).resolve() for run in runs
+           for kind in ("checkpoint", "last")}
+    for run in runs:
+        for start in filter(None, (run.options.checkpoint, run.options.weights)):
+            if Path(start).resolve() in own:
+                raise InputError(f"{start}: split {run.split} run {run.run} starts from it, and --overwrite would "
+                                 "replace it: give another --output or --run")
 
 
 def other_searches(args: Namespace, table: pd.DataFrame) -> list[str]:
