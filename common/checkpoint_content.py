@@ -86,5 +86,7 @@ _INPUT = {  # of dataset.NetworkInput
     "suv_type": lambda value: isinstance(value, str),
     "box": lambda value: value in BOXES}
 _KINDS = {"model": _is_model, "input": _is_input, "trained_on": lambda value: value is None or are_digests(value),
+          "search": lambda value: value is None or _is_settings(value) and (
+              value.get("trials") is None or is_whole(value["trials"], 1)),
           "export": _is_settings, "versions": _is_settings}
 _OURS = {"args": _is_settings, "epoch": lambda value: is_whole(value, 0), "auc": lambda value: is_number(value, 0, 1)}

@@ -1,7 +1,8 @@
 """train.py's arguments from the best values that a search found, a CSV with a row per split. Imports no torch.
 
 Its columns are named as train.py's arguments. `mode` is none of them but stands for two: transfer_learning, finetune,
-or full_retrain for neither. SEARCH are none either, but say of which trial the values are, its data and its start.
+or full_retrain for neither. SEARCH are none either, but say of which trial the values are, of how many, on which data,
+from which start.
 """
 import argparse
 from collections.abc import Callable, Container
@@ -11,7 +12,7 @@ from common.files import InputError, read_csv
 from common.model_files import checkpoint_sha256, only_checkpoint
 from common.text import as_text
 
-SEARCH = ("split", "number", "value", "labels_hash", "checkpoint_sha256")  # the best trial, its data and its start
+SEARCH = ("split", "number", "value", "trials", "labels_hash", "checkpoint_sha256")  # best trial, data, start
 
 
 def for_split(args: argparse.Namespace, split: int, say: Callable[[str], object] = print) -> argparse.Namespace:

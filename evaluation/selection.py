@@ -52,7 +52,7 @@ def describe_selection(models: list[Model], top: int | None, ranking: Path, fold
     ranks = read_ranks(ranking) if ranking.is_file() else {}
     settings = {model.file: _settings(folder, model) for model in models}
     known = {file: each for file, each in settings.items() if "epoch" in each}
-    trials = {model.split: _trials(folder, model.split, settings[model.file].get("args", {})) for model in models}
+    trials = {model.split: _trials(folder, model.split, settings[model.file]) for model in models}
     used = collections.Counter(model.split for model in models)
     found = {
         "models": len(models), "top": top, "ranked": len(ranks) or None,
@@ -137,9 +137,13 @@ def _without_digest(value: Any) -> Any:
     return HASHED.sub("", value) if isinstance(value, str) else value
 
 
-def _trials(folder: Path, split: int, args: dict) -> int | None:
-    """Of how many trials, pruned ones included, the arguments are the best; 0: no search found them, None: unknown."""
-    found: list[int | None] = []
+def _trials(folder: Path, split: int, settings: dict) -> int | None:
+    """Of how many trials, pruned ones included, the arguments are the best; 0: no search found them, None: unknown.
+
+    By what train.py --params has stored, and by a search's tables in `folder`.
+    """
+    search, args = settings.get("search"), settings.get("args", {})
+    found: list[int | None] = [search.get("trials")] if search else []
     for name, results in SEARCHES.items():
         stem = Path(name).stem
         for summary in [folder / name, *sorted(folder.glob(f"{stem}_*.csv"))]:  # of the default study, of others

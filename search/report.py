@@ -130,8 +130,9 @@ def _winner(split, study):
     """A row of best_params_summary.csv, for common.params: its SEARCH, what all trials have, and what was drawn."""
     best, settings = best_trials(study)[0], study.user_attrs["settings"]
     drawn = {name: as_text(value) for name, value in best.params.items()}
+    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     begun = {"labels_hash": settings.get("labels_hash"), "checkpoint_sha256": settings["checkpoint"]}
-    return ({"split": split, "number": best.number, "value": best.value}
+    return ({"split": split, "number": best.number, "value": best.value, "trials": len(finished)}
             | {name: digest for name, digest in begun.items() if digest}
             | renamed.current_names(settings["fixed"]) | drawn)
 

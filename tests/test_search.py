@@ -129,6 +129,7 @@ def test_winner_is_trained_to_the_trial_s_bits(searched, capsys):
     content = utils.read_checkpoint(searched / "winner" / "checkpoint_split1_run1.pth")
     assert content["auc"] == rows.set_index("split")["value"][1]
     assert content["args"]["lr"] == rows.set_index("split")["lr"][1] and content["args"]["weights"] == "none"
+    assert content["search"] == {"file": "best_params_summary.csv", "trials": 3}
 
 
 def test_trials_that_keep_their_last_epoch_are_valued_by_it(cohort):

@@ -27,7 +27,7 @@ def selected(folder, *options):
     return found, page, metrics["warnings"]
 
 
-def write_runs(folder, n=6, runs=2, **args):
+def write_runs(folder, n=6, runs=2, search=None, **args):
     """best_run.csv, logs and settings of n splits, of whose runs the first is the best."""
     pd.DataFrame([(k, 1, 3, "auc", 0.9 - k / 100, k + 1) for k in range(n)],
                  columns=["split", "run", "epoch", "metric", "value", "rank"]).to_csv(
@@ -35,7 +35,8 @@ def write_runs(folder, n=6, runs=2, **args):
     for split in range(n):
         for number in range(1, runs + 1):
             run_file(folder, "convergence", split, number).write_text("epoch,split,metric,value\n")
-        run_file(folder, "settings", split, 1).write_text(json.dumps({"epoch": 3, "args": {"lr": 0.01} | args}))
+        run_file(folder, "settings", split, 1).write_text(json.dumps(
+            {"epoch": 3, "args": {"lr": 0.01} | args, "search": search}))
 
 
 def test_nothing_is_claimed_that_no_file_says(tmp_path):
@@ -110,6 +111,16 @@ def test_a_trial_is_claimed_where_the_settings_are_its_own(tmp_path):
     assert selected(tmp_path)[0]["trials"] == {"0": 7, "1": None}
     write_runs(tmp_path, n=3, lr=0.5)
     assert selected(tmp_path)[0]["trials"] == {}
+
+
+def test_a_search_elsewhere_is_known_by_the_settings(tmp_path):
+    """train.py --params search/best_params_summary.csv --output tuned"""
+    write(tmp_path, *splits(2))
+    for trials, said in ((12, "12"), (None, "an unknown number")):
+        write_runs(tmp_path, n=2, search={"file": "best_params_summary.csv", "trials": trials})
+        found = selected(tmp_path)[0]
+        assert found["trials"] == {"0": trials, "1": trials} and "chose epoch, run, trial and" in found["summary"]
+        assert found["steps"]["Trial"] == f"the best of {said} of a search by validation AUC, in splits 0-1"
 
 
 def test_a_fold_without_predictions_is_named(tmp_path):

@@ -22,7 +22,7 @@ from common.memory import is_out_of_memory, memory_line
 from common.params import for_split, read_search, recipe_line
 from common.run_files import run_file
 from common.settings import differences, stored_args
-from common.text import counted
+from common.text import counted, whole_number
 from dataset import NetworkInput
 from training import distributed
 from training.batches import RunBatches, step_seed
@@ -44,11 +44,14 @@ class Run:
         The arguments of train.py, with the values that --params has for the split.
     pace : Pace
         Common to all runs of a command.
+    search : dict or None
+        Whose best trial --params has: its `file`, of how many `trials` (None: unknown).
     """
     split: int
     run: int
     options: Namespace
     pace: Pace
+    search: dict | None = None
 
     @property
     def seed(self) -> tuple:
@@ -84,7 +87,9 @@ class Runs:
                 raise InputError(f"--batch_size {each.batch_size}: no image for some of the "
                                  f"{counted(distributed.world(), 'process', 'processes')}")
         self.output, self.table, self.pace = args.output, table, Pace()
-        runs = [Run(split, run, options[split], self.pace) for split in args.split_index for run in args.run]
+        searches = {split: _search(args.params, split) for split in args.split_index}
+        runs = [Run(split, run, options[split], self.pace, searches[split]) for split in args.split_index
+                for run in args.run]
         if args.overwrite:
             refuse_own_start(runs)
         # of a run that another process is training, `claim` says so
@@ -170,6 +175,12 @@ class Runs:
             "ranks them")
         failed = any(row["ended"].startswith("failed") for row in self.rows.values())
         return arguments.EXIT_SOME_FAILED if failed else None
+
+
+def _search(path, split):
+    """`Run.search` of --params."""
+    found = read_search(path, split) if path else {}
+    return {"file": Path(path).name, "trials": whole_number(found.get("trials", ""))} if "value" in found else None
 
 
 def refuse_own_start(runs: list[Run]) -> None:
@@ -286,7 +297,8 @@ def begin(run: Run, images: SplitImages, model: utils.ResNet34, objective: Binar
     check_start(options, images)
     state = TrainState(model, optimizer, schedule, utils.EarlyStopping(options.patience), images.network_input, amp,
                        build_ema(model, options.ema), **pick(options, "compile", "keep"))
-    recorder = Recorder(state, run.split, run.run, run_settings(options, settings, images, device, amp),
+    recorder = Recorder(state, run.split, run.run,
+                        run_settings(options, settings, images, device, amp) | {"search": run.search},
                         pace=run.pace, **pick(options, "output", "tensorboard", "checkpoint_minutes", "overwrite"))
     batches = RunBatches(images, model, objective.y_true, run.seed, amp, check=recorder.check,
                          **pick(options, "batch_size", "augm", "oversample", "cached_placements"))
