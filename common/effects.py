@@ -1,4 +1,7 @@
-"""Which of train.py's options have no effect, or another than meant, beside the others. Imports no torch."""
+"""Which of train.py's options have no effect, or another than meant, beside the others. Imports no torch.
+
+The runs of a search are what its trials may be: an effect in one of them is one.
+"""
 from argparse import Namespace
 from collections.abc import Iterable
 
@@ -30,8 +33,8 @@ def without_effect(given: dict, runs: Iterable[Namespace]) -> list[str]:
 
 
 def odd_together(given: dict, runs: Iterable[Namespace]) -> list[str]:
-    """Warnings of options, one of them on the command line, whose effect together is hardly meant; as
-    `without_effect`."""
+    """Warnings of options, one of them on the command line, whose effect together is hardly meant in one of the runs;
+    as `without_effect`."""
     odd = []
     for args in runs:
         if args.balance and args.oversample and given.keys() & {"balance", "oversample"}:

@@ -3,13 +3,15 @@
 A space is {name: {"low", "high"[, "step"][, "log"]} or [choices]}, with the names of train.py's arguments and `mode`
 (see common.params).
 """
+import itertools
 from argparse import Namespace
+from collections.abc import Iterable
 from typing import Any
 
 from optuna.distributions import FloatDistribution, IntDistribution
 
 from common import arguments, params, recipes, renamed
-from common.effects import ONLY_WITH, has_effect
+from common.effects import ONLY_WITH, has_effect, odd_together, without_effect
 from common.files import InputError, read_json_object
 
 _CHOICES = {"batch_size": [16, 32, 64, 128], "optimizer": ["sgd", "adam"], "lr_schedule": ["step", "plateau"],
@@ -20,6 +22,7 @@ SEARCH = {"lr": {"low": 1e-5, "high": 1e-2, "log": True}, "wd": {"low": 1e-5, "h
 FINETUNING = {"lr": {"low": 1e-5, "high": 1e-3, "log": True}, "wd": {"low": 1e-6, "high": 1e-3, "log": True},
               **_CHOICES, "mode": list(arguments.MODES)}
 _LENGTH = ("nepochs", "early_stopping", "patience")
+_DECIDE = (*(other for other, _ in ONLY_WITH.values()), "mode", "balance", "oversample")  # others' effects depend on it
 # arguments that no space may hold: all trials have the same
 _NOT_DRAWN = (*recipes.INPUT, *_LENGTH, "keep", "weights", "checkpoint", "seed", "cached_placements",
               "transfer_learning", "finetune", "eval_train")
@@ -136,6 +139,28 @@ def _matters(name: str, args: Namespace) -> bool:
     if name == "augm":
         return args.cached_placements != 1 or not (args.transfer_learning or args.finetune)
     return has_effect(name, args)
+
+
+def doubts(args: Namespace, default: dict, space: dict, fixed: dict, starts: Iterable[Namespace]) -> list[str]:
+    """Warnings of options, and of names in --space, without effect in all trials, or whose effect together is hardly
+    meant in any.
+
+    Parameters
+    ----------
+    args, default
+        Of `read_space`, which gives space and fixed.
+    starts : iterable of Namespace
+        train.py's arguments of each split, of which a trial changes what it draws.
+    """
+    asked = args.given | fixed | {name: True for name in space if space[name] != default.get(name)}
+    drawn = {name: choices for name, choices in space.items() if name in _DECIDE and isinstance(choices, list)}
+    runs = [params.with_values(own, dict(zip(drawn, values, strict=True)))
+            for own in starts for values in itertools.product(*drawn.values())]
+    odd = [set(odd_together(asked, [run])) for run in runs]
+    once = "augm" in asked.keys() & space.keys() and not any(_matters("augm", run) for run in runs)
+    return [*without_effect(asked, runs), *sorted(set.intersection(*odd)),
+            *["warning: --augm is not searched: where layers are frozen each image is seen once; give "
+              "--cached_placements 4, or 0"] * once]
 
 
 def fixed_args(args: Namespace) -> Namespace:

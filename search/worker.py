@@ -22,7 +22,7 @@ from common.model_files import checkpoints_in
 from common.signals import deferred_signals
 from common.text import counted
 from search import report, studies
-from search.space import read_space, suggest
+from search.space import doubts, read_space, suggest
 from search.trials import IMPOSSIBLE, SplitTrials
 from training.device import open_device
 from training.distributed import say
@@ -62,6 +62,8 @@ def search(args: Namespace, default_space: dict, starts: dict, label: str = "") 
     if args.recipe:
         say(params.recipe_line(args, space | fixed))
     starts = {split: params.with_values(own, fixed) for split, own in starts.items()}
+    for line in doubts(args, default_space, space, fixed, starts.values()):
+        say(line)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     device, amp = open_device(args.device, args.amp, args.threads)

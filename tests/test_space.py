@@ -8,7 +8,7 @@ import optun
 import optuna_finetuning
 from common import arguments, params
 from common.files import InputError
-from search.space import FINETUNING, SEARCH, fixed_args, read_space, suggest, worth_keeping
+from search.space import FINETUNING, SEARCH, doubts, fixed_args, read_space, suggest, worth_keeping
 
 
 def searching(*words, script=optun):
@@ -111,6 +111,41 @@ def test_what_has_no_effect_is_not_drawn():
     assert "augm" in suggest(optuna.trial.FixedTrial(tuning), FINETUNING, args)
     space = {name: given for name, given in SEARCH.items() if name != "cls_arch"}  # and so the default, simple
     assert "hidden" not in suggest(optuna.trial.FixedTrial(values), space, args)
+
+
+@pytest.mark.parametrize(("words", "content", "said"), [
+    (("--hidden", 64, "--momentum", 0.5, "--lr_anneal", 3), {}, []),  # in some trials
+    ((), {"hidden": [64, 128]}, []), (("--nepochs", 2, "--warmup_epochs", 1), {}, []),
+    (("--hidden", 64, "--cls_arch", "simple"), {}, ["--hidden 64 has no effect without --cls_arch complex"]),
+    (("--momentum", 0.5), {"optimizer": ["adam", "adamw"]}, ["--momentum 0.5 has no effect without --optimizer sgd"]),
+    (("--cls_arch", "simple"), {"hidden": [64, 128], "dropout": 0.1},
+     ["--dropout 0.1 has no effect without --cls_arch complex", "--hidden has no effect without --cls_arch complex"]),
+    (("--patience", 2, "--margin", 4), {}, ["--margin 4 has no effect without --image_size auto",
+                                            "--patience 2 has no effect without --early_stopping"]),
+    (("--balance",), {}, []), (("--oversample", "--balance"), {}, ["--balance beside --oversample: the rarer class"]),
+    (("--nepochs", 2, "--warmup_epochs", 2), {}, ["--warmup_epochs 2 takes all of --nepochs 2"]),
+    (("--nepochs", 2, "--warmup_epochs", 2), {"lr_schedule": ["onecycle", "step"]}, []),
+])
+def test_what_has_no_effect_in_any_trial_is_warned_of(tmp_path, words, content, said):
+    args = searching("--space", space_file(tmp_path, content), *words)
+    space, fixed = read_space(args, SEARCH)
+    lines = sorted(doubts(args, SEARCH, space, fixed, [params.with_values(fixed_args(args), fixed)] * 2))
+    assert [line.startswith(f"warning: {each}") for line, each in zip(lines, said, strict=True)] == [True] * len(said)
+
+
+def test_what_has_no_effect_in_any_mode_is_warned_of(tmp_path):
+    for words, n in ((("--mode", "finetune"), 1), (("--mode", "finetune", "--cached_placements", 4), 0), ((), 0)):
+        args = searching("--space", space_file(tmp_path, {"augm": [0, 4]}), *words, script=optuna_finetuning)
+        space, fixed = read_space(args, FINETUNING)
+        lines = doubts(args, FINETUNING, space, fixed, [params.with_values(fixed_args(args), fixed)])
+        assert len(lines) == n and all(line.startswith("warning: --augm is not searched: ") for line in lines)
+    for mode, n in (("full_retrain", 1), ("finetune", 0)):
+        args = searching("--mode", mode, "--cached_placements", 4, script=optuna_finetuning)
+        space, fixed = read_space(args, FINETUNING)
+        starts = [params.with_values(fixed_args(args), {"checkpoint": "a.pth", "weights": "imagenet"} | fixed)]
+        assert len(doubts(args, FINETUNING, space, fixed, starts)) == n
+    args = searching("--cached_placements", 4, script=optuna_finetuning)
+    assert doubts(args, FINETUNING, FINETUNING, {}, [fixed_args(args)]) == []
 
 
 def test_every_default_of_the_space_is_train_s(tmp_path):
