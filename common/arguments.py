@@ -403,7 +403,7 @@ def search_parser(doc: str | None, study: str, trials: int, nepochs: int, finetu
     add("--heartbeat", type=positive_int, default=30, metavar="SECONDS",
         help="how often workers report that they are alive; after three missed reports a worker's trial is repeated")
     add("-o", "--output", default="results", metavar="DIR", help="folder for tables and report")
-    add_data_arguments(parser)
+    add_data_arguments(parser, leakage=True)
     recipes.add_recipe_argument(parser, "--space")
     fixed = " (arguments that are given here, or by --recipe, are fixed in all trials, not searched)"
     add_input_arguments(parser, " (default: the options that the checkpoint was trained with)" if finetuning else "")

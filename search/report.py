@@ -1,7 +1,7 @@
 """What a hyperparameter search found: tables, and one page that needs no network. Imports no torch.
 
 A study is an optuna.Study with one objective, trained epochs as its steps. Of a trial's user attributes the page reads
-kept_epoch (best_epoch in earlier versions), and reason: why it was pruned or failed.
+kept_epoch (best_epoch in earlier versions), and reason: why it was pruned or failed; of the study's own, notices.
 """
 import math
 import warnings
@@ -164,6 +164,7 @@ def write_report(path: str | Path, title: str, studies: dict[int, optuna.Study])
     studies : dict
         Split -> study, in any state.
     """
+    notices = dict.fromkeys(line for study in studies.values() for line in study.user_attrs.get("notices", ()))
     studies = {split: snapshot(study) for split, study in sorted(studies.items())}
     trials = [trial for study in studies.values() for trial in study.get_trials(deepcopy=False)]
     starts = [trial.datetime_start for trial in trials if trial.datetime_start]
@@ -176,7 +177,7 @@ def write_report(path: str | Path, title: str, studies: dict[int, optuna.Study])
         parts = [split_part(split, study) for split, study in bar]
         html.write_page(path, "search.html", title=title, n_trials=counted(len(trials), "trial"), value=VALUE,
                         when=when, n_splits=counted(len(studies), "split"), splits=parts, plotly=Markup(get_plotlyjs()),
-                        summary=(names, [part["row"] for part in parts]))
+                        notices=list(notices), summary=(names, [part["row"] for part in parts]))
 
 
 def split_part(split: int, study: optuna.Study) -> dict:

@@ -4,10 +4,12 @@ import re
 import time
 
 import optuna
+import pandas as pd
 import sqlalchemy
 from optuna.trial import FrozenTrial
 
 from common.files import InputError
+from common.manifest import LEAKED, MARK, SYNTHETIC, is_synthetic, leakage_of
 from common.renamed import current_args
 from common.settings import differences, plain, stored_args
 from common.text import first_line
@@ -117,6 +119,14 @@ def agree(study: optuna.Study, settings: dict, where: str) -> None:
     if differing:
         raise InputError(f"the study {study.study_name} in {where} was started with other values of "
                          f"{', '.join(differing)}; give the same, or another --study")
+
+
+def mark(study: optuna.Study, table: pd.DataFrame) -> None:
+    """Store in `notices` what the page must say of the scans `table` that the study's trials learn from."""
+    before = study.user_attrs.get("notices", [])
+    found = [SYNTHETIC] * bool(is_synthetic(table).any()) + [f"{MARK}: {LEAKED}"] * bool(leakage_of(table))
+    if new := [line for line in found if line not in before]:
+        study.set_user_attr("notices", before + new)
 
 
 def all_studies(name: str, storage: optuna.storages.BaseStorage) -> dict[int, optuna.Study]:

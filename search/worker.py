@@ -67,8 +67,8 @@ def search(args: Namespace, default_space: dict, starts: dict, label: str = "") 
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     device, amp = open_device(args.device, args.amp, args.threads)
-    table = manifest.read_manifest(args.data, list(starts))
-    cohort = Cohort(table, args.data, arguments.images_folder(args), list(starts), device)
+    table = manifest.read_manifest(args.data, list(starts), allow_leakage=args.allow_leakage)
+    cohort = Cohort(table, args.data, arguments.images_folder(args), list(starts), device, args.allow_leakage)
     files = report.Files(Path(args.output), label, args.study)
     url = args.storage or f"sqlite:///{files.folder / 'optuna.db'}"
     if not args.storage:
@@ -171,6 +171,7 @@ class Worker:
                                               **arguments.pick(own, "margin", "pool", "crop_bodies", "norm"))
             self.split_trials = SplitTrials(own, self.space, images, self.amp)
             studies.agree(study, self.split_trials.settings(), self.where)
+            studies.mark(study, self.split_trials.images.table)
         return self.split_trials
 
     def objective(self, trial: optuna.Trial, study: optuna.Study, split_trials: SplitTrials, received: list) -> float:
@@ -263,8 +264,8 @@ def print_summary(args: Namespace, worker: Worker, files: report.Files) -> int |
         say(f"error: no complete trial of split {', '.join(map(str, without))}" +
             f": reasons are in {files.report}" * files.report.exists())
     if winners := [split for split in best if best[split]]:
-        images = ("--images", args.images) if args.images else ()
-        words = "--params", files.summary, "--split_index", winners[0], "--data", args.data, *images, "--output"
+        more = ("--images", args.images) * bool(args.images) + ("--allow_leakage",) * args.allow_leakage
+        words = "--params", files.summary, "--split_index", winners[0], "--data", args.data, *more, "--output"
         output = files.folder / "tuned" if checkpoints_in(files.folder) else args.output  # not into runs of before
         say(f"to train the best trial: python train.py {shlex.join(map(str, (*words, output)))}")
     made = [path.name for path in (files.summary, files.report) if path.exists()]  # none where no trial has begun

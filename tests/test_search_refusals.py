@@ -1,6 +1,7 @@
 """What a search prunes, refuses, or says of the runs that it starts from."""
 from types import SimpleNamespace
 
+import optuna
 import pandas as pd
 import pytest
 from conftest import call
@@ -142,6 +143,20 @@ def test_values_of_a_search_on_other_labels_are_warned_of(cohort, untrained, cap
     found = said("--split_index", 0, 1, "--overwrite")
     assert len(found) == 1 and found[0].startswith("warning: split 1: ")
     assert "on other scans, labels or sets" in found[0]
+
+
+def test_leak_is_let_through_and_marked_where_asked_for(cohort, untrained, capsys):
+    table = pd.read_csv(cohort / "data.csv")
+    trained = table.loc[table["split0"] == "train", "patient_id"].iloc[0]
+    table.loc[table["split0"] == "val", "patient_id"] = trained
+    table.to_csv(cohort / "data.csv", index=False)
+    with pytest.raises(InputError, match=f"patient_id {trained} is in train and val of split0.*--allow_leakage"):
+        find(cohort, "--trials", 1)
+    find(cohort, "--trials", 1, "--allow_leakage")
+    out = capsys.readouterr().out
+    assert "warning: LEAKAGE: " in out and f"--data {cohort}/data.csv --allow_leakage --output" in out
+    study = optuna.load_study(study_name="optun_split0", storage=f"sqlite:///{cohort / 'results' / 'optuna.db'}")
+    assert study.user_attrs["notices"] == ["LEAKAGE: patients or images are in two sets (--allow_leakage)"]
 
 
 @pytest.mark.parametrize(("words", "said"), [

@@ -7,13 +7,14 @@ import shutil
 import subprocess
 
 import optuna
+import pandas as pd
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 from page_helpers import Page
 from plotly.offline import get_plotlyjs
 
-from search import report
+from search import report, studies
 
 SPACE = {"lr": FloatDistribution(1e-5, 1e-2, log=True), "batch_size": CategoricalDistribution((16, 32, 64)),
          "cls_arch": CategoricalDistribution(("simple", "complex")), "hidden": IntDistribution(64, 512, step=64),
@@ -107,6 +108,17 @@ def test_page_is_whole_offline_and_escaped(tmp_path):
     assert "Search & <b>report</b>" in said and "<script>alert(1)</script> & more" in said
     assert "from 4 March 2026, 05:06 to 4 March 2026, 05:12" in said and "7 trials" in said
     assert '<details id="split3" open>' in text
+
+
+def test_page_says_what_no_reader_may_miss(tmp_path):
+    study = mixed()
+    assert 'class="notice loud"' not in pages(tmp_path / "r.html", {0: study})
+    table = pd.DataFrame({"synthetic": ["1", ""], "leakage": "patient P-4711-Q is in train and val"})
+    for _ in range(2):  # two workers
+        studies.mark(study, table)
+    text = pages(tmp_path / "r.html", {0: mixed(), 1: study})
+    assert text.count('class="notice loud"') == 2 and "4711-Q" not in text
+    assert "The cohort is SYNTHETIC" in text and "LEAKAGE: patients or images are in two sets" in text
 
 
 def rows(text, first):
