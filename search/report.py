@@ -185,13 +185,18 @@ def split_part(split: int, study: optuna.Study) -> dict:
     trials, ranked = study.get_trials(deepcopy=False), best_trials(study)
     head, rows = best_table(ranked)
     number, value, epoch = rows[0][:3] if rows else ("", "none", "")
-    hours = sum(trial.duration.total_seconds() for trial in trials if trial.duration) / 3600
+    hours = sum(trial.duration.total_seconds() for trial in trials if trial.duration and not _was_lost(trial)) / 3600
     return {"number": split, "n_trials": counted(len(trials), "trial"), "n_complete": len(ranked),
             "row": [Markup('<a href="#split{0}">{0}</a>').format(split), value, number, epoch,
                     *(str(sum(trial.state == state for trial in trials)) for state in STATES), f"{hours:.2f}"],
             "best": f"{value} in trial {number}" if ranked else "no complete trial",
             "states": states(trials), "best_table": (head, rows), "importances": importances(study, ranked),
             "plots": [history(study, trials, ranked), intermediate(study, trials)], "slices": slices(study, ranked)}
+
+
+def _was_lost(trial):
+    """Whether its process was killed: the trial then ended when another one noticed, perhaps days later."""
+    return trial.state == TrialState.FAIL and "reason" not in trial.user_attrs
 
 
 def states(trials: list[FrozenTrial]) -> list[list[str]]:

@@ -134,8 +134,16 @@ def test_states_reasons_and_repetitions(tmp_path):
                                     ["1", "out of memory: &lt;script&gt;alert(1)&lt;/script&gt; &amp; more", "4", ""]]
     assert rows(text, "failed")[0][2:] == ["5", "5 as 6"]
     assert rows(text, "running")[0][2:] == ["6", ""]
-    # split, best value, trial, its epoch, complete, pruned, failed, running, waiting, hours: 6 x 90 s
-    assert rows(text, "0")[0] == ["0.9300", "1", "1", "2", "3", "1", "1", "0", "0.15"]
+    # split, best value, trial, its epoch, complete, pruned, failed, running, waiting, hours: 5 x 90 s
+    assert rows(text, "0")[0] == ["0.9300", "1", "1", "2", "3", "1", "1", "0", "0.12"]
+
+
+def test_hours_are_without_the_time_until_a_killed_process_was_noticed(tmp_path):
+    killed, interrupted = (trial(number, None, TrialState.FAIL, **more)
+                           for number, more in ((1, {}), (2, {"reason": "interrupted"})))
+    killed.datetime_complete += datetime.timedelta(days=3)  # the search was started again after the weekend
+    interrupted.datetime_complete += datetime.timedelta(hours=1)
+    assert rows(pages(tmp_path / "r.html", {0: study_of(trial(0, 0.8), killed, interrupted)}), "0")[0][-1] == "1.05"
 
 
 def test_best_trials_are_ranked_and_show_what_was_drawn(tmp_path):
