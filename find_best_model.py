@@ -32,6 +32,8 @@ def main(args):
     for split, run in zip(runs["split"], runs["run"], strict=True):
         if run_file(args.dir, "last", split, run).exists():
             print(f"warning: split {split} run {run} is not finished; train.py --resume finishes it", file=sys.stderr)
+    for line in ranking.other_validations(args.dir, runs):
+        print(line, file=sys.stderr)
     if runs.empty:
         raise InputError(f"{args.dir}: none of its {counted(len(left_out), 'run')} is usable (no checkpoint or no "
                          "validation AUC)")

@@ -1,11 +1,14 @@
 """best_run.csv: the best run of every split by its validation AUC, and the rank of the splits."""
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from common.files import InputError, read_csv
+from common.model_files import read_settings
 from common.run_files import find_run_files, run_file
+from common.text import counted, ranges
 
 
 def read_runs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -72,6 +75,26 @@ def best_epoch(path: Path) -> tuple[int, float] | None:
         if value == value:
             values[epoch] = value
     return max(values.items(), key=lambda item: (item[1], -item[0]), default=None)
+
+
+def other_validations(folder: Path, runs: pd.DataFrame) -> list[str]:
+    """A warning for each split whose runs, by their settings, were trained on different scans, labels or sets; `runs`:
+    of `read_runs`."""
+    warnings = []
+    for split in sorted(map(int, runs["split"].unique())):
+        found: dict[bool, dict[str, list[int]]] = {True: {}, False: {}}  # of train_loca.py it is of the sites, too
+        for run in runs.loc[runs["split"] == split, "run"]:
+            with contextlib.suppress(InputError):
+                settings = read_settings(folder, split, run) or {}
+                if digest := settings.get("labels_hash"):
+                    found["sites" in settings.get("model", {})].setdefault(digest, []).append(run)
+        for groups in found.values():
+            if len(groups) > 1:
+                named = " and ".join(f"{counted(len(each), 'run')} ({ranges(each)})" for each in groups.values())
+                warnings.append(f"warning: split {split}: {named} were trained and validated on different scans, "
+                                "labels or sets: their AUCs do not compare; train the older ones again (--overwrite), "
+                                "or give them a folder of their own")
+    return warnings
 
 
 def rank_runs(runs: pd.DataFrame) -> pd.DataFrame:
