@@ -1,8 +1,11 @@
 """Work in several processes. Imports no torch."""
 import contextlib
+import multiprocessing
+import os
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -66,3 +69,11 @@ def _start_worker(folder: str) -> None:
     tempfile.tempdir = folder
     for signum in ending_signals():  # the main process ends the run
         signal.signal(signum, signal.SIG_DFL if signum == signal.SIGTERM else signal.SIG_IGN)
+    threading.Thread(target=_end_with_main_process, daemon=True).start()
+
+
+def _end_with_main_process() -> None:
+    """End this worker where the main process was killed: it would wait for work for ever, deaf to Ctrl-C."""
+    if main := multiprocessing.parent_process():
+        main.join()
+        os._exit(1)

@@ -5,11 +5,13 @@ import math
 import os
 import subprocess
 import sys
+import time
 from datetime import datetime
 from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pydicom
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -58,6 +60,17 @@ def test_workers_do_not_change_a_byte(cohort, tmp_path):
     assert files == sorted(p.relative_to(tmp_path / "again") for p in (tmp_path / "again").rglob("*") if p.is_file())
     same, different, errors = filecmp.cmpfiles(folder, tmp_path / "again", files, shallow=False)
     assert len(same) == len(files) > 3 * 150 and not different and not errors
+
+
+def test_workers_end_with_a_main_process_that_is_killed(tmp_path):
+    """They would wait for work for ever, deaf to Ctrl-C."""
+    with subprocess.Popen([sys.executable, ROOT / "phantom.py", "--output", tmp_path, "--patients", "50", "--workers",
+                           "2"], stderr=subprocess.DEVNULL) as process:
+        while not list(tmp_path.glob("*/study1")):
+            time.sleep(0.1)
+        workers = psutil.Process(process.pid).children()
+        process.kill()
+    assert len(workers) == 2 and not psutil.wait_procs(workers, 20)[1]
 
 
 def test_another_seed_is_another_cohort(tmp_path):
