@@ -3,11 +3,13 @@
 python demo.py                  # what `make demo` runs; 5 to 15 minutes on two cores
 python demo.py --data_only      # its first half: the cohort, its MIPs, the manifest
 
-Writes OUTPUT/results/report.html and all before it. A cohort that OUTPUT holds is used again. In a checkout of this
-toolkit, `images` becomes a link to OUTPUT's, so that the commands of the documentation find those of data.csv.
+Writes OUTPUT/results/report.html and all before it. A cohort that OUTPUT holds is used again, whatever the options say.
+In a checkout of this toolkit, `images` becomes a link to those of `demo`, the default OUTPUT, so that the commands of
+the documentation find those of data.csv.
 """
 import csv
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -43,23 +45,38 @@ def main(args):
             "--carry", *CARRIED.split())
         run("make_splits.py", "--data", output / "data.csv", "--n_splits", args.n_splits, "--test", args.test,
             "--val", args.val, "--seed", 0, "--overwrite")
+    else:
+        patients = len({row["patient_id"] for row in rows(data)})
+        print(f"{data} is there: its cohort of {patients} patients is used again; --overwrite makes another")
     if output == Path("demo") and (HERE / "data.csv").exists():
         link_images(output, data)
     if args.data_only:
         return
-    run("train.py", "--data", data, "--split_index", 0, 1, "--run", 1, "--output", results, "--overwrite",
+    splits = 2 if "split1" in rows(data)[0] else 1  # to train
+    run("train.py", "--data", data, "--split_index", *range(splits), "--run", 1, "--output", results, "--overwrite",
         *TRAINING.split())
     run("find_best_model.py", "--dir", results)
-    run("predict.py", "--data", data, "--output", results, "--chptfolder", results, "--splits", "0-1",
+    run("predict.py", "--data", data, "--output", results, "--chptfolder", results, "--splits", f"0-{splits - 1}",
         "--set", "val", "test")
     run("aggregate.py", "--dir", results, "--output", results, "--data", data, "--by", "view", "vendor", "sex")
 
 
 def run(script, *words):
-    """Run a script as a person would, and say so; a failure ends the demo with its exit code."""
+    """Run a script as a person would, and say so; a failure ends the demo with its exit code.
+
+    A signal ends the script as it ends by itself, its files whole: `subprocess.run` would kill it after 0.25 s.
+    """
     words = [str(word) for word in words]
     print(f"$ python {script} {shlex.join(words)}", flush=True)
-    if code := subprocess.run([sys.executable, HERE / script, *words]).returncode:
+    process = subprocess.Popen([sys.executable, HERE / script, *words])
+    try:
+        code = process.wait()
+    except KeyboardInterrupt as interruption:
+        if interruption.args != (signal.SIGINT,):  # Ctrl-C has reached the script, too
+            process.terminate()
+        process.wait()
+        raise
+    if code:
         sys.exit(code)
 
 
