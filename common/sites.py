@@ -41,10 +41,15 @@ def read_sites(path: str | Path | None = None) -> dict[int, str]:
     return dict(sorted(sites.items()))
 
 
+# A side in English (L, R), French, German, Dutch, Spanish, Italian, Portuguese; a word ends at "_", too.
+_SIDE = re.compile(r"(?<![^\W_])(left|right|lt?|rt?|gauche|droite?|link(s|e[rs]?)|recht(s|e[rs]?)|izquierd[ao]"
+                   r"|derech[ao]|sinistr[ao]|destr[ao]|esquerd[ao]|direit[ao])(?![^\W_])", re.IGNORECASE)
+
+
 def mirrored_sites(sites: Mapping[Any, str], augm: int) -> list[str]:
-    """The names with a side, such as "left neck", which are wrong for images that --augm `augm` flips or turns."""
+    """The names with a side, such as "neck_left", which are wrong for images that --augm `augm` flips or turns."""
     flips = bool(set("123") & set(str(augm)))
-    return [name for name in sites.values() if flips and re.search(r"\b(left|right)\b", name, re.IGNORECASE)]
+    return [name for name in sites.values() if flips and _SIDE.search(name)]
 
 
 def truth_matrix(true_loc: Sequence[str] | pd.Series, count: int) -> np.ndarray:

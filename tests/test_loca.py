@@ -414,7 +414,10 @@ def test_mirrored_images_of_sites_with_a_side_are_warned_of(tmp_path, capsys):
     for augm, said in ((34, True), (4, False)):
         fit(tmp_path, "--site_map", tmp_path / "map.json", "--augm", augm, output=f"augm{augm}")
         assert (line in capsys.readouterr().out) == said
-    assert mirrored_sites({1: "left"}, 12) == ["left"] and not mirrored_sites(read_sites(), 3)
+    sides = ["left", "neck_left", "Right-groin", "neck (L)", "R axilla", "cou gauche", "aine droite", "Hals links",
+             "linker hals", "rechte Leiste", "axila izquierda", "ascella destra", "virilha direita"]
+    without = ["bright spleen", "leftover", "Leiste", "dorsal", "rectal", "linkage", "LN 4R5"]
+    assert mirrored_sites(dict(enumerate(sides + without)), 12) == sides and not mirrored_sites(read_sites(), 3)
 
 
 def test_strict_and_unknown_codes_at_the_command_line(tmp_path):
