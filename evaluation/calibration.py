@@ -146,14 +146,6 @@ def expected_calibration_error(y_true: ndarray, y_score: ndarray, bins: int = BI
     return float(np.abs(sums).sum() / len(gap))
 
 
-def reliability(y_true: ndarray, y_score: ndarray, bins: int = BINS) -> list[dict]:
-    """The bins that hold a scan, as dicts: low and high edge, n, n_positive, mean_probability, share_positive."""
-    y, p, index = np.asarray(y_true), np.asarray(y_score, dtype=float), bin_of(y_score, bins)
-    return [{"low": k / bins, "high": (k + 1) / bins, "n": int((index == k).sum()),
-             "n_positive": int(y[index == k].sum()), "mean_probability": float(p[index == k].mean()),
-             "share_positive": float(y[index == k].mean())} for k in np.unique(index)]
-
-
 # ---------------------------------------------------------------- recalibration
 
 def fit_recalibration(method: str, y_true: ndarray, y_score: ndarray, of: str = "") -> dict:

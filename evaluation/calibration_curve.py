@@ -8,7 +8,7 @@ in a sample, so that beside them stands what they are where every probability is
     knots                  of the spline; 2: a straight line
     ici, e50, e90          estimates without interval, and if_perfect {median, high: below it are 95 % of simulations}
     curve                  [{probability, share_positive, ci_low, ci_high}]: pointwise, equally spaced probabilities
-    bins                   [as in `metrics.reliability_bins`], each of as many scans; low, high: of its scans
+    bins                   [of `metrics.in_bins`], each of as many scans
 
 Everywhere: y_true is (n,) of 0 and 1, y_score (n,) probabilities in 0..1, groups (n,) patient ids or None.
 """
@@ -25,7 +25,7 @@ from evaluation.calibration import BINS, STEPS, clipped_logit
 from evaluation.cautions import rarer_class
 from evaluation.ensemble import ENSEMBLES, patients
 from evaluation.estimates import estimate, no_estimate
-from evaluation.metrics import NO_FIT, Z, check_scores, one_class, proportion_estimate
+from evaluation.metrics import NO_FIT, Z, check_scores, in_bins, one_class
 
 KNOTS = {5: (0.05, 0.275, 0.5, 0.725, 0.95), 4: (0.05, 0.35, 0.65, 0.95), 3: (0.1, 0.5, 0.9)}  # quantiles: Harrell
 ENOUGH = 40  # patients of the rarer class for 4 knots, 10 for each coefficient; with fewer of them 3
@@ -197,19 +197,11 @@ def if_perfect(curve: Curve, y_score: ndarray, seed: int) -> dict[str, dict | No
 def equal_bins(y_true: ndarray, y_score: ndarray, groups: Groups = None) -> list[dict]:
     """Bins of as many scans each, BINS or so few that each has FEWEST, but 3; scans of one probability stay together.
 
-    As `metrics.reliability_bins`; low and high are the smallest and the largest probability.
+    As of `metrics.in_bins`.
     """
     y, p = check_scores(y_true, y_score)
-    names = np.arange(len(y)) if groups is None else np.asarray(groups)
     count = int(np.clip(len(y) // FEWEST, 3, BINS))
-    index, found = ((rankdata(p) - 0.5) * count / len(p)).astype(int), []
-    for rows in (index == k for k in np.unique(index)):
-        entry, own = proportion_estimate(y[rows], "scan", names[rows]), p[rows]
-        found.append({"low": float(own.min()), "high": float(own.max()), "n": len(own),
-                      "n_positive": int(y[rows].sum()), "mean_probability": float(own.mean()),
-                      "share_positive": entry["value"]}
-                     | {key: entry[key] for key in ("ci_low", "ci_high", "ci_method")})
-    return found
+    return in_bins(y, p, ((rankdata(p) - 0.5) * count / len(p)).astype(int), groups)
 
 
 def measure(y_true: ndarray, y_score: ndarray, groups: Groups, seed: int) -> dict:

@@ -219,8 +219,11 @@ def auc_estimate(y_true: ndarray, y_score: ndarray, groups: Groups = None, inter
     return no_estimate(reason) if reason else estimate(*auc_interval(y_true, y_score, groups), interval)
 
 
-def proportion_estimate(hits: ndarray, of: str, groups: Groups = None, interval: dict | None = None) -> dict:
-    """The share of True in `hits` with Wilson's interval; `of` names the trials, for the reason why there are none."""
+def proportion_estimate(hits: ndarray, of: str, groups: Groups = None, interval: dict | None = None,
+                        rows: ndarray | slice = slice(None)) -> dict:
+    """The share of True in the `rows` of `hits` with Wilson's interval; `of` names them, for the reason why there are
+    none."""
+    hits, groups = hits[rows], None if groups is None else np.asarray(groups)[rows]
     if not len(hits):
         return no_estimate(f"no {of}")
     share, trials = float(np.mean(hits)), effective_trials(hits, groups)
@@ -228,16 +231,27 @@ def proportion_estimate(hits: ndarray, of: str, groups: Groups = None, interval:
     return estimate(share, *wilson_interval(share * trials, trials), method, interval)
 
 
-def reliability_bins(y_true: ndarray, y_score: ndarray, groups: Groups = None) -> list[dict]:
-    """The bins of `calibration.reliability`, each with the interval of its share_positive: ci_low, ci_high, ci_method.
+def in_bins(y_true: ndarray, y_score: ndarray, index: ndarray, groups: Groups = None) -> list[dict]:
+    """Of each bin that holds a scan: low and high (the lowest and the highest probability), n, n_positive,
+    mean_probability, share_positive and its ci_low, ci_high, ci_method, as of `proportion_estimate`.
 
-    As `proportion_estimate`: several scans of a patient in a bin count for as much as they are worth.
+    index is (n,) int, each scan's bin.
     """
+    found = []
+    for rows in (index == k for k in np.unique(index)):
+        p, share = y_score[rows], proportion_estimate(y_true, "scan", groups, rows=rows)
+        found.append({"low": float(p.min()), "high": float(p.max()), "n": len(p), "n_positive": int(y_true[rows].sum()),
+                      "mean_probability": float(p.mean()), "share_positive": share["value"]}
+                     | {key: share[key] for key in ("ci_low", "ci_high", "ci_method")})
+    return found
+
+
+def reliability_bins(y_true: ndarray, y_score: ndarray, groups: Groups = None) -> list[dict]:
+    """`in_bins` of BINS of equal width; low and high are their edges."""
     y_true, y_score = check_scores(y_true, y_score)
-    index, groups = calibration.bin_of(y_score), np.arange(len(y_true)) if groups is None else np.asarray(groups)
-    entries = [proportion_estimate(y_true[index == k], "scan", groups[index == k]) for k in np.unique(index)]
-    return [each | {key: entry[key] for key in ("ci_low", "ci_high", "ci_method")}
-            for each, entry in zip(calibration.reliability(y_true, y_score), entries, strict=True)]
+    index = calibration.bin_of(y_score)
+    return [each | {"low": k / calibration.BINS, "high": (k + 1) / calibration.BINS}
+            for k, each in zip(np.unique(index), in_bins(y_true, y_score, index, groups), strict=True)]
 
 
 def all_metrics(y_true: ndarray, y_score: ndarray, threshold: float = THRESHOLD, points: dict | None = None,
@@ -286,10 +300,9 @@ def all_metrics(y_true: ndarray, y_score: ndarray, threshold: float = THRESHOLD,
 def _at_threshold(y_true, predicted, groups, drawn, k):
     """tn, fp, fn, tp and AT_THRESHOLD; the intervals are of `bootstrap.resample` at its k-th threshold."""
     (tn, fp, fn, tp), single = confusion(y_true, predicted), one_class(y_true, "it")
-    groups = np.arange(len(y_true)) if groups is None else np.asarray(groups)
 
     def share(name, hits, rows, of):
-        return proportion_estimate(hits[rows], of, groups[rows], bootstrap.bca_interval(drawn, (name, k)))
+        return proportion_estimate(hits, of, groups, bootstrap.bca_interval(drawn, (name, k)), rows)
 
     def other(name, function, reason):
         interval = bootstrap.bca_interval(drawn, (name, k))

@@ -217,10 +217,9 @@ def _against(reader, call, scans, resamples, seed):
 
 def _shares(y: ndarray, positive: ndarray, groups: ndarray | None) -> dict:
     """Counts, sensitivity and specificity of calls."""
-    groups = np.arange(len(y)) if groups is None else groups
     counts = dict(zip(("tn", "fp", "fn", "tp"), confusion(y, positive.astype(float)), strict=True)) if len(y) else {}
-    return counts | {"sensitivity": proportion_estimate(positive[y], "scan with target 1", groups[y]),
-                     "specificity": proportion_estimate(~positive[~y], "scan with target 0", groups[~y])}
+    return counts | {"sensitivity": proportion_estimate(positive, "scan with target 1", groups, rows=y),
+                     "specificity": proportion_estimate(~positive, "scan with target 0", groups, rows=~y)}
 
 
 # ---------------------------------------------------------------- figure and tables

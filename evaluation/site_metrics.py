@@ -132,7 +132,6 @@ def all_metrics(truth: ndarray, scores: ndarray, names: list[str], multi: bool =
     n, values_of = len(truth), functools.partial(weighted_metrics, truth, scores, multi=multi)
     left_out = functools.partial(without_each, truth, scores, multi)
     drawn = bootstrap.distribution(values_of, groups, n, resamples, seed, left_out)
-    groups = np.arange(n) if groups is None else np.asarray(groups)
     result: dict = {"n": n, "n_groups": bootstrap.group_index(groups, n)[1], "multi": multi}
     for name, (value, *_) in drawn["observed"].items():
         interval = bootstrap.bca_interval(drawn, name)
@@ -146,8 +145,8 @@ def all_metrics(truth: ndarray, scores: ndarray, names: list[str], multi: bool =
     result["sites"] = []
     for name, true, called, score in zip(names, truth.T, predicted.T, scores.T, strict=True):
         entry = {"name": name, "n": int(true.sum()), "called": int(called.sum()),
-                 "recall": proportion_estimate(called[true], "scan with this site", groups[true]),
-                 "precision": proportion_estimate(true[called], "scan predicted so", groups[called])}
+                 "recall": proportion_estimate(called, "scan with this site", groups, rows=true),
+                 "precision": proportion_estimate(true, "scan predicted so", groups, rows=called)}
         result["sites"].append(entry | ({"auc": auc_estimate(true.astype(int), score, groups)} if multi else {}))
     return result if multi else result | {"confusion": (truth.T.astype(int) @ predicted).tolist()}
 

@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
 from common.files import InputError
-from evaluation import bootstrap, calibration
+from evaluation import bootstrap, calibration, metrics
 
 # ---------------------------------------------------------------- calibration
 
@@ -60,7 +60,7 @@ def test_resampled_slopes_equal_the_fits_on_repeated_rows():
 def test_expected_calibration_error_by_hand():
     # bins: 0.0-0.1 {0.05: 0}, 0.6-0.7 {0.62: 1, 0.66: 0}, 0.9-1 {1.0: 1}: |0.05|/4 + |1.28 - 1|/4 + 0
     assert calibration.expected_calibration_error([0, 1, 0, 1], [0.05, 0.62, 0.66, 1.0]) == pytest.approx(0.0825)
-    bins = calibration.reliability([0, 1, 0, 1], [0.05, 0.62, 0.66, 1.0])
+    bins = metrics.reliability_bins([0, 1, 0, 1], [0.05, 0.62, 0.66, 1.0])
     assert [(each["n"], each["share_positive"]) for each in bins] == [(1, 0), (2, 0.5), (1, 1)]
 
 
