@@ -187,11 +187,8 @@ def measure(args, study, metrics, planned, thresholds):
     """Fill in metrics -> what the page shows beside them: wrong, flow, settings."""
     from evaluation import (
         aggregation,
-        calibration_curve,
         centres,
-        decision_curve,
         failures,
-        predictive_values,
         primary,
         prognosis,
         provenance,
@@ -202,10 +199,8 @@ def measure(args, study, metrics, planned, thresholds):
 
     models, scans, ensembles, warnings = study.models, study.scans, study.ensembles, study.warnings
     statistics = args.resamples, args.seed, warnings
-    metrics |= aggregation.measure(models, scans, ensembles, args.by, args.combine, *statistics)
-    calibration_curve.add(metrics, scans, ensembles)
-    predictive_values.add(metrics, scans, ensembles, args.prevalence)
-    decision_curve.add(metrics, scans, ensembles, thresholds)
+    metrics |= aggregation.measure(models, scans, ensembles, args.by, args.combine, *statistics, args.prevalence,
+                                   thresholds)
     if args.cohort:
         metrics |= centres.measure_centres(study.cohort, metrics, *statistics)
     if planned:

@@ -43,11 +43,12 @@ operating_points; of no scan {n: 0, n_positive: 0} and SHOWN, none of them with 
     provenance                               version, commit, command, versions, inputs: of `provenance.this_run`
 """
 import pandas as pd
+from numpy import ndarray
 
 from common.files import progress
 from common.manifest import LEAKAGE, MARK, SYNTHETIC, written_twice
 from common.text import counted, some
-from evaluation import bootstrap, contrasts, disagreement
+from evaluation import bootstrap, calibration_curve, contrasts, decision_curve, disagreement, predictive_values
 from evaluation.averaging import Ensemble, average_models
 from evaluation.cautions import few_in_parts, few_patients, high_aucs, rarer_class, swapped_labels
 from evaluation.ensemble import ENSEMBLES, Model, folds, folds_text, patients, subgroups
@@ -125,7 +126,7 @@ def set_warnings(wanted: str, scans: pd.DataFrame) -> list[str]:
 
 
 def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensemble], by: list[str], how: str,
-            resamples: int, seed: int, warnings: list[str]) -> dict:
+            resamples: int, seed: int, warnings: list[str], prevalences: list[float], thresholds: ndarray) -> dict:
     """The part of metrics.json that is measured: avg, max, views, folds, models, subgroups.
 
     Parameters
@@ -140,6 +141,10 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
         Of the bootstrap; the seed of the subsets of models, too.
     warnings : list of str
         To which `cautions` are added.
+    prevalences : list of float
+        As of `predictive_values.add`.
+    thresholds : (t,) float array
+        Of `decision_curve.thresholds_of`.
     """
     cautions: list[str] = []
     labelled = scans[scans["target"].notna()]
@@ -195,11 +200,10 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
         if result["avg"]["auc"]["value"] is None:
             cautions.append(f"no AUC and no figures: {result['avg']['auc']['reason']}")
         for name, each in ensembles.items():
-            result[name] |= details(each, labelled, how, seed)
-            if each.recalibration:
-                raw = each.raw[labelled.index]
-                result[name]["before_recalibration"] = block(raw) | {
-                    "reliability": reliability_bins(y, raw.to_numpy(), groups)}
+            result[name] |= details(each, labelled, how, seed, block(each.raw) if each.recalibration else None)
+            predictive_values.add(result[name], each, labelled, prevalences)
+            result[name]["decision_curve"] = decision_curve.measure(y, each.prob[labelled.index].to_numpy(), thresholds,
+                                                                    groups, resamples, seed)
             if each.reversed:
                 cautions.append(f"recalibration reversed the order of the scores of {ENSEMBLES[name]} "
                                 f"({some(each.reversed, 3)}): on the scans that it was fitted to, a higher probability "
@@ -209,17 +213,21 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
     return result | {"cautions": cautions}
 
 
-def details(each: Ensemble, labelled: pd.DataFrame, how: str, seed: int) -> dict:
-    """What avg and max hold that no other block does: reliability, at_bounds, ensemble_size, selective."""
-    y, p = labelled["target"].to_numpy(dtype=int), each.prob[labelled.index].to_numpy()
-    scores, averaged = each.scores.loc[labelled.index], each.averaged.loc[labelled.index]
-    doubts = disagreement.doubts(scores, p, THRESHOLD)
-    at_bounds = {"at_bounds": int(each.at_bounds[labelled.index].sum())} if each.recalibration else {}
-    return at_bounds | {
-        "reliability": reliability_bins(y, p, patients(labelled)),
-        "ensemble_size": disagreement.auc_by_size(averaged, y, how, seed),
-        "selective": {label: disagreement.selective_summary((p >= THRESHOLD) == y, doubt)
-                      for label, doubt in doubts.items()}}
+def details(each: Ensemble, labelled: pd.DataFrame, how: str, seed: int, before: dict | None) -> dict:
+    """What avg and max hold that no other block does: reliability, calibration_curve, ensemble_size, selective and, of
+    recalibrated scores, at_bounds, before_recalibration, which is `before` and the first two of what was predicted."""
+    y, groups = labelled["target"].to_numpy(dtype=int), patients(labelled)
+    raw, p = (scores[labelled.index].to_numpy() for scores in (each.raw, each.prob))
+    doubts = disagreement.doubts(each.scores.loc[labelled.index], p, THRESHOLD)
+    found: dict = {"at_bounds": int(each.at_bounds[labelled.index].sum())} if before else {}
+    found |= {"reliability": reliability_bins(y, p, groups),
+              "ensemble_size": disagreement.auc_by_size(each.averaged.loc[labelled.index], y, how, seed),
+              "selective": {label: disagreement.selective_summary((p >= THRESHOLD) == y, doubt)
+                            for label, doubt in doubts.items()}}
+    if before:
+        found["before_recalibration"] = before | {"reliability": reliability_bins(y, raw, groups),
+                                                  "calibration_curve": calibration_curve.measure(y, raw, groups, seed)}
+    return found | {"calibration_curve": calibration_curve.measure(y, p, groups, seed)}
 
 
 def doubtful(result: dict, rarer: int, unit: str) -> list[str]:

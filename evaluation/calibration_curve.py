@@ -13,17 +13,14 @@ in a sample, so that beside them stands what they are where every probability is
 Everywhere: y_true is (n,) of 0 and 1, y_score (n,) probabilities in 0..1, groups (n,) patient ids or None.
 """
 import numpy as np
-import pandas as pd
 from numpy import ndarray
 from scipy.special import expit
 from scipy.stats import rankdata
 
 from evaluation import bootstrap
-from evaluation.averaging import Ensemble
 from evaluation.bootstrap import Groups
 from evaluation.calibration import BINS, STEPS, clipped_logit
 from evaluation.cautions import rarer_class
-from evaluation.ensemble import ENSEMBLES, patients
 from evaluation.estimates import estimate, no_estimate
 from evaluation.metrics import NO_FIT, Z, check_scores, in_bins, one_class
 
@@ -219,26 +216,6 @@ def measure(y_true: ndarray, y_score: ndarray, groups: Groups, seed: int) -> dic
     return found | {"knots": max(2, len(curve.knots))} | {
         name: estimate(float(value), None, None, None) | {"reason": NO_INTERVAL, "if_perfect": perfect[name]}
         for name, value in errors(curve.fitted, np.asarray(y_score)).items()}
-
-
-def add(metrics: dict, scans: pd.DataFrame, ensembles: dict[str, Ensemble]) -> None:
-    """Add `calibration_curve` to each ensemble of metrics.json, and to the same before recalibration.
-
-    Parameters
-    ----------
-    metrics : dict
-        What metrics.json holds.
-    scans, ensembles
-        Of `ensemble.join_scans` and their averages.
-    """
-    labelled = scans[scans["target"].notna()]
-    y, groups = labelled["target"].to_numpy(dtype=int), patients(labelled)
-    for name in ENSEMBLES:
-        states = {"prob": metrics[name], "raw": metrics[name].get("before_recalibration")}
-        for state, block in states.items():
-            if block:
-                p = getattr(ensembles[name], state)[labelled.index].to_numpy()
-                block["calibration_curve"] = measure(y, p, groups, metrics["seed"])
 
 
 def error_text(entry: dict, short: bool = False) -> str:

@@ -4,15 +4,12 @@ metrics.json's `decision_curve` of avg and max holds [{threshold, net_benefit (a
 benefit of calling every scan positive; that of calling none is 0.
 """
 import numpy as np
-import pandas as pd
 from numpy import ndarray
 
 from common.files import InputError
 from evaluation import bootstrap
-from evaluation.averaging import Ensemble
 from evaluation.bootstrap import Groups
 from evaluation.calibration import net_benefit
-from evaluation.ensemble import ENSEMBLES, patients
 from evaluation.estimates import bootstrap_estimate, long_text
 
 
@@ -32,7 +29,7 @@ def thresholds_of(low: float, high: float) -> ndarray:
 
 def measure(y_true: ndarray, y_score: ndarray, thresholds: ndarray, groups: Groups, resamples: int, seed: int
             ) -> list[dict]:
-    """`decision_curve` of metrics.json.
+    """`decision_curve` of metrics.json at (t,) thresholds of `thresholds_of`.
 
     Intervals are the bootstrap's by patient (BCa), as Vickers AJ et al. BMC Med Inform Decis Mak 2008;8:53 propose.
     """
@@ -53,25 +50,6 @@ def measure(y_true: ndarray, y_score: ndarray, thresholds: ndarray, groups: Grou
     return [{"threshold": float(threshold), "all": float(everyone[k]),
              "net_benefit": bootstrap_estimate(benefit[k], bootstrap.bca_interval(drawn, k))}
             for k, threshold in enumerate(thresholds)]
-
-
-def add(metrics: dict, scans: pd.DataFrame, ensembles: dict[str, Ensemble], thresholds: ndarray) -> None:
-    """Add `decision_curve` to each ensemble of metrics.json.
-
-    Parameters
-    ----------
-    metrics : dict
-        What metrics.json holds.
-    scans, ensembles
-        Of `ensemble.join_scans` and `averaging.average_models`.
-    thresholds : (t,) float array
-        Of `thresholds_of`.
-    """
-    labelled = scans[scans["target"].notna()]
-    y, groups = labelled["target"].to_numpy(dtype=int), patients(labelled)
-    for name in ENSEMBLES:
-        p = ensembles[name].prob[labelled.index].to_numpy()
-        metrics[name]["decision_curve"] = measure(y, p, thresholds, groups, metrics["resamples"], metrics["seed"])
 
 
 def table(curves: dict[str, list[dict]]) -> tuple[list[str], list[list[str]]]:

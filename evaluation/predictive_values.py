@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 from evaluation import bootstrap
 from evaluation.averaging import Ensemble
 from evaluation.bootstrap import Groups
-from evaluation.ensemble import ENSEMBLES, patients
+from evaluation.ensemble import patients
 from evaluation.estimates import estimate, long_text, no_estimate
 from evaluation.metrics import THRESHOLD, Z, effective_trials, independent
 
@@ -93,29 +93,23 @@ def at_prevalence(ratios: dict[str, dict], prevalence: float) -> dict:
     return {"prevalence": prevalence, "ppv": ppv, "npv": npv}
 
 
-def add(metrics: dict, scans: pd.DataFrame, ensembles: dict[str, Ensemble], prevalences: list[float]) -> None:
-    """Add likelihood ratios and `at_prevalence` to each operating point of the ensembles of metrics.json.
+def add(block: dict, each: Ensemble, labelled: pd.DataFrame, prevalences: list[float]) -> None:
+    """Add likelihood ratios and `at_prevalence` to an ensemble's block of metrics.json, and to its operating points.
 
     Parameters
     ----------
-    metrics : dict
-        What metrics.json holds.
-    scans, ensembles
-        Of `ensemble.join_scans` and `averaging.average_models`.
+    labelled : DataFrame
+        Of `ensemble.join_scans`, the scans with a target.
     prevalences : list of float
         Shares of target 1, inside of 0..1.
     """
-    labelled = scans[scans["target"].notna()]
     y, groups = labelled["target"].to_numpy(dtype=int), patients(labelled)
-    for name in ENSEMBLES:
-        block, each = metrics[name], ensembles[name]
-        calls = {"0.5": (block, each.prob[labelled.index].to_numpy() >= THRESHOLD)}
-        for key, (_, predicted) in each.operating_points(labelled.index).items():
-            if predicted is not None:
-                calls[key] = block["operating_points"][key], predicted
-        for point, predicted in calls.values():
-            point |= likelihood_ratios(y, predicted, groups)
-            point["at_prevalence"] = [at_prevalence(point, prevalence) for prevalence in sorted(set(prevalences))]
+    calls = [(block, each.prob[labelled.index].to_numpy() >= THRESHOLD)]
+    calls += [(block["operating_points"][name], predicted)
+              for name, (_, predicted) in each.operating_points(labelled.index).items() if predicted is not None]
+    for point, predicted in calls:
+        point |= likelihood_ratios(y, predicted, groups)
+        point["at_prevalence"] = [at_prevalence(point, prevalence) for prevalence in sorted(set(prevalences))]
 
 
 def rows(points: list[dict]) -> list[list[str]]:
