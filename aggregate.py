@@ -229,16 +229,7 @@ def measure(args, study, metrics, planned, thresholds):
 
 def write(args, study, metrics, page):
     """Write tables and, where there are targets, metrics, figures and page; remove what an earlier call wrote."""
-    from evaluation import (
-        centres,
-        checklists,
-        figures,
-        flow_diagram,
-        operating_points,
-        outputs,
-        report,
-        survival_figures,
-    )
+    from evaluation import centres, checklists, figures, operating_points, outputs, report
 
     earlier = outputs.earlier_files(args.output)
     tables = outputs.tables(study.scans, study.ensembles, study.sites, metrics)
@@ -255,10 +246,7 @@ def write(args, study, metrics, page):
         written.append("operating_points.json")
     if page:
         write_json(metrics, args.output / "metrics.json")  # first: a call that is cut leaves no numbers of before
-        drawn = figures.write_figures(args.output, study.scans, study.ensembles, metrics)
-        drawn += survival_figures.write_figures(args.output, study.endpoints, study.scans, study.ensembles, metrics)
-        if args.data:
-            drawn += flow_diagram.write_figure(args.output, page["flow"], metrics)
+        drawn = figures.write_figures(args.output, study.scans, study.ensembles, metrics, study.endpoints, page["flow"])
         lists = checklists.write_checklists(args.output, metrics, page["flow"], page["settings"])
         report.write_report(args.output / "report.html", metrics, drawn, tables["disagreement.csv"], page["wrong"],
                             page["flow"], page["settings"], lists)

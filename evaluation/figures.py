@@ -15,12 +15,22 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from common.files import progress
 from common.text import counted, file_stems, shortened
-from evaluation import bootstrap, calibration_curve, calibration_figures, disagreement, figure_style, readers
+from evaluation import (
+    bootstrap,
+    calibration_curve,
+    calibration_figures,
+    disagreement,
+    figure_style,
+    flow_diagram,
+    readers,
+    survival_figures,
+)
 from evaluation.averaging import Ensemble
 from evaluation.ensemble import ENSEMBLES, patients
 from evaluation.estimates import short_text
 from evaluation.figure_style import BLUE, COLUMN, FAINT, MARKED, PAGE, STYLES, new_figure, text_marker, unit_square
 from evaluation.metrics import DERIVED, THRESHOLD
+from evaluation.prognosis import Endpoint
 
 POINTS = {"0.5": "threshold 0.5"} | DERIVED
 MARKS = {"0.5": "o", "youden": "s", "sensitivity95": "^", "specificity95": "v"}
@@ -28,7 +38,8 @@ FOREST = {"auc": "AUC", "sensitivity": "Sensitivity", "specificity": "Specificit
 MOST_ROWS = 40  # of one forest plot
 
 
-def write_figures(folder: Path, scans: pd.DataFrame, ensembles: dict[str, Ensemble], metrics: dict) -> list[Path]:
+def write_figures(folder: Path, scans: pd.DataFrame, ensembles: dict[str, Ensemble], metrics: dict,
+                  endpoints: dict[str, Endpoint], flow: dict) -> list[Path]:
     """Draw and write every figure of an evaluation that its scans allow; the same bytes for the same numbers.
 
     Parameters
@@ -38,6 +49,8 @@ def write_figures(folder: Path, scans: pd.DataFrame, ensembles: dict[str, Ensemb
         Of `ensemble.join_scans` and `averaging.average_models`.
     metrics : dict
         What metrics.json holds.
+    endpoints, flow
+        Of `prognosis.read_endpoints` and `provenance.cohort_flow`.
 
     Returns
     -------
@@ -53,6 +66,9 @@ def write_figures(folder: Path, scans: pd.DataFrame, ensembles: dict[str, Ensemb
             figures["site_confusion"] = site_confusion(whole), (
                 f"Lesion site, {metrics['set']} set: {counted(whole['n'], 'scan')}, {counted(count, 'model')}, "
                 f"balanced accuracy {short_text(whole['loc_bacc'])}")
+        figures |= survival_figures.figures(endpoints, scans, ensembles, metrics)
+        if flow["manifest"]:
+            figures["flow"] = flow_diagram.diagram(flow_diagram.levels(flow, metrics)), "Flow of scans"
         with progress(figures.items(), "drawing", "figure", len(figures)) as bar:
             return [path for name, (figure, title) in bar
                     for path in figure_style.write_figure(folder, name, figure, title, metrics)]

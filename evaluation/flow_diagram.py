@@ -1,8 +1,6 @@
 """The flow of scans as a diagram: studies found, refused by reason, labelled, in each set, measured."""
 import textwrap
-from pathlib import Path
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -94,12 +92,6 @@ def _splits(rows, name):
 
 
 # ---------------------------------------------------------------- drawing, in inches from the upper left corner
-
-def write_figure(folder: Path, flow: dict, metrics: dict) -> list[Path]:
-    """Draw and write flow.png, .svg and .pdf; parameters as in `levels`."""
-    with matplotlib.rc_context(figure_style.RC):
-        return figure_style.write_figure(folder, "flow", diagram(levels(flow, metrics)), "Flow of scans", metrics)
-
 
 def diagram(levels: list[dict]) -> Figure:
     """The boxes of `levels` with arrows from each to those below it."""

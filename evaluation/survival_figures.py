@@ -1,7 +1,4 @@
 """Kaplan-Meier curves by call, with numbers at risk: a figure for each endpoint of `prognosis`."""
-from pathlib import Path
-
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -16,9 +13,9 @@ from evaluation.estimates import p_text, short_text
 STYLES = dict(zip(prognosis.CALLS, figure_style.STYLES, strict=False))
 
 
-def write_figures(folder: Path, endpoints: dict[str, prognosis.Endpoint], scans: pd.DataFrame,
-                  ensembles: dict[str, Ensemble], metrics: dict) -> list[Path]:
-    """Draw and write survival_TIME of each endpoint; the paths, a PNG, an SVG and a PDF each.
+def figures(endpoints: dict[str, prognosis.Endpoint], scans: pd.DataFrame, ensembles: dict[str, Ensemble],
+            metrics: dict) -> dict[str, tuple[Figure, str]]:
+    """{survival_TIME: (figure, title)} of each endpoint.
 
     Parameters
     ----------
@@ -29,16 +26,13 @@ def write_figures(folder: Path, endpoints: dict[str, prognosis.Endpoint], scans:
     metrics : dict
         What metrics.json holds.
     """
-    paths = []
-    with matplotlib.rc_context(figure_style.RC):
-        stems = file_stems("survival_", endpoints)
-        for name, endpoint in endpoints.items():
-            block = metrics["prognosis"][name]
-            title = (f"{metrics['set'].capitalize()} set: {counted(block['n_patients'], 'patient')}, "
-                     f"{counted(block['n_events'], 'event')} ({block['event']})")
-            figure = kaplan_meier(endpoint, scans, ensembles, block, name)
-            paths += figure_style.write_figure(folder, stems[name], figure, title, metrics)
-    return paths
+    found, stems = {}, file_stems("survival_", endpoints)
+    for name, endpoint in endpoints.items():
+        block = metrics["prognosis"][name]
+        title = (f"{metrics['set'].capitalize()} set: {counted(block['n_patients'], 'patient')}, "
+                 f"{counted(block['n_events'], 'event')} ({block['event']})")
+        found[stems[name]] = kaplan_meier(endpoint, scans, ensembles, block, name), title
+    return found
 
 
 def kaplan_meier(endpoint: prognosis.Endpoint, scans: pd.DataFrame, ensembles: dict[str, Ensemble], block: dict,
