@@ -27,12 +27,11 @@ from evaluation.averaging import Ensemble, Rules, average_models
 from evaluation.cautions import few_in_parts, high_aucs, swapped_labels
 from evaluation.ensemble import ENSEMBLES, Model, patients
 from evaluation.estimates import difference_text, long_text, no_estimate, p_text
-from evaluation.metrics import AT_THRESHOLD, DERIVED, OVERALL, THRESHOLD, UNREACHED, Z, all_metrics
+from evaluation.metrics import AT_THRESHOLD, COMPARED, DERIVED, OVERALL, THRESHOLD, UNREACHED, Z, all_metrics, reached
 from evaluation.operating_points import checkpoints, identities
 from evaluation.overlap import check_checkpoints, find_overlap
 
 INTERNAL = "internal"
-COMPARED = {"auc": "AUC", "sensitivity": "Sensitivity", "specificity": "Specificity"}
 KEPT = ("n", "n_positive", "n_groups_rarer", *OVERALL, "threshold", *AT_THRESHOLD, "operating_points")  # of a block
 FEWEST = 5  # centres, below which a variance between them says nothing
 
@@ -167,12 +166,6 @@ def measure_centres(centres: list[Centre], internal: dict, resamples: int, seed:
         metric: heterogeneity([each["avg"][metric] for each in found.values()]) for metric in COMPARED}}
 
 
-def points_of(block: dict) -> dict[str, dict]:
-    """{threshold's name: block}, 0.5 first, of those that could be reached."""
-    return {str(THRESHOLD): block} | {DERIVED[name]: at for name, at in block["operating_points"].items()
-                                      if "reason" not in at}
-
-
 def cohorts_table(metrics: dict) -> pd.DataFrame:
     """cohorts.csv: a row for each cohort, ensemble, threshold and metric; differences from the first at 0.5."""
     rows = []
@@ -181,13 +174,13 @@ def cohorts_table(metrics: dict) -> pd.DataFrame:
             differences = metrics["differences"].get(name, {}).get(kind, {})
             about = {"cohort": name, "set": each["set"], "scans": each[kind]["n"], "patients": each["n_patients"],
                      "positive": each[kind]["n_positive"], "ensemble": label}
-            for point, block in points_of(each[kind]).items():
+            for point, block in reached(each[kind]).items():
                 for metric in (*OVERALL, *AT_THRESHOLD) if block is each[kind] else AT_THRESHOLD:
                     row = {key: block[metric][key] for key in ("value", "ci_low", "ci_high")}
                     if block is each[kind] and metric in differences:
                         less = differences[metric].values()
                         row |= dict(zip(("difference", "difference_low", "difference_high"), less, strict=True))
-                    rows.append(about | {"threshold": point, "metric": metric} | row)
+                    rows.append(about | {"threshold": DERIVED.get(point, point), "metric": metric} | row)
     table = pd.DataFrame(rows).astype({"patients": "Int64"})
     return table.assign(synthetic=1) if any(each["synthetic"] for each in metrics["cohorts"].values()) else table
 
@@ -202,8 +195,8 @@ def report_tables(metrics: dict) -> dict | None:
     rows = [[name, each["set"], f"{each['avg']['n']} ({each['avg']['n_positive']})",
              "not known" if each["n_patients"] is None else str(each["n_patients"]),
              *(long_text(each["avg"][metric]) for metric in shown)] for name, each in found.items()]
-    points = {name: points_of(each["avg"]) for name, each in found.items()}
-    names = [point for point in (str(THRESHOLD), *DERIVED.values()) if any(point in each for each in points.values())]
+    points = {name: reached(each["avg"]) for name, each in found.items()}
+    names = [point for point in (str(THRESHOLD), *DERIVED) if any(point in each for each in points.values())]
     at = [[name, *(Markup("<span>{}</span><br><span>{}</span>").format(
         *(long_text(each[point][metric]) for metric in ("sensitivity", "specificity")))
         if point in each else UNREACHED for point in names)] for name, each in points.items()]
@@ -216,7 +209,7 @@ def report_tables(metrics: dict) -> dict | None:
     return {"others": others_text(metrics),
             "overlaps": [f"of {', '.join(of)}: {text}" for text, of in overlaps.items()],
             "whole": ([*head, *shown.values()], rows),
-            "calls": (["Sensitivity, below it specificity", *names], at),
+            "calls": (["Sensitivity, below it specificity", *(DERIVED.get(point, point) for point in names)], at),
             "differences": (["Difference at 0.5", *COMPARED.values()], less),
             "heterogeneity": varied_text(metrics["heterogeneity"])}
 

@@ -15,10 +15,9 @@ from scipy.stats import norm, t
 from evaluation import bootstrap, paired_tests
 from evaluation.ensemble import MISSING
 from evaluation.estimates import difference_text, p_text
-from evaluation.metrics import THRESHOLD, effective_trials, wilson_interval
+from evaluation.metrics import COMPARED, THRESHOLD, effective_trials, wilson_interval
 from evaluation.weighted import Ranked
 
-NAMES = {"auc": "AUC", "sensitivity": "Sensitivity", "specificity": "Specificity"}
 MOST_PAIRS = 4  # values of a column of which all pairs are compared; of more each with the largest
 HIGHEST_Z = 38.0  # beyond it p is 0
 
@@ -89,7 +88,7 @@ def differences(scores: dict[str, pd.Series], target: pd.Series, patients: pd.Se
     Returns
     -------
     list of dict
-        a, b (values), and of each of NAMES difference, ci_low, ci_high, p[, reason].
+        a, b (values), and of each of COMPARED difference, ci_low, ci_high, p[, reason].
     """
     scores = {value: score for value, score in scores.items() if len(score) and value != MISSING}
     if len(scores) < 2:
@@ -127,7 +126,7 @@ def differences(scores: dict[str, pd.Series], target: pd.Series, patients: pd.Se
 def adjust(contrasts: dict[str, list[dict]]) -> dict[str, list[dict]]:
     """Add p_holm to `differences` of each column: over the contrasts of all columns, for each metric by itself."""
     every = [pair for pairs in contrasts.values() for pair in pairs]
-    for name in NAMES:
+    for name in COMPARED:
         for pair, p in zip(every, paired_tests.holm([pair[name]["p"] for pair in every]), strict=True):
             pair[name]["p_holm"] = p
     return contrasts
@@ -138,6 +137,6 @@ def report_table(contrasts: dict[str, list[dict]]) -> tuple[list[str], list[list
     rows = []
     for column, pairs in contrasts.items():
         for pair in pairs:
-            cells = [(difference_text(pair[name]), p_text(pair[name]["p_holm"])) for name in NAMES]
+            cells = [(difference_text(pair[name]), p_text(pair[name]["p_holm"])) for name in COMPARED]
             rows.append([f"{column}: {pair['a']} less {pair['b']}", *itertools.chain(*cells)])
-    return ["", *itertools.chain(*((name, "p, Holm") for name in NAMES.values()))], rows
+    return ["", *itertools.chain(*((name, "p, Holm") for name in COMPARED.values()))], rows

@@ -29,12 +29,11 @@ from evaluation.averaging import Ensemble
 from evaluation.ensemble import ENSEMBLES, patients
 from evaluation.estimates import short_text
 from evaluation.figure_style import BLUE, COLUMN, FAINT, MARKED, PAGE, STYLES, new_figure, text_marker, unit_square
-from evaluation.metrics import DERIVED, THRESHOLD
+from evaluation.metrics import COMPARED, DERIVED, THRESHOLD, reached
 from evaluation.prognosis import Endpoint
 
 POINTS = {"0.5": "threshold 0.5"} | DERIVED
 MARKS = {"0.5": "o", "youden": "s", "sensitivity95": "^", "specificity95": "v"}
-FOREST = {"auc": "AUC", "sensitivity": "Sensitivity", "specificity": "Specificity"}
 MOST_ROWS = 40  # of one forest plot
 
 
@@ -128,13 +127,13 @@ def roc(curves: dict[str, tuple], blocks: dict, groups: ndarray | None, seed: in
     for (name, (y, p)), style in zip(curves.items(), STYLES, strict=False):
         fpr, tpr, _ = roc_curve(y, p)
         axes.plot(fpr, tpr, clip_on=False, zorder=3, label=f"{name}: AUC {short_text(blocks[name]['auc'])}", **style)
-        for point, block in operating_points(blocks[name]).items():
+        for point, block in reached(blocks[name]).items():
             axes.plot(block["fp"] / (block["fp"] + block["tn"]), block["tp"] / (block["tp"] + block["fn"]),
                       MARKS[point], color=style["color"], zorder=4, **MARKED)
     style = {"markersize": 5, "markeredgewidth": 0.4, "linewidth": 0, "zorder": 5, "clip_on": False}
     marks = [axes.plot(x, y, marker="P" if name == readers.CONSENSUS else text_marker(str(k)), color="black",
                        label="_", **style)[0] for k, (name, (x, y)) in enumerate((points or {}).items(), 1)]
-    shown = {point: at for block in blocks.values() for point, at in operating_points(block).items()}
+    shown = {point: at for block in blocks.values() for point, at in reached(block).items()}
     for point, at in shown.items():
         beside = "" if at["threshold"] is not None else f" ({point_text(at)})"  # need not lie on the curve
         axes.plot([], [], MARKS[point], color="white", label=POINTS[point] + beside, **MARKED)
@@ -191,7 +190,7 @@ def decision_curve(blocks: dict) -> Figure:
 
 def confusion_matrices(blocks: dict) -> Figure:
     """A matrix for each ensemble (row) and threshold (column)."""
-    points = {name: operating_points(block) for name, block in blocks.items()}
+    points = {name: reached(block) for name, block in blocks.items()}
     columns = list(dict.fromkeys(point for each in points.values() for point in each))
     width = PAGE if len(columns) > 2 else COLUMN
     shape = len(points), len(columns)
@@ -253,7 +252,7 @@ def score_distribution(curves: dict, blocks: dict) -> Figure:
                   label=f"Deauville 4–5 ({counted(y.sum(), 'scan')})")
         top = cell.get_ylim()[1]
         cell.set_ylim(0, top * 1.15)
-        for point, block in operating_points(blocks[name]).items():
+        for point, block in reached(blocks[name]).items():
             if block["threshold"] is None:  # a majority: no line
                 continue
             cell.axvline(block["threshold"], color="0.25", linewidth=0.9, linestyle="--", ymax=0.93)
@@ -323,7 +322,7 @@ def forest(rows: list[tuple[str, dict | None]]) -> Figure:
                    weight="normal" if block else "bold")
         if block:
             about.text(1, place, f"{block['n']} ({block['n_positive']})", ha="right", va="center")
-    for (cell, beside), (metric, heading) in zip(cells, FOREST.items(), strict=True):
+    for (cell, beside), (metric, heading) in zip(cells, COMPARED.items(), strict=True):
         cell.set_title(f"{heading} (95 % CI)", loc="left").set_in_layout(False)  # it stands over both columns
         entries = {place: block[metric] for place, (_, block) in enumerate(rows) if block}
         for place, entry in entries.items():
@@ -348,12 +347,6 @@ def forest(rows: list[tuple[str, dict | None]]) -> Figure:
 
 
 # ---------------------------------------------------------------- parts of figures
-
-def operating_points(block):
-    """{name of a threshold: block of metrics.json}: 0.5, and those that were reached."""
-    return {"0.5": block} | {name: point for name, point in block["operating_points"].items()
-                             if "reason" not in point}
-
 
 def point_text(point):
     """The threshold of an operating point, "at 0.431", or where there are several, how they are applied."""

@@ -22,6 +22,7 @@ from evaluation.estimates import NO_ECE_INTERVAL, bootstrap_estimate, estimate, 
 Z = norm.ppf((1 + bootstrap.CONFIDENCE) / 2)
 THRESHOLD = 0.5
 DERIVED = {"youden": "Youden", "sensitivity95": "sensitivity ≥ 0.95", "specificity95": "specificity ≥ 0.95"}
+COMPARED = {"auc": "AUC", "sensitivity": "Sensitivity", "specificity": "Specificity"}  # of subgroups and of centres
 AT_THRESHOLD = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "mcc")
 FUNCTIONS = {"average_precision": metrics.average_precision_score,
              "brier": functools.partial(metrics.brier_score_loss, pos_label=True),
@@ -295,6 +296,11 @@ def all_metrics(y_true: ndarray, y_score: ndarray, threshold: float = THRESHOLD,
             found[name] = no_estimate(single or NO_FIT)
     ece = estimate(calibration.expected_calibration_error(y_true, y_score), None, None, None)
     return found | {"ece": ece | {"reason": NO_ECE_INTERVAL}, **at.pop(None), "operating_points": at}
+
+
+def reached(block: dict) -> dict[str, dict]:
+    """{name of a threshold: what `all_metrics` says of it}: 0.5, and those of DERIVED that could be reached."""
+    return {str(THRESHOLD): block} | {name: at for name, at in block["operating_points"].items() if "reason" not in at}
 
 
 def _at_threshold(y_true, predicted, groups, drawn, k):

@@ -3,6 +3,8 @@
 Everywhere: y_true is (n,) of 0 and 1, predicted (n,) bool, groups (n,) patient ids or None. In metrics.json avg and max
 and each of their operating_points hold RATIOS and, of --prevalence, `at_prevalence`: [{prevalence, ppv, npv}].
 """
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy import ndarray
@@ -112,10 +114,10 @@ def add(block: dict, each: Ensemble, labelled: pd.DataFrame, prevalences: list[f
         point["at_prevalence"] = [at_prevalence(point, prevalence) for prevalence in sorted(set(prevalences))]
 
 
-def rows(points: list[dict]) -> list[list[str]]:
+def rows(points: Sequence[dict]) -> list[list[str]]:
     """Rows of the report: RATIOS and the predictive values at each prevalence, a column for each of `points`."""
     found = [[heading, *(long_text(point[name], 2) for point in points)] for name, heading in RATIOS.items()]
-    for k, first in enumerate(points[0]["at_prevalence"] if points else []):
+    for k, first in enumerate(points[0]["at_prevalence"]):
         found += [[f"{name.upper()} where {100 * first['prevalence']:g} % have Deauville 4–5",
                    *(long_text(point["at_prevalence"][k][name]) for point in points)] for name in ("ppv", "npv")]
     return found

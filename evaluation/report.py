@@ -27,7 +27,7 @@ from evaluation import (
 from evaluation.comparison import tests_of
 from evaluation.ensemble import ENSEMBLES
 from evaluation.estimates import NO_ECE_INTERVAL, difference_text, long_text, p_text
-from evaluation.metrics import AT_THRESHOLD, DERIVED, OVERALL, THRESHOLD
+from evaluation.metrics import AT_THRESHOLD, DERIVED, OVERALL, THRESHOLD, reached
 from evaluation.provenance import REMEDY
 
 NAMES = {"auc": "AUC", "average_precision": "Average precision", "brier": "Brier score", "log_loss": "Log loss",
@@ -176,14 +176,13 @@ def by_block(head: list[str], names: Sequence[str], blocks: Iterable[tuple]) -> 
 
 def operating_points(block):
     """Of one ensemble, a column for each threshold: (headings, rows, [(threshold not reached, why)])."""
-    points = {DERIVED[name]: point for name, point in block["operating_points"].items()}
-    reached = {"0.5": block} | {name: point for name, point in points.items() if "reason" not in point}
-    rows = [["Threshold", *map(thresholds_text, reached.values())]] * (len(reached) > 1)
-    rows.append(["True / false positives", *(f"{point['tp']} / {point['fp']}" for point in reached.values())])
-    rows.append(["True / false negatives", *(f"{point['tn']} / {point['fn']}" for point in reached.values())])
-    rows += by_metric(AT_THRESHOLD, reached.values()) + predictive_values.rows(list(reached.values()))
-    return (["", *reached], rows,
-            [(name, point["reason"]) for name, point in points.items() if name not in reached])
+    names, points = zip(*reached(block).items(), strict=True)
+    rows = [["Threshold", *map(thresholds_text, points)]] * (len(points) > 1)
+    rows.append(["True / false positives", *(f"{point['tp']} / {point['fp']}" for point in points)])
+    rows.append(["True / false negatives", *(f"{point['tn']} / {point['fn']}" for point in points)])
+    rows += by_metric(AT_THRESHOLD, points) + predictive_values.rows(points)
+    missed = [(DERIVED[name], at["reason"]) for name, at in block["operating_points"].items() if "reason" in at]
+    return ["", *(DERIVED.get(name, name) for name in names)], rows, missed
 
 
 def thresholds_text(point):

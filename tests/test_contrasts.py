@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from evaluation import contrasts, metrics
 from evaluation.contrasts import proportion_difference
+from evaluation.metrics import COMPARED
 
 
 def newcombe(a, m, b, n):
@@ -85,7 +86,7 @@ def test_differences_are_those_of_the_groups(seed):
 def test_a_group_against_itself_differs_by_nothing():
     p, y, _, ids = study(np.random.default_rng(0))
     (found,) = contrasts.differences({"cor": p, "sag": p.copy()}, y, ids, 100, 0)
-    assert all(found[name]["difference"] == 0 and found[name]["p"] == 1 for name in contrasts.NAMES)
+    assert all(found[name]["difference"] == 0 and found[name]["p"] == 1 for name in COMPARED)
 
 
 def test_many_values_are_compared_with_the_largest_and_holm_is_over_all_columns():
@@ -94,8 +95,8 @@ def test_many_values_are_compared_with_the_largest_and_holm_is_over_all_columns(
     pairs = contrasts.differences(parts, y, ids, 100, 0)
     assert [(pair["a"], pair["b"]) for pair in pairs] == [(f"v{k}", "large") for k in range(4)]
     assert contrasts.differences({"one": p}, y, ids, 100, 0) == []
-    found = contrasts.adjust({"ward": [{name: {"p": 0.01} for name in contrasts.NAMES}],
-                              "sex": [{name: {"p": 0.04} for name in contrasts.NAMES}], "none": []})
+    found = contrasts.adjust({"ward": [{name: {"p": 0.01} for name in COMPARED}],
+                              "sex": [{name: {"p": 0.04} for name in COMPARED}], "none": []})
     assert (found["ward"][0]["auc"]["p_holm"], found["sex"][0]["auc"]["p_holm"]) == (0.02, 0.04)
 
 
@@ -109,7 +110,7 @@ def test_scans_without_the_value_are_no_side_of_a_difference(tmp_path):
     assert list(metrics["subgroups"]["sex"]) == ["F", "M", "(missing)"]
     (pair,) = metrics["contrasts"]["sex"]
     assert (pair["a"], pair["b"]) == ("F", "M")
-    assert all(pair[name]["p_holm"] == pair[name]["p"] for name in contrasts.NAMES)
+    assert all(pair[name]["p_holm"] == pair[name]["p"] for name in COMPARED)
 
 
 @pytest.mark.usefixtures("no_figure")
