@@ -151,33 +151,16 @@ def concordance(time: ndarray, event: ndarray, x: ndarray) -> tuple[float, float
     Harrell FE et al. JAMA 1982;247:2543-6; as `concordance` of R's survival.
     """
     time, event, x = np.asarray(time, float), np.asarray(event, bool), np.asarray(x, float)
-    # an event is compared with all of a higher rank
-    rank = np.unique(np.column_stack([time, ~event]), axis=0, return_inverse=True)[1].ravel()
-    later = len(rank) - np.searchsorted(np.sort(rank), rank, side="right")
-    pairs = event * later + np.searchsorted(np.sort(rank[event]), rank)
+    pairs, agree = np.zeros((2, len(x)))  # of each patient: in all, and those in which the earlier has the higher x
+    for k in np.flatnonzero(event):
+        later = (time > time[k]) | ((time == time[k]) & ~event)
+        for sums, each in ((pairs, later), (agree, later * (1 + np.sign(x[k] - x)) / 2)):
+            sums += each
+            sums[k] += each.sum()
     if not pairs.any():
         return float("nan"), float("nan")
-    agree = event * _weight_below(rank, x, np.ones(len(x))) + _weight_below(rank.max() - rank, -x, event)
     c = agree.sum() / pairs.sum()
     return float(c), float(np.sqrt((((agree - c * pairs) / (pairs.sum() / 2)) ** 2).sum()))
-
-
-def _weight_below(rank, x, weight):
-    """Of each patient the weight of those with a higher rank and a lower x; an equal x counts half.
-
-    Two ranks differ first in one of their bits: each turn of the loop compares those that differ first in this one.
-    """
-    by_x, found = np.argsort(x, kind="stable"), np.zeros(len(x))
-    for bit in range(int(rank.max()).bit_length()):
-        order = by_x[np.argsort(rank[by_x] >> (bit + 1), kind="stable")]
-        group, score, higher = rank[order] >> (bit + 1), x[order], (rank[order] >> bit) & 1
-        total = np.append(0, np.cumsum(weight[order] * higher))
-        first = np.append(True, (np.diff(group) != 0) | (np.diff(score) != 0))  # of equal scores of a group
-        starts, tie = np.flatnonzero(first), np.cumsum(first) - 1
-        ends = np.append(starts[1:], len(x))
-        half = (total[starts] + total[ends])[tie] / 2 - total[np.searchsorted(group, group)]
-        found[order] += np.where(higher, 0, half)
-    return found
 
 
 def concordance_estimate(time: ndarray, event: ndarray, x: ndarray) -> dict:
