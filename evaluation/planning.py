@@ -2,6 +2,7 @@
 
 One scan a patient is assumed: more scans of the same patient add less than as many patients.
 """
+import bisect
 import math
 from collections.abc import Callable, Sequence
 
@@ -31,16 +32,10 @@ def proportion_width(share: float, n: int) -> float:
 
 
 def fewest(wide: Callable[[int], float], width: float) -> int:
-    """The smallest n with wide(n) <= width; wide falls with n."""
-    low, high = 1, 2
-    while wide(high) > width:
-        low, high = high, 2 * high
-        if high > MOST:
-            raise InputError(f"--plan: a width of {width:g} needs more than {MOST:,} patients; give a larger one")
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if wide(middle) <= width else (middle, high)
-    return high
+    """The smallest n, 2 or more, with wide(n) <= width; wide falls with n."""
+    if wide(MOST) > width:
+        raise InputError(f"--plan: a width of {width:g} needs more than {MOST:,} patients; give a larger one")
+    return 2 + bisect.bisect_left(range(2, MOST), True, key=lambda n: wide(n) <= width)
 
 
 def patients_needed(metric: str, expected: float, width: float, prevalence: float) -> int:
