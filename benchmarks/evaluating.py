@@ -39,7 +39,9 @@ def compare(folder: Path, scans: int) -> None:
     start = time.process_time()
     closed = jackknife.without_each(scores, scores.ranked.order, n)
     middle = time.process_time()
-    plain = bootstrap.distribution(scores.measure, None, n, 1, 0)["jackknife"]
+    blocks = [scores.measure((left_out[:, None] != np.arange(n)).astype(np.uint8))
+              for left_out in bootstrap.in_blocks(np.arange(n), n)]
+    plain = {name: np.concatenate([block[name] for block in blocks]) for name in closed}
     taken, longer = middle - start, time.process_time() - middle
     differ = max(np.abs(plain[name] - closed[name]).max() for name in plain)
     print(f"jackknife of {counted(n, 'score')}: {longer:.2f} s by leaving each out, {taken:.2f} s in closed form, "

@@ -54,14 +54,6 @@ def in_blocks(drawn: ndarray, n: int) -> list[ndarray]:
     return [drawn[start:start + size] for start in range(0, len(drawn), size)]
 
 
-def jackknife_weights(groups: Groups, n: int) -> Iterator[ndarray]:
-    """Yield blocks (b, n) uint8 of weights 0 and 1 that leave out one group each."""
-    index, count = group_index(groups, n)
-    size = max(1, BLOCK // n)
-    for start in range(0, count, size):
-        yield (np.arange(start, min(start + size, count))[:, None] != index).astype(np.uint8)
-
-
 def resample(y_true: ndarray, y_score: ndarray, thresholds: list, groups: Groups, resamples: int, seed: int) -> dict:
     """Every metric of `metrics.all_metrics` in the sample, without each group in turn, and in each resample.
 
@@ -88,7 +80,7 @@ def resample(y_true: ndarray, y_score: ndarray, thresholds: list, groups: Groups
 
 
 def distribution(values_of: Callable[[ndarray], dict], groups: Groups, n: int, resamples: int, seed: int,
-                 without_each: Callable[[ndarray, int], dict] | None = None) -> dict:
+                 without_each: Callable[[ndarray, int], dict]) -> dict:
     """What `values_of` gives in the sample, without each group in turn, and in each resample.
 
     Parameters
@@ -96,26 +88,22 @@ def distribution(values_of: Callable[[ndarray], dict], groups: Groups, n: int, r
     values_of : callable
         (b, n) uint8 weights -> {metric: (b,) float64}.
     without_each : callable
-        (n,) index of each scan's group, and how many groups -> what `values_of` gives without each in turn; None: by
-        `jackknife_weights`, whose time grows with n squared.
+        (n,) index of each scan's group, and how many groups -> what `values_of` gives without each in turn.
 
     Returns
     -------
     dict
         As of `resample`.
     """
-    def gather(blocks):
-        blocks = list(blocks)
-        return {name: np.concatenate([values[name] for values in blocks]) for name in blocks[0]}
-
     index, count = group_index(groups, n)
     unit = None if count < 2 else "scan" if groups is None else "patient"
     # every thread calls NumPy for itself: BLAS's own would wait for each other
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(THREADS) as pool:
-        left_out = without_each(index, count) if without_each else gather(map(values_of, jackknife_weights(groups, n)))
-        drawn = in_blocks(draws(count, resamples, seed), n)
-        return {"unit": unit, "observed": values_of(np.ones((1, n), dtype=np.uint8)), "jackknife": left_out,
-                "resamples": gather(pool.map(lambda times: values_of(np.take(times, index, axis=1)), drawn))}
+        blocks = list(pool.map(lambda times: values_of(np.take(times, index, axis=1)),
+                               in_blocks(draws(count, resamples, seed), n)))
+        return {"unit": unit, "observed": values_of(np.ones((1, n), dtype=np.uint8)),
+                "jackknife": without_each(index, count),
+                "resamples": {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}}
 
 
 def bca_interval(drawn: dict, metric: Hashable) -> dict:
