@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
@@ -18,7 +19,6 @@ from common.text import counted, file_stems, shortened
 from evaluation import (
     bootstrap,
     calibration_curve,
-    calibration_figures,
     disagreement,
     figure_style,
     flow_diagram,
@@ -170,7 +170,7 @@ def reliability(states: dict[str, dict[str, tuple]]) -> Figure:
         for k, ((state, (p, block)), mark, style) in enumerate(zip(shown.items(), "os", STYLES, strict=False), 1):
             found = block["calibration_curve"]
             label = f"{state}: ICI {calibration_curve.error_text(found['ici'], short=True)}"
-            calibration_figures.draw_calibration(upper, found, label, style, mark, shaded=k == len(shown))
+            draw_calibration(upper, found, label, style, mark, shaded=k == len(shown))
             lower.hist(p, bins=np.linspace(0, 1, 21), histtype="step", **style | {"linewidth": 1})
         upper.set(ylim=(0, 1), title=name)
         lower.set(xlim=(0, 1), xlabel="Predicted probability of Deauville 4–5")
@@ -181,9 +181,25 @@ def reliability(states: dict[str, dict[str, tuple]]) -> Figure:
 
 
 def decision_curve(blocks: dict) -> Figure:
-    """Net benefit of acting on the score, on everyone, on no one; Vickers and Elkin 2006."""
+    """Net benefit of acting on the score, on everyone, on no one; the pointwise band of the first ensemble.
+
+    Vickers and Elkin 2006.
+    """
     figure, axes = new_figure(COLUMN, 2.5)
-    calibration_figures.draw_net_benefit(axes, {name: block["decision_curve"] for name, block in blocks.items()})
+    highest, first = 0.0, next(iter(blocks))
+    for (name, block), style in zip(blocks.items(), STYLES, strict=False):
+        threshold, everyone = _columns(block["decision_curve"], "threshold", "all")
+        benefit, low, high = _columns([point["net_benefit"] for point in block["decision_curve"]], "value", "ci_low",
+                                      "ci_high")
+        highest = max(highest, benefit.max(), everyone.max())
+        axes.plot(threshold, benefit, label=name, **style)
+        if name == first:  # two bands hide each other
+            highest = np.nanmax((highest, *high))
+            axes.fill_between(threshold, low, high, facecolor=style["color"], alpha=0.15, linewidth=0)
+    axes.plot(threshold, everyone, label="all scans predicted positive", color=FAINT["color"], linewidth=1)
+    axes.axhline(0, color="black", linewidth=1, linestyle=":", label="none predicted positive")
+    axes.set(xlim=(threshold[0], threshold[-1]), ylim=(-0.15 * highest - 0.02, highest * 1.1 + 0.02),
+             ylabel="Net benefit (per scan)", xlabel="Threshold probability of Deauville 4–5")
     axes.legend()
     return figure
 
@@ -347,6 +363,27 @@ def forest(rows: list[tuple[str, dict | None]]) -> Figure:
 
 
 # ---------------------------------------------------------------- parts of figures
+
+def draw_calibration(axes: Axes, found: dict, label: str, style: dict, mark: str, shaded: bool) -> None:
+    """The smooth curve over the probabilities that occur, shaded with its band, and bins of equal size as points.
+
+    found: `calibration_curve` of metrics.json.
+    """
+    if found["curve"]:
+        x, y, *band = _columns(found["curve"], "probability", "share_positive", "ci_low", "ci_high")
+        axes.plot(x, y, clip_on=False, label=label, **style)
+        if shaded:
+            axes.fill_between(x, *band, facecolor=style["color"], alpha=0.15, linewidth=0)
+    x, y, low, high = _columns(found["bins"], "mean_probability", "share_positive", "ci_low", "ci_high")
+    axes.errorbar(x, y, np.maximum(0, (y - low, high - y)), color=style["color"], marker=mark,
+                  label=None if found["curve"] else label, linewidth=0, elinewidth=0.7, capsize=1.5, clip_on=False,
+                  zorder=3)
+
+
+def _columns(rows, *keys):
+    """The values of each key, NaN where it is null."""
+    return [np.array([np.nan if row[key] is None else row[key] for row in rows], dtype=float) for key in keys]
+
 
 def point_text(point):
     """The threshold of an operating point, "at 0.431", or where there are several, how they are applied."""
