@@ -88,23 +88,16 @@ def named_folder(text):
 
 @dataclass
 class Study:
-    """What is read (models, the set's name, scans, their lesion sites, endpoints, readers' calls) and derived (rules,
-    where from, from which rows; the ensembles of each cohort, that of --dir first; warnings)."""
-    models: list
-    wanted: str
-    scans: Any
+    """What is read (of each cohort a `centres.Centre`, that of --dir first; lesion sites, endpoints, readers' calls)
+    and derived (rules, where from, from which rows; warnings)."""
+    cohort: list
     sites: Any
-    endpoints: list
+    endpoints: dict
     calls: Any
     rules: dict
     about: dict
     derived_from: Any
-    cohort: list
     warnings: list
-
-    @property
-    def ensembles(self):
-        return self.cohort[0].ensembles
 
 
 def main(args):
@@ -126,17 +119,18 @@ def main(args):
     thresholds = decision_curve.thresholds_of(*args.decision_range)
 
     study = read(args)
-    scans, target = study.scans, study.scans["target"]
-    metrics = aggregation.describe(study.models, scans, study.ensembles, study.wanted, study.about,
-                                   study.cohort[0].overlap, args.combine, args.resamples, args.seed, study.warnings)
+    own = study.cohort[0]
+    scans, target = own.scans, own.scans["target"]
+    metrics = aggregation.describe(own.models, scans, own.ensembles, own.wanted, study.about, own.overlap, args.combine,
+                                   args.resamples, args.seed, study.warnings)
     page = {}
     if target.notna().any():
         page = measure(args, study, metrics, planned, thresholds)
     else:
         study.warnings.append("no scan has a target: no metrics, no figures, no report")
-    print(f"{study.wanted} set: {counted(len(scans), 'scan')}, {(target == 1).sum()} with target 1, "
+    print(f"{own.wanted} set: {counted(len(scans), 'scan')}, {(target == 1).sum()} with target 1, "
           f"{(target == 0).sum()} with target 0; "
-          f"{counted(len(study.models), 'model')}{ensemble.folds_text(study.models)}")
+          f"{counted(len(own.models), 'model')}{ensemble.folds_text(own.models)}")
     for line in study.warnings:
         print(f"warning: {line}")
     write(args, study, metrics, page)
@@ -180,7 +174,7 @@ def read(args):
     for name, folder in args.cohort:
         cohort.append(centres.read_centre(name, folder, cohort, rules, args.combine, args.chptfolder or args.dir,
                                           derived_from, warnings))
-    return Study(models, wanted, scans, sites, endpoints, calls, rules, about, derived_from, cohort, warnings)
+    return Study(cohort, sites, endpoints, calls, rules, about, derived_from, warnings)
 
 
 def measure(args, study, metrics, planned, thresholds):
@@ -197,7 +191,8 @@ def measure(args, study, metrics, planned, thresholds):
         site_ensemble,
     )
 
-    models, scans, ensembles, warnings = study.models, study.scans, study.ensembles, study.warnings
+    own, *others = study.cohort
+    models, scans, ensembles, warnings = own.models, own.scans, own.ensembles, study.warnings
     statistics = args.resamples, args.seed, warnings
     metrics |= aggregation.measure(models, scans, ensembles, args.by, args.combine, *statistics, args.prevalence,
                                    thresholds)
@@ -213,7 +208,7 @@ def measure(args, study, metrics, planned, thresholds):
         metrics["readers"] = readers.measure(study.calls, scans, ensembles["avg"], *statistics)
 
     folder, best_run = args.chptfolder or args.dir, args.best_run or args.dir / "best_run.csv"
-    wrong = failures.on_page(failures.list_failures(scans, ensembles["avg"]), models, study.wanted, args.data,
+    wrong = failures.on_page(failures.list_failures(scans, ensembles["avg"]), models, own.wanted, args.data,
                              args.data and images_folder(args), args.heatmaps, folder)
     settings, more = provenance.models_settings(folder, models)
     source = f"an earlier run's {study.about['source']}" if args.operating_points else study.about["source"]
@@ -222,17 +217,17 @@ def measure(args, study, metrics, planned, thresholds):
     metrics["provenance"] = provenance.this_run([
         *provenance.model_files(folder, models), best_run, args.dir / "sites.json", args.operating_points,
         *(args.readers or []), args.data, args.data and Path(args.data).with_name("errors.csv"),
-        *(model.path for each in study.cohort[1:] for model in each.models)])
+        *(model.path for each in others for model in each.models)])
     return {"wrong": wrong, "settings": settings, "flow": provenance.cohort_flow(
-        models, study.wanted, args.data, args.by, {each.name: each.models for each in study.cohort[1:]})}
+        models, own.wanted, args.data, args.by, {each.name: each.models for each in others})}
 
 
 def write(args, study, metrics, page):
     """Write tables and, where there are targets, metrics, figures and page; remove what an earlier call wrote."""
     from evaluation import centres, checklists, figures, operating_points, outputs, report
 
-    earlier = outputs.earlier_files(args.output)
-    tables = outputs.tables(study.scans, study.ensembles, study.sites, metrics)
+    own, earlier = study.cohort[0], outputs.earlier_files(args.output)
+    tables = outputs.tables(own.scans, own.ensembles, study.sites, metrics)
     if args.data and page:
         tables["table1.csv"] = page["flow"]["table_one"].assign(**({"synthetic": 1} if metrics["synthetic"] else {}))
     if args.cohort and page:
@@ -241,12 +236,12 @@ def write(args, study, metrics, page):
         write_csv(table, args.output / name)
     written, drawn = list(tables), []
     if args.operating_points or page and any(study.rules.values()):
-        operating_points.write_rules(args.output / "operating_points.json", study.models, study.rules, metrics,
+        operating_points.write_rules(args.output / "operating_points.json", own.models, study.rules, metrics,
                                      study.derived_from, args.operating_points)
         written.append("operating_points.json")
     if page:
         write_json(metrics, args.output / "metrics.json")  # first: a call that is cut leaves no numbers of before
-        drawn = figures.write_figures(args.output, study.scans, study.ensembles, metrics, study.endpoints, page["flow"])
+        drawn = figures.write_figures(args.output, own.scans, own.ensembles, metrics, study.endpoints, page["flow"])
         lists = checklists.write_checklists(args.output, metrics, page["flow"], page["settings"])
         report.write_report(args.output / "report.html", metrics, drawn, tables["disagreement.csv"], page["wrong"],
                             page["flow"], page["settings"], lists)
