@@ -222,32 +222,26 @@ def report_tables(prognosis: dict) -> list[dict]:
 
 def _report_table(block):
     """A column for each marker: (headings, rows)."""
-    found, unit = block["markers"], block["unit"]
-
-    def row(heading, text):
-        return [heading, *(text(each) for each in found.values())]
-
+    found, years = block["markers"].values(), {year: counted(int(year), "year") for year in block["years"]}
     rows = []
     for call, scores in CALLS.items():
-        rows.append(row(f"Deauville {scores}: patients (events)",
-                        lambda each, c=call: f"{each[c]['n']} ({each[c]['n_events']})"))
-        rows.append(row(f"Deauville {scores}: median", lambda each, c=call: _time_text(each[c]["median"], unit)))
-    for year in block["years"]:
-        rows += [row(f"Deauville {scores}: no event at {_years(year)}",
-                     lambda each, c=call, y=year: long_text(each[c]["survival"][y])) for call, scores in CALLS.items()]
-    rows += [row("Hazard ratio, 4–5 against 1–3", lambda each: long_text(each["hazard_ratio"])),
-             row("Log-rank p", lambda each: p_text(each["log_rank"]["p"])),
-             row("Proportional hazards, p", lambda each: p_text(each["hazard_ratio"].get("p_proportional"))),
-             row("C-index", lambda each: long_text(each["c_index"]))]
-    for year in block["years"]:
-        counts = next(iter(found.values()))["auc"][year]  # of the outcome alone
-        heading = f"AUC, event within {_years(year)} ({counts['n_cases']}) against none ({counts['n_controls']})"
-        rows.append(row(heading, lambda each, y=year: long_text(each["auc"][y])))
-    return ["", *(MARKERS[marker] for marker in found)], rows
-
-
-def _years(year):
-    return f"{year} year" + "s" * (year != "1")
+        groups = [each[call] for each in found]
+        rows.append([f"Deauville {scores}: patients (events)", *(f"{of['n']} ({of['n_events']})" for of in groups)])
+        rows.append([f"Deauville {scores}: median", *(_time_text(of["median"], block["unit"]) for of in groups)])
+    for year, text in years.items():
+        for call, scores in CALLS.items():
+            shares = [each[call]["survival"][year] for each in found]
+            rows.append([f"Deauville {scores}: no event at {text}", *map(long_text, shares)])
+    ratios = [each["hazard_ratio"] for each in found]
+    rows += [["Hazard ratio, 4–5 against 1–3", *map(long_text, ratios)],
+             ["Log-rank p", *(p_text(each["log_rank"]["p"]) for each in found)],
+             ["Proportional hazards, p", *(p_text(ratio.get("p_proportional")) for ratio in ratios)],
+             ["C-index", *(long_text(each["c_index"]) for each in found)]]
+    for year, text in years.items():
+        aucs = [each["auc"][year] for each in found]  # their counts are of the outcome alone
+        rows.append([f"AUC, event within {text} ({aucs[0]['n_cases']}) against none ({aucs[0]['n_controls']})",
+                     *map(long_text, aucs)])
+    return ["", *(MARKERS[marker] for marker in block["markers"])], rows
 
 
 def _time_text(entry, unit):
