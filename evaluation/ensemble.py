@@ -170,7 +170,7 @@ def check_rows(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
             raise InputError(f"{path}, line {row + 2}{text.format_map(rows.loc[row])}")
 
     rows = rows.assign(target=rows["target"].str.strip() if "target" in rows else "")
-    probs, target = numbers(rows["probs"]), numbers(rows["target"])
+    probs, target = (rows[name].map(number).to_numpy(dtype=float) for name in ("probs", "target"))
     refuse(rows["scan_id"] == "", ": scan_id is empty")
     outside, unclear = ~((probs >= 0) & (probs <= 1)), (rows["target"] != "") & ~np.isin(target, (0, 1))
     refuse(outside, " (scan {scan_id}): probs {probs!r}; it must lie in 0..1; run predict.py again")
@@ -192,15 +192,6 @@ def number(text: str) -> float:
         return float(text)
     except ValueError:
         return float("nan")
-
-
-def numbers(texts: pd.Series) -> ndarray:
-    """(n,) float64 of (n,) texts; NaN where one is no number."""
-    values = texts.to_numpy(dtype=object)
-    try:
-        return values.astype(float)
-    except ValueError:
-        return np.array([number(text) for text in values], dtype=float)
 
 
 # ---------------------------------------------------------------- joining
