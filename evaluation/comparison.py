@@ -164,8 +164,7 @@ def compare(models: list[Model], thresholds: list[str], scans: pd.DataFrame, res
                           "bootstrap": paired_tests.bootstrap_auc_difference(y, a, b, groups, resamples, seed),
                           "mcnemar": paired_tests.mcnemar_exact(y, pred_a, pred_b), **differences})
     for test in TESTS:
-        for pair, adjusted in zip(pairs, paired_tests.holm([pair[test]["p"] for pair in pairs]), strict=True):
-            pair[test]["p_holm"] = adjusted
+        paired_tests.holm([pair[test] for pair in pairs])
     declared = name_primary(pairs, primary, margin)
     if margin is not None and len(pairs) > 1:
         warnings.append(f"the verdicts at the margin are not adjusted for {counted(len(pairs), 'pair')}")

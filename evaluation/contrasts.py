@@ -127,8 +127,7 @@ def adjust(contrasts: dict[str, list[dict]]) -> dict[str, list[dict]]:
     """Add p_holm to `differences` of each column: over the contrasts of all columns, for each metric by itself."""
     every = [pair for pairs in contrasts.values() for pair in pairs]
     for name in COMPARED:
-        for pair, p in zip(every, paired_tests.holm([pair[name]["p"] for pair in every]), strict=True):
-            pair[name]["p_holm"] = p
+        paired_tests.holm([pair[name] for pair in every])
     return contrasts
 
 

@@ -162,11 +162,14 @@ def _difference(observed, values, several):
             "p": 1.0 if never else None, "reason": reason}
 
 
-def holm(p_values: list[float | None]) -> list[float | None]:
-    """Holm's step-down adjustment; None stays None and counts for nothing. Holm S. Scand J Stat 1979;6:65-70."""
-    known = sorted((p, k) for k, p in enumerate(p_values) if p is not None)
-    adjusted: list[float | None] = [None] * len(p_values)
+def holm(tests: list[dict]) -> None:
+    """Add p_holm to tests, their p after Holm's step-down adjustment; None stays None and counts for nothing.
+
+    Holm S. Scand J Stat 1979;6:65-70.
+    """
+    known = sorted((test["p"], k) for k, test in enumerate(tests) if test["p"] is not None)
+    for test in tests:
+        test["p_holm"] = None
     largest = 0.0
     for step, (p, k) in enumerate(known):
-        adjusted[k] = largest = max(largest, min(1.0, (len(known) - step) * p))
-    return adjusted
+        tests[k]["p_holm"] = largest = max(largest, min(1.0, (len(known) - step) * p))

@@ -181,9 +181,7 @@ def measure(readers: Readers, scans: pd.DataFrame, each: Ensemble, resamples: in
         unit = "patients" if "patient_id" in scans else "scans"
         warnings.append(f"{some(few)}: fewer than {FEW} {unit} of a class were read; these intervals are rough")
     for of in CLASSES:
-        adjusted = paired_tests.holm([entry["differences"][of]["p"] for entry in found.values()])
-        for entry, p in zip(found.values(), adjusted, strict=True):
-            entry["differences"][of]["p_holm"] = p
+        paired_tests.holm([entry["differences"][of] for entry in found.values()])
     pairs = [{"a": a, "b": b} | _agreement(calls[[a, b]], scans, resamples, seed)
              for a, b in itertools.combinations(names, 2)]
     everyone = _agreement(calls, scans, resamples, seed, both=False) if len(names) > 2 else None

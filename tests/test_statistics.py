@@ -348,9 +348,12 @@ def test_net_reclassification_is_the_change_of_sensitivity_and_specificity():
     assert drawn["nri"]["difference"] == pytest.approx(result["nri"])
 
 
-def test_holm_by_hand():
-    assert paired_tests.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert paired_tests.holm([0.5, None, 0.7]) == [1.0, None, 1.0] and paired_tests.holm([]) == []
+@pytest.mark.parametrize("p, adjusted", [([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+                                         ([0.5, None, 0.7], [1.0, None, 1.0]), ([], [])])
+def test_holm_by_hand(p, adjusted):
+    tests = [{"p": each} for each in p]
+    paired_tests.holm(tests)
+    assert [test["p_holm"] for test in tests] == pytest.approx(adjusted)
 
 
 # ---------------------------------------------------------------- coverage
