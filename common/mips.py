@@ -1,5 +1,6 @@
 """MIPs as files, and the colours of heat maps over them. Imports no torch."""
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -113,6 +114,12 @@ def under_heat(grey: np.ndarray, share: np.ndarray) -> np.ndarray:
     """`greys` with a heat map over them: (rows, columns, 3) float, 0..1; `share` as of `heat_colours`."""
     colour, opacity = np.split(heat_colours(share), [3], axis=2)
     return grey[:, :, None] * (1 - opacity) + colour * opacity
+
+
+def pooled(image: np.ndarray, step: int, pool: Callable[..., np.ndarray]) -> np.ndarray:
+    """The lowest (`pool` np.min) or highest (np.max) of each step x step pixels, so that a small hot spot stays."""
+    padded = np.pad(image, [(0, -size % step) for size in image.shape], mode="edge")
+    return pool(padded.reshape(len(padded) // step, step, -1, step), axis=(1, 3))
 
 
 def _line(row):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from common.files import InputError, read_json_object
 from common.manifest import VIEWS, read_manifest
-from common.mips import greys, read_image, under_heat
+from common.mips import greys, pooled, read_image, under_heat
 from common.model_files import checkpoint_file
 from common.run_files import heat_folder, heat_map
 from common.text import counted
@@ -158,23 +158,17 @@ def _picture(rows: pd.DataFrame, images: str, places: list[tuple[Path, float]]) 
         if any(each.shape != mip.shape for each, mip in zip(heat, mips, strict=True)):
             raise InputError(f"{place}: heat maps of other MIPs than those of {images}; run explain.py again")
     step = -(-max(map(len, mips)) // MOST_ROWS)
-    grey = _beside([_pooled(greys(mip, SUV_BLACK), step, np.min) for mip in mips])
+    grey = _beside([pooled(greys(mip, SUV_BLACK), step, np.min) for mip in mips])
     pixels = np.repeat(grey[:, :, None], 3, axis=2)
     if heats:
         highest = np.mean([highest for _, highest in places])
         shares = [np.clip(np.mean(each, axis=0) / highest, 0, 1) for each in zip(*heats, strict=True)]
-        share = _beside([_pooled(each, step, np.max) for each in shares], fill=0)
+        share = _beside([pooled(each, step, np.max) for each in shares], fill=0)
         pixels = np.concatenate([pixels, under_heat(grey, share)], axis=1)
     png = io.BytesIO()
     picture = Image.fromarray(np.round(255 * pixels).astype(np.uint8))
     (picture.quantize(64) if heats else picture.convert("L").quantize(32)).save(png, "PNG", optimize=True)
     return base64.b64encode(png.getvalue()).decode()
-
-
-def _pooled(image, step, pool):
-    """The darkest (np.min) or highest (np.max) of each step x step pixels, so that a small hot spot stays."""
-    padded = np.pad(image, [(0, -size % step) for size in image.shape], mode="edge")
-    return pool(padded.reshape(len(padded) // step, step, -1, step), axis=(1, 3))
 
 
 def _beside(pictures, fill=1.0):

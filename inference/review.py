@@ -15,7 +15,7 @@ import pandas as pd
 from common.files import progress
 from common.html import write_page
 from common.manifest import SYNTHETIC, is_synthetic, view_name, views_of
-from common.mips import BODY_SUV, heat_colours, read_image
+from common.mips import BODY_SUV, heat_colours, pooled, read_image
 from inference.overlays import SIDES
 
 SUV_MOST, LEVELS = 20.0, 127
@@ -78,8 +78,7 @@ def packed(image: np.ndarray, share: np.ndarray) -> str:
         The map, 0 to 1 (and above, drawn as 1); each cell holds its highest pixel, in 255 steps.
     """
     levels = np.round(np.sqrt(image.clip(0, SUV_MOST) / SUV_MOST) * LEVELS).astype(np.uint8)
-    padded = np.pad(share.clip(0, 1), [(0, -size % STEP) for size in share.shape])
-    cells = padded.reshape(len(padded) // STEP, STEP, -1, STEP).max(axis=(1, 3))
+    cells = pooled(share.clip(0, 1), STEP, np.max)
     below = np.diff(levels, axis=0, prepend=np.zeros_like(levels[:1]))  # modulo 256
     content = below.tobytes() + np.round(255 * cells).astype(np.uint8).tobytes()
     return base64.b64encode(zlib.compress(content, 9)).decode()
