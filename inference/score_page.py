@@ -91,8 +91,7 @@ def chart_of(scan: Scan, reference: dict[str, Any] | None) -> dict[str, Any] | N
     """The probability among the reference's: bars (x, y, width, height, class) and counts; None without reference."""
     if not reference:
         return None
-    bars, counts = [], []
-    shares = {}
+    bars, counts, shares = [], [], {}
     for name in ("positive", "negative"):
         values = np.array(reference[name], float)
         shares[name] = np.histogram(values, BINS, (0, 1))[0] / max(len(values), 1)
@@ -101,8 +100,8 @@ def chart_of(scan: Scan, reference: dict[str, Any] | None) -> dict[str, Any] | N
     for name, share in shares.items():
         for k in np.flatnonzero(share):
             height = HALF * share[k] / highest
-            bars.append((WIDTH * k / BINS, HALF - height if name == "positive" else HALF, WIDTH / BINS, height, name))
-    return {"bars": [(round(x, 1), round(y, 1), round(w - 1, 1), round(h, 1), name) for x, y, w, h, name in bars],
-            "at": round(WIDTH * scan.probability, 1), "width": WIDTH, "half": HALF, "counts": counts,
+            places = WIDTH * k / BINS, HALF - height if name == "positive" else HALF, WIDTH / BINS - 1, height
+            bars.append((*(round(place, 1) for place in places), name))
+    return {"bars": bars, "at": round(WIDTH * scan.probability, 1), "width": WIDTH, "half": HALF, "counts": counts,
             "ticks": [(WIDTH * k // 5, f"{k / 5:g}") for k in range(6)], "source": reference["source"],
             "models": " to ".join(map(str, dict.fromkeys(reference["models_per_scan"])))}
