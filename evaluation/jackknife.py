@@ -8,18 +8,15 @@ from numpy import ndarray
 from scipy.special import expit
 
 from evaluation import calibration
-from evaluation.weighted import BLOCK, Weighted, of_sums, ratio
+from evaluation.weighted import BLOCK, Weighted, by_name, ratio
 
 
 def without_each(scores: Weighted, index: ndarray, count: int) -> dict:
     """What `Weighted.measure` gives without each patient in turn; index is in the order of `scores.ranked`."""
     y, rank = scores.y.astype(bool), ranks(scores.score)
     sums = scores.features.sum(axis=0) - grouped(scores.features, index, count)
-    both = (sums[:, 1] > 0) & (sums[:, 1] < sums[:, 0])
-    slope, intercept = fits(scores, index, count)
-    return {"auc": auc(y, rank, index, count), "average_precision": average_precision(y, rank, index, count),
-            **of_sums(sums), "calibration_slope": np.where(both, slope, np.nan),
-            "calibration_intercept": np.where(both, intercept, np.nan)}
+    return by_name(sums, auc(y, rank, index, count), average_precision(y, rank, index, count),
+                   *fits(scores, index, count))
 
 
 def grouped(values: ndarray, index: ndarray, count: int) -> ndarray:

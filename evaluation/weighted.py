@@ -136,7 +136,7 @@ class Weighted:
     y, score, x : (n,) float array
         In the order of `ranked`: target, probability, its logit.
     features : (n, 4 + 2 thresholds) float array
-        Each scan's part in the sums that `of_sums` takes.
+        Each scan's part in the sums that `by_name` takes.
     condensed : Condensed
     fit : (a, b) arrays (1,)
         Logistic fit of the sample.
@@ -167,12 +167,7 @@ class Weighted:
             block = weights[:, part].astype(float)
             sums += block @ self.features[part]
             points.append(block if basis is None else block @ basis)
-        auc, precision = self.ranked.measure(weights)
-        slope, intercept = self._fits(weights, np.hstack(points))
-        both = (sums[:, 1] > 0) & (sums[:, 1] < sums[:, 0])
-        return {"auc": auc, "average_precision": precision, **of_sums(sums),
-                "calibration_slope": np.where(both, slope, np.nan),
-                "calibration_intercept": np.where(both, intercept, np.nan)}
+        return by_name(sums, *self.ranked.measure(weights), *self._fits(weights, np.hstack(points)))
 
     def _fits(self, weights, points):
         """(b,) slope and intercept at slope 1; weights are those of the scans, points those of the condensed ones."""
@@ -187,11 +182,14 @@ class Weighted:
         return slope, calibration.fit_intercept(x, y, points, self.offset)
 
 
-def of_sums(sums: ndarray) -> dict:
-    """Brier score, log loss and {(name of metrics.AT_THRESHOLD, k): (b,)} from (b, 4 + 2 thresholds) weighted sums of
-    `Weighted.features`."""
+def by_name(sums: ndarray, auc: ndarray, precision: ndarray, slope: ndarray, intercept: ndarray) -> dict:
+    """What `Weighted.measure` gives, from (b, 4 + 2 thresholds) weighted sums of `Weighted.features` and (b,) AUC,
+    average precision, calibration slope and intercept; the latter two are NaN where a class has no weight."""
     total, positives, brier, log_loss = sums.T[:4]
-    values: dict = {"brier": ratio(brier, total), "log_loss": ratio(log_loss, total)}
+    values: dict = {"auc": auc, "average_precision": precision, "brier": ratio(brier, total),
+                    "log_loss": ratio(log_loss, total)}
     for k, (above, hits) in enumerate(zip(*np.split(sums.T[4:], 2), strict=True)):
         values |= {(name, k): value for name, value in from_counts(total, positives, hits, above).items()}
-    return values
+    both = (positives > 0) & (positives < total)
+    return values | {"calibration_slope": np.where(both, slope, np.nan),
+                     "calibration_intercept": np.where(both, intercept, np.nan)}
