@@ -76,6 +76,7 @@ def write_objects(scan: Scan, scores: Scores, picture: bytes, files: Sequence[st
     paths = [folder / f"{scan.scan_id}_{kind}_{each.SOPInstanceUID}.dcm"
              for kind, each in (("sc", captured), ("sr", report))]
     for path, each in zip(paths, (captured, report), strict=True):
+        each.SeriesDescription, each.SoftwareVersions, each.ManufacturerModelName = DESCRIPTION, __version__, NAME
         if "SpecificCharacterSet" in images[0]:  # as it is: highdicom refuses some, as an empty first one
             each.SpecificCharacterSet = images[0].SpecificCharacterSet
         if path.exists():
@@ -116,8 +117,7 @@ def capture(picture: bytes, image: Dataset) -> Dataset:
         transfer_syntax_uid="1.2.840.10008.1.2.1")
     found.PatientOrientation = None  # of several views
     found.BodyPartExamined, found.BurnedInAnnotation = "WHOLEBODY", "NO"  # neither left nor right
-    found.SeriesDescription, found.ImageComments = DESCRIPTION, RESEARCH
-    found.SoftwareVersions, found.ManufacturerModelName = __version__, NAME
+    found.ImageComments = RESEARCH
     return found
 
 
@@ -143,10 +143,7 @@ def numbers(scan: Scan, scores: Scores, images: Sequence[Dataset]) -> Dataset:
         highdicom.UID(), name=NAME, manufacturer_name=NAME, model_name=__version__))
     report = sr.MeasurementReport(sr.ObservationContext(observer_device_context=device), codes.LN.PETWholeBody, [group],
                                   title=codes.DCM.ImagingMeasurementReport)
-    found = sr.EnhancedSR(evidence=images, content=report, series_instance_uid=highdicom.UID(),
-                          series_number=NUMBERS_SERIES, sop_instance_uid=highdicom.UID(), instance_number=1,
-                          manufacturer=NAME, is_complete=True, is_final=False, is_verified=False,
-                          specific_character_set=None)
-    found.SeriesDescription, found.ManufacturerModelName = DESCRIPTION, NAME
-    found.SoftwareVersions = __version__
-    return found
+    return sr.EnhancedSR(evidence=images, content=report, series_instance_uid=highdicom.UID(),
+                         series_number=NUMBERS_SERIES, sop_instance_uid=highdicom.UID(), instance_number=1,
+                         manufacturer=NAME, is_complete=True, is_final=False, is_verified=False,
+                         specific_character_set=None)
