@@ -80,7 +80,7 @@ def main(args):
 
     device, amp = open_device(args.device, args.amp, args.threads)
     runs, missing = asked_runs(args)
-    table = read_manifest(args.data, () if "all" in args.set else splits_of(runs), need_target=False)
+    table = read_manifest(args.data, splits_of(runs, args.set), need_target=False)
     table = chosen_scans(table, args.scans, args.data)
     if not args.no_pointing:
         table = add_lesions(table, args.data, arguments.images_folder(args), args.target)

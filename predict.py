@@ -28,8 +28,7 @@ def main(args):
     device, amp = open_device(args.device, args.amp, args.threads)
     runs, missing = asked_runs(args)
     images = arguments.images_folder(args)
-    table = read_manifest(args.data, () if "all" in args.set else splits_of(runs), need_target=False,
-                          allow_leakage=args.allow_leakage)
+    table = read_manifest(args.data, splits_of(runs, args.set), need_target=False, allow_leakage=args.allow_leakage)
     table = rows_to_predict(table, args.data, images, args.set, runs, args.output)
     for model in open_models(runs, table, args.chptfolder, args.data, images, args.set, device, amp,
                              **pick(args, "batch_size", "norm", "image_size", "crop_bodies", "allow_leakage")):

@@ -36,9 +36,8 @@ def main(args):
     settings = common_settings(runs, args.site_map)  # what the models' site heads mean
     refuse_other_sites(args.output, settings, runs)
     sites = {int(code): name for code, name in settings["sites"].items()}
-    table, warnings = read_loca_manifest(args.data, () if "all" in args.set else splits_of(runs), sites,
-                                         settings["site_multi"], args.site_strict, need_target=False,
-                                         allow_leakage=args.allow_leakage)
+    table, warnings = read_loca_manifest(args.data, splits_of(runs, args.set), sites, settings["site_multi"],
+                                         args.site_strict, need_target=False, allow_leakage=args.allow_leakage)
     for line in warnings:
         print(f"warning: {line}")
     table = rows_to_predict(table, args.data, images, args.set, runs, args.output)

@@ -229,7 +229,7 @@ def _predict(chptfolder, data, images, output, splits, device, amp, features=Tru
     """As predict.py does, with the models of the first splits."""
     with contextlib.redirect_stdout(io.StringIO()):
         found, _ = prediction.find_runs(chptfolder, range(splits))
-        table = manifest.read_manifest(data, prediction.splits_of(found), need_target=False)
+        table = manifest.read_manifest(data, prediction.splits_of(found, ["test"]), need_target=False)
         table = prediction.asked_rows(table, data, ["test"], found)
         for model in prediction.open_models(found, table, chptfolder, data, images, ["test"], device, amp, BATCH):
             prediction.write_predictions(model, model.outputs(), ["test"], output, features)

@@ -132,7 +132,7 @@ def open_models(runs: list[dict], table: pd.DataFrame, chptfolder: str, data: st
         cut = network_input.pool, network_input.box
         if cut not in bodies:
             bodies[cut] = read_bodies(table, images, *cut).to(device)
-            table = compare_images(table, images, data, [] if "all" in sets else splits_of(runs), allow_leakage)
+            table = compare_images(table, images, data, splits_of(runs, sets), allow_leakage)
         wanted, note = rows_of_views(table, network_input.views, path)
         notes = [note, *checkpoint_notes(path, content, network_input, table)]
         if "all" not in sets:
@@ -253,8 +253,7 @@ def asked_rows(table: pd.DataFrame, data: str, sets: Sequence[str], runs: list[d
     if own := [name for name in table if OWN_COLUMNS.fullmatch(name)]:
         print(f"warning: {data}: {some(own)} left out: names that prediction files keep for columns of their own")
         table = table.drop(columns=own)
-    if "all" not in sets:
-        splits = splits_of(runs)
+    if splits := splits_of(runs, sets):
         table = table[table[[f"split{split}" for split in splits]].isin(sets).any(axis=1)].reset_index(drop=True)
         if table.empty:
             raise InputError(f"{data}: no row in {' or '.join(sets)} of splits {', '.join(map(str, splits))}; "
@@ -267,17 +266,16 @@ def rows_to_predict(table: pd.DataFrame, data: str, images: str, sets: Sequence[
                     output: str) -> pd.DataFrame:
     """`asked_rows` for prediction files in `output`. Raises InputError, too, where a split has none of them, and as
     `refuse_mixing`; nothing is written by then."""
-    splits = [] if "all" in sets else splits_of(runs)
-    if none := [split for split in splits if not table[f"split{split}"].isin(sets).any()]:
+    if none := [split for split in splits_of(runs, sets) if not table[f"split{split}"].isin(sets).any()]:
         raise InputError(f"{data}: no row in {' or '.join(sets)} of split {', '.join(map(str, none))}; predict other "
                          "splits (--splits), or give --set all")
     refuse_mixing(output, runs, table, data, images, sets)
     return asked_rows(table, data, sets, runs)
 
 
-def splits_of(runs: list[dict]) -> list[int]:
-    """The splits of `find_runs`."""
-    return list(dict.fromkeys(run["split"] for run in runs))
+def splits_of(runs: list[dict], sets: Sequence[str]) -> list[int]:
+    """The splits of `find_runs` whose columns the manifest needs for these of --set: none for all."""
+    return [] if "all" in sets else list(dict.fromkeys(run["split"] for run in runs))
 
 
 def asked_runs(args: Namespace) -> tuple[list[dict], list[str]]:
