@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
-from evaluation.weighted import ratio
-
 SUBSETS = 200  # of each size; all where there are no more
 REFERRED = (0.0, 0.1, 0.2, 0.3, 0.5)  # shares of scans that metrics.json lists
 
@@ -24,15 +22,10 @@ def per_scan(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
         By scan_id: sd (of the models' scores, n - 1; NaN of one model), vote_share (of models at or above the
         threshold), consistency (share that votes with the majority), n_models.
     """
-    values = scores.to_numpy(dtype=float)
-    known = ~np.isnan(values)
-    count = known.sum(axis=1)
-    mean = np.where(known, values, 0).sum(axis=1) / count
-    squares = np.where(known, (values - mean[:, None]) ** 2, 0).sum(axis=1)
-    votes = (np.where(known, values, -1) >= threshold).sum(axis=1) / count
-    agreed = np.maximum(votes, 1 - votes)
-    table = {"sd": np.sqrt(ratio(squares, count - 1)), "vote_share": votes, "consistency": agreed, "n_models": count}
-    return pd.DataFrame(table, index=scores.index)
+    count = scores.notna().sum(axis=1)
+    votes = (scores >= threshold).sum(axis=1) / count
+    return pd.DataFrame({"sd": scores.std(axis=1), "vote_share": votes, "consistency": np.maximum(votes, 1 - votes),
+                         "n_models": count})
 
 
 def disagreement_list(scans: pd.DataFrame, scores: pd.DataFrame, prob: pd.Series, threshold: float) -> pd.DataFrame:
