@@ -53,7 +53,6 @@ LARS_INPUT = ("checkpoints without an input of their own are given LARS's: its b
               "standard deviation {} SUV")
 OWN_COLUMNS = re.compile(r"set|probs|overlap|checkpoint_sha256|[FL]\d+|pred_loc|(pred|true)_loc_name")
 NO_SPACING = "the pixel size of the training is not stored; it is taken to be the {:g} mm of these MIPs"
-OF_PHANTOMS = "trained on a SYNTHETIC cohort: the scores say nothing about patients"
 
 
 @dataclass
@@ -163,7 +162,7 @@ def checkpoint_notes(path: Path, content: dict, network_input: NetworkInput, tab
     elif "spacing_mm" in table and not network_input.spacing_mm:
         notes.append("warning: " + NO_SPACING.format(table["spacing_mm"].iloc[0]))
     if content.get("synthetic") and not is_synthetic(table).all():
-        notes.append(f"warning: {OF_PHANTOMS}")
+        notes.append("warning: trained on a SYNTHETIC cohort: the scores say nothing about patients")
     if content.get(LEAKAGE):
         notes.append(f"warning: {path.name} was trained with --allow_leakage: {MARK}: {content[LEAKAGE]}")
     return notes
@@ -204,14 +203,11 @@ def predict_mips(checkpoint: str | Path, images: Mapping[str, np.ndarray], spaci
     if not isinstance(spacing_mm, Real) or not 0 < spacing_mm < math.inf:
         raise InputError(f"spacing_mm is {spacing_mm!r}: give the side of the MIPs' pixels in mm")
     network, content = utils.load_model(checkpoint)
-    if content.get("synthetic"):
-        warnings.warn(f"{checkpoint}: {OF_PHANTOMS}", stacklevel=2)
-    if content.get(LEAKAGE):
-        warnings.warn(f"{checkpoint}: trained with --allow_leakage: {content[LEAKAGE]}", stacklevel=2)
     table = pd.DataFrame({"filename": list(images), "spacing_mm": spacing_mm, "suv_type": suv_type})
     given = stored_input(checkpoint, content, table, "the call", None, None)
-    if "input" in content and not given.spacing_mm:
-        warnings.warn(f"{checkpoint}: {NO_SPACING.format(spacing_mm)}", stacklevel=2)
+    for note in checkpoint_notes(Path(checkpoint), content, given, table):
+        if note.startswith("warning: "):
+            warnings.warn(f"{checkpoint}: {note.removeprefix('warning: ')}", stacklevel=2)
     arrays = [np.ascontiguousarray(image, np.float32) for image in images.values()]
     for name, image in zip(images, arrays, strict=True):
         if reason := (f"is of shape {image.shape}, not (rows, columns)" if image.ndim != 2 or not image.size else

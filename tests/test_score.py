@@ -81,7 +81,7 @@ def test_mips_of_the_api_score_as_those_of_a_study(scored, results, tmp_path):
     utils.save_checkpoint(marked, torch.load(paths[0]) | {"synthetic": True, "leakage": "1 patient in train and test"})
     with pytest.warns(UserWarning) as said:
         assert predict_mips(marked, {"cor": cor}, 3.27) == pytest.approx(probs[0][0])
-    assert all(word in str(each.message) for word, each in zip(("SYNTHETIC", "leakage: 1 pat"), said, strict=True))
+    assert all(word in str(each.message) for word, each in zip(("SYNTHETIC", "LEAKAGE: 1 pat"), said, strict=True))
 
 
 def test_numbers_are_those_of_predict_and_aggregate(scored, results, tmp_path):
