@@ -17,9 +17,8 @@ from common.model_files import HEADER, SUFFIX
 from common.run_files import run_file
 from common.settings import base_names, commit, plain
 from common.text import some
-from evaluation.operating_points import FILE
+from evaluation.operating_points import FILE, check_stored
 from evaluation.ranking import read_ranks
-from evaluation.stored_points import check_stored
 from inference.prediction import best_runs, check_best
 from training.recorder import WEIGHTS
 from utils import read_checkpoint
