@@ -24,6 +24,6 @@ def test_two_days_are_told_by_the_column():
     assert readings("03/10/2024") == {"2024-03-10", "2024-10-03"} and to_date("03-10-2024") == ""
     assert to_date("03/10/2024", day_first=True) == "2024-10-03" and to_date("03/10/2024", False) == "2024-03-10"
     assert one_order(["03/10/2024", "13/10/2024"]) is True and one_order(["10/13/2024", "2024-10-13", ""]) is False
-    assert one_order(["03/10/2024", "05/05/2024", "13.10.2024", "31/02/2024"]) is None
+    assert one_order(["03/10/2024", "05/05/2024", "13.10.2024", "31/02/2024", "05/5/2024"]) is None
     with pytest.raises(ValueError, match="day first and with the month first"):
         one_order(["13/10/2024", "10/13/2024"])
