@@ -11,7 +11,7 @@ import torch
 
 from common.files import InputError, progress
 from common.manifest import VIEWS, suv_type_of
-from common.mips import BODY_SUV, read_image
+from common.mips import BODY_SUV, pooled, read_image
 from common.text import counted
 
 CLIP_SUV = (0.0, 30.0)
@@ -101,7 +101,7 @@ def stack_bodies(images: Iterable[np.ndarray], names: Sequence[str], largest: tu
     rows, columns = (-(-side // pool) for side in largest)
     stack, sizes = np.zeros((len(names), rows, columns), "float32"), np.empty((len(names), 2), "int64")  # resident
     for i, (image, name) in enumerate(zip(images, names, strict=True)):
-        body = _pool(image[body_box(image, name, box)], pool)
+        body = pooled(image[body_box(image, name, box)], pool)
         if i == 0 and 4 * len(names) * body.size > available_memory(torch.device("cpu")):
             raise InputError(f"{counted(len(names), 'image')} of {body.shape[0]} x {body.shape[1]} pixels do not "
                              "fit into the free memory; use --pool 2 (a quarter of it), or fewer splits at once")
@@ -146,13 +146,6 @@ def body_box(image: np.ndarray, name: str, box: str = "suv") -> tuple[slice, sli
         what = f"pixel above SUV {BODY_SUV}" if box == "suv" else "body of two rows and columns or more"
         raise InputError(f"{name}: no {what} (maximum {image.max():.3g}); are the values SUV?")
     return slice(rows[0], rows[-1] + last), slice(columns[0], columns[-1] + last)
-
-
-def _pool(image, k):
-    if k == 1:
-        return image
-    image = np.pad(image, [(0, -size % k) for size in image.shape])
-    return image.reshape(image.shape[0] // k, k, -1, k).max((1, 3))
 
 
 def choose_frame(size: str | tuple[int, int], bodies: Bodies, train: np.ndarray, margin: int) -> tuple[int, int]:

@@ -116,8 +116,13 @@ def under_heat(grey: np.ndarray, share: np.ndarray) -> np.ndarray:
     return grey[:, :, None] * (1 - opacity) + colour * opacity
 
 
-def pooled(image: np.ndarray, step: int, pool: Callable[..., np.ndarray]) -> np.ndarray:
-    """The lowest (`pool` np.min) or highest (np.max) of each step x step pixels, so that a small hot spot stays."""
+def pooled(image: np.ndarray, step: int, pool: Callable[..., np.ndarray] = np.max) -> np.ndarray:
+    """The highest (or by `pool` np.min lowest) of each step x step pixels, so that a small hot spot stays.
+
+    From the top left corner; cells over the other edges hold fewer pixels.
+    """
+    if step == 1:
+        return image
     padded = np.pad(image, [(0, -size % step) for size in image.shape], mode="edge")
     return pool(padded.reshape(len(padded) // step, step, -1, step), axis=(1, 3))
 

@@ -78,7 +78,7 @@ def packed(image: np.ndarray, share: np.ndarray) -> str:
         The map, 0 to 1 (and above, drawn as 1); each cell holds its highest pixel, in 255 steps.
     """
     levels = np.round(np.sqrt(image.clip(0, SUV_MOST) / SUV_MOST) * LEVELS).astype(np.uint8)
-    cells = pooled(share.clip(0, 1), STEP, np.max)
+    cells = pooled(share.clip(0, 1), STEP)
     below = np.diff(levels, axis=0, prepend=np.zeros_like(levels[:1]))  # modulo 256
     content = below.tobytes() + np.round(255 * cells).astype(np.uint8).tobytes()
     return base64.b64encode(zlib.compress(content, 9)).decode()

@@ -21,7 +21,7 @@ from common.acquisition import UPTAKE_MIN, inside, number
 from common.files import progress, read_csv
 from common.html import write_page
 from common.manifest import VIEW_NAMES, view_name
-from common.mips import read_image
+from common.mips import pooled, read_image
 from common.text import ranges
 from common.workers import Run, run_here
 
@@ -122,14 +122,13 @@ def thumbnail(row: dict, folder: Path, side: int, name: str, pixels_per_mm: floa
     """
     shape = (int(row["matrix_size_1"]), int(row["matrix_size_2"]))
     sizes = SimpleNamespace(matrix_size_1=shape[0], matrix_size_2=shape[1], row=row["scan_id"])
-    image = read_image(sizes, folder, str(row["filename"]))  # whatever its values: the page is to show them
     step = math.ceil(max(shape) / side)
-    image = np.pad(image.reshape(shape), [(0, -size % step) for size in shape])
-    image = image.reshape(image.shape[0] // step, step, -1, step).max(axis=(1, 3))
-    grey = np.clip((image - SUV_WHITE) / (SUV_BLACK - SUV_WHITE), 0, 1) * (LEVELS - 1)
-    grey = 255 - np.round(grey).astype(np.uint8).astype(np.uint16) * 255 // (LEVELS - 1)
+    # whatever its values: the page is to show them
+    image = pooled(read_image(sizes, folder, str(row["filename"])), step)
+    level = np.round(np.clip((image - SUV_WHITE) / (SUV_BLACK - SUV_WHITE), 0, 1) * (LEVELS - 1)).astype(np.uint16)
+    grey = (255 - level * 255 // (LEVELS - 1)).astype(np.uint8)
     file, kind = io.BytesIO(), "png" if exact else "webp"
-    Image.fromarray(grey.astype(np.uint8)).save(file, kind.upper(), **({} if exact else {"quality": QUALITY}))
+    Image.fromarray(grey).save(file, kind.upper(), **({} if exact else {"quality": QUALITY}))
     scale = float(_text(row.get("spacing_mm")) or 3.27) * step * pixels_per_mm
     height, width = (round(size * scale) for size in grey.shape)
     return {"name": name, "title": name.split(",")[0], "sides": SIDES.get(str(row["view"]), ("", "")), "width": width,

@@ -10,6 +10,7 @@ import dataset
 from common import manifest
 from common.files import InputError
 from common.manifest import read_manifest
+from common.mips import pooled
 from dataset import Bodies, NetworkInput, body_box, eval_batch, read_bodies, read_image
 from training import batches
 
@@ -166,7 +167,7 @@ def test_body_box_holds_every_body_pixel_and_is_tight(height, width, points):
 def test_pooling_is_max_pooling(height, width, k, seed):
     image = np.random.default_rng(seed).random((height, width), dtype=np.float32)
     expected = torch.nn.functional.max_pool2d(torch.from_numpy(image)[None], k, ceil_mode=True)[0]
-    np.testing.assert_array_equal(dataset._pool(image, k), expected)
+    np.testing.assert_array_equal(pooled(image, k), expected)
 
 
 def bodies_of(*shapes, seed=0):

@@ -18,7 +18,8 @@ import train_loca
 import utils
 from common.files import InputError
 from common.manifest import read_manifest
-from dataset import Bodies, NetworkInput, _pool, body_box, fit_bodies
+from common.mips import pooled
+from dataset import Bodies, NetworkInput, body_box, fit_bodies
 from evaluation import metrics
 from inference import gradcam, heat_maps, overlays, pointing_game
 from preprocessing import conversion, geometry
@@ -99,7 +100,7 @@ def test_the_map_marks_the_pixel_that_the_layer_marks(frame, pool):
         image = np.zeros(shape, "float32")
         image[4:59, 7:42] = 1
         image[4 + row, 7 + column] = 9
-        body = torch.from_numpy(_pool(image[body_box(image, "a")], pool))
+        body = torch.from_numpy(pooled(image[body_box(image, "a")], pool))
         bodies = fit_bodies(Bodies(body[None], torch.tensor([body.shape]), ["a"]), frame, crop=True)
         images = ImageBatches(bodies, given, 1)
         x = next(images.centred(np.array([0])).batches).x[0, 0]
