@@ -3,6 +3,7 @@ import collections
 import contextlib
 import csv
 import errno
+import functools
 import hashlib
 import itertools
 import json
@@ -86,11 +87,7 @@ def replace_file(path: str | Path, mode: str = "w", private: bool = False) -> It
     encoding, newline, errors = (None, None, None) if "b" in mode else ("utf-8", "", "backslashreplace")
     remove_leftovers(path.parent)
     temporary = path.with_name(f".{path.name}.{tag()}{secrets.token_hex(4)}.tmp")
-    rights = 0o600 if private else 0o666  # less what umask takes
-
-    def opener(name: str, flags: int) -> int:
-        return os.open(name, flags, rights)
-
+    opener = functools.partial(os.open, mode=0o600 if private else 0o666)  # less what umask takes
     try:
         with open(temporary, mode.replace("w", "x"), encoding=encoding, newline=newline, errors=errors,
                   opener=opener) as file:
