@@ -7,16 +7,9 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
+from common import manifest
 from common.files import InputError, read_csv, without_na
-from common.manifest import (
-    SETS,
-    check_images,
-    check_patients,
-    patient_column,
-    read_manifest,
-    warn_copies,
-    written_twice,
-)
+from common.manifest import SETS, patient_column, read_manifest, written_twice
 from common.text import counted, some
 
 IN_ONE_WAY = "write it in one way; if not, give them names that differ by more than blanks, case or zeros"
@@ -232,9 +225,9 @@ def check_splits(table: pd.DataFrame, split_columns: Sequence[str]) -> None:
         if len(unknown := table[~table[column].isin(SETS)]):
             raise InputError(f"{column} of scan {unknown['scan_id'].iloc[0]} is {unknown[column].iloc[0]!r}; it must "
                              f"be {', '.join(SETS)}")
-    check_patients(table, split_columns)
-    check_images(table, split_columns)
-    warn_copies(table)
+    manifest.check_patients(table, split_columns)
+    manifest.check_images(table, split_columns)
+    manifest.warn_copies(table)
     in_cal = (table[list(split_columns)] == "cal").mean(axis=1)
     for scan in table.loc[in_cal.between(0, 1, inclusive="neither"), "scan_id"]:
         raise InputError(f"scan {scan} is cal in some splits only; a calibration set is common to all of them")

@@ -19,22 +19,12 @@ import psutil
 
 from common.mips import LEAST_SUV
 from common.text import counted
+from preprocessing import dicom_values as values
 from preprocessing import dose
 from preprocessing.dicom_pixels import read_pixels
 from preprocessing.dicom_reader import LOSSY, is_dicomdir, is_pet, read_header, series_of, without_copies
 from preprocessing.dicom_reader import frames as frames_of
-from preprocessing.dicom_values import (
-    Header,
-    NotDicom,
-    Refused,
-    corrections,
-    integer,
-    number,
-    positive,
-    private,
-    shown,
-    text,
-)
+from preprocessing.dicom_values import Header, NotDicom, Refused, integer, number, text
 from preprocessing.dose import GE, Warn, body_height, body_weight, reference_mass
 from preprocessing.geometry import Grid, make_grid, patient_axes, regular_slices, slice_geometry
 from preprocessing.overrides import override
@@ -148,7 +138,7 @@ def _convert(headers: list[Header], allow_uncorrected: bool, suv_type: str) -> S
     warnings: list[str] = []
     _check_same(headers)
     first = headers[0]
-    if "ATTN" not in corrections(first) and not allow_uncorrected:
+    if "ATTN" not in values.corrections(first) and not allow_uncorrected:
         raise Refused("CorrectedImage", text(first, "CorrectedImage"), "not attenuation corrected (no ATTN)",
                       "choose the corrected series, or allow uncorrected ones")
     announced = max((integer(h, "NumberOfSlices") for h in headers if h.get("NumberOfSlices")), default=0)
@@ -157,9 +147,9 @@ def _convert(headers: list[Header], allow_uncorrected: bool, suv_type: str) -> S
     if "REPROJECTION" in text(first, "SeriesType"):
         raise Refused("SeriesType", text(first, "SeriesType"), "projections, no volume", "give the axial series")
     if text(first, "ImageType").startswith("DERIVED"):
-        warnings.append(f"ImageType is {shown(first, 'ImageType')}: not as reconstructed")
+        warnings.append(f"ImageType is {values.shown(first, 'ImageType')}: not as reconstructed")
     if text(first, "SeriesType").split("\\")[0] in ("DYNAMIC", "GATED") and "dynamic" not in first:
-        warnings.append(f"SeriesType is {shown(first, 'SeriesType')}: one time frame or gate of a longer scan?")
+        warnings.append(f"SeriesType is {values.shown(first, 'SeriesType')}: one time frame or gate of a longer scan?")
     if any(text(h, "LossyImageCompression") == "01" or h["syntax"] in LOSSY for h in headers):
         warnings.append("the pixels were compressed with loss")
     if irregular := [h["irregular"] for h in headers if "irregular" in h]:
@@ -250,7 +240,7 @@ def _search(folder: Path) -> list[Header]:
 
 def _check_same(headers: Sequence[Header]) -> None:
     first = headers[0]
-    private_tags = [tag for place in PRIVATE if (tag := private(first, *place))]
+    private_tags = [tag for place in PRIVATE if (tag := values.private(first, *place))]
     for keyword in SAME_INTEGER + SAME + tuple(private_tags):
         for header in [h for h in headers if h.get(keyword) != first.get(keyword)]:
             differs = (keyword, integer(first, keyword), integer(header, keyword)) if keyword in SAME_INTEGER else \
@@ -348,7 +338,7 @@ def _units(header: Header) -> str:
 def _stored_type(header: Header) -> str:
     """SUVType of the stored values; "" where they are no SUV."""
     if _units(header) == "CNTS":
-        factor = private(header, *PHILIPS, 0x00)
+        factor = values.private(header, *PHILIPS, 0x00)
         return "BW" if factor and number(header, factor) else ""
     return {"GML": text(header, "SUVType") or "BW", "CM2ML": "BSA"}.get(_units(header), "")
 
@@ -357,7 +347,7 @@ def _slope(header: Header) -> float:
     if number(header, "RescaleIntercept"):
         raise Refused("RescaleIntercept", text(header, "RescaleIntercept"), "must be 0 in PET (PS3.3 C.8.9.4)",
                       "export the series again")
-    return positive(header, "RescaleSlope", "export the series again")
+    return values.positive(header, "RescaleSlope", "export the series again")
 
 
 def _unit_factors(headers: Sequence[Header], units: str, voxel_ml: float, warn: Warn
@@ -379,14 +369,14 @@ def _unit_factors(headers: Sequence[Header], units: str, voxel_ml: float, warn: 
         raise Refused("SUVType", kind, f"not a type of SUV in {units}", "export the series in BQML")
     if units == "CNTS":
         for element, name in ((0x00, "SUV factor"), (0x09, "activity factor")):
-            tag = private(first, *PHILIPS, element)
+            tag = values.private(first, *PHILIPS, element)
             if tag and (factor := number(first, tag)):
                 warn(f"CNTS converted with Philips {name} (7053,10{element:02X})")
                 return (None, factor) if element == 0 else (factor, None)
         raise Refused("Units", units, "counts without Philips (7053,1000) or (7053,1009)", "export it in BQML, or keep "
                       "private group 7053 when de-identifying")
     if units == "CPS":
-        if "DCAL" in corrections(first):
+        if "DCAL" in values.corrections(first):
             return 1 / voxel_ml, None
         factors = np.array([number(header, "DoseCalibrationFactor") or 0 for header in headers])
         if (factors <= 0).any():
