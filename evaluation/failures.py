@@ -167,7 +167,8 @@ def _picture(rows: pd.DataFrame, images: str, places: list[tuple[Path, float]]) 
         pixels = np.concatenate([pixels, under_heat(grey, share)], axis=1)
     png = io.BytesIO()
     picture = Image.fromarray(np.round(255 * pixels).astype(np.uint8))
-    (picture.quantize(64) if heats else picture.convert("L").quantize(32)).save(png, "PNG", optimize=True)
+    picture = picture.quantize(128, Image.Quantize.MAXCOVERAGE) if heats else picture.convert("L").quantize(32)
+    picture.save(png, "PNG", optimize=True)
     return base64.b64encode(png.getvalue()).decode()
 
 

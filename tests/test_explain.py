@@ -395,6 +395,19 @@ def test_one_scale_for_the_cohort(tmp_path):
     assert heat_maps.cohort_scale(tmp_path, peaks[:102], False) == pytest.approx(4.95) and not panel.exists()
 
 
+def test_colours_of_few_pixels_are_those_of_the_colour_bar(tmp_path):
+    """A hot spot and its cross in a picture that is grey but for them: in the file as drawn."""
+    rows, columns = np.indices((120, 60))
+    image = (rows + columns) % 80 / 10 + 0.4
+    heat = 3 * np.exp(-((rows - 40)**2 + (columns - 30)**2) / 20)
+    figure = overlays.panel_figure({"cor": image}, {"cor": heat}, {"suv_max": 7, "heat_max": 3}, 3.27, "DS 4-5", "a")
+    overlays._save(figure, tmp_path / "a.png")
+    drawn = np.asarray(figure.canvas.buffer_rgba())[:, :, :3].astype(int)
+    saved = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+    assert 1000 < (np.ptp(drawn, axis=2) > 100).sum() < drawn[:, :, 0].size / 50
+    assert np.abs(saved - drawn).max() <= 12
+
+
 def test_a_network_whose_scores_do_not_differ_looks_empty():
     highest = [2.0] * 20
     assert heat_maps.darkest(highest, [0.02, 0.98] * 10) == 2

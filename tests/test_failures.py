@@ -15,7 +15,9 @@ from prediction_helpers import predictions, splits, write
 import aggregate
 import explain
 from common.files import InputError
+from common.mips import greys, under_heat
 from common.run_files import heat_folder, heat_map
+from evaluation import failures
 
 pytestmark = pytest.mark.usefixtures("no_figure")  # they take most of the time
 
@@ -63,6 +65,20 @@ def test_every_wrong_scan_is_listed_the_most_certain_first(case):
     metrics = json.loads((case / "out" / "metrics.json").read_text())["avg"]
     counts = table["error"].value_counts()
     assert (counts["false negative"], counts["false positive"]) == (metrics["fn"], metrics["fp"])
+
+
+def test_a_small_hot_spot_has_its_colour(tmp_path):
+    rows, columns = np.indices((200, 100))
+    image = ((rows + columns) % 80 / 10).astype("<f4")
+    image.tofile(tmp_path / "a_cor.bin")
+    heat = np.exp(-((rows - 40)**2 + (columns - 30)**2) / 20)
+    (tmp_path / "maps").mkdir()
+    np.save(heat_map(tmp_path, "a", "cor"), heat)
+    table = pd.DataFrame({"scan_id": ["a"], "view": "cor", "filename": "a_cor.bin", "matrix_size_1": 200,
+                          "matrix_size_2": 100})
+    shown = Image.open(io.BytesIO(base64.b64decode(failures._picture(table, tmp_path, [(tmp_path, 1.0)]))))
+    under = np.asarray(shown.convert("RGB"))[:, 104:204]  # right of the MIP alone
+    assert np.abs(under - 255 * under_heat(greys(image, 7), heat)).max() <= 12
 
 
 def test_pictures_are_the_manifests_mips(case):
