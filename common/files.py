@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from common.faults import of_file
 from common.processes import is_left_over, tag
-from common.text import counted
+from common.text import counted, some
 
 if TYPE_CHECKING:  # --help answers without pandas
     import pandas as pd
@@ -146,8 +146,8 @@ def read_csv(path: str | Path, needed: Iterable[str] = (),
     Raises
     ------
     InputError
-        The table is unreadable or ambiguous, a cell holds an Excel error, a line is longer than the header, the last
-        line breaks off, two columns have one name, a column of `needed` is missing.
+        The table is missing, unreadable or ambiguous, a cell holds an Excel error, a line is longer than the header,
+        the last line breaks off, two columns have one name, a column of `needed` is missing.
     """
     import pandas as pd
 
@@ -171,6 +171,8 @@ def read_csv(path: str | Path, needed: Iterable[str] = (),
                                 keep_default_na=False)
     except (InputError, MemoryError):
         raise
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; correct its name or folder") from None
     except Exception as error:  # whatever damage provokes in pandas and openpyxl
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(f"{path}: cannot be read as a table: {reason}; give a CSV or .xlsx") from error
@@ -181,7 +183,7 @@ def read_csv(path: str | Path, needed: Iterable[str] = (),
         for name in table.columns.difference(list(NAMES)):
             table[name] = _with_points(path, table[name], separator)
     if missing := [name for name in needed if name not in table]:
-        raise InputError(f"{path}: no column {', '.join(missing)}; it has {', '.join(table.columns[:9])}")
+        raise InputError(f"{path}: no column {', '.join(missing)}; it has {some(names, 20)}")
     return table
 
 

@@ -54,11 +54,14 @@ def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: boo
         Naming the file, the row and the value.
     """
     sizes = ["matrix_size_1", "matrix_size_2"] * need_images
+    if not Path(path).exists():
+        raise InputError(f"{path}: no such file; give the manifest, such as --data mips/data_resplit.csv")
     table = read_csv(path, ["scan_id", "filename", *sizes])
     if need_target and "target" not in table:
         raise InputError(f"{path}: no column target; add it: 0 for Deauville 1-3, 1 for Deauville 4-5")
     if missing := [f"split{s}" for s in splits if f"split{s}" not in table]:
-        raise InputError(f"{path}: no column {', '.join(missing)}; make_splits.py adds split columns")
+        raise InputError(f"{path}: no column {', '.join(missing)}; make_splits.py adds split columns"
+                         + ", --set all predicts every row without them" * (need_images and not need_target))
     if table.empty:
         raise InputError(f"{path}: no rows")
     for name in table.columns.intersection(MAY_BE_EMPTY):

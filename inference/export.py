@@ -19,7 +19,7 @@ from common.settings import base_names, commit, plain
 from common.text import some
 from evaluation.operating_points import FILE, check_stored
 from evaluation.ranking import read_ranks
-from inference.prediction import best_runs, check_best
+from inference.prediction import best_runs, check_best, no_best_run
 from training.recorder import WEIGHTS
 from utils import read_checkpoint
 
@@ -31,7 +31,7 @@ def best_models(folder: Path, top: int | None) -> list[dict]:
     """Rows of `prediction.best_runs` of the `top` best ranks, best first; None: all. Raises InputError."""
     path = folder / "best_run.csv"
     if not path.is_file():
-        raise InputError(f"{path}: missing; find_best_model.py --dir {folder} writes it")
+        raise no_best_run(folder)
     splits = [split for split, _ in read_ranks(path)]
     if top and top > len(splits):
         raise InputError(f"--top {top}: {path} ranks {len(splits)}")

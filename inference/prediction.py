@@ -362,7 +362,7 @@ def best_runs(folder: str | Path, splits: Sequence[int] | None = None) -> tuple[
         rows = {split: row | {"split": split, "run": run, "path": checkpoint_file(folder, split, run)}
                 for split, run, row in pairs}
     except FileNotFoundError:
-        raise InputError(f"{path}: missing; find_best_model.py --dir {folder} writes it") from None
+        raise no_best_run(folder) from None
     except (ValueError, TypeError, pd.errors.ParserError, KeyError) as error:
         raise InputError(f"{path}: not a best_run.csv ({error}); find_best_model.py --dir {folder} writes it") from None
     splits = sorted(rows) if splits is None else splits
@@ -372,6 +372,13 @@ def best_runs(folder: str | Path, splits: Sequence[int] | None = None) -> tuple[
     if not found:
         raise InputError(f"{path}: no model of splits {splits[0]} to {splits[-1]}; it has {sorted(rows)}")
     return found, [f"split {split}: no model in {path}" for split in splits if split not in rows]
+
+
+def no_best_run(folder: str | Path) -> InputError:
+    """Why a folder of networks has no best_run.csv."""
+    if not Path(folder).exists():
+        return InputError(f"{folder}: no such folder of networks, and no such zip; correct its name")
+    return InputError(f"{Path(folder) / 'best_run.csv'}: missing; find_best_model.py --dir {folder} writes it")
 
 
 def check_best(path: str | Path, content: dict, best: dict, folder: str | Path) -> None:

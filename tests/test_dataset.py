@@ -73,7 +73,7 @@ def test_patient_in_two_sets_is_refused(cohort):
 
 
 def test_files_that_are_no_manifest(tmp_path):
-    with pytest.raises(InputError, match="none.csv: cannot be read as a table"):
+    with pytest.raises(InputError, match="none.csv: no such file; give the manifest, such as --data"):
         read_manifest(tmp_path / "none.csv")
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(InputError, match="cannot be read as a table"):
@@ -89,6 +89,8 @@ def test_new_patients_need_neither_target_nor_splits(cohort):
     assert len(read_manifest(cohort / "new.csv", need_target=False)) == 48
     with pytest.raises(InputError, match="no column target; add it: 0 for Deauville 1-3, 1 for"):
         read_manifest(cohort / "new.csv")
+    with pytest.raises(InputError, match="no column split0; make_splits.py .*, --set all predicts every row without"):
+        read_manifest(cohort / "new.csv", (0,), need_target=False)
 
 
 def test_split_with_one_class_is_refused(cohort):

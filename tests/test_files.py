@@ -152,6 +152,14 @@ def test_a_table_that_cannot_be_told_is_refused(content, said, tmp_path):
         read_csv(tmp_path / "a.csv", ("scan_id", "target"))
 
 
+def test_a_missing_table_and_a_missing_column_say_what_is_there(tmp_path):
+    with pytest.raises(InputError, match="none.csv: no such file; correct its name or folder"):
+        read_csv(tmp_path / "none.csv")
+    (tmp_path / "a.csv").write_text(f"scan_id,probs,sex,{','.join(f'F{k}' for k in range(1, 31))}\n")
+    with pytest.raises(InputError, match="no column age; it has scan_id, probs, sex, F1, .*, F17 and 13 more"):
+        read_csv(tmp_path / "a.csv", ("scan_id", "age"), lambda name: name in ("scan_id", "age"))
+
+
 def test_a_longer_line_is_refused_where_some_columns_are_read(tmp_path):
     """pandas drops the surplus: WB, AC without quotes would move the probability into another column."""
     (tmp_path / "a.csv").write_text("scan_id,series,probs,x\n1,WB,0.5,1\n2,WB, AC,0.9,1\n")

@@ -156,6 +156,8 @@ def test_bad_checkpoints_and_folders_of_checkpoints(trained, tmp_path):
     args = ("--data", trained / "data.csv", "--output", tmp_path / "pred", "--chptfolder", tmp_path, "--splits", 0, 0)
     with pytest.raises(InputError, match="best_run.csv: missing; find_best_model.py --dir"):
         call(predict, *args)
+    with pytest.raises(InputError, match="gone.zip: no such folder of networks, and no such zip; correct its name"):
+        call(predict, *args, "--chptfolder", tmp_path / "gone.zip")
     (tmp_path / "best_run.csv").write_text("split,run,epoch,metric,value,rank\n0,1,1,auc,0.9,1\n")
     with pytest.raises(InputError, match="checkpoint_split0_run1.pth: no such checkpoint"):
         call(predict, *args)
