@@ -126,8 +126,9 @@ def convert(args, folder, inputs):
             if key:
                 check_same_key(folder, key)
             refuse_dropping(folder, searched, studies, refused, key)
-        options = Options(inputs[0].spacing_mm or scoring.SPACING_MM, scoring.projections(scoring.all_views(inputs)),
-                          args.allow_uncorrected, suv_type=inputs[0].suv_type, frames=args.frames)
+        views = scoring.projections({view for each in inputs for view in each.views})
+        options = Options(inputs[0].spacing_mm or scoring.SPACING_MM, views, args.allow_uncorrected,
+                          suv_type=inputs[0].suv_type, frames=args.frames)
         made, errors = convert_studies(studies, searched, folder, key, options, args.overwrite, run)
     if key_file:
         update_crosswalk(key_file, crosswalk_rows({uid: studies[uid] for uid in made}, key))

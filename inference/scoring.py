@@ -157,11 +157,6 @@ def _stored(run: dict) -> dict:
     return settings or utils.read_checkpoint(path)
 
 
-def all_views(inputs: Sequence[NetworkInput]) -> set[str]:
-    """The views that any of the models knows."""
-    return {view for each in inputs for view in each.views}
-
-
 def projections(views: Collection[str]) -> int:
     """The value of prepro_script.py --views that makes these views."""
     turned = {int(view[3:]) for view in views if view.startswith("rot")}
@@ -191,16 +186,12 @@ def unusable(rows: Sequence[Mapping[str, Any]], images: Path, inputs: Sequence[N
     cut: dict[str, str] = {}
     for row in pd.DataFrame(rows).assign(row=range(2, len(rows) + 2)).itertuples():  # as read_manifest counts
         try:
-            image = read_image(row, images)
-        except InputError as error:  # its values are no SUV
+            image, known = read_image(row, images), [each for each in inputs if row.view in each.views]
+            boxes = [dataset.body_box(image, row.view, each.box) for each in known]
+        except InputError as error:  # its values are no SUV, or it has no body
             refused.setdefault(row.scan_id, str(error))
             continue
-        for each in (each for each in inputs if row.view in each.views):
-            try:
-                box = dataset.body_box(image, row.view, each.box)
-            except InputError as error:
-                refused.setdefault(row.scan_id, str(error))
-                continue
+        for each, box in zip(known, boxes, strict=True):
             size = [-(-(part.stop - part.start) // each.pool) for part in box]
             if any(np.greater(size, each.frame)):
                 larger = (f"{row.view}: the body of {size[0]} x {size[1]} pixels is larger than a network's frame, "
