@@ -7,13 +7,12 @@ import argparse
 import collections
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from common import params
 from common.files import InputError, read_csv
 from common.model_files import read_settings
 from common.run_files import find_run_files
-from common.settings import HASHED, base_names
+from common.settings import base_names, differences
 from common.text import counted, ranges
 from evaluation.ensemble import Model
 from evaluation.ranking import read_ranks
@@ -132,11 +131,6 @@ def _runs(folders: Iterable[Path], split: int) -> int | None:
     return next((count for count in counts if count), None)
 
 
-def _without_digest(value: Any) -> Any:
-    """A stored argument as `settings.base_names` gives it."""
-    return HASHED.sub("", value) if isinstance(value, str) else value
-
-
 def _trials(folder: Path, split: int, settings: dict) -> int | None:
     """Of how many trials, pruned ones included, the arguments are the best; 0: no search found them, None: unknown.
 
@@ -151,7 +145,7 @@ def _trials(folder: Path, split: int, settings: dict) -> int | None:
                 best = vars(params.with_values(argparse.Namespace(), params.read_values(str(summary), split)))
             except InputError:  # none of this split
                 continue
-            if args and all(_without_digest(args.get(key)) == base_names(value) for key, value in best.items()):
+            if args and not differences(base_names(best), args):
                 path = folder / results.format(f"{split}{summary.stem.removeprefix(stem)}")
                 states = read_csv(path, ("state",))["state"] if path.is_file() else None
                 found.append(None if states is None else int(states.isin(("COMPLETE", "PRUNED")).sum()))
