@@ -79,9 +79,8 @@ def read_endpoints(models: list[Model], scans: pd.DataFrame, asked: Iterable[Seq
             raise InputError(f"--survival {time} {event} {unit}: the unit must be {', '.join(UNITS)}")
         if time in found:
             raise InputError(f"--survival {time}: is given twice")
-        values = {name: _values(models, name, allowed).reindex(scans.index)
-                  for name, allowed in ((time, None), (event, (0, 1)))}
-        table = pd.DataFrame({"time": values[time], "event": values[event]}).dropna()
+        known = {"time": _values(models, time, None), "event": _values(models, event, (0, 1))}
+        table = pd.DataFrame(known, index=scans.index).dropna()
         if table.empty:
             raise InputError(f"--survival {time} {event}: no scan that is measured has both; fill in the manifest and "
                              "predict again")
