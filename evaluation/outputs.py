@@ -105,8 +105,11 @@ def print_metrics(metrics: dict) -> None:
                 print(f"{DERIVED[point]}: {block['reason']}")
             else:
                 print(_line(DERIVED[point], (short_text(block[metric]) for metric in SHOWN[1:])))
-        for line in clinical_lines(metrics[name]):
-            print(line)
+        ici, e90 = (error_text(metrics[name]["calibration_curve"][error], short=True) for error in ("ici", "e90"))
+        print(f"calibration: ICI {ici}, E90 {e90}")
+        for each in metrics[name]["at_prevalence"]:
+            print(f"at 0.5, where {100 * each['prevalence']:g} % have Deauville 4–5: PPV {short_text(each['ppv'])}, "
+                  f"NPV {short_text(each['npv'])}")
     source, unit = metrics["validation"].get("source"), metrics["independent_unit"]
     majority = ", calls by majority" if metrics["validation"].get("by") == "majority" else ""
     thresholds = f"thresholds: {source}{majority}; " if source else ""
@@ -134,14 +137,6 @@ def print_metrics(metrics: dict) -> None:
                      for label, block in blocks.items())]))
     print(f"{counted(len(sites['names']), 'lesion site')}; " + (guess and f"{guess}; ")
           + "each site's recall: site_metrics.csv, report.html\n")
-
-
-def clinical_lines(block: dict) -> list[str]:
-    """Of an ensemble ICI and E90, and its predictive values at each prevalence that was asked for."""
-    errors = {name: error_text(block["calibration_curve"][name], short=True) for name in ("ici", "e90")}
-    return [f"calibration: ICI {errors['ici']}, E90 {errors['e90']}", *(
-        f"at 0.5, where {100 * each['prevalence']:g} % have Deauville 4–5: PPV {short_text(each['ppv'])}, "
-        f"NPV {short_text(each['npv'])}" for each in block["at_prevalence"])]
 
 
 def _line(label, cells):
