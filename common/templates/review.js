@@ -6,7 +6,8 @@ const make = (tag, text = "", more = {}) => Object.assign(document.createElement
 const percent = value => value.toFixed(2), counted = (number, one) => `${number} ${one}${number == 1 ? "" : "s"}`;
 const shuffled = text => [...room.cohort + text].reduce((hash, c) => Math.imul(hash ^ c.codePointAt(0), 16777619) >>> 0, 2166136261);
 room.scans.forEach((scan, k) => Object.assign(scan, {place: k, random: shuffled(scan.id),
-  error: scan.target === null ? null : Math.abs(scan.prob - scan.target)}));
+  error: scan.target === null ? null : Math.abs(scan.prob - scan.target),
+  wrong: scan.target !== null && (scan.prob >= 0.5) != scan.target}));
 
 // ---- what is kept in the browser: {reader, readers: {name: {opened, readings: {scan: {ds, comment, time, blind}}}}}
 let store = {reader: "", readers: {}}, kept = true;
@@ -26,8 +27,8 @@ const OPEN = [["error, largest first", scan => -(scan.error ?? -1)], ["probabili
   ["disagreement, largest first", scan => -(scan.sd ?? -1)], ["target", scan => scan.target ?? 9]];
 const WHICH = [["all", () => true], ["not read", scan => !reading(scan).ds], ["read", scan => reading(scan).ds],
   ["with my comment", scan => reading(scan).comment]];
-const WHICH_OPEN = [["wrong at 0.5", scan => scan.error > 0.5 || scan.error === 0.5 && scan.target === 0],
-  ["false negative", scan => scan.target === 1 && scan.prob < 0.5], ["false positive", scan => scan.target === 0 && scan.prob >= 0.5],
+const WHICH_OPEN = [["wrong at 0.5", scan => scan.wrong],
+  ["false negative", scan => scan.wrong && scan.target], ["false positive", scan => scan.wrong && !scan.target],
   ["my score against the target", scan => reading(scan).ds && scan.target !== null && (reading(scan).ds > 3) != scan.target],
   ["my score against the network", scan => reading(scan).ds && (reading(scan).ds > 3) != (scan.prob >= 0.5)]];
 const orders = () => blind ? PLAIN : [...PLAIN, ...OPEN, ...room.columns.map((name, k) => [name, scan => scan.values[k]])];
@@ -77,9 +78,8 @@ function drawList() {
   $("rows").style.height = shown.length * ROW + "px";
   $("rows").replaceChildren(...shown.slice(first, first + count).map((scan, k) => {
     const {ds, comment} = reading(scan), row = make("div", "", {className: "row", title: scan.id});
-    const wrong = scan.target !== null && (scan.prob >= 0.5) != scan.target;
     row.append(make("b", ds ? "DS" + ds : ""), make("span", scan.id.length > 12 ? "…" + scan.id.slice(-11) : scan.id), make("span", blind ? "" : percent(scan.prob)
-      + (scan.sd === null ? "" : " ± " + percent(scan.sd)), {className: wrong ? "wrong" : ""}),
+      + (scan.sd === null ? "" : " ± " + percent(scan.sd)), {className: scan.wrong ? "wrong" : ""}),
       make("span", blind || scan.target === null ? (comment ? "…" : "") : (scan.target ? "4–5" : "1–3")));
     row.setAttribute("role", "option");
     row.setAttribute("aria-selected", first + k == at);
@@ -219,11 +219,10 @@ function facts() {
     return;
   }
   const list = make("dl"), add = (name, text) => list.append(make("dt", name), make("dd", text));
-  const call = scan.prob >= 0.5 ? 1 : 0, wrong = scan.target !== null && call != scan.target;
   add("P(DS 4–5)", percent(scan.prob) + (scan.sd === null ? "" : ` ± ${percent(scan.sd)} between models`));
   for (const view of scan.views) add(view.name, percent(view.prob));
   add("target", scan.target === null ? "unknown" : scan.target ? "DS 4–5" : "DS 1–3");
-  if (wrong) add("at 0.5", call ? "false positive" : "false negative");
+  if (scan.wrong) add("at 0.5", scan.target ? "false negative" : "false positive");
   if (scan.sites) add("site", scan.sites);
   const models = scan.models.split(", ");
   add("map of", models.length > 3 ? `${models.length} models` : scan.models);
@@ -232,9 +231,9 @@ function facts() {
 }
 function state() {
   const readings = Object.values(mine().readings), scored = readings.filter(each => each.ds).length;
-  const bare = readings.length - scored, known = new Set(Object.keys(mine().readings));
+  const bare = readings.length - scored;
   $("count").textContent = `${shown.length ? at + 1 : 0} of ${shown.length}`
-    + (shown.length < room.scans.length ? ` (${room.scans.length} in all)` : "") + `; ${room.scans.filter(s => known.has(s.id) && reading(s).ds).length} read`;
+    + (shown.length < room.scans.length ? ` (${room.scans.length} in all)` : "") + `; ${room.scans.filter(scan => reading(scan).ds).length} read`;
   $("blind").setAttribute("aria-pressed", blind);
   $("heat").setAttribute("aria-pressed", heat && !blind);
   $("heat").disabled = blind;
