@@ -101,7 +101,7 @@ def explain(models, args):
     name, method, images = heat_maps.names_of(models), METHODS[args.method], arguments.images_folder(args)
     heat_maps.check_scans(args.scans, models, args.set)
     folder = heat_folder(args.output, args.target, [(model.split, model.run) for model in models])
-    asked = heat_maps.find_classes(args.target, args.cam_layer, models)
+    asked = heat_maps.find_class(args.target, args.cam_layer, models)
     heat_maps.claim_folder(folder, pick(args, "target", "method", "cam_layer", "suv_max", "image_size", "norm",
                                         "crop_bodies"), models, args.overwrite)
     rows = heat_maps.describe(models, asked, folder)

@@ -56,22 +56,26 @@ def names_of(models: Sequence[Model]) -> str:
     return f"split {models[0].split} run {models[0].run}" if len(models) == 1 else f"{counted(len(models), 'model')}"
 
 
-def find_class(target: str, layer: str, model: Model) -> int | None:
+def find_class(target: str, layer: str, models: Sequence[Model]) -> int | None:
     """The class that --target names: BINARY or the index of a site; None: each scan's predicted site.
 
     Raises
     ------
     InputError
-        The model has no site head, does not know the site, or its site head does not use the layer.
+        A model has no site head, its site head does not use the layer, the models know different sites, or not this
+        one.
     """
     if target == "binary":
         return BINARY
-    settings = sites_of(model)
-    if not settings["sites"]:
-        raise InputError(f"--target {target}: {model.path} has no site head; train_loca.py trains one")
-    if layer == "layer4" and model.network.site_head == "grid":
-        raise InputError(f"--target {target} --cam_layer layer4: the site head of {model.path} looks at layer2 and "
-                         "layer3; give --cam_layer layer3 or one below it")
+    settings = sites_of(models[0])
+    for model in models:
+        if not model.network.sites:
+            raise InputError(f"--target {target}: {model.path} has no site head; train_loca.py trains one")
+        if layer == "layer4" and model.network.site_head == "grid":
+            raise InputError(f"--target {target} --cam_layer layer4: the site head of {model.path} looks at layer2 and "
+                             "layer3; give --cam_layer layer3 or one below it")
+        if sites_of(model) != settings:
+            raise InputError(f"--target {target}: the models know different sites; --each explains each by itself")
     if target == "site":
         return None
     codes, names = list(settings["sites"]), list(settings["sites"].values())
@@ -79,7 +83,7 @@ def find_class(target: str, layer: str, model: Model) -> int | None:
     for k in trained:
         if target.removeprefix("site:").strip().lower() in (names[k].lower(), codes[k]):
             return int(k)
-    raise InputError(f"--target {target}: {model.path} knows no such site; it knows "
+    raise InputError(f"--target {target}: {models[0].path} knows no such site; it knows "
                      f"{', '.join(names[k] for k in trained)}")
 
 
@@ -110,21 +114,13 @@ def claim_folder(folder: Path, settings: dict, models: Sequence[Model], overwrit
     write_json(now, path)
 
 
-def find_classes(target: str, layer: str, models: Sequence[Model]) -> int | None:
-    """`find_class` of all models; InputError also where they know different sites and the target is one."""
-    found = [find_class(target, layer, model) for model in models]
-    if target != "binary" and any(sites_of(model) != sites_of(models[0]) for model in models):
-        raise InputError(f"--target {target}: the models know different sites; --each explains each by itself")
-    return found[0]
-
-
 def describe(models: Sequence[Model], asked: int | None, folder: Path) -> pd.DataFrame:
     """Predict the models' rows, and say of each view what its heat map is to explain.
 
     Parameters
     ----------
     asked : int or None
-        Of `find_classes`.
+        Of `find_class`.
     folder : Path
         Of the maps.
 
