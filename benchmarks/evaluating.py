@@ -37,7 +37,7 @@ def compare(folder: Path, scans: int) -> None:
     target, probability = scored(min(scans, JACKKNIFE), 1)
     scores, n = Weighted(target, probability[0], [0.5]), len(target)
     start = time.process_time()
-    closed = jackknife.without_each(scores, scores.ranked.order, n)
+    closed = jackknife.without_each(scores, np.arange(n), n)
     middle = time.process_time()
     blocks = [scores.measure((left_out[:, None] != np.arange(n)).astype(np.uint8))
               for left_out in bootstrap.in_blocks(np.arange(n), n)]

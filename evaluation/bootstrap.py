@@ -72,11 +72,8 @@ def resample(y_true: ndarray, y_score: ndarray, thresholds: list, groups: Groups
         not drawn, nothing predicted positive, no finite fit).
     """
     scores = Weighted(y_true, y_score, thresholds)
-
-    def without_each(index, count):
-        return jackknife.without_each(scores, index[scores.ranked.order], count)
-
-    return distribution(scores.measure, groups, len(scores.y), resamples, seed, without_each)
+    return distribution(scores.measure, groups, len(scores.y), resamples, seed,
+                        functools.partial(jackknife.without_each, scores))
 
 
 def distribution(values_of: Callable[[ndarray], dict], groups: Groups, n: int, resamples: int, seed: int,

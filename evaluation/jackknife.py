@@ -12,8 +12,8 @@ from evaluation.weighted import BLOCK, Weighted, by_name, ratio
 
 
 def without_each(scores: Weighted, index: ndarray, count: int) -> dict:
-    """What `Weighted.measure` gives without each patient in turn; index is in the order of `scores.ranked`."""
-    y, rank = scores.y.astype(bool), ranks(scores.score)
+    """What `Weighted.measure` gives without each patient in turn; index is in the order of the scans."""
+    y, rank, index = scores.y.astype(bool), ranks(scores.score), index[scores.ranked.order]  # in that of `scores`
     sums = scores.features.sum(axis=0) - grouped(scores.features, index, count)
     return by_name(sums, auc(y, rank, index, count), average_precision(y, rank, index, count),
                    *fits(scores, index, count))
