@@ -54,11 +54,8 @@ def mirrored_sites(sites: Mapping[Any, str], augm: int) -> list[str]:
 
 def truth_matrix(true_loc: Sequence[str] | pd.Series, count: int) -> np.ndarray:
     """(n,) texts of class indices, as in the column true_loc -> (n, count) bool; a row without True is unknown."""
-    truth = np.zeros((len(true_loc), count), bool)
-    for row, text in enumerate(true_loc):
-        if text:
-            truth[row, [int(k) for k in text.split(";")]] = True
-    return truth
+    found = pd.Series(true_loc, dtype=str).str.get_dummies(";")
+    return found.reindex(columns=[str(k) for k in range(count)], fill_value=0).to_numpy(bool)
 
 
 def scored_classes(settings: Mapping[str, Any]) -> np.ndarray:
