@@ -3,16 +3,15 @@
 key_file = find_key(None, Path("mips"))                    # the project's hash_key.txt, made the first time
 key = read_key(key_file)
 scan_id = hash_id(study_instance_uid, key)
-update_crosswalk(key_file, [dict(zip(CROSSWALK, (scan_id, study_instance_uid, patient_id, "2024-03-10", ""))])
+update_crosswalk(key_file, [(scan_id, study_instance_uid, patient_id, "2024-03-10", "")])
 """
 import contextlib
 import hashlib
 import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from common.files import InputError, read_csv, write_csv
 from common.locks import locked
@@ -150,7 +149,7 @@ def fingerprint(key: bytes | None) -> str:
 
 # The way back
 
-def update_crosswalk(key_file: Path, rows: Sequence[Mapping[str, str]]) -> Path:
+def update_crosswalk(key_file: Path, rows: Sequence[Sequence[str]]) -> Path:
     """Write crosswalk.csv beside the key: the rows that are there, and these, which replace those of their scan_id but
     for columns that somebody has added.
 
@@ -158,7 +157,7 @@ def update_crosswalk(key_file: Path, rows: Sequence[Mapping[str, str]]) -> Path:
     ----------
     key_file : Path
         Of `find_key`.
-    rows : sequence of dict
+    rows : sequence of tuple
         The columns of `CROSSWALK` as text, dates as 2024-03-10; of a volume StudyInstanceUID is its name by its path.
 
     Returns
@@ -175,13 +174,10 @@ def update_crosswalk(key_file: Path, rows: Sequence[Mapping[str, str]]) -> Path:
 
     path = key_file.with_name(CROSSWALK_NAME)
     with locked(path.with_name(f".{path.name}.lock"), f"{path} is written", wait=20):
-        before: Sequence[Mapping[Any, str]] = []
+        table = pd.DataFrame(rows, columns=CROSSWALK).set_index("scan_id")
         if path.exists():  # read_csv spells PatientID as the manifest does
-            before = read_csv(path, ("scan_id",)).rename(columns={"patient_id": "PatientID"}).to_dict("records")
-        known = {row["scan_id"]: dict(row) for row in before}
-        for row in rows:
-            known.setdefault(row["scan_id"], {}).update(row)
-        names = dict.fromkeys([*CROSSWALK, *(name for row in before[:1] for name in row)])
-        table = pd.DataFrame([known[scan] for scan in sorted(known)], columns=list(names)).fillna("")
-        write_csv(table, path, private=True)
+            before = read_csv(path, ("scan_id",)).rename(columns={"patient_id": "PatientID"})
+            before = before.drop_duplicates("scan_id", keep="last").set_index("scan_id")
+            table = table.combine_first(before)[[*table, *before.columns.difference(table.columns, sort=False)]]
+        write_csv(table.sort_index().reset_index().fillna(""), path, private=True)
     return path

@@ -10,7 +10,7 @@ from common.text import counted
 from common.workers import Run
 from preprocessing.archives import list_files, read_checksums
 from preprocessing.dicom_series import Refusals, Study, add_overrides, find_studies, want_series
-from preprocessing.identifiers import CROSSWALK, hash_id
+from preprocessing.identifiers import hash_id
 from preprocessing.overrides import read_overrides
 
 
@@ -41,10 +41,9 @@ def add_key_argument(group: argparse._ArgumentGroup) -> None:
                        "it, else made in the folder above it); crosswalk.csv beside it leads back to patients")
 
 
-def crosswalk_rows(studies: Mapping[str, Study], key: bytes) -> list[dict[str, str]]:
+def crosswalk_rows(studies: Mapping[str, Study], key: bytes) -> list[tuple[str, ...]]:
     """Rows for `identifiers.update_crosswalk` of studies by StudyInstanceUID."""
-    return [dict(zip(CROSSWALK, (hash_id(uid, key), uid, study.patient, study.date, study.accession), strict=True))
-            for uid, study in studies.items()]
+    return [(hash_id(uid, key), uid, study.patient, study.date, study.accession) for uid, study in studies.items()]
 
 
 def check_study_arguments(args: argparse.Namespace) -> None:

@@ -28,7 +28,7 @@ def mode(path):
 
 
 def rows(*scans, patient="007"):
-    return [dict(zip(CROSSWALK, (scan, f"1.2.{scan}", patient, "2024-03-10", ""), strict=True)) for scan in scans]
+    return [(scan, f"1.2.{scan}", patient, "2024-03-10", "") for scan in scans]
 
 
 def test_one_key_for_all_folders_of_a_project(tmp_path, capsys):
