@@ -121,7 +121,7 @@ class Runs:
                 yield
             return
         except FinishedMeanwhile as finished:
-            self.rows[run.split, run.run] = finished.row
+            self.rows[run.split, run.run], = finished.args
             return
         except InputError as error:
             message = str(error) + ", and train again with --overwrite" * isinstance(error, NotFinite)
@@ -145,17 +145,16 @@ class Runs:
         FinishedMeanwhile
             Another process has finished it since the command was started.
         """
-        refusal = row = None
+        reason = None
         if distributed.is_main():
             try:
                 self.claimed.enter_context(locked(_lock(run), f"split {run.split} run {run.run} is trained"))
-                row = find_result(run, self.table)
+                if row := find_result(run, self.table):
+                    reason = FinishedMeanwhile(row)
             except InputError as error:
-                refusal = str(error)
-        if refusal := distributed.from_main(refusal):
-            raise InputError(refusal)
-        if row := distributed.from_main(row):
-            raise FinishedMeanwhile(row)
+                reason = error
+        if reason := distributed.from_main(reason):
+            raise reason
 
     def finished(self, run: Run, state: TrainState) -> None:
         """Add a finished run to the summary."""
@@ -205,11 +204,7 @@ def other_searches(args: Namespace, table: pd.DataFrame) -> list[str]:
 
 
 class FinishedMeanwhile(Exception):
-    """Another process has finished the run: `row` of the summary."""
-
-    def __init__(self, row: dict):
-        super().__init__(row)
-        self.row = row
+    """Another process has finished the run; the argument is its row of the summary."""
 
 
 def _lock(run):
