@@ -19,7 +19,7 @@ BAR_SECONDS = 1.0  # between two looks at loss and AUC for the progress bar
 
 
 def train_one_epoch(network: nn.Module, objective: Binary, optimizer: torch.optim.Optimizer, batches: Pass,
-                    state: TrainState, after_batch: Callable[[], None] | None = None) -> Outputs:
+                    state: TrainState, after_batch: Callable[[], None] = lambda: None) -> Outputs:
     """One pass over the training images.
 
     Parameters
@@ -73,8 +73,7 @@ def train_one_epoch(network: nn.Module, objective: Binary, optimizer: torch.opti
                     check_finite(outputs, batches.index, seen, objective, state)
                 bar.set_postfix(_so_far(objective, outputs, seen), refresh=False)
                 looked = time.monotonic()
-            if after_batch:
-                after_batch()
+            after_batch()
     outputs = distributed.total(outputs)
     check_finite(outputs, batches.index, seen, objective, state)
     return Outputs(batches.index, outputs.cpu().numpy())
@@ -99,7 +98,7 @@ def check_finite(outputs: torch.Tensor, order: np.ndarray, seen: list[Batch], ob
 
 @torch.inference_mode()
 def evaluate(model: ResNet34, batches: Pass, amp: torch.dtype | None = None, description: str = "validation",
-             check: Callable[[], None] | None = None) -> Outputs:
+             check: Callable[[], None] = lambda: None) -> Outputs:
     """One pass over images in evaluation mode; with several processes each image is evaluated by one of them.
 
     Parameters
@@ -120,8 +119,7 @@ def evaluate(model: ResNet34, batches: Pass, amp: torch.dtype | None = None, des
             for result, t in zip(results, (output, embedded), strict=True):
                 result[torch.as_tensor(batch.places, device=t.device)] = t.float()
             bar.update(len(batch.x))
-            if check:
-                check()
+            check()
     return Outputs(batches.index, *(distributed.total(result).cpu().numpy() for result in results))
 
 

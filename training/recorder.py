@@ -34,9 +34,8 @@ FIGURE_SECONDS = 30  # between two drawings of the curve
 # Options that a run may be resumed with, whatever they were before
 MAY_CHANGE = ("resume", "force_resume", "overwrite", "output", "data", "images", "split_index", "run", "device",
               "threads", "amp", "checkpoint_minutes", "tensorboard", "params", "recipe", "given", "allow_leakage")
-# Settings beside the options that a resumed run must share, by the names that messages give them
-SHARED = {"model": "model", "device": "device", "precision": "precision", "threads": "threads",
-          "processes": "processes", "torch": "torch", "data_hash": "data hash", "input": "input"}
+# Settings beside the options that a resumed run must share
+SHARED = ("model", "device", "precision", "threads", "processes", "torch", "data_hash", "input")
 # What --force_resume may change as well: it takes effect from there on
 FORCED = ("device", "precision", "threads", "processes", "torch", "data_hash", "input", "nepochs", "early_stopping",
           "batch_size", "oversample", "augm", "balance", "label_smoothing", "image_size", "margin", "pool",
@@ -261,7 +260,7 @@ def changed_settings(stored: dict, now: dict, allowed: tuple = ()) -> list[str]:
 
     `allowed`: options, and names of SHARED, that may differ.
     """
-    before, after = ({shown: each.get(name) for name, shown in SHARED.items() if name not in allowed}
+    before, after = ({name.replace("_", " "): each.get(name) for name in SHARED if name not in allowed}
                      for each in (stored, now))
     return (differences(stored_args(stored.get("args", {})), now["args"], (*MAY_CHANGE, *allowed), "--")
             + differences(before, after))
@@ -342,7 +341,10 @@ def labels_hash(table: pd.DataFrame, split: int, sites: bool = False) -> str:
 
 
 def draw_convergence(table: pd.DataFrame, path: str | Path, title: str, kept: int) -> None:
-    """Loss, AUC and what else chose the epoch `kept`, against the epoch: training dashed, validation solid; a PNG."""
+    """Loss, AUC and what else chose the epoch `kept`, against the epoch: training dashed, validation solid; a PNG.
+
+    The kept epoch is marked but for the loss.
+    """
     import matplotlib
 
     from evaluation import figure_style
@@ -353,21 +355,17 @@ def draw_convergence(table: pd.DataFrame, path: str | Path, title: str, kept: in
     with matplotlib.rc_context(figure_style.RC), replace_file(path, "wb") as file:
         figure, grid = figure_style.new_figure(figure_style.COLUMN * len(panels), 2.5, (1, len(panels)))
         for axes, (metric, label) in zip(grid[0], panels.items(), strict=True):
-            _panel(axes, table[table["metric"] == metric], metric, figure_style.BLUE, kept)
+            rows = table[table["metric"] == metric]
+            for name, style, colour in (("train", "--", "black"), ("validation", "-", figure_style.BLUE)):
+                part = rows[rows["split"] == name]
+                axes.plot(part["epoch"], part["value"], style, color=colour, label=name, linewidth=1.3,
+                          marker="." if len(part) < 30 else None)
+            found = part[(part["epoch"] == kept) & part["value"].notna()]
+            if metric != "loss" and len(found):
+                axes.plot(found["epoch"], found["value"], "o", mfc="none", color="#D55E00", ms=7,
+                          label=f"kept, epoch {kept}: {found['value'].item():.3f}")
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set(xlabel="Epoch", ylabel=label)
             axes.legend()
         figure.suptitle(title)
         figure.savefig(file, format="png", dpi=200)
-
-
-def _panel(axes, rows, metric, colour, kept):
-    """One metric: training dashed, validation solid, the kept epoch marked but for the loss."""
-    for name, style in (("train", "--"), ("validation", "-")):
-        part = rows[rows["split"] == name]
-        axes.plot(part["epoch"], part["value"], style, color="black" if name == "train" else colour, label=name,
-                  linewidth=1.3, marker="." if len(part) < 30 else None)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    found = part[(part["epoch"] == kept) & part["value"].notna()]
-    if metric != "loss" and len(found):
-        axes.plot(found["epoch"], found["value"], "o", mfc="none", color="#D55E00", ms=7,
-                  label=f"kept, epoch {kept}: {found['value'].item():.3f}")

@@ -169,7 +169,6 @@ class TrainState:
             self.ema.load_state_dict(state["ema"])
         for name, value in state["position"].items():
             setattr(self, name, value)
-        self.log = [tuple(row) for row in self.log]
         if restart_epoch:
             self.batches, self.outputs = 0, None
         if other_data:
