@@ -90,8 +90,7 @@ def main(args):
         key_file = None if args.keep_ids else find_key(args.key, output)
         key = read_key(key_file) if key_file else None
         if not args.overwrite:
-            if key:
-                check_same_key(output, key)
+            check_same_key(output, key)
             refuse_dropping(output, folder, studies, refused, key)
         if labels:
             labelled = join_labels(labels, studies, key)

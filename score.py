@@ -123,8 +123,7 @@ def convert(args, folder, inputs):
         key_file = None if args.keep_ids else find_key(args.key, Path(args.output))
         key = read_key(key_file) if key_file else None
         if not args.overwrite:
-            if key:
-                check_same_key(folder, key)
+            check_same_key(folder, key)
             refuse_dropping(folder, searched, studies, refused, key)
         views = scoring.projections({view for each in inputs for view in each.views})
         options = Options(inputs[0].spacing_mm or scoring.SPACING_MM, views, args.allow_uncorrected,

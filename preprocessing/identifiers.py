@@ -121,10 +121,10 @@ def read_key(path: Path) -> bytes:
     return hashlib.blake2b(secret).digest()
 
 
-def check_same_key(output: Path, key: bytes) -> None:
+def check_same_key(output: Path, key: bytes | None) -> None:
     """Refuse to go on in a folder whose identifiers another key hashed: all would change (InputError)."""
     manifest = output / "data.csv"
-    if manifest.is_file():
+    if key and manifest.is_file():
         table = read_csv(manifest, usecols=lambda name: name == "id_key")
         before = set(table["id_key"]) - {"", fingerprint(key)} if "id_key" in table else set()
         if before:
