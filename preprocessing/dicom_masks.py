@@ -296,8 +296,8 @@ def _planes(contours: Sequence[Any], to_index: np.ndarray, height: float) -> lis
         value = (stored and stored.value or b"").decode().strip("\0 ")
         points = np.array(value.split("\\") if value else [], float)
         if not points.size or points.size % 3 or not np.isfinite(points).all():
-            raise Refused("ContourData", f"{counted(points.size, 'number')}", "is no list of points", "export the "
-                                                                                                      "mask again")
+            raise Refused("ContourData", counted(points.size, "number"), "is no list of points",
+                          "export the mask again")
         points = points.reshape(-1, 3) + np.array(contour.get("ContourOffsetVector") or (0, 0, 0), float)
         indices = points @ to_index[:3, :3].T + to_index[:3, 3]
         if np.ptp(indices[:, 0]) > 0.5:

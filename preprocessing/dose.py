@@ -142,8 +142,7 @@ def radiopharmaceutical(header: Header) -> Header:
     """The item of RadiopharmaceuticalInformationSequence (PS3.3 C.8.9.2); Refused where there are several."""
     items = header.get("RadiopharmaceuticalInformationSequence") or [{}]
     if len(items) > 1:
-        raise Refused("RadiopharmaceuticalInformationSequence", f"{counted(len(items), 'item')}", "more than one "
-                                                                                                  "injection",
+        raise Refused("RadiopharmaceuticalInformationSequence", counted(len(items), "item"), "more than one injection",
                       "keep the item that the images show")
     return items[0]
 

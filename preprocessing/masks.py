@@ -76,7 +76,7 @@ def study_mask(found: Sequence[MaskFile], paths: Sequence[str], volume: SuvVolum
         chosen, refused = (found, []) if is_volume(found[0].path) else choose_masks(
             found, paths, warnings.append)
         if len(chosen) > 1:
-            raise Refused("file", f"{counted(len(chosen), 'mask')}", "several masks of one PET series",
+            raise Refused("file", counted(len(chosen), "mask"), "several masks of one PET series",
                           "keep one of them, or join them")
         if not chosen:
             return None, ["no mask was used, errors.csv says why"] if refused else [], refused

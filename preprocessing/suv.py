@@ -262,7 +262,7 @@ def _difference(keyword: str | int, one: Any, other: Any) -> tuple[Any, ...] | N
                     return differs
         return None
     if isinstance(one, list) or isinstance(other, list):
-        return keyword, *("no item" if not v else f"{counted(len(v), 'item')}" if isinstance(v, list) else "a value"
+        return keyword, *("no item" if not v else counted(len(v), "item") if isinstance(v, list) else "a value"
                           for v in (one, other))
     one, other = ((value or b"").strip(b"\0 ") for value in (one, other))
     return None if _comparable(one) == _comparable(other) else (keyword, *(_shown(v) for v in (one, other)))

@@ -1,6 +1,4 @@
 """Time frames of a dynamic series: the one, or all, that --frames asks for."""
-from collections.abc import Sequence
-
 from common.text import counted
 from preprocessing.dicom_values import Header, Refused, number, numbers, text
 from preprocessing.dose import Warn, acquisition_times
@@ -35,14 +33,16 @@ def choose_frames(headers: list[Header], frames: str | None, warn: Warn) -> tupl
     counts = {len(several) for several in of_place.values()}
     if frames is None or counts == {1}:
         return [headers], [1]
-    if text(headers[0], "SeriesType").startswith("GATED"):
-        raise Refused("SeriesType", text(headers[0], "SeriesType"), "has gates, no time frames",
-                      "give a static series of the study")
+    kind = text(headers[0], "SeriesType")
+    if kind.startswith("GATED"):
+        raise Refused("SeriesType", kind, "has gates, no time frames", "give a static series of the study")
     if len(counts) > 1:
         raise Refused("ImagePositionPatient", "", f"{min(counts)} to {max(counts)} time frames at one slice",
                       "give every image of the dynamic series")
     total = counts.pop()
-    order = _times(headers)
+    acquired = acquisition_times(headers, lambda text: None)
+    order = [(0 if acquired is None else acquired[k], number(header, "FrameReferenceTime") or 0)
+             for k, header in enumerate(headers)]
     if any(len({order[index] for index in several}) < total for several in of_place.values()):
         raise Refused("AcquisitionTime", "", "images of one slice have the same time", "give one reconstruction")
     places = [sorted(several, key=order.__getitem__) for several in of_place.values()]
@@ -58,15 +58,7 @@ def choose_frames(headers: list[Header], frames: str | None, warn: Warn) -> tupl
         return every, [m / sum(minutes) for m in minutes] if known else [1 / total] * total
     wanted = total if frames == "last" else int(frames)
     if wanted > total:
-        raise Refused("SeriesType", text(headers[0], "SeriesType"), f"has {counted(total, 'time frame')}, --frames "
-                                                                    f"{frames} is "
-                      "not one of them", f"give 1 to {total}, last or mean")
+        raise Refused("SeriesType", kind, f"has {counted(total, 'time frame')}, --frames {frames} is not one of them",
+                      f"give 1 to {total}, last or mean")
     warn(f"dynamic: time frame {wanted} of {total} was used, by --frames")
     return [every[wanted - 1]], [1]
-
-
-def _times(headers: Sequence[Header]) -> list[tuple[float, float]]:
-    """Of each image: AcquisitionTime in s, FrameReferenceTime in ms; 0 where missing."""
-    acquired = acquisition_times(headers, lambda text: None)
-    shifts = [number(header, "FrameReferenceTime") or 0 for header in headers]
-    return [(0 if acquired is None else float(acquired[i]), shift) for i, shift in enumerate(shifts)]
