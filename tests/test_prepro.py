@@ -297,7 +297,8 @@ def test_workers_change_nothing(two_studies):
     ("StudyInstanceUID,target\n1.2.3,1\n1.2.3,1\n", "line 3: StudyInstanceUID is on line 2 too"),
     ("StudyInstanceUID,target\n,1\n", "line 2: names no study; fill in"),
     ("StudyInstanceUID,target,target_loc\n1.2.3,1,neck\n", "target_loc 'neck'"),
-    ("uid,target\n1.2.3,1\n", "has no column that names studies"), ("", "labels.csv"), (None, "no such file; correct its name"),
+    ("uid,target\n1.2.3,1\n", "has no column that names studies"), ("", "labels.csv"),
+    (None, "no such file; correct its name"),
 ])
 def test_bad_labels(content, words, tmp_path):
     (tmp_path / "dicom").mkdir()
