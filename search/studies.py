@@ -108,10 +108,13 @@ def agree(study: optuna.Study, settings: dict, where: str) -> None:
     Raises
     ------
     InputError
-        The study was started with other settings.
+        The study was started with other settings, or by another program.
     """
-    settings = plain(settings)
+    settings, begun = plain(settings), study.get_trials(deepcopy=False)  # before user_attrs: other workers begin, too
     if "settings" not in study.user_attrs:
+        if begun:
+            raise InputError(f"the study {study.study_name} in {where} is of another program: its trials are not "
+                             "comparable; give another --study")
         study.set_user_attr("settings", settings)
     found = study.user_attrs["settings"]
     differing = [name for name in ("space", "data", "checkpoint") if found[name] != settings[name]]
@@ -130,7 +133,9 @@ def mark(study: optuna.Study, table: pd.DataFrame) -> None:
 
 
 def all_studies(name: str, storage: optuna.storages.BaseStorage) -> dict[int, optuna.Study]:
-    """{split: study NAME_splitS} of all that have trials, by this search and by earlier ones of other splits."""
+    """{split: study NAME_splitS} of all that have trials, by this search and by earlier ones of other splits; not those
+    of other programs."""
     named = map(re.compile(re.escape(name) + r"_split(\d+)").fullmatch, optuna.get_all_study_names(storage))
     found = {int(match[1]): optuna.load_study(study_name=match[0], storage=storage) for match in named if match}
-    return {split: study for split, study in sorted(found.items()) if study.get_trials(deepcopy=False)}
+    return {split: study for split, study in sorted(found.items())
+            if "settings" in study.user_attrs and study.get_trials(deepcopy=False)}

@@ -123,7 +123,7 @@ class Worker:
     def work(self) -> None:
         """Run trials; where none is left to take but others run elsewhere, wait for their end."""
         for split, study in reversed(self.studies.items()):  # the first at the end: its images are wanted next
-            if "settings" in study.user_attrs:  # refused now, though none of its trials may be left to run
+            if study.user_attrs or study.get_trials(deepcopy=False):  # refused now, though none may be left to run
                 self.split_trials_of(split, study)
         while self.unfinished() and time.monotonic() <= self.deadline:
             taking = [(split, study) for split, study in self.studies.items() if self.missing(study, TAKEN) > 0]

@@ -114,6 +114,19 @@ def test_a_search_that_is_done_is_not_taken_for_one_with_other_settings(cohort, 
         find(cohort, "--trials", 2, "--splits", 0, 1)  # before split 0 is searched
 
 
+def test_trials_of_another_program_are_not_taken_for_ours(cohort, untrained):
+    (cohort / "results").mkdir()
+    storage = f"sqlite:///{cohort / 'results' / 'optuna.db'}"
+    study = optuna.create_study(study_name="optun_split0", storage=storage)  # minimizes
+    study.optimize(lambda trial: trial.suggest_float("learning_rate", 0.1, 1), n_trials=2)
+    for count in (2, 3):
+        with pytest.raises(InputError, match="study optun_split0 in .* is of another program: .*another --study"):
+            find(cohort, "--trials", count)
+    find(cohort, "--trials", 1, "--splits", 1, 1)
+    assert pd.read_csv(cohort / "results" / "best_params_summary.csv")["split"].tolist() == [1]
+    assert len(study.trials) == 2 and not (cohort / "results" / "optuna_results_split0.csv").exists()
+
+
 def test_the_command_for_the_best_trial_can_be_pasted(cohort, untrained, capsys):
     folder = cohort / "the results"
     find(cohort, "--trials", 1, "--output", folder, "--images", cohort)
