@@ -29,7 +29,9 @@ from inference.pointing_game import peak
 HEAT = LinearSegmentedColormap.from_list("heat", mips.HEAT)
 SIDES = {"cor": ("R", "L"), "sag": ("front", "back")}  # left and right edge of the image
 BAR_MM = 100.0  # the scale bar
+ACROSS = 4  # views side by side in a panel
 PER_SHEET, SHEET_COLUMNS = 12, 3  # scans on a page, and side by side, of the contact sheets
+SHEET_VIEWS = 2  # of a scan on a contact sheet, the first
 DPI, SHEET_DPI = 300, 150
 COLOURS = 256  # of a PNG's palette
 GAP = 4  # pixels between the views on a contact sheet
@@ -94,9 +96,9 @@ def draw_sheets(scans: list[pd.DataFrame], folder: Path, images: str | Path, sou
 
 # ---------------------------------------------------------------- a scan's pictures and texts
 
-def _pictures(scan, images):
-    """({view: MIP}, {view: heat map}), coronal and sagittal first."""
-    rows = {view: scan[scan["view"] == view].iloc[0] for view in views_of(scan)}
+def _pictures(scan, images, most=None):
+    """({view: MIP}, {view: heat map}) of the first `most` views, coronal and sagittal first."""
+    rows = {view: scan[scan["view"] == view].iloc[0] for view in views_of(scan)[:most]}
     return ({view: read_image(row, images) for view, row in rows.items()},
             {view: np.load(row["map"]) for view, row in rows.items()})
 
@@ -137,7 +139,7 @@ def _notice(scan):
 @matplotlib.rc_context(PLAIN_TEXT)
 def panel_figure(images: dict[str, np.ndarray], heats: dict[str, np.ndarray], scale: dict, spacing: float | None,
                  speaks_for: str, title: str, marks: dict[str, tuple[float, float, float]] | None = None) -> Figure:
-    """A scan's figure: each view's MIP, beside it again with its heat map, and two colour bars.
+    """A scan's figure: each view's MIP, beside it again with its heat map, ACROSS views a line, and two colour bars.
 
     Parameters
     ----------
@@ -150,12 +152,18 @@ def panel_figure(images: dict[str, np.ndarray], heats: dict[str, np.ndarray], sc
     marks : dict, optional
         View -> (row, column, radius) in pixels of a circle on the plain MIP.
     """
-    rows = max(image.shape[0] for image in images.values())
-    widths = [image.shape[1] for image in images.values() for _ in range(2)]
+    shapes = np.array([image.shape for image in images.values()])
+    lines = -(-len(shapes) // ACROSS)
+    across = -(-len(shapes) // lines)
+    widths = np.repeat([shapes[k::across, 1].max() for k in range(across)], 2)  # each MIP, and beside it again
     height = 4.5
-    figure = Figure((height * sum(widths) / rows + 1.9, height + 1.1), layout="constrained", dpi=DPI)
-    axes = figure.subplots(1, len(widths), width_ratios=widths, squeeze=False)[0]
-    for (plain, overlaid), (view, image) in zip(axes.reshape(-1, 2), images.items(), strict=True):
+    figure = Figure((height * widths.sum() / shapes[:, 0].max() + 1.9, height * lines + 1.1), layout="constrained",
+                    dpi=DPI)
+    axes = figure.subplots(lines, 2 * across, width_ratios=widths, squeeze=False)
+    places = axes.reshape(-1, 2)
+    for place in places[len(shapes):].flat:
+        place.set_axis_off()
+    for (plain, overlaid), (view, image) in zip(places, images.items(), strict=False):
         for place, heat in ((plain, None), (overlaid, heats[view])):
             _show(place, image, heat, scale)
             for x, side in zip((0.02, 0.98), SIDES.get(view, ("", "")), strict=True):
@@ -170,16 +178,16 @@ def panel_figure(images: dict[str, np.ndarray], heats: dict[str, np.ndarray], sc
         if row is not None:
             overlaid.plot(column, row, "+", color="#0072B2", markersize=11, markeredgewidth=1.6, clip_on=False)
     if spacing:
-        _scale_bar(axes[0], next(iter(images.values())).shape, spacing)
-    _colour_bars(figure, axes, scale, speaks_for)
+        _scale_bar(axes[0, 0], shapes[0], spacing)
+    _colour_bars(figure, axes, scale, speaks_for, 0.7 / lines)
     figure.suptitle(title, fontsize=8, x=0.02, ha="left")
     return figure
 
 
 @matplotlib.rc_context(PLAIN_TEXT)
 def _sheet(scans, images, title, scale):
-    """A page of scans, all with pixels of one size: their MIPs, and again with the heat maps."""
-    pictures = [[_beside(views) for views in _pictures(scan, images)] for scan in scans]
+    """A page of scans, all with pixels of one size: MIPs of SHEET_VIEWS, and again with the heat maps."""
+    pictures = [[_beside(views) for views in _pictures(scan, images, SHEET_VIEWS)] for scan in scans]
     pictures = [(_beside({0: image, 1: image}), _beside({0: np.zeros_like(heat), 1: heat})) for image, heat in pictures]
     sides = np.max([image.shape for image, _ in pictures], axis=0)
     lines = -(-len(pictures) // SHEET_COLUMNS)
@@ -194,8 +202,7 @@ def _sheet(scans, images, title, scale):
         _show(place, np.pad(image, padding), np.pad(heat, padding), scale)
         place.set_title(_caption(scan), fontsize=6.5)
     names = {name for scan in scans for name in scan["speaks_for"]}
-    _colour_bars(figure, axes, scale, names.pop() if len(names) == 1 else "the predicted site",
-                 shrink=min(1, 1.6 / lines))
+    _colour_bars(figure, axes, scale, names.pop() if len(names) == 1 else "the predicted site", min(1, 1.6 / lines))
     figure.suptitle(title, fontsize=9, x=0.01, ha="left")
     return figure
 
@@ -222,7 +229,7 @@ def _scale_bar(axes, shape, spacing):
     axes.text(6 + length / 2, row - 3, f"{BAR_MM / 10:g} cm", ha="center", va="bottom", fontsize=8)
 
 
-def _colour_bars(figure, axes, scale, speaks_for, shrink=0.7):
+def _colour_bars(figure, axes, scale, speaks_for, shrink):
     for cmap, highest, label in (
             ("gray_r", scale["suv_max"], f"SUV (g/ml), {scale['suv_max']:g} and above black"),
             (HEAT, scale["heat_max"], f"speaks for {speaks_for}\n(units of the score);\n"

@@ -408,6 +408,21 @@ def test_colours_of_few_pixels_are_those_of_the_colour_bar(tmp_path):
     assert np.abs(saved - drawn).max() <= 12
 
 
+def test_pictures_of_many_views_are_not_wider_than_a_screen(tmp_path):
+    views = ["cor", "sag", *(f"rot{angle:03d}" for angle in range(15, 90, 15))]
+    picture, scale = np.ones((80, 44), "float32"), {"suv_max": 7, "heat_max": 3}
+    figure = overlays.panel_figure(*2 * [dict.fromkeys(views, picture)], scale, 3.27, "DS 4-5", "a")
+    shown = [place for place in figure.axes if place.images]
+    assert len(shown) == 14 and [place.get_title() for place in shown[8:11]] == ["45°", "highest: 1", "60°"]
+    assert figure.get_size_inches()[0] < 24
+    np.save(tmp_path / "map.npy", picture)
+    picture.tofile(tmp_path / "a.bin")
+    scan = pd.DataFrame({"scan_id": "a", "view": views, "filename": "a.bin", "map": tmp_path / "map.npy", "sites": "",
+                         "matrix_size_1": 80, "matrix_size_2": 44, "scan_probs": 0.5, "speaks_for": "DS 4-5"})
+    sheet = overlays._sheet([scan], tmp_path, "a", scale)
+    assert sheet.axes[0].images[0].get_array().shape[1] == 4 * 44 + 3 * overlays.GAP  # two views, and their maps
+
+
 def test_a_network_whose_scores_do_not_differ_looks_empty():
     highest = [2.0] * 20
     assert heat_maps.darkest(highest, [0.02, 0.98] * 10) == 2
