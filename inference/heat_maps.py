@@ -17,7 +17,7 @@ from common.mips import read_image
 from common.run_files import heat_map, panel
 from common.settings import differences
 from common.sites import scored_classes
-from common.text import counted
+from common.text import counted, whole_number
 from evaluation.disagreement import per_scan
 from evaluation.metrics import THRESHOLD
 from inference import gradcam
@@ -162,8 +162,7 @@ def describe(models: Sequence[Model], asked: int | None, folder: Path) -> pd.Dat
         predicted = classes[shares.argmax(1)]
         if asked is None:
             rows["class"] = predicted
-        true = [" and ".join(sites.get(code, code) for code in codes.split(";"))
-                for codes in rows.get("target_loc", pd.Series("", rows.index))]
+        true = [true_names(codes, sites) for codes in rows.get("target_loc", pd.Series("", rows.index))]
         rows["sites"] = [f"predicted site: {names[k]} ({share:.2f})" + f", true: {truth}" * bool(truth)
                          for k, share, truth in zip(predicted, shares.max(1), true, strict=True)]
     rows["code"], rows["speaks_for"] = ([texts[k] for k in rows["class"]] for texts in (codes, names))
@@ -172,6 +171,11 @@ def describe(models: Sequence[Model], asked: int | None, folder: Path) -> pd.Dat
         raise InputError("two scan_id differ only in characters that file names do not take; use letters, digits, -, _ "
                          "and .")
     return rows
+
+
+def true_names(codes: str, sites: dict[str, str]) -> str:
+    """"6.0; 20", as the manifest may write codes -> "anterior mediastinal and spleen"; an unknown code stays."""
+    return " and ".join(sites.get(str(whole_number(code.strip())), code.strip()) for code in codes.split(";"))
 
 
 def _of_scans(values, views):

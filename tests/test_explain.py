@@ -432,6 +432,12 @@ def test_a_network_whose_scores_do_not_differ_looks_empty():
     assert heat_maps.darkest([0.25], [0.5]) == 1 and heat_maps.darkest([3.0], [0.5]) == 3  # single scans
 
 
+def test_true_sites_of_titles_are_read_as_training_reads_them():
+    sites = {"6": "anterior mediastinal", "20": "spleen"}
+    names = [heat_maps.true_names(codes, sites) for codes in ("6", "6.0", "6;20", "6; 20.0", "", "7")]
+    assert names == ["anterior mediastinal"] * 2 + ["anterior mediastinal and spleen"] * 2 + ["", "7"]
+
+
 def test_sites(cohort, capsys):
     call(explain, *options(cohort, "--target", "site:Cervical", "--max_scans", 0, models="loca"))
     out = capsys.readouterr().out
