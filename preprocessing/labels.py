@@ -29,7 +29,7 @@ class Label(NamedTuple):
     names : dict of str to str
         Of `WAYS` and StudyDate, what it gives; the date as it stands there.
     values : dict
-        For data.csv: target (0 or 1) and target_loc (int), patient_id (not hashed) where given, carried columns (text).
+        For data.csv: target (0 or 1) and target_loc, patient_id (not hashed) where given, carried columns (texts).
     """
 
     line: int
@@ -129,8 +129,11 @@ def _label(row: dict[Any, Any], line: int, where: str, carried: Sequence[str], n
     values: dict[str, Any] = {name: row[name] for name in carried}
     if (target := _target(row, where, need_target)) is not None:
         values["target"] = target
-    if (site := _whole(row, "target_loc", range(1000), where)) is not None:
-        values["target_loc"] = site
+    if codes := [text.strip() for text in row.get("target_loc", "").split(";") if text.strip()]:
+        if None in map(whole_number, codes):
+            raise InputError(f"{where}: target_loc {row['target_loc']!r} is no code of a site, such as 6, or of "
+                             "several, 6;20; correct it")
+        values["target_loc"] = ";".join(str(whole_number(code)) for code in codes)
     if patient := row.get("patient_id"):
         if re.fullmatch(r"\d([.,]\d+)?E\+\d+", patient, re.IGNORECASE):
             raise InputError(f"{where}: PatientID is a number that Excel has shortened, as 2.02401E+11; format the "

@@ -128,13 +128,22 @@ def test_columns_are_carried_by_name_only(tmp_path, capsys):
     path = tmp_path / "labels.csv"
     path.write_text("StudyInstanceUID,Geburtsdatum,deauville,initials,sex,target_loc\n1.1,1970,5,JD,F,7\n")
     (row,) = read_labels(path, ["sex"]).rows
-    assert row.values == {"deauville": "5", "sex": "F", "target": 1, "target_loc": 7}
+    assert row.values == {"deauville": "5", "sex": "F", "target": 1, "target_loc": "7"}
     assert "carried into data.csv: deauville, sex; left out: Geburtsdatum, initials (--carry" in capsys.readouterr().out
     assert read_labels(path).carried == ["deauville"]
     with pytest.raises(InputError, match="--carry age: .* has no such column; it has StudyInstanceUID, Geburtsdatum"):
         read_labels(path, ["age"])
     with pytest.raises(InputError, match="--carry sex: data.csv has a column of this name"):
         read_labels(path, ["sex"], ["sex"])
+
+
+@pytest.mark.parametrize(("written", "codes"), [("51", "51"), ("6;20", "6;20"), ("6.0; 20", "6;20"),
+                                                 ("39607008", "39607008")])
+def test_codes_of_sites_as_training_takes_them(tmp_path, written, codes):
+    """One or several (--site_multi), of any size (--site_map)."""
+    path = tmp_path / "labels.csv"
+    path.write_text(f"StudyInstanceUID,target,target_loc\n1.1,1,{written}\n")
+    assert read_labels(path).rows[0].values["target_loc"] == codes
 
 
 def test_an_empty_cell_of_a_carried_column_stays_empty(tmp_path):
