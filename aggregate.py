@@ -14,10 +14,10 @@ LARS-avg: per model the mean over a scan's views; LARS-max: their maximum; then 
 recalibration are those of this mean on a calibration set (make_splits.py --calibration; predict.py --set cal val test),
 or without one each model's own, from its validation predictions (predict.py --set val test): then the models are
 recalibrated before they are averaged, and the majority of their calls decides. Writes ensemble_avg.csv,
-ensemble_max.csv and disagreement.csv, and, where the scans have targets, metrics.json, operating_points.json, figures
-(PNG, SVG), report.html and the checklists of TRIPOD+AI and CLAIM 2024, to be filled in (CSV, DOCX). LARS's own files
-(scan_id, target, probs) are read too. Of predict_loca.py's files the lesion sites, too: ensemble_sites.csv (mean over
-views and models) and site_metrics.csv.
+ensemble_max.csv and disagreement.csv, and, where the scans have targets, failures.csv, metrics.json,
+operating_points.json, figures (PNG, SVG, PDF), report.html and the checklists of TRIPOD+AI and CLAIM 2024, to be filled
+in (CSV, DOCX). LARS's own files (scan_id, target, probs) are read too. Of predict_loca.py's files also the sites:
+ensemble_sites.csv (mean over views and models) and site_metrics.csv.
 """
 import argparse
 from dataclasses import dataclass

@@ -127,6 +127,7 @@ def explain(models, args):
     overlays.draw_sheets(scans, folder, images, source, scale)
     if args.review:
         review.write_review(rows, images, folder / "review.html", scale, source)
+        print(f"page to read and score scans in: {folder / 'review.html'}")
     if {"known_lesions", "known_mask"} & set(rows):
         def random_maps(draw, places):
             untrained = [replace(model, network=gradcam.random_network(model.network, (draw, model.split, model.run)))

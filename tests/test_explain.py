@@ -323,7 +323,7 @@ def test_some_scans_leave_what_is_of_all(cohort, capsys):
     kept = {path: path.read_bytes() for path in folder.iterdir() if path.name.startswith(("sheet", "review", "point"))}
     assert {path.name for path in kept} == {"sheet001.png", "review.html", "pointing.csv", "pointing.json"}
     before = pd.read_csv(folder / "peaks.csv").sort_values("filename", ignore_index=True)
-    capsys.readouterr()
+    assert f"page to read and score scans in: {folder / 'review.html'}" in capsys.readouterr().out
     call(explain, *options(cohort, "--review", "--scans", "s001", output="some"))
     pd.testing.assert_frame_equal(pd.read_csv(folder / "peaks.csv").sort_values("filename", ignore_index=True), before)
     assert {path: path.read_bytes() for path in kept} == kept

@@ -76,7 +76,8 @@ def test_the_page_has_table_and_figure(done):
     words = " ".join(page.words)
     assert not page.open and "prognosis" in page.ids and "#prognosis" in page.links
     for text in ("Hazard ratio, 4–5 against 1–3", "Reader's label", "of several scans the one with the longest time",
-                 f"{N} patients", "Kaplan–Meier, pfs_months"):
+                 f"{N} patients", "Kaplan–Meier, pfs_months",
+                 f"left out, since time or event is not filled in: 0 of {N} scans"):
         assert text in words, text
     assert (folder / "survival_pfs_months.png").stat().st_size > 10_000
     again = run(folder)  # without --survival
