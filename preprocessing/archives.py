@@ -129,7 +129,7 @@ def archive_errors(path: str) -> Iterator[None]:
                       "copy it again from its source, or unpack it and give the folder") from error
 
 
-class _Unpacked:
+class _Unpacked(contextlib.AbstractContextManager["_Unpacked"]):
     """A .tar, .tar.gz, .tgz or .gz file as a zipfile.ZipFile; gzip is unpacked to a temporary file.
 
     Raises ValueError where it would unpack to more than MAX_RATIO times its size.
@@ -161,9 +161,6 @@ class _Unpacked:
             self.file.seek(0)
             return contextlib.nullcontext(self.file)  # type: ignore[return-value]  # stays open for another look
         return cast(IO[bytes], self.tar.extractfile(name))
-
-    def __enter__(self) -> "_Unpacked":
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.file.close()
