@@ -96,13 +96,9 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
         return model
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.BatchNorm2d):
-                synchronized = SyncBatchNorm(child.num_features, child.eps, child.momentum)
-                synchronized.load_state_dict(child.state_dict())
-                synchronized.to(child.weight).requires_grad_(child.weight.requires_grad)
-                setattr(module, name, synchronized)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.__class__ = SyncBatchNorm  # the same parameters and statistics
     return model
 
 
