@@ -326,9 +326,6 @@ def compare_images(table: pd.DataFrame, folder: str | Path, data: str, splits: I
 
 def is_synthetic(rows: pd.DataFrame) -> pd.Series:
     """Rows of a manifest or of predictions -> (n,) bool Series: drawn by phantom.py, or marked as such."""
-    marked = pd.Series(False, rows.index)
-    if "synthetic" in rows:
-        marked |= rows["synthetic"].fillna("").astype(str).str.strip().str.lower().isin(("1", "1.0", "true", "yes"))
-    if "series_description" in rows:
-        marked |= rows["series_description"].fillna("").str.contains("SYNTHETIC")
-    return marked
+    marks, described = (rows.get(name, pd.Series("", rows.index)).astype(str).fillna("")
+                        for name in ("synthetic", "series_description"))
+    return marks.str.strip().str.lower().isin(("1", "1.0", "true", "yes")) | described.str.contains("SYNTHETIC")
