@@ -51,7 +51,7 @@ def describe_selection(models: list[Model], top: int | None, ranking: Path, fold
     ranks = read_ranks(ranking) if ranking.is_file() else {}
     settings = {model.file: _settings(folder, model) for model in models}
     known = {file: each for file, each in settings.items() if "epoch" in each}
-    trials = {model.split: _trials(folder, model.split, settings[model.file]) for model in models}
+    trials = ((model.split, _trials(folder, model.split, settings[model.file])) for model in models)
     used = collections.Counter(model.split for model in models)
     found = {
         "models": len(models), "top": top, "ranked": len(ranks) or None,
@@ -61,7 +61,7 @@ def describe_selection(models: list[Model], top: int | None, ranking: Path, fold
         "runs": {model.split: _runs((ranking.parent, folder), model.split) for model in models
                  if model.rank and used[model.split] == 1},
         "together": sorted(split for split, count in used.items() if count > 1),
-        "trials": {split: count for split, count in trials.items() if count != 0}, "thresholds": thresholds}
+        "trials": {split: count for split, count in trials if count != 0}, "thresholds": thresholds}
     return found | in_words(found, ranking.name)
 
 

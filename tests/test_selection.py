@@ -121,6 +121,8 @@ def test_a_search_elsewhere_is_known_by_the_settings(tmp_path):
         found = selected(tmp_path)[0]
         assert found["trials"] == {"0": trials, "1": trials} and "chose epoch, run, trial and" in found["summary"]
         assert found["steps"]["Trial"] == f"the best of {said} of a search by validation AUC, in splits 0-1"
+    write(tmp_path, *splits(2), run=2)  # not of the search
+    assert selected(tmp_path)[0]["trials"] == {"0": None, "1": None}
 
 
 def test_a_fold_without_predictions_is_named(tmp_path):
