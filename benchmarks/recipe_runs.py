@@ -15,6 +15,7 @@ import pandas as pd
 from benchmarks.measuring import SCRIPTS
 from common.files import InputError, read_csv, read_json_object, write_json
 from common.run_files import run_file
+from common.text import counted
 from evaluation.ensemble import check_rows
 
 BEGINS, EPOCH = re.compile(r"split \d+: \d+ training and"), re.compile(r"split \d+ run \d+ epoch \d+/\d+: ")
@@ -148,6 +149,16 @@ def read_scores(folder: Path, split: int, run: int, scans: dict[str, pd.DataFram
                              "has changed since; give another --output")
         scores[name] = of_set["probs"].mean()
     return scores
+
+
+def other_machines(folder: Path, splits_and_runs: Sequence[tuple[int, int]]) -> str:
+    """"cpu (AVX512), bfloat16, 1 thread; cpu (AVX512), bfloat16, 2 threads", where a recipe's networks were trained on
+    several machines, precisions or numbers of threads; else ""."""
+    found = set()
+    for split, run in splits_and_runs:
+        stored = read_json_object(run_file(folder, "settings", split, run), "the settings", "{}")
+        found.add(f"{stored.get('device')}, {stored.get('precision')}, {counted(stored.get('threads', 0), 'thread')}")
+    return "; ".join(sorted(found)) if len(found) > 1 else ""
 
 
 def scans_of(table: pd.DataFrame, split: int, name: str) -> pd.DataFrame:

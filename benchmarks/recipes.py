@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from benchmarks.recipe_runs import SETS, read_scores, scans_of, seconds_of, train_and_predict
+from benchmarks.recipe_runs import SETS, other_machines, read_scores, scans_of, seconds_of, train_and_predict
 from benchmarks.recipe_scores import Folds, difference, measure
 from common.arguments import EXIT_SOME_FAILED, training_parser
 from common.files import InputError, progress, read_json_object, replace_file, write_csv
@@ -108,6 +108,10 @@ def compare(data: str, images: str | None, splits: Sequence[int], runs: Sequence
         raise InputError(f"none of {counted(len(jobs), 'network')} could be trained; the lines above say why")
     write_csv(rows := bench.table(), output / "recipes.csv")
     print(as_lines(rows, bench.sets) + f"\n{ONE_FOLD}" * (len(splits) == 1))
+    for recipe in recipes:
+        trained = [(split, run) for (of, split, run) in bench.networks if of == recipe.name]
+        if found := other_machines(output / safe_name(recipe.name), trained):
+            print(f"warning: {recipe.name}: seconds do not compare: its networks were trained with {found}")
     with matplotlib.rc_context(RC):
         draw(rows, output / "recipes.png")
     print(f"wrote {output / 'recipes.csv'}, {output / 'recipes.png'}")

@@ -16,9 +16,10 @@ from scipy.stats import t
 from sklearn.metrics import roc_auc_score
 
 import benchmark
+from benchmarks.recipe_runs import other_machines
 from benchmarks.recipe_scores import difference, measure
 from benchmarks.recipes import HEADINGS, RECIPES, as_lines, read_recipes
-from common.files import InputError
+from common.files import InputError, write_json
 from evaluation.metrics import auc_interval, delong
 from evaluation.paired_tests import delong_test
 
@@ -223,6 +224,14 @@ def test_the_table_fits_100_columns():
     text = as_lines(pd.DataFrame([row] * 12), ("val", "test"))
     assert max(map(len, text.splitlines())) <= 100 and all(heading in text for heading in HEADINGS)
     assert "15 of 15 networks, 163 s each" in " ".join(text.split()) and "−0.123 (−0.123 to −0.123)" in text
+
+
+def test_seconds_of_other_threads_are_warned_of(tmp_path):
+    for split, threads in enumerate((2, 2, 1)):
+        settings = {"device": "cpu (AVX2)", "precision": "float32", "threads": threads}
+        write_json(settings, tmp_path / f"settings_split{split}_run1.json")
+    assert other_machines(tmp_path, [(0, 1), (1, 1)]) == other_machines(tmp_path, []) == ""
+    assert other_machines(tmp_path, [(0, 1), (2, 1)]) == "cpu (AVX2), float32, 1 thread; cpu (AVX2), float32, 2 threads"
 
 
 # ---------------------------------------------------------------- networks
