@@ -152,7 +152,8 @@ def describe(models: Sequence[Model], asked: int | None, folder: Path) -> pd.Dat
     rows["models"] = views.groupby("place")["model"].agg(", ".join).to_numpy()
     scores = _of_scans(views["probs"], views).unstack()
     spread = per_scan(scores, THRESHOLD).assign(scan_probs=scores.mean(axis=1))
-    rows = rows.join(spread[["scan_probs", "sd", "n_models"]], on="scan_id")
+    spread = spread[["scan_probs", "sd", "n_models"]]  # in place of columns of the manifest of these names
+    rows = rows.drop(columns=spread.columns, errors="ignore").join(spread, on="scan_id")
     codes, names = [*sites, ""], [*sites.values(), "DS 4–5"]  # BINARY, -1, is the last
     rows["class"] = asked
     if sites:

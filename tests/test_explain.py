@@ -432,6 +432,13 @@ def test_a_network_whose_scores_do_not_differ_looks_empty():
     assert heat_maps.darkest([0.25], [0.5]) == 1 and heat_maps.darkest([3.0], [0.5]) == 3  # single scans
 
 
+def test_columns_of_the_manifest_may_have_names_of_explains_own(cohort):
+    table = pd.read_csv(cohort / "data.csv").assign(sd=1, n_models=2, scan_probs=3)
+    table.to_csv(cohort / "joined.csv", index=False)
+    call(explain, *options(cohort, "--no_pointing", "--max_scans", 1, "--data", cohort / "joined.csv", output="joined"))
+    assert (pd.read_csv(cohort / "joined" / "binary_split0_run1" / "peaks.csv")["n_models"] == 1).all()
+
+
 def test_true_sites_of_titles_are_read_as_training_reads_them():
     sites = {"6": "anterior mediastinal", "20": "spleen"}
     names = [heat_maps.true_names(codes, sites) for codes in ("6", "6.0", "6;20", "6; 20.0", "", "7")]
