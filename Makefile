@@ -107,4 +107,5 @@ lock:
 	mv requirements.lock.new requirements.lock
 
 clean:
-	rm -rf $(DEMO) $(STUDY) images $(VENV)
+	rm -rf $(DEMO) $(STUDY) $(VENV)
+	@[ ! -L images ] || rm images

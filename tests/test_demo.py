@@ -1,5 +1,6 @@
 """demo.py: what it runs, how it ends."""
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,3 +48,14 @@ def test_another_cohort_and_one_split(tmp_path, monkeypatch, capsys):
     assert "data_resplit.csv is there: its cohort of 2 patients is used again; --overw" in capsys.readouterr().out
     assert [words[0] for words in ran] == ["train.py", "find_best_model.py", "predict.py", "aggregate.py"]
     assert ran[0][3:7] == ("--split_index", "0", "--run", "1") and ran[2][7:9] == ("--splits", "0-0")
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_make_clean_removes_the_demos_link_and_no_images_of_ones_own(tmp_path, own):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    images = tmp_path / ("images" if own else "demo/images")
+    images.mkdir(parents=True)
+    if not own:
+        (tmp_path / "images").symlink_to(images)
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    assert {path.name for path in tmp_path.iterdir()} == {"Makefile", *["images"] * own}
