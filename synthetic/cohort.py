@@ -107,7 +107,8 @@ def check_output(output: Path, patients: Collection[dict]) -> None:
         raise InputError(f"--output {output} is a file: name a folder")
     studies = {f"{patient['patient']}/{scan['study']}" for patient in patients for scan in patient["scans"]}
     known = {"labels.csv", *studies, *(patient["patient"] for patient in patients)}
-    there = {path.relative_to(output).as_posix() for pattern in ("*", "*/*") for path in output.glob(pattern)}
+    there = {path.relative_to(output).as_posix() for pattern in ("*", "*/*") for path in output.glob(pattern)
+             if not (path.is_file() and path.name.startswith((".", "Thumbs.db", "desktop.ini")))}  # of file managers
     left = {study.replace("/", "/.") + ".tmp" for study in studies}  # by a run that was killed: replaced
     if strange := sorted(there - known - left):
         raise InputError(f"--output {output} holds {strange[0]}, nothing of this cohort: name an empty folder")

@@ -430,7 +430,8 @@ def test_studies_of_an_earlier_cohort_are_refused(tmp_path):
     for scan in before["scans"]:
         (tmp_path / before["patient"] / scan["study"]).mkdir(parents=True)
     (tmp_path / before["patient"] / ".study1.tmp").mkdir()  # of a run that was killed
-    (tmp_path / "labels.csv").touch()
+    for name in ("labels.csv", ".DS_Store", f"{before['patient']}/Thumbs.db"):
+        (tmp_path / name).touch()
     check_output(tmp_path, [before])
     with pytest.raises(InputError, match=f"holds {before['patient']}/study{len(now['scans']) + 1}, nothing of this"):
         check_output(tmp_path, [now])
