@@ -12,7 +12,7 @@ FEW = 20  # patients of the rarer class: below, the intervals hold the truth in 
 FEW_WRONG = 3  # patients of the rarer class x (1 - AUC): below, those of the AUC do so from FEW patients on, too
 COVERAGE = ("with 8 patients in one class and 100 in the other 87 to 93 % of the AUC's intervals hold the truth, with "
             "15 patients 91 to 94 %, not 95 %")  # simulated: docs/reference/statistics.md, as are the following
-NEAR_ONE = "for an AUC this near to 1; 89 to 94 % of such intervals hold the truth, not 95 %"
+NEAR_ONE = "for an AUC this near to 1; mostly 89 to 94 % of such intervals hold the truth, not 95 %"
 
 
 def rarer_class(y_true: ndarray, groups: Groups = None) -> int:

@@ -132,8 +132,8 @@ def predicted_positive(model: Model, threshold: str, score: pd.Series) -> pd.Ser
     if value < 0 or value > 1:
         raise InputError(f"--threshold {threshold}: a probability lies in 0..1")
     if value != value:
-        raise InputError(f"--threshold {threshold}: {model.path} has no column {column}; give a number, or a name of a "
-                         "threshold that aggregate.py derived from validation predictions")
+        raise InputError(f"--threshold {threshold}: {model.path} has no column {column}; give a number, or the "
+                         "name of a threshold that aggregate.py derived for it and its scores reach")
     return score >= value
 
 

@@ -176,10 +176,10 @@ def _measured_again(path: Path, stored: dict, models: list[Model], warnings: lis
     found = pd.Series(overlap(rows, stored.get("derived_scans")), rows["scan_id"])
     doubts = {NOT_CHECKED: "was not checked: it holds no digests of them",
               BY_IMAGE: "was checked by their images alone: patients could not be compared, other key"}
-    warnings += [f"{path.name}: whether it was derived from scans that are measured {text}"
+    warnings += [f"{path.name}: whether its thresholds were derived from the scans or patients measured here {text}"
                  for value, text in doubts.items() if (found == value).any()]
     if stored["derived_from"].get("synthetic"):
-        warnings.append(f"{path.name} was derived from a SYNTHETIC cohort")
+        warnings.append(f"the thresholds of {path.name} were derived from a SYNTHETIC cohort")
     same = found.index[found == "train"].unique()
     return (f"OPTIMISTIC: thresholds were derived from {len(same)} of the scans that are measured, or from their "
             "patients' scans.") if len(same) else None

@@ -284,7 +284,7 @@ def test_applied_operating_points_keep_their_provenance_and_go_with_checkpoints(
     del stored["derived_scans"]
     points.write_text(json.dumps(stored | {"derived_from": stored["derived_from"] | {"synthetic": True}}))
     _, out = applied(*test)
-    assert "scans that are measured was not checked" in out and "was derived from a SYNTHETIC cohort" in out
+    assert "patients measured here was not checked" in out and "were derived from a SYNTHETIC cohort" in out
 
 
 @pytest.mark.usefixtures("no_figure")
