@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from common.arguments import Parser, natural_int, positive_int, run_script, share
+from common.text import counted
 
 HERE = Path(__file__).resolve().parent
 TRAINING = "--recipe fast --nepochs 7"  # from random weights: no download
@@ -46,8 +47,8 @@ def main(args):
         run("make_splits.py", "--data", output / "data.csv", "--n_splits", args.n_splits, "--test", args.test,
             "--val", args.val, "--seed", 0, "--overwrite")
     else:
-        patients = len({row["patient_id"] for row in rows(data)})
-        print(f"{data} is there: its cohort of {patients} patients is used again; --overwrite makes another")
+        patients = counted(len({row["patient_id"] for row in rows(data)}), "patient")
+        print(f"{data} is there: its cohort of {patients} is used again; --overwrite makes another")
     if output == Path("demo") and (HERE / "data.csv").exists():
         link_images(output, data)
     if args.data_only:
