@@ -78,8 +78,8 @@ def main(args):
 def names_of(files):
     """A different name for each file: its stem, with as many folders before it as tell the files apart."""
     paths = [path.resolve() for path in files]
-    if len(set(paths)) < len(paths):
-        raise InputError(f"{files[0].name}: a file is given twice; give different files")
+    if twice := [path for path in paths if paths.count(path) > 1]:
+        raise InputError(f"{twice[0]}: is given twice; give different files")
     for depth in range(1, max(len(path.parts) for path in paths)):
         names = ["/".join((*path.parts[-depth:-1], path.stem)) for path in paths]
         if len(set(names)) == len(names):

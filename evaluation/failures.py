@@ -128,6 +128,8 @@ def _find_maps(folder: Path, models: list[Model], scans: list[str]) -> tuple[dic
             made_of, highest = (read_json_object(place / f"{name}.json", "--heatmaps", "{}")[key]
                                 for name, key in (("settings", "checkpoints"), ("scale", "heat_max")))
         except (InputError, KeyError):
+            notes += [f"No heat maps of {place.name}: its settings.json or scale.json cannot be read; run explain.py "
+                      "again with --overwrite"] * place.is_dir()
             continue
         names = {f"split {model.split} run {model.run}": model for model in models}
         for name in set(made_of) & set(names):

@@ -202,7 +202,8 @@ def test_exit_codes_of_the_process(tmp_path):
     ensembles(tmp_path)
     run("compare.py", tmp_path / "a.csv", tmp_path / "b.csv", "--output", tmp_path / "out", check=0)
     assert "one file; give two" in error_line(run("compare.py", tmp_path / "a.csv", "--output", tmp_path))
-    assert "given twice" in error_line(run("compare.py", tmp_path / "a.csv", tmp_path / "a.csv", "--output", tmp_path))
+    twice = run("compare.py", tmp_path / "b.csv", tmp_path / "a.csv", tmp_path / "a.csv", "--output", tmp_path)
+    assert f"{tmp_path / 'a.csv'}: is given twice" in error_line(twice)
 
 
 def test_scans_that_a_model_learned_from_are_marked(tmp_path, capsys):

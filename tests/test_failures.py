@@ -143,6 +143,9 @@ def test_maps_of_other_models_than_the_scores_are_said(case):
     _, page, text = run(case, "--data", case / "data.csv", "--heatmaps", case / "heat")
     assert "The heat maps are of 3 models, 2 of which are among the 2 of the scores." in text
     assert not any(line.startswith("python explain.py") for line in page.words)
+    (heat_folder(case / "heat", "binary") / "settings.json").write_text("{")
+    assert "its settings.json or scale.json cannot be read; run explain.py again" in run(
+        case, "--data", case / "data.csv", "--heatmaps", case / "heat")[2]
 
 
 def test_heat_maps_of_another_checkpoint_are_refused(case):
