@@ -121,7 +121,7 @@ def test_quiet_says_warnings_alone_and_verbose_more(cohort):
     assert verbose.stdout == plain.stdout and f"make_splits.py {__version__}, commit" in verbose.stderr
     assert "  --n_splits 2\n" in verbose.stderr and re.search(r"make_splits.py: \d+\.\d s\n", verbose.stderr)
     failed = run("make_splits.py", "--data", cohort / "none.csv", "-v")
-    assert failed.returncode == 2 and "read_csv" in failed.stderr and failed.stderr.count("\nerror: ") == 1
+    assert failed.returncode == 2 and "read_manifest" in failed.stderr and failed.stderr.count("\nerror: ") == 1
 
 
 @pytest.mark.parametrize("words", [("train.py", "--split_index", "0-99999999999"), ("train.py", "--run", "9" * 30),

@@ -304,7 +304,7 @@ def test_a_finished_run_is_not_one_of_other_labels_sets_or_kind(study):
     with pytest.raises(InputError, match="checkpoint_split0_run1.pth exists, .*(a network of train.py|other scans)"):
         trained_again(study, train_loca)
     (study / "data.csv").unlink()
-    with pytest.raises(InputError, match="data.csv: cannot be read"):
+    with pytest.raises(InputError, match="data.csv: no such file"):
         trained_again(study, train)
 
 
