@@ -313,11 +313,12 @@ def compare_images(table: pd.DataFrame, folder: str | Path, data: str, splits: I
     splits, allow_leakage
         Of `read_manifest`.
     """
-    lacked = "image_sha256" not in table or (table["image_sha256"] == "").any()
+    before = table.get("image_sha256", pd.Series("", table.index))
     table = add_digests(table, folder)
-    if lacked:
+    if (before == "").any():
         print(f"{data} lacks image_sha256: whether an image is in two sets was looked for among the {len(table)} that "
               "are read here; make_splits.py adds the column, for all of them")
+    if not table["image_sha256"].equals(before):  # read_manifest has compared those of before
         with leakage(table, allow_leakage, f"{data}: "):
             check_images(table, [f"split{split}" for split in splits])
     warn_copies(table)

@@ -146,16 +146,13 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
     thresholds : (t,) float array
         Of `decision_curve.thresholds_of`.
     """
-    cautions: list[str] = []
     labelled = scans[scans["target"].notna()]
     if "patient_id" in labelled:  # numbers are sorted sooner than names
         labelled = labelled.assign(patient_id=bootstrap.group_index(patients(labelled), len(labelled))[0])
     y, groups = labelled["target"].to_numpy(dtype=int), patients(labelled)
     views = subgroups(models, labelled, "view") if all("view" in model.rows for model in models) else {}
     of_columns = {column: subgroups(models, labelled, column) for column in by}
-    cautions += [f"--by {column}: {' and '.join(map(repr, twice))} are a subgroup each; if they are one, write it in "
-                 "one way in the manifest, and predict again"
-                 for column, groups in of_columns.items() if len(twice := written_twice(pd.Series([*groups])))]
+    cautions = two_spellings(of_columns)
     of_folds = {str(split): (models, labelled[labelled.index.isin(ids)]) for split, ids in folds(models).items()}
     if "patient_id" not in scans:
         cautions.append("the files have no patient_id: the intervals are too narrow where a patient has several scans")
@@ -211,6 +208,13 @@ def measure(models: list[Model], scans: pd.DataFrame, ensembles: dict[str, Ensem
     cautions += doubtful(result, rarer_class(y, groups), "scan" if groups is None else "patient")
     warnings += cautions
     return result | {"cautions": cautions}
+
+
+def two_spellings(of_columns: dict[str, dict]) -> list[str]:
+    """A caution for each column, {column: {value: its subgroup}}, that has one value under two spellings."""
+    return [f"--by {column}: {' and '.join(map(repr, twice))} are a subgroup each; if they are one, write it in one "
+            "way in the manifest, and predict again"
+            for column, values in of_columns.items() if len(twice := written_twice(pd.Series([*values])))]
 
 
 def details(each: Ensemble, labelled: pd.DataFrame, how: str, seed: int, before: dict | None) -> dict:

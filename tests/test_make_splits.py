@@ -471,6 +471,15 @@ def test_one_image_under_two_names(tmp_path, capsys):
     assert "warning: under another name, too, and so counted twice: 1 image: P000-0_sag" in capsys.readouterr().out
 
 
+def test_one_image_in_two_sets_of_a_manifest_that_is_older_than_its_images(tmp_path):
+    table = pd.DataFrame({"scan_id": ["a", "b"], "filename": ["a_cor.bin", "b_cor.bin"], "image_sha256": ["1f", "2f"],
+                          "split0": ["train", "val"]})
+    write_images(table, tmp_path, lambda name: b"one")
+    check_images(table, ["split0"])  # by what it says they are two
+    with pytest.raises(InputError, match=r"scans a \(train\) and b \(val\) of split0 have the same image"):
+        compare_images(table, tmp_path, "data.csv", [0])
+
+
 def test_manifest_with_one_image_in_two_sets_is_refused_by_whoever_reads_it():
     table = pd.DataFrame({"scan_id": list("abc"), "filename": ["a_cor.bin", "b_cor.bin", "c_cor.bin"],
                           "image_sha256": ["1f", "1f", ""], "split0": ["train", "train", "val"],
