@@ -99,15 +99,18 @@ def test_other_data_go_on_and_are_recorded_beside_the_first(small, monkeypatch):
 
 
 def test_the_best_epoch_is_of_the_labels_that_the_run_ended_with(small, monkeypatch, capsys):
-    options = ("--nepochs", 4, "--early_stopping", "--patience", 3, "--lr", 1e-9)  # no epoch is better than the first
+    options = ("--nepochs", 4, "--early_stopping", "--patience", 3, "--lr", 1e-9,  # no epoch is better than the first
+               "--lr_schedule", "plateau", "--seed", 1)
     cut(small, monkeypatch, *options, epoch=3)
     assert content(small)["epoch"] == 1
+    first = content(small)["auc"]
     table = pd.read_csv(small / "data.csv")
     scan = table.loc[(table["split0"] == "val") & (table["target"] == 1), "scan_id"].iloc[0]
     table.loc[table["scan_id"] == scan, "target"] = 0
     table.to_csv(small / "data.csv", index=False)
     cut(small, monkeypatch, *options, "--force_resume", epoch=4)
     assert "epoch 3 starts anew, and the best one is chosen from there on" in capsys.readouterr().err
+    assert content(small, LAST)["lr_scheduler"]["per_epoch"]["best"] == content(small)["auc"] < first
     fit(small, *options, "--resume")
     kept = content(small)
     assert kept["epoch"] == 3 and kept["early_stopping"]["waited"] == 0

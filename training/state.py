@@ -121,6 +121,8 @@ class TrainState:
         value = float(rows["validation"][objective.select])
         if self.epoch == self.since:  # values of before are of other scans or labels
             self.best, self.stopper.best, self.stopper.waited = dict(NOWHERE), None, 0
+            if plateau := self.schedule.per_epoch:
+                plateau.best, plateau.num_bad_epochs = float("-inf"), 0
             self.log = [row for row in self.log if row[2] != "selected"]
         if self.since:
             rows["validation"]["selected"] = value
