@@ -43,8 +43,9 @@ def for_split(args: argparse.Namespace, split: int, say: Callable[[str], object]
     if mode := given.keys() & {"transfer_learning", "finetune"}:
         given |= {"transfer_learning": args.transfer_learning, "finetune": args.finetune, "mode": mode.pop()}
     taken = {name: value for name, value in values.items() if name not in given}
-    if "checkpoint" in taken:
-        _check_start(args.params, split, taken["checkpoint"])
+    start = "checkpoint" if "checkpoint" in taken else "weights"
+    if start in taken and not args.checkpoint:
+        _check_start(args.params, split, start, taken[start])
     say(f"split {split}: from {args.params}: {listed(taken) or 'nothing'}")
     if args.recipe:
         say(f"split {split}: from {recipe_line(args, taken)}")
@@ -75,18 +76,16 @@ def read_search(path: str, split: int) -> dict[str, str]:
     return {name: text for name, text in _read_row(path, split).items() if name in SEARCH}
 
 
-def _check_start(path, split, checkpoint):
-    """Refuse another checkpoint than the trials of the split began from."""
+def _check_start(path, split, name, file):
+    """Refuse another file, of --checkpoint or --weights (`name`), than the trials of the split began from."""
     searched = read_search(path, split).get("checkpoint_sha256")
     try:
-        same = not searched or checkpoint_sha256(only_checkpoint(checkpoint)) == searched
+        same = not searched or checkpoint_sha256(only_checkpoint(file)) == searched
     except OSError as error:
-        raise InputError(f"{path}, split {split}: checkpoint {checkpoint}: {error.strerror}; give its path as "
-                         "--checkpoint") from None
+        raise InputError(f"{path}, split {split}: {name} {file}: {error.strerror}; give its path as --{name}") from None
     if not same:
-        raise InputError(f"{path}, split {split}: {checkpoint} is not the checkpoint that the search started from: "
-                         "trained again since? search again with another --study, or give --checkpoint to start from "
-                         "it all the same")
+        raise InputError(f"{path}, split {split}: {file} is not the file that the search started from: trained again "
+                         f"since? search again with another --study, or give --{name} to start from it all the same")
 
 
 def _read_row(path, split):

@@ -131,7 +131,8 @@ def _winner(split, study):
     best, settings = best_trials(study)[0], study.user_attrs["settings"]
     drawn = {name: as_text(value) for name, value in best.params.items()}
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-    begun = {"labels_hash": settings.get("labels_hash"), "checkpoint_sha256": settings["checkpoint"]}
+    begun = {"labels_hash": settings.get("labels_hash"),
+             "checkpoint_sha256": settings.get("start", settings["checkpoint"])}
     return ({"split": split, "number": best.number, "value": best.value, "trials": len(finished)}
             | {name: digest for name, digest in begun.items() if digest}
             | renamed.current_names(settings["fixed"]) | drawn)

@@ -129,17 +129,18 @@ class SplitTrials:
         Raises
         ------
         InputError
-            --checkpoint cannot be read.
+            The file of --checkpoint or --weights cannot be read.
         """
-        args, checkpoint = self.args, None
-        if args.checkpoint:
+        args, start, digest = self.args, self.args.checkpoint or self.args.weights, None
+        if start not in ("imagenet", "none"):
             try:
-                checkpoint = checkpoint_sha256(only_checkpoint(args.checkpoint))
+                digest = checkpoint_sha256(only_checkpoint(start))
             except OSError as error:
-                raise InputError(f"--checkpoint {args.checkpoint}: {error.strerror}") from None
+                raise InputError(f"{start}: {error.strerror}") from None
         same = {name: value for name, value in stored_args(vars(args)).items()
                 if name not in (*MAY_CHANGE, "checkpoint")}
-        return {"space": self.space, "arguments": same, "data": self.images.hash, "checkpoint": checkpoint,
+        return {"space": self.space, "arguments": same, "data": self.images.hash,
+                "checkpoint": digest if args.checkpoint else None, "start": digest,
                 "labels_hash": labels_hash(self.images.table, self.images.split),
                 "fixed": {name: as_text(value) for name, value in worth_keeping(args).items()}}
 

@@ -61,7 +61,7 @@ def test_another_start_than_the_search_s_is_refused(tmp_path):
     path = summary(tmp_path, f"split,checkpoint_sha256,checkpoint\n0,{sha256(start)},{start}\n1,,{start}\n")
     assert of_split(path, 0)[0].checkpoint == str(start)
     start.write_bytes(b"others")
-    with pytest.raises(InputError, match="split 0: .*checkpoint_split0_run1.pth is not the checkpoint that the search"):
+    with pytest.raises(InputError, match="split 0: .*checkpoint_split0_run1.pth is not the file that the search"):
         of_split(path, 0)
     assert of_split(path, 0, "--checkpoint", start)[0].checkpoint == str(start), "asked for by name"
     assert of_split(path, 1)[0].checkpoint == str(start), "a search of before, which did not say"

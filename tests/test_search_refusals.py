@@ -4,10 +4,12 @@ from types import SimpleNamespace
 import optuna
 import pandas as pd
 import pytest
+import torch
 from conftest import call
 
 import optun
 import train
+import utils
 from common.files import InputError
 from search import report, studies, trials
 
@@ -156,6 +158,19 @@ def test_values_of_a_search_on_other_labels_are_warned_of(cohort, untrained, cap
     found = said("--split_index", 0, 1, "--overwrite")
     assert len(found) == 1 and found[0].startswith("warning: split 1: ")
     assert "on other scans, labels or sets" in found[0]
+
+
+def test_weights_of_another_content_than_the_search_had_are_refused(cohort, untrained):
+    file = cohort / "weights.pth"
+    torch.save(utils.ResNet34().state_dict(), file)
+    find(cohort, "--weights", file, "--trials", 1)
+    words = ("--data", cohort / "data.csv", "--output", cohort / "tuned", *SMALL[2:], "--nepochs", 1,
+             "--params", cohort / "results" / "best_params_summary.csv")
+    torch.save(utils.ResNet34().state_dict(), file)
+    with pytest.raises(InputError, match="split 0: .*weights.pth is not the file that the search started from"):
+        call(train, *words)
+    for own in ("none", file):
+        call(train, *words, "--weights", own, "--run", 1 + (own == file))
 
 
 def test_leak_is_let_through_and_marked_where_asked_for(cohort, untrained, capsys):
