@@ -132,7 +132,7 @@ def _winner(split, study):
     drawn = {name: as_text(value) for name, value in best.params.items()}
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     begun = {"labels_hash": settings.get("labels_hash"),
-             "checkpoint_sha256": settings.get("start", settings["checkpoint"])}
+             "checkpoint_sha256": settings["checkpoint"] or settings.get("weights")}
     return ({"split": split, "number": best.number, "value": best.value, "trials": len(finished)}
             | {name: digest for name, digest in begun.items() if digest}
             | renamed.current_names(settings["fixed"]) | drawn)

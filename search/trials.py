@@ -140,7 +140,7 @@ class SplitTrials:
         same = {name: value for name, value in stored_args(vars(args)).items()
                 if name not in (*MAY_CHANGE, "checkpoint")}
         return {"space": self.space, "arguments": same, "data": self.images.hash,
-                "checkpoint": digest if args.checkpoint else None, "start": digest,
+                "checkpoint": digest if args.checkpoint else None, "weights": None if args.checkpoint else digest,
                 "labels_hash": labels_hash(self.images.table, self.images.split),
                 "fixed": {name: as_text(value) for name, value in worth_keeping(args).items()}}
 

@@ -171,6 +171,8 @@ def test_weights_of_another_content_than_the_search_had_are_refused(cohort, untr
         call(train, *words)
     for own in ("none", file):
         call(train, *words, "--weights", own, "--run", 1 + (own == file))
+    with pytest.raises(InputError, match="was started with other values of --weights"):
+        find(cohort, "--weights", file, "--trials", 2)
 
 
 def test_leak_is_let_through_and_marked_where_asked_for(cohort, untrained, capsys):
