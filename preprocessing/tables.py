@@ -106,9 +106,13 @@ def write_tables(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[s
     manifest = pd.DataFrame(rows, columns=[*columns, *carried, *quality])
     if "target" in manifest:
         manifest["target"] = manifest["target"].astype("Int64")  # where some have none, too
-    if not overwrite and (output / "data.csv").is_file():
-        refuse_losing(output / "data.csv", manifest)
-    write_csv(manifest, output / "data.csv")
+    path = output / "data.csv"
+    before = read_csv(path, ("filename",)) if path.is_file() else None
+    if before is not None and not overwrite:
+        refuse_losing(path, before, manifest)
+    write_csv(manifest, path)
+    if before is not None:
+        print_changes(path, before, ["target", "target_loc", "patient_id", *carried])
     if errors:
         write_csv(pd.DataFrame(errors, columns=ERROR_COLUMNS), output / "errors.csv", private=True)
     else:
@@ -116,10 +120,18 @@ def write_tables(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[s
     return manifest
 
 
-def refuse_losing(path: Path, manifest: pd.DataFrame) -> None:
-    """Refuse (InputError) to replace the data.csv at `path` where it holds columns, such as splits or those of an
-    earlier run's --labels, or masks of somebody's own, that the new one lacks."""
-    before = read_csv(path, ("filename",))
+def print_changes(path: Path, before: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Name the scans of which the data.csv at `path` says something else in `columns` than `before` it was replaced."""
+    both = before.merge(read_csv(path, ("filename",)), on="filename", suffixes=("", " now"))
+    for name in columns:
+        if f"{name} now" in both and (changed := both[both[name] != both[f"{name} now"]]["scan_id"].unique()).size:
+            print(f"warning: {name} of {counted(len(changed), 'scan')} ({some(changed)}) is not what it was in {path}: "
+                  "corrections go into the table of --labels; by hand in data.csv they are lost")
+
+
+def refuse_losing(path: Path, before: pd.DataFrame, manifest: pd.DataFrame) -> None:
+    """Refuse (InputError) to replace the data.csv at `path`, `before`, where it holds columns, such as splits or those
+    of an earlier run's --labels, or masks of somebody's own, that the new one lacks."""
     lost = [name for name in before if name not in manifest and name not in OF_MASKS_AND_PHANTOMS
             and before[name].any()]
     made = before["filename"].str.replace(".bin", "_mask.bin")

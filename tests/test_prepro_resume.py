@@ -110,6 +110,24 @@ def test_what_was_put_into_data_csv_is_not_lost(converted):
     assert prepro(folder, "--overwrite") is None and table(folder).equals(plain)
 
 
+def test_a_label_that_was_corrected_in_data_csv_is_missed(converted, capsys):
+    folder, _ = converted
+    labels, path = folder / "labels.csv", folder / "out" / "data.csv"
+    labels.write_text("StudyInstanceUID,target,site\n1.2.3,0,007\n1.2.4,1,007\n1.2.5,0,008\n")
+    words = ("--labels", labels, "--carry", "site")
+    prepro(folder, *words)
+    assert prepro(folder, *words) is None and "is not what it was" not in capsys.readouterr().out
+    text = path.read_text()
+    path.write_text(text.replace(",0,", ",1,", 2))  # both views of the first
+    prepro(folder, *words)
+    assert "warning: target of 1 scan (1.2.3) is not what it was in" in capsys.readouterr().out
+    assert path.read_text() == text
+    labels.write_text(labels.read_text().replace("008", "009"))
+    prepro(folder, *words, "--overwrite")
+    said = capsys.readouterr().out
+    assert "warning: site of 1 scan (1.2.5) is not what it was in" in said and "warning: target" not in said
+
+
 def test_an_interrupted_run_goes_on(converted, monkeypatch):
     folder, again = converted
     real = conversion.suv_volume
