@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from common.files import BLANK, without_na
 from common.manifest import SETS
-from evaluation.ensemble import MOST_GROUPS, MOST_VALUES, label_values
+from evaluation.ensemble import MOST_GROUPS, MOST_VALUES, by_value, label_values
 
 TECHNICAL = re.compile(r"split\d+|matrix_size_\d|row|(row|column)0_mm|scan_id|filename|patient_id|view|spacing_mm|mask|"
                        r"lesions|image_sha256|id_key|synthetic|warnings")  # columns that describe files, not patients
@@ -275,7 +275,7 @@ def _share(count, total):
 def _counts(groups):
     """How many of each group (column) have which value (row), beyond MOST_VALUES the rarer ones together."""
     counts = pd.DataFrame({name: values.value_counts() for name, values in groups.items()}).fillna(0).astype(int)
-    counts = counts.loc[sorted(counts.index, key=lambda text: (not text.isdigit(), text.zfill(9), text))]
+    counts = counts.loc[sorted(counts.index, key=by_value)]
     if len(counts) <= MOST_VALUES:
         return counts
     kept = counts["All"].sort_values(ascending=False, kind="stable").index[:MOST_VALUES - 1]

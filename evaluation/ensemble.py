@@ -194,6 +194,12 @@ def number(text: str) -> float:
         return float("nan")
 
 
+def by_value(text: str) -> tuple[float, str]:
+    """What texts are sorted by: numbers by their value, then the others by their letters."""
+    value = number(text)
+    return (value if value == value else np.inf), text
+
+
 # ---------------------------------------------------------------- joining
 
 def join_scans(models: list[Model]) -> tuple[pd.DataFrame, list[str]]:
@@ -375,8 +381,7 @@ def label_values(rows: pd.DataFrame, column: str, others: Iterable[str] = ()) ->
     if len(set(numbers.values())) <= MOST_VALUES or np.isnan(list(numbers.values())).any():
         if len(numbers) > MOST_GROUPS:
             raise InputError(f"--by {column}: has {counted(len(numbers), 'different value')}; give a column of groups")
-        known = sorted(numbers, key=lambda text: (numbers[text] if numbers[text] == numbers[text] else np.inf, text))
-        return {text: text or MISSING for text in [*known, *texts - set(numbers)]}
+        return {text: text or MISSING for text in [*sorted(numbers, key=by_value), *texts - set(numbers)]}
     per_scan = rows[rows[column] != ""].groupby("scan_id")[column].first().map(numbers)
     cut = np.unique(np.quantile(per_scan, [1 / 3, 2 / 3], method="lower"))
     names = [f"up to {cut[0]:g}", *(f"above {low:g}, up to {high:g}" for low, high in itertools.pairwise(cut)),

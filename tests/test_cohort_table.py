@@ -134,6 +134,18 @@ def test_numbers_by_median_and_quartiles(tmp_path):
     assert codes["All"].str.split().str[0].astype(int).sum() == 40
 
 
+def test_categories_are_in_the_order_of_the_subgroups(tmp_path):
+    """Stages by their letters, not by their length (I, II, IV, III), and numbers by their value (0.5 before 2)."""
+    stages, grades = ["I", "II", "III", "IV", "IV", "I"], ["10", "2", "0.5", "-1", "2", "10"]
+    table = manifest(tmp_path, split0=SETS, stage=stages, grade=grades)
+    one, _ = made(table, by=["stage", "grade"])
+    assert list(one.loc["stage"].index) == ["I", "II", "III", "IV"]
+    assert list(one.loc["grade"].index) == ["-1", "0.5", "2", "10"]
+    for column in ("stage", "grade"):
+        groups = [name.removeprefix(f"{column}: ") for name in one.columns if name.startswith(f"{column}: ")]
+        assert groups == list(one.loc[column].index)
+
+
 def test_table_does_not_depend_on_the_order_of_rows_or_the_names_of_scans(tmp_path):
     table = manifest(tmp_path, split0=SETS, sex=[*"FFMMM", ""], vendor=["ge", "ph", "ge", "ge", "ph", "ph"])
     one, _ = made(table, by=["vendor"])
