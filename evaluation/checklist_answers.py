@@ -84,8 +84,10 @@ def _of_manifest(metrics, flow):
         found["preparation"] = "; ".join(facts), "how the images were made, differences between groups"
     if manifest["acquisition"]:
         found["acquisition"] = f"{flow['source']} holds {', '.join(manifest['acquisition'])}", "protocol"
-    found["characteristics"] = ("Table 1 (section Participants, table1.csv): by set, cohort and the columns of --by, "
-                                "with differences and missing values", "treatments, dates, what the manifest lacks")
+    groups = [name.removeprefix("SMD, ") for name in flow["table_one"] if name.startswith("SMD, ")]
+    by = f"by {', '.join(groups)}, with differences and" if groups else "of all scans together, with"
+    found["characteristics"] = (f"Table 1 (section Participants, table1.csv): {by} missing values",
+                                "treatments, dates, what the manifest lacks")
     if manifest["splits"]:
         found["partition"] = (f"Columns {manifest['splits']} of {flow['source']}: section Participants",
                               "how the sets were drawn")

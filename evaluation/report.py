@@ -63,7 +63,7 @@ FIGURES = {  # file -> (section of the page, heading, what to read in it)
 BY_COLUMN = {  # beginning of a file's name, before that of a column if there is one -> the same
     "cohorts": ("cohorts", "Cohorts", "LARS-avg; sensitivity and specificity at 0.5. Dotted: internal."),
     "flow": ("cohort", "Flow of scans", "From the manifest, and errors.csv where it is beside it, to the scans "
-             "that are measured."),
+             "that are measured. Studies that prepro_script.py --skip_unlabelled passed over are in neither."),
     "forest": ("subgroups", "Subgroups",
                "LARS-avg; sensitivity and specificity at 0.5. Dotted: the estimate of all scans."),
     "survival_": ("prognosis", "Kaplan–Meier, {}", "Share of patients without event by call, pointwise 95 % intervals; "

@@ -127,6 +127,7 @@ def test_what_was_read_is_said(tmp_path):
     assert tripod["9b"].startswith("Images, of the views cor, sag.")
     assert tripod["12a"].startswith("Columns split0-1 of data.csv")
     assert tripod["12f"].startswith("Recalibration: platt")
+    assert "table1.csv): by set, with differences and missing values. For" in tripod["20c"]  # views have no column there
     assert "--lr 0.01" in tripod["12c"] and "version of torch 2" in claim["23"]
     assert claim["20"] == "In data.csv no known patient is in two sets of a split."
     assert claim["26"].startswith("all 2 that have predictions; best_run.csv ranks 2: section Models")
@@ -153,6 +154,7 @@ def test_leaks_and_missing_fields_are_not_claimed_away(tmp_path):
     table.drop(columns=["split0", "split1"]).to_csv(tmp_path / "data.csv", index=False)
     said = run(tmp_path, "--data", tmp_path / "data.csv")
     assert said["claim"]["20"] == said["claim"]["19"] == said["tripod_ai"]["12a"] == ""
+    assert "table1.csv): of all scans together, with missing values. For" in said["claim"]["36"]
 
 
 def test_validation_scans_of_an_earlier_run_are_not_said_to_be_on_the_page(tmp_path):
