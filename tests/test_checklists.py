@@ -127,7 +127,7 @@ def test_what_was_read_is_said(tmp_path):
     assert tripod["9b"].startswith("Images, of the views cor, sag.")
     assert tripod["12a"].startswith("Columns split0-1 of data.csv")
     assert tripod["12f"].startswith("Recalibration: platt")
-    assert "table1.csv): by set, with differences and missing values. For" in tripod["20c"]  # views have no column there
+    assert "table1.csv): by set, with differences and missing values. For" in tripod["20c"]
     assert "--lr 0.01" in tripod["12c"] and "version of torch 2" in claim["23"]
     assert claim["20"] == "In data.csv no known patient is in two sets of a split."
     assert claim["26"].startswith("all 2 that have predictions; best_run.csv ranks 2: section Models")
