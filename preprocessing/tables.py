@@ -1,4 +1,5 @@
 """What prepro_script.py writes of its studies: data.csv, errors.csv and qc.html; and what it says of them."""
+import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -107,9 +108,12 @@ def write_tables(rows: Sequence[Row], errors: Sequence[Row], carried: Sequence[s
     if "target" in manifest:
         manifest["target"] = manifest["target"].astype("Int64")  # where some have none, too
     path = output / "data.csv"
-    before = read_csv(path, ("filename",)) if path.is_file() else None
-    if before is not None and not overwrite:
-        refuse_losing(path, before, manifest)
+    before = None
+    if path.is_file():
+        with contextlib.suppress(InputError) if overwrite else contextlib.nullcontext():  # or none that can be read
+            before = read_csv(path, ("filename",))
+        if not overwrite:
+            refuse_losing(path, before, manifest)
     write_csv(manifest, path)
     if before is not None:
         print_changes(path, before, ["target", "target_loc", "patient_id", *carried])

@@ -126,6 +126,9 @@ def test_a_label_that_was_corrected_in_data_csv_is_missed(converted, capsys):
     prepro(folder, *words, "--overwrite")
     said = capsys.readouterr().out
     assert "warning: site of 1 scan (1.2.5) is not what it was in" in said and "warning: target" not in said
+    path.write_text("damaged")
+    prepro(folder, *words, "--overwrite")
+    assert path.read_text() == text.replace("008", "009")
 
 
 def test_an_interrupted_run_goes_on(converted, monkeypatch):
