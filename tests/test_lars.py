@@ -11,7 +11,9 @@ import dataset
 import predict
 import utils
 from common.files import InputError
+from dataset import NORMS, NetworkInput
 from inference.prediction import predict_mips
+from training.runs import warn_other_input
 
 SIZES = [(211, 130), (311, 97), (160, 311), (200, 121)]  # of the body; 311: its first 310 pixels fill LARS's frame
 
@@ -158,6 +160,12 @@ def test_head_of_the_same_shape_is_taken_too(tmp_path):
     model = utils.ResNet34()
     assert utils.load_weights(model, tmp_path / "net.pth")[1].endswith("2 keys of fc")
     assert torch.equal(model.fc.weight, net.fc.weight)
+
+
+def test_a_start_from_lars_is_told_of_its_normalization(capsys):
+    for norm, said in (((1.1, 0.8), 1), (NORMS["lars"], 0)):
+        warn_other_input("lars.pth", {}, NetworkInput((64, 64), norm))
+        assert capsys.readouterr().out.count("lars.pth: does not say how its input was normalized, LARS's by ") == said
 
 
 def test_wrapped_checkpoint_predicts_as_the_plain_one(tmp_path):

@@ -23,7 +23,7 @@ from common.params import for_split, read_search, recipe_line
 from common.run_files import run_file
 from common.settings import differences, stored_args
 from common.text import counted, whole_number
-from dataset import NetworkInput
+from dataset import NORMS, NetworkInput
 from training import distributed
 from training.batches import RunBatches, step_seed
 from training.device import precision_name
@@ -338,5 +338,8 @@ def warn_other_input(path: str, trained: dict, network_input: NetworkInput) -> N
         say(f"warning: {path}: trained on SUV of type {suv_type}, this run has {network_input.suv_type}")
     before, now = (f"{norm[0]:.4f} and {norm[1]:.4f} SUV" for norm in (trained.get("norm", network_input.norm),
                                                                     network_input.norm))
+    if not trained and network_input.norm != NORMS["lars"]:
+        say(f"{path}: does not say how its input was normalized, LARS's by --norm lars; this run: mean and standard "
+            f"deviation {now}")
     if before != now:
         say(f"{path}: normalized by mean and standard deviation {before}, this run by {now} (--norm)")
