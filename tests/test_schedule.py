@@ -2,6 +2,8 @@
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from training_helpers import fit
 
 import utils
 from common.files import InputError
@@ -43,6 +45,13 @@ def test_warm_up_rises_linearly_to_the_learning_rate(kind):
     rates = learning_rates([0.5] * 2 + [0.6, 0.7], lr_schedule=kind, warmup_epochs=2)  # of steps 0, 3, 6, 9; 6 warm
     after = {"cosine": [0.1, 0.05]}.get(kind, [0.1, 0.1])
     assert rates == pytest.approx([0.1 / 6, 0.4 / 6, *after])
+
+
+def test_tensorboard_has_the_rate_of_each_epoch_s_last_step(cohort, shallow):
+    fit(cohort, "--nepochs", 3, "--lr_anneal", 1, "--tensorboard", cohort / "board")  # 0.01 in the first epoch
+    events = EventAccumulator(str(cohort / "board" / "split0_run1")).Reload().Scalars("lr")
+    assert [event.step for event in events] == [1, 2, 3]
+    assert [event.value for event in events] == pytest.approx([0.01, 0.001, 0.0001])
 
 
 def test_one_cycle_has_its_highest_rate_after_the_warm_up():

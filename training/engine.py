@@ -61,6 +61,7 @@ def train_one_epoch(network: nn.Module, objective: Binary, optimizer: torch.opti
             state.scaler.scale(loss).backward()
             state.scaler.step(optimizer)
             state.scaler.update()
+            state.lr = optimizer.param_groups[0]["lr"]  # of this step
             state.schedule.step_batch()
             if state.ema:
                 state.ema.update_parameters(model)

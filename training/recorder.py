@@ -251,7 +251,7 @@ class Recorder:
         for name, row in rows.items():
             for key, value in row.items():
                 self.writer.add_scalar(f"{key}/{name}", value, epoch)
-        self.writer.add_scalar("lr", self.state.optimizer.param_groups[0]["lr"], epoch)
+        self.writer.add_scalar("lr", self.state.lr, epoch)
         self.writer.flush()
 
 

@@ -48,6 +48,8 @@ class TrainState:
         The epochs of the run, at most, and the one that is trained, from 1.
     batches, outputs : int, tensor or None
         How many of its batches are done, and what this process's share of them gave.
+    lr : float
+        The learning rate of the last step.
     log : list of (epoch, set, metric, value)
     best : dict
         Epoch, value of what early stopping follows, and validation AUC of the epoch that is kept.
@@ -70,6 +72,7 @@ class TrainState:
     epoch: int = 1
     batches: int = 0
     outputs: torch.Tensor | None = None
+    lr: float = float("nan")
     log: list = field(default_factory=list)
     best: dict = field(default_factory=lambda: dict(NOWHERE))
     since: int = 0
