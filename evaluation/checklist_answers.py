@@ -113,8 +113,9 @@ def _of_analysis(metrics):
         "updating": (f"Recalibration: {fitted}", "other updating"),
         "updated": ("Before and after recalibration: section Calibration" if method else "No recalibration",
                     "other updating"),
-        "prediction": ("A model's score of a scan is the mean (LARS-avg) or maximum (LARS-max) over its views; then "
-                       f"the {metrics['combine']} over {counted(len(models), 'model')}", "the code that predicts"),
+        "prediction": ("A model's score of a scan is the mean (LARS-avg) or maximum (LARS-max) over its views; "
+                       + (f"then the {metrics['combine']} over {len(models)} models" if len(models) > 1 else
+                          "one model, no ensemble"), "the code that predicts"),
         "output": (f"Probability of Deauville 4-5; positive from 0.5 on{thresholds}", "why"),
         "performance": (f"Section Results; subgroups: {by or 'none (--by)'}; other cohorts: "
                         f"{others or 'none (--cohort)'}", ""),

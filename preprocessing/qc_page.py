@@ -68,6 +68,7 @@ def write_qc(manifest_table: Any, folder: str | Path, path: str | Path, run: Run
     if not {"recorded_MBq", "recorded_kg"} <= set(manifest_table):
         columns = [column for column in columns if column[1] != "MBq_per_kg"]
     studies = [(str(scan), rows.to_dict("records")) for scan, rows in manifest_table.groupby("scan_id", sort=False)]
+    kinds = set(map(_text, manifest_table.get("suv_type", ()))) - {"", "bw"}
     n_alike = len(manifest_table) / len(VIEW_NAMES)
     show = functools.partial(study_of, folder=folder, columns=columns, side=thumbnail_side(n_alike),
                              exact=n_alike <= LOSSLESS_STUDIES)
@@ -77,7 +78,8 @@ def write_qc(manifest_table: Any, folder: str | Path, path: str | Path, run: Run
                off=sum(study["off"] for study in shown), n_refused=len(refused), refusals=refusals(refused),
                columns=[(name, digits is not None) for name, _, digits in columns],
                targets="target" in manifest_table, turned=not set(manifest_table["view"]) <= set(VIEW_NAMES),
-               white=f"{SUV_WHITE:g}", black=f"{SUV_BLACK:g}", uptake=f"{UPTAKE_MIN[0]}–{UPTAKE_MIN[1]}")
+               suv_type=", ".join(sorted(kinds)), white=f"{SUV_WHITE:g}", black=f"{SUV_BLACK:g}",
+               uptake=f"{UPTAKE_MIN[0]}–{UPTAKE_MIN[1]}")
 
 
 def study_of(study: tuple[str, list], folder: Path, columns: list, side: int, exact: bool = True) -> dict[str, Any]:

@@ -163,6 +163,13 @@ def test_one_view_and_missing_values(mips):
     assert page.sort_values("Uptake (min)") == [""] and page.sort_values("Target") == [""] and "none" in page.texts
 
 
+def test_suv_that_is_not_of_body_weight_is_said(mips):
+    """SUL in a window of SUV looks like too little uptake, and its maximum like an SUV."""
+    _, table = mips
+    assert "--suv lbm, not by body weight" in written(mips, table.assign(suv_type="lbm")).source
+    assert "not by body weight" not in written(mips).source + written(mips, table.assign(suv_type="bw")).source
+
+
 def test_no_study(mips):
     folder, table = mips
     page = written(mips, table.iloc[:0])

@@ -50,6 +50,9 @@ def test_page_without_validation_targets_of_both_classes_or_several_models(tmp_p
     call(aggregate, "--dir", tmp_path, "--output", tmp_path, "--resamples", 20)
     text = "".join(Page((tmp_path / "report.html").read_text()).words)
     assert "No threshold but 0.5" in text and "One model only" in text and "No figures: they need scans of both" in text
+    assert "\n1 model. Intervals are" in text
+    said = pd.read_csv(tmp_path / "checklist_claim.csv", index_col="item")["this_run"]
+    assert "over its views; one model, no ensemble." in said[27]
 
 
 # ---------------------------------------------------------------- settings of the models, cohort
