@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy import ndarray
 
-from common.text import some
+from common.text import counted, some
 from evaluation.bootstrap import Groups
 
 FEW = 20  # patients of the rarer class: below, the intervals hold the truth in clearly fewer than 95 % of studies
@@ -24,7 +24,8 @@ def rarer_class(y_true: ndarray, groups: Groups = None) -> int:
 
 def few_patients(rarer: int, unit: str) -> list[str]:
     """A warning where a class has fewer than FEW patients; `rarer` of `rarer_class`, `unit` patient or scan."""
-    return [f"only {rarer} {unit}s in one of the classes: the intervals are rough; {COVERAGE}"] * (0 < rarer < FEW)
+    few = counted(rarer, unit)
+    return [f"only {few} in one of the classes: the intervals are rough; {COVERAGE}"] * (0 < rarer < FEW)
 
 
 def few_in_parts(parts: Mapping[str, int], unit: str) -> list[str]:

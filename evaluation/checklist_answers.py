@@ -114,7 +114,7 @@ def _of_analysis(metrics):
         "updated": ("Before and after recalibration: section Calibration" if method else "No recalibration",
                     "other updating"),
         "prediction": ("A model's score of a scan is the mean (LARS-avg) or maximum (LARS-max) over its views; "
-                       + (f"then the {metrics['combine']} over {len(models)} models" if len(models) > 1 else
+                       + (f"then the {metrics['combine']} over {counted(len(models), 'model')}" if len(models) > 1 else
                           "one model, no ensemble"), "the code that predicts"),
         "output": (f"Probability of Deauville 4-5; positive from 0.5 on{thresholds}", "why"),
         "performance": (f"Section Results; subgroups: {by or 'none (--by)'}; other cohorts: "

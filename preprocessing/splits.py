@@ -148,9 +148,10 @@ def draw_folds(patients: pd.DataFrame, k: int, groups: pd.Series | None, rng: np
     positive = patients["n_positive"] > 0
     n_groups = len(patients) if groups is None else groups.nunique()
     if k > (most := min(n_groups, positive.value_counts().max())):
-        raise InputError(f"--cv {k}: {n_groups} {'patients' if groups is None else 'groups'}, "
+        enough = f"enough for {counted(most, 'fold')}; give fewer" if most > 1 else "too few for two folds"
+        raise InputError(f"--cv {k}: {counted(n_groups, 'patient' if groups is None else 'group')}, "
                          f"{counted(positive.sum(), 'patient')} with and {(~positive).sum()} without a positive scan, "
-                         f"are enough for {counted(most, 'fold')}; give fewer")
+                         f"are {enough}")
     if groups is None:
         order = list(shuffled(patients, rng).index)
         return [order[fold::k] for fold in range(k)]

@@ -55,6 +55,7 @@ def test_patients_of_the_rarer_class_are_counted_not_scans(tmp_path, capsys):
     out = tmp_path / "out"
     call(compare, out / "ensemble_avg.csv", out / "ensemble_max.csv", "--output", out, "--resamples", 20)
     assert rough(json.loads((out / "compare.json").read_text())["warnings"]) == [line]
+    assert cautions.few_patients(1, "patient")[0].startswith("only 1 patient in one")
     write(tmp_path, predictions(0, cohort(20, 30)))
     assert rough(measured(tmp_path)["warnings"]) == []
 

@@ -396,6 +396,13 @@ def test_options_that_contradict_each_other_or_the_table(tmp_path, options, mess
     assert not (tmp_path / "data_resplit.csv").exists()
 
 
+def test_two_patients_make_no_two_folds(tmp_path):
+    table = cohort(60)
+    two = [table.loc[table["target"] == target, "patient_id"].iloc[0] for target in (0, 1)]
+    with pytest.raises(InputError, match="1 patient with and 1 without a positive scan, are too few for two"):
+        run_main(table[table["patient_id"].isin(two)], tmp_path, "--cv", 2)
+
+
 def test_a_scan_without_centre_is_refused(tmp_path):
     table = with_centres(cohort(60), 10, 30, 20)
     for empty in (" ", "NA", "NaN"):
