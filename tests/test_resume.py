@@ -10,7 +10,7 @@ from faults_helpers import Script
 from training_helpers import SMALL, fit, same_run, signal_at
 
 import utils
-from common.files import InputError
+from common.files import InputError, sha256
 from common.text import counted
 from training import recorder
 from training.batches import ImageBatches
@@ -115,6 +115,24 @@ def test_resume_with_other_circumstances_is_refused_by_name(cohort, monkeypatch,
     assert "goes on with other values of data hash" in capsys.readouterr().err
     log = pd.read_csv(cohort / "results" / "convergence_split0_run1.csv")
     assert log["epoch"].unique().tolist() == [1, 2, 3]
+
+
+def test_a_finished_run_on_other_images_than_the_manifest_s_is_named(cohort, capsys):
+    table = pd.read_csv(cohort / "data.csv")
+
+    def resumed():
+        table["image_sha256"] = [sha256(cohort / name) for name in table["filename"]]
+        table.to_csv(cohort / "data.csv", index=False)
+        fit(cohort, "--nepochs", 1, "--resume")
+        return "warning: split 0 run 1 was trained on other images than " in capsys.readouterr().out
+
+    assert not resumed() and not resumed()
+    pixels = np.fromfile(cohort / "images" / "s000_cor.bin", "<f4")  # of the test set
+    (pixels * 1.01).tofile(cohort / "images" / "s000_cor.bin")
+    assert not resumed()
+    pixels = np.fromfile(cohort / "images" / "s023_cor.bin", "<f4")
+    (pixels * 1.01).tofile(cohort / "images" / "s023_cor.bin")
+    assert resumed()
 
 
 def test_run_of_before_the_options_were_renamed_goes_on(cohort, monkeypatch):

@@ -13,11 +13,11 @@ import torch
 import utils
 from common import arguments, recipes
 from common.arguments import pick
-from common.digests import name_scans, overlap
+from common.digests import name_scans, overlap, training_digests
 from common.effects import odd_together, without_effect
 from common.files import InputError
 from common.locks import is_held, locked
-from common.manifest import leakage
+from common.manifest import LEARNED, leakage
 from common.memory import is_out_of_memory, memory_line
 from common.params import for_split, read_search, recipe_line
 from common.run_files import run_file
@@ -241,10 +241,22 @@ def find_result(run: Run, table: pd.DataFrame) -> dict | None:
     if ("sites" in content.get("model", {})) != sites:
         other = "train.py" if sites else "train_loca.py"
         raise InputError(f"{done} exists, a network of {other}: give another --output, or --overwrite")
+    if on_other_images(content.get("trained_on"), table, run.split):
+        say(f"warning: split {run.split} run {run.run} was trained on other images than {options.data} has now "
+            "(image_sha256): --overwrite trains it again")
     if not settings.exists():
         write_settings(settings, content)
     return {"epochs": "", "kept_epoch": content["epoch"], "auc": float(content["auc"]), "seconds": "",
             "ended": "finished before"}
+
+
+def on_other_images(learned: dict | None, table: pd.DataFrame, split: int) -> bool:
+    """Whether a split of the manifest names images by image_sha256 that a run did not learn from; `learned`: its
+    `training_digests`, None of an earlier version."""
+    if not learned or not learned["train"]["image_sha256"]:
+        return False
+    now = training_digests(table, table[f"split{split}"], learned["salt"])
+    return any(not set(now[name]["image_sha256"]) <= set(learned[name]["image_sha256"]) for name in LEARNED)
 
 
 def start_model(model: utils.ResNet34, device: torch.device, network_input: NetworkInput, weights: str = "none",
