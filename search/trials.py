@@ -25,7 +25,7 @@ from training.distributed import say
 from training.engine import evaluate, train_one_epoch
 from training.images import SplitImages
 from training.objectives import Binary
-from training.recorder import MAY_CHANGE, labels_hash
+from training.recorder import MAY_CHANGE, NO_FILE, labels_hash
 from training.runs import check_start, seed_weights, start_model
 from training.state import TrainState, build_ema
 
@@ -132,7 +132,7 @@ class SplitTrials:
             The file of --checkpoint or --weights cannot be read.
         """
         args, start, digest = self.args, self.args.checkpoint or self.args.weights, None
-        if start not in ("imagenet", "none"):
+        if start not in NO_FILE:
             try:
                 digest = checkpoint_sha256(only_checkpoint(start))
             except OSError as error:

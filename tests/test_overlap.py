@@ -184,12 +184,13 @@ def test_checkpoints_without_digests_are_not_checked_and_it_says_so(study, capsy
     assert "or whose patients are: not checked" in (study / "results" / "report.html").read_text()
 
 
-def test_a_start_without_digests_leaves_its_networks_not_checked(study):
+@pytest.mark.parametrize("option", ["--checkpoint", "--weights"])
+def test_a_start_without_digests_leaves_its_networks_not_checked(study, option):
     split_again(study, "test")
     start = study / "results" / "checkpoint_split1_run1.pth"
     content = utils.read_checkpoint(start)
     torch.save({name: value for name, value in content.items() if name != "trained_on"}, start)
-    tuned(study, "--checkpoint", start)
+    tuned(study, option, start)
     known = utils.read_checkpoint(study / "tuned" / "checkpoint_split0_run1.pth")["trained_on"]
     table = pd.read_csv(study / "again.csv", dtype=str, keep_default_na=False)
     assert {*overlap(table[table["split0"] == "test"], known)} == {NOT_CHECKED}

@@ -19,6 +19,7 @@ import common
 from common.digests import START_UNKNOWN, training_digests, with_earlier
 from common.files import InputError, replace_file, write_csv, write_json
 from common.manifest import LEAKAGE, LEARNED, is_synthetic, leakage_of
+from common.parameter_names import FIRST, network_state
 from common.run_files import run_file
 from common.settings import commit, differences, plain, stored_args
 from common.signals import Interrupted, deferred_signals
@@ -43,6 +44,7 @@ FORCED = ("device", "precision", "threads", "processes", "torch", "data_hash", "
           "site_smoothing", "site_strict")
 CHANGES_BATCHES = ("data_hash", "batch_size", "oversample")  # what an epoch's batches depend on
 TO_THE_END = ("cosine", "onecycle")  # schedules that depend on nepochs
+NO_FILE = ("imagenet", "none")  # values of --weights
 WEIGHTS = ("state_dict", "optimizer", "lr_scheduler", "early_stopping")  # keys of a checkpoint that are no settings
 
 
@@ -322,14 +324,20 @@ def run_settings(options: Namespace, model: dict, images: SplitImages, device: t
 def trained_before(options: Namespace) -> dict | None:
     """`training_digests` of the network that a run starts from; None where there is none, or its file holds none."""
     start = options.checkpoint or options.weights
-    return None if start in ("imagenet", "none") else read_checkpoint(start).get("trained_on")
+    return None if start in NO_FILE else read_checkpoint(start).get("trained_on")
 
 
 def trained_on(options: Namespace, table: pd.DataFrame, sets: pd.Series) -> dict:
     """`training_digests` of a run's rows and of those that the network it starts from was trained on."""
     if earlier := trained_before(options):
         return with_earlier(earlier, table, sets)
-    return training_digests(table, sets) | ({START_UNKNOWN: True} if options.checkpoint else {})  # such as LARS's
+    unknown = options.checkpoint or options.weights not in NO_FILE and is_grey(options.weights)  # such as LARS's
+    return training_digests(table, sets) | ({START_UNKNOWN: True} if unknown else {})
+
+
+def is_grey(path: str) -> bool:
+    """Whether the weights in a file take one channel: they may know patients, as those for photographs do not."""
+    return network_state(read_checkpoint(path), path)[FIRST].shape[1] == 1
 
 
 def labels_hash(table: pd.DataFrame, split: int, sites: bool = False) -> str:
