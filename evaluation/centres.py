@@ -181,8 +181,9 @@ def cohorts_table(metrics: dict) -> pd.DataFrame:
                         less = differences[metric].values()
                         row |= dict(zip(("difference", "difference_low", "difference_high"), less, strict=True))
                     rows.append(about | {"threshold": DERIVED.get(point, point), "metric": metric} | row)
-    table = pd.DataFrame(rows).astype({"patients": "Int64"})
-    return table.assign(synthetic=1) if any(each["synthetic"] for each in metrics["cohorts"].values()) else table
+    marks = {"synthetic": 1} if any(each["synthetic"] for each in metrics["cohorts"].values()) else {}
+    marks |= {"notice": metrics["optimistic"]} if metrics["optimistic"] else {}
+    return pd.DataFrame(rows).astype({"patients": "Int64"}).assign(**marks)
 
 
 def report_tables(metrics: dict) -> dict | None:

@@ -144,6 +144,15 @@ def test_other_centres_are_measured_with_frozen_thresholds(tmp_path, monkeypatch
 
 
 @pytest.mark.usefixtures("no_figure")
+def test_the_table_says_what_no_reader_may_miss(tmp_path):
+    write(tmp_path, *(table.assign(leakage="patient p00 is in test and train") for table in splits(2)))
+    call(aggregate, "--dir", tmp_path, "--output", tmp_path, "--resamples", 20, "--cohort",
+         centre(tmp_path, "north", models=2))
+    for name in ("cohorts.csv", "failures.csv"):
+        assert pd.read_csv(tmp_path / name)["notice"].str.startswith("LEAKAGE: ").all()
+
+
+@pytest.mark.usefixtures("no_figure")
 def test_five_centres_have_a_heterogeneity(tmp_path):
     write(tmp_path, *mislabelled(splits(n_test=80)))
     others = []
