@@ -43,12 +43,14 @@ def describe_selection(models: list[Model], top: int | None, ranking: Path, fold
     Returns
     -------
     dict
-        models, top, ranked (how many there are in best_run.csv; None without it), splits (whose validation patients
-        chose), epochs {file: kept epoch}, criteria {file: what chose it; None: it is the last one of a fixed number},
-        runs, trials {split: of how many the model is the best; None: of an unknown number}, together (splits of which
-        several runs are used), thresholds; and steps and summary of `in_words`.
+        models, top (None where it is all that are ranked), ranked (how many there are in best_run.csv; None without
+        it), splits (whose validation patients chose), epochs {file: kept epoch}, criteria {file: what chose it; None:
+        it is the last one of a fixed number}, runs, trials {split: of how many the model is the best; None: of an
+        unknown number}, together (splits of which several runs are used), thresholds; and steps and summary of
+        `in_words`.
     """
     ranks = read_ranks(ranking) if ranking.is_file() else {}
+    top = None if top == len(ranks) else top  # all that are ranked: none was chosen
     settings = {model.file: _settings(folder, model) for model in models}
     known = {file: each for file, each in settings.items() if "epoch" in each}
     trials = ((model.split, _trials(folder, model.split, settings[model.file])) for model in models)

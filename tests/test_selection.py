@@ -72,6 +72,8 @@ def test_one_run_a_split_is_no_choice(tmp_path):
     assert found["steps"]["Run"] == "the only one of its split" and found["summary"] is None
     assert found["steps"]["Epoch"].startswith("the one with the best balanced accuracy of the site in validation, in 2")
     assert found["steps"]["Models"] == "all 2 that have predictions; best_run.csv ranks 2"
+    every, page, _ = selected(tmp_path, "--top", 2)  # of two: no choice either
+    assert every["steps"] == found["steps"] and every["summary"] is None and "2 models, combined" in page
 
 
 def test_runs_that_are_used_together_were_not_chosen(tmp_path):
