@@ -89,7 +89,8 @@ def _options(models):
     for model in models:
         given = model.get("args", {}).get("given") or model.get("args", {})
         words = [f"--{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
-                 for name, value in given.items() if name not in OF_NO_NETWORK and value not in (None, False)]
+                 for name, value in given.items()
+                 if name not in OF_NO_NETWORK and value is not None and value is not False]  # 0 is a value: --augm 0
         found.setdefault(" ".join(words), []).append(f"split {model['split']} run {model['run']}")
     return list(found.items())
 

@@ -132,6 +132,13 @@ def test_model_card_has_the_numbers_of_the_run(study):
 
 
 @pytest.mark.usefixtures("no_figure")
+def test_model_card_names_options_that_are_zero():
+    """`--recipe fast` without `--augm 0` beside it would say that the images were mirrored."""
+    args = {"recipe": "fast", "augm": 0, "wd": 0.0, "balance": False, "oversample": True, "checkpoint": None}
+    card = write_card([{"split": 0, "run": 1, "value": 0.9, "args": args}], None, None, "half")
+    assert "`--recipe fast --augm 0 --wd 0.0 --oversample True`" in card
+
+
 def test_model_card_names_no_scan_patient_or_reader(tmp_path):
     """The zip goes to other centres; warnings of metrics.json stay."""
     scans = SCANS.assign(patient_id=["Doe^Jane"] * 2 + [f"P{k}" for k in range(6)], months=range(8), event=[0, 1] * 4)
