@@ -131,7 +131,6 @@ def test_model_card_has_the_numbers_of_the_run(study):
     assert f"| {n_train} | {n_train} | {n_val} | {n_val} |" in card  # one scan a patient
 
 
-@pytest.mark.usefixtures("no_figure")
 def test_model_card_names_options_that_are_zero():
     """`--recipe fast` without `--augm 0` beside it would say that the images were mirrored."""
     args = {"recipe": "fast", "augm": 0, "wd": 0.0, "balance": False, "oversample": True, "checkpoint": None}
@@ -139,6 +138,7 @@ def test_model_card_names_options_that_are_zero():
     assert "`--recipe fast --augm 0 --wd 0.0 --oversample True`" in card
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_model_card_names_no_scan_patient_or_reader(tmp_path):
     """The zip goes to other centres; warnings of metrics.json stay."""
     scans = SCANS.assign(patient_id=["Doe^Jane"] * 2 + [f"P{k}" for k in range(6)], months=range(8), event=[0, 1] * 4)
