@@ -130,7 +130,7 @@ def print_changes(path: Path, before: pd.DataFrame, columns: Sequence[str]) -> N
     for name in columns:
         if f"{name} now" in both and (changed := both[both[name] != both[f"{name} now"]]["scan_id"].unique()).size:
             print(f"warning: {name} of {counted(len(changed), 'scan')} ({some(changed)}) is not what it was in {path}: "
-                  "corrections go into the table of --labels; by hand in data.csv they are lost")
+                  "what was corrected there by hand is lost, and belongs in the table of --labels")
 
 
 def refuse_losing(path: Path, before: pd.DataFrame, manifest: pd.DataFrame) -> None:
