@@ -21,6 +21,14 @@ settings.load_profile("seeded")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_key_above(tmp_path_factory):
+    """No key lies where every test's folder would find it."""
+    for folder in tmp_path_factory.getbasetemp().parents:
+        if (folder / "hash_key.txt").exists():
+            pytest.fail(f"{folder} has a hash_key.txt, which would be every test's key: move it, or give --basetemp")
+
+
 @pytest.fixture(autouse=True)
 def own_key(tmp_path_factory):
     """No test leaves a hashing key where the next one's folder would find it."""
