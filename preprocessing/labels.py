@@ -226,16 +226,22 @@ def join_labels(labels: Labels, studies: Mapping[str, Study], key: bytes | None)
 
 def _say_replaced(labels: Labels, found: Mapping[str, Label], studies: Mapping[str, Study]) -> None:
     """Say where a row's patient_id is another one than DICOM's; warn where it divides the studies of a PatientID that
-    other rows keep: of a slip, a patient would be two."""
-    replaced = {uid: row.line for uid, row in found.items()
+    other rows keep (of a slip, a patient would be two), and where it is that of another study, which the row may mean.
+    """
+    replaced = {uid: row for uid, row in found.items()
                 if row.values.get("patient_id", studies[uid].patient) != studies[uid].patient}
     if replaced:
         print(f"patient_id replaces PatientID in {len(replaced)} of "
-              f"{counted(len(found), 'labelled study', 'labelled studies')}")
+              f"{counted(len(found), 'labelled study', 'labelled studies')}: line "
+              f"{some(sorted(row.line for row in replaced.values()), 10)}")
     kept = {studies[uid].patient for uid in found.keys() - replaced.keys()}
-    if slips := sorted(line for uid, line in replaced.items() if studies[uid].patient in kept - {""}):
+    if slips := sorted(row.line for uid, row in replaced.items() if studies[uid].patient in kept - {""}):
         print(f"warning: {labels.path}: line {some(slips, 10)}: PatientID is another one than DICOM's, which other "
               "rows of this patient keep: these studies will count as another patient's; correct it where it is a slip")
+    patients = {study.patient for study in studies.values()}
+    if others := sorted(row.line for row in replaced.values() if row.values["patient_id"] in patients):
+        print(f"warning: {labels.path}: line {some(others, 10)}: PatientID is not that of the study which the row "
+              "names, but that of another one: is the score of that one? Correct the row, unless both are one patient")
 
 
 def _disagreement(row: Label, study: Study, scan_id: str) -> str:

@@ -81,6 +81,17 @@ def test_a_patient_id_that_tears_a_patient_apart_is_warned_of(rows, replaced, sl
     assert ("warning" in said) == (f"labels.csv: line {slips}: PatientID is another one than" in said) == bool(slips)
 
 
+@pytest.mark.parametrize(("text", "lines"), [
+    ("StudyInstanceUID,PatientID,target\n1.1,Ab8,1\n1.3,007,0\n", "2, 3"),  # one column was sorted alone
+    ("AccessionNumber,PatientID,target\nA1,9,1\nA2,007,0\n", "2"),  # two hospitals' AccessionNumber
+    ("StudyInstanceUID,PatientID,target\n1.1,x,1\n1.2,x,0\n", "")])
+def test_a_patient_id_of_another_study_is_warned_of(text, lines, tmp_path, capsys):
+    joined(text, tmp_path)
+    said = capsys.readouterr().out
+    assert re.findall(r"line (.*): PatientID is not that of the study which the row", said) == [lines] * bool(lines)
+    assert f"labelled studies: line {lines or '2, 3'}\n" in said
+
+
 @pytest.mark.parametrize(("given", "patient"), [("7", "007"), ("7.0", "007"), ("007", "007"), ("8", "8")])
 def test_what_excel_makes_of_a_filled_in_template_is_the_study_s_own(given, patient, tmp_path, capsys):
     """It drops leading zeros; the study is named by its UID."""
