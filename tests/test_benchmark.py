@@ -75,6 +75,7 @@ def test_several_stages_are_measured_in_one_call():
     for frame in ("310 x 310", "auto"):
         assert re.search(rf"{frame} .* images/s a model +10 models / 10 plain loops \d+\.\d+\n", done.stdout)
     assert "6 scans of two views, 10 models\n" in done.stdout  # aggregate's
+    assert re.search(r"they differ by \de-1[5-7] at most", done.stdout)
     assert re.search(r"2 models over 6 scans of two views: \d+\.\d s; \d\.\d\d GB of the host at most", done.stdout)
 
 

@@ -101,6 +101,14 @@ def test_draws_are_those_of_one_call_of_the_generator():
     assert (bootstrap.draws(7, 30, 5) == times).all()
 
 
+def test_perfectly_separated_scores_have_the_intercept_of_each_patient_left_out():
+    y = np.repeat([0, 1], [14, 6])
+    scores, n = Weighted(y, np.linspace(0.05, 0.95, 20), [0.5]), len(y)
+    found, plain = jackknife.without_each(scores, np.arange(n), n), scores.measure((1 - np.eye(n)).astype(np.uint8))
+    assert found["calibration_intercept"] == pytest.approx(plain["calibration_intercept"], abs=1e-12)
+    assert np.isnan(found["calibration_slope"]).all() and np.isnan(plain["calibration_slope"]).all()
+
+
 def test_jackknife_of_100000_scans_takes_seconds():
     y, p, groups = study(100_000, 6, 60_000)
     index, count = bootstrap.group_index(groups, len(y))
