@@ -1,4 +1,6 @@
 """The learning rate over a run."""
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from training_helpers import fit
 
 import utils
 from common.files import InputError
+from training.batches import ImageBatches
 
 
 def one_parameter(optimizer="sgd"):
@@ -47,8 +50,13 @@ def test_warm_up_rises_linearly_to_the_learning_rate(kind):
     assert rates == pytest.approx([0.1 / 6, 0.4 / 6, *after])
 
 
-def test_tensorboard_has_the_rate_of_each_epoch_s_last_step(cohort, shallow):
-    fit(cohort, "--nepochs", 3, "--lr_anneal", 1, "--tensorboard", cohort / "board")  # 0.01 in the first epoch
+def test_tensorboard_has_the_rate_of_each_epoch_s_last_step(cohort, shallow, monkeypatch):
+    options = ("--nepochs", 3, "--lr_anneal", 1, "--tensorboard", cohort / "board")  # 0.01 in the first epoch
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # when its steps are done
+        centred = ImageBatches.centred
+        patch.setattr(ImageBatches, "centred", lambda *args: signal.raise_signal(signal.SIGINT) or centred(*args))
+        fit(cohort, *options)
+    fit(cohort, *options, "--resume")
     events = EventAccumulator(str(cohort / "board" / "split0_run1")).Reload().Scalars("lr")
     assert [event.step for event in events] == [1, 2, 3]
     assert [event.value for event in events] == pytest.approx([0.01, 0.001, 0.0001])

@@ -153,7 +153,7 @@ class TrainState:
 
     def state_dict(self) -> dict:
         """`checkpoint` and all else that resuming needs; `outputs` must be those of all processes."""
-        position = {name: getattr(self, name) for name in ("epoch", "batches", "outputs", "log", "best", "since")}
+        position = {name: getattr(self, name) for name in ("epoch", "batches", "outputs", "lr", "log", "best", "since")}
         return self.checkpoint() | {"state_dict": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
                                     "lr_scheduler": self.schedule.state_dict(), "scaler": self.scaler.state_dict(),
                                     "ema": self.ema.state_dict() if self.ema else None, "position": position}
