@@ -95,8 +95,6 @@ def fits(scores: Weighted, index: ndarray, count: int) -> tuple[ndarray, ndarray
 
     The sums over all scans are taken at the points of `Condensed`; those over the patient's own are taken off.
     """
-    if not (scores.fitted or scores.condensed.whole):  # as `Weighted.measure`
-        return np.full(count, np.nan), np.full(count, np.nan)
     points, at_point = np.unique(scores.condensed.x, return_inverse=True)  # both classes have the same points
     moments = np.bincount(at_point, scores.condensed.total)[:, None] * points[:, None] ** np.arange(3)
     own_x, y = scores.x, scores.y

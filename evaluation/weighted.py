@@ -153,7 +153,7 @@ class Weighted:
         losses = (p - y) ** 2, calibration.row_log_loss(y, p)
         self.features = np.column_stack([np.ones(len(y)), y, *losses, predicted, predicted * y[:, None]])
         self.fit, self.offset = calibration.fit_logistic(self.x, y, whole), calibration.fit_intercept(self.x, y, whole)
-        self.fitted = bool(np.isfinite(self.fit).all() and np.isfinite(self.offset).all())
+        self.fitted = bool(np.isfinite(self.fit).all())
         self.condensed = Condensed(self.x, y, self.fit[1][0] if self.fitted else 1.0)
 
     def measure(self, weights: ndarray) -> dict:
@@ -171,11 +171,10 @@ class Weighted:
 
     def _fits(self, weights, points):
         """(b,) slope and intercept at slope 1; weights are those of the scans, points those of the condensed ones."""
-        if not (self.fitted or self.condensed.whole):
-            return np.full((2, len(weights)), np.nan)
-        x, y = self.condensed.x, self.condensed.y
-        _, slope = calibration.fit_logistic(x, y, points, self.fit)
-        if not self.condensed.whole:
+        x, y, slope = self.condensed.x, self.condensed.y, np.full(len(weights), np.nan)
+        if self.fitted:  # classes that are apart are so in every resample
+            slope = calibration.fit_logistic(x, y, points, self.fit)[1]
+        if self.fitted and not self.condensed.whole:
             unsure = np.flatnonzero(~(np.abs(slope) <= self.condensed.steepest))
             if unsure.size:
                 slope[unsure] = calibration.fit_logistic(self.x, self.y, weights[unsure].astype(float), self.fit)[1]

@@ -101,12 +101,17 @@ def test_draws_are_those_of_one_call_of_the_generator():
     assert (bootstrap.draws(7, 30, 5) == times).all()
 
 
-def test_perfectly_separated_scores_have_the_intercept_of_each_patient_left_out():
-    y = np.repeat([0, 1], [14, 6])
-    scores, n = Weighted(y, np.linspace(0.05, 0.95, 20), [0.5]), len(y)
-    found, plain = jackknife.without_each(scores, np.arange(n), n), scores.measure((1 - np.eye(n)).astype(np.uint8))
-    assert found["calibration_intercept"] == pytest.approx(plain["calibration_intercept"], abs=1e-12)
-    assert np.isnan(found["calibration_slope"]).all() and np.isnan(plain["calibration_slope"]).all()
+@pytest.mark.parametrize("n", [20, 1000])
+def test_perfectly_separated_scores_have_the_intercept_of_each_patient_left_out(n):
+    y = np.arange(n) >= 0.7 * n
+    scores, weights = Weighted(y, np.linspace(0.05, 0.95, n), [0.5]), (1 - np.eye(n)).astype(np.uint8)
+    found, plain = jackknife.without_each(scores, np.arange(n), n), scores.measure(weights)
+    times = weights[:, scores.ranked.order].astype(float)
+    for each in (found, plain):
+        np.testing.assert_allclose(each["calibration_intercept"],
+                                   calibration.fit_intercept(scores.x, scores.y, times), atol=1e-12)
+        assert np.isnan(each["calibration_slope"]).all()
+    assert scores.condensed.whole == (n < 500)
 
 
 def test_jackknife_of_100000_scans_takes_seconds():
