@@ -117,10 +117,10 @@ def predicted_positive(model: Model, threshold: str, score: pd.Series) -> pd.Ser
     Raises
     ------
     InputError
-        No such column and no probability; a field of the column that is not 0 or 1 (0.0 and 1.0 are).
+        No such column, or an empty one, and no probability; a field of it that is not 0 or 1 (0.0 and 1.0 are).
     """
     value, column = number(threshold), f"pred_{threshold}"
-    if column in model.rows:
+    if column in model.rows and (model.rows[column] != "").any():
         calls = model.rows[column].map(number)
         for row in calls.index[~calls.isin((0, 1))][:1]:
             raise InputError(f"{model.path}, line {row + 2} (scan {model.rows['scan_id'][row]}): {column} "
@@ -132,8 +132,8 @@ def predicted_positive(model: Model, threshold: str, score: pd.Series) -> pd.Ser
     if value < 0 or value > 1:
         raise InputError(f"--threshold {threshold}: a probability lies in 0..1")
     if value != value:
-        raise InputError(f"--threshold {threshold}: {model.path} has no column {column}; give a number, or the "
-                         "name of a threshold that aggregate.py derived for it and its scores reach")
+        raise InputError(f"--threshold {threshold}: {model.path} has no column {column} that is filled in; give "
+                         "a number, or the name of a threshold that aggregate.py derived for it and its scores reach")
     return score >= value
 
 

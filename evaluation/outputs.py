@@ -27,8 +27,8 @@ def ensemble_table(scans: pd.DataFrame, each: Ensemble) -> pd.DataFrame:
     table.insert(0, "target", scans["target"].astype("Int64"))
     if each.recalibration:
         table["ensemble_prob_uncalibrated"] = each.raw
-    for name in each.calls:
-        table[f"pred_{name}"] = each.calls[name].astype(int)
+    for name in each.points:  # empty where it could not be reached, as in scores.csv of score.py
+        table[f"pred_{name}"] = each.calls[name].astype(int) if name in each.calls else ""
     if "patient_id" in scans:
         table["patient_id"] = scans["patient_id"].str.strip()
     return table.reset_index(names="scan_id")

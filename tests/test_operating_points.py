@@ -71,6 +71,7 @@ def test_calibration_set_gives_the_rule_of_the_mean(tmp_path, method):
         for point, block in metrics[name]["operating_points"].items():
             if expected[point] is None:  # isotonic recalibration ties scores
                 assert block == {"threshold": None, "by": "mean", "reason": "not reached on these predictions"}, block
+                assert table[f"pred_{point}"].isna().all()
                 continue
             assert block["threshold"] == pytest.approx(expected[point], abs=1e-9) and block["by"] == "mean"
             assert list(table[f"pred_{point}"]) == list((table["ensemble_prob"] >= block["threshold"]).astype(int))
