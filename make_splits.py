@@ -91,10 +91,10 @@ def main(args):
 
 def check_arguments(args):
     """Refuse options of which one would be ignored beside another, and a calibration set that is tested."""
-    for name, others in (("cv", ("n_splits", "test", "test_from")), ("group", ("test_from",))):
-        for other in others:
-            if {name, other} <= set(args.given):
-                raise InputError(f"--{name} and --{other}: both say what is tested; leave out one")
+    for name, other in (("cv", "n_splits"), ("cv", "test"), ("cv", "test_from"), ("group", "test_from"),
+                        ("test_from", "test")):
+        if {name, other} <= set(args.given):
+            raise InputError(f"--{name} and --{other}: both say what is tested; leave out one")
     made = {"n_splits", "test", "val", "test_from", "cv", "calibration", "group", "seed", "output"} & set(args.given)
     if args.check and made:
         raise InputError(f"--check with --{sorted(made)[0]}: the splits are those that --data has; leave out one")

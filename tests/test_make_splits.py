@@ -377,7 +377,7 @@ def test_same_seed_same_sets_whatever_the_row_order(tmp_path, options):
 @pytest.mark.parametrize("options, message", [
     (("--cv", 5, "--n_splits", 5), "--cv and --n_splits"), (("--cv", 5, "--test", 0.2), "--cv and --test"),
     (("--cv", 5, "--test_from", "centre"), "--cv and --test_from"), (("--cv", 1), "two folds or more"),
-    (("--group", "centre", "--test_from", "centre"), "--group and --test_from"),
+    (("--group", "centre", "--test_from", "centre"), "--group and"), (("--test_from", "g", "--test", 0.3), "_from and"),
     (("--group", "centre", "A", "--cv", 3), "names what is tested"),
     (("--group", "centre", "A", "--test", 0.3), "names what is tested"),
     (("--group", "centre", "--cv", 3, "--calibration", 0.1), "leave out one of the three"),
