@@ -160,11 +160,14 @@ def _check_affines(image: Any, name: str) -> None:
     """Refuse an sform and a qform of other directions or voxel sizes: programs differ in which of them they take."""
     import nibabel
     if image.header["sform_code"] and image.header["qform_code"]:
-        said = [("".join(nibabel.aff2axcodes(affine)), nibabel.affines.voxel_sizes(affine))
-                for affine in (image.get_sform(), image.get_qform())]
-        if said[0][0] != said[1][0] or not np.allclose(said[0][1], said[1][1], rtol=0.01):
-            texts = (f"{codes} with voxels of {' x '.join(f'{mm:.3g}' for mm in sizes)}" for codes, sizes in said)
-            raise Refused("file", name, f"sform and qform differ: {' and '.join(texts)}",
+        affines = image.get_sform(), image.get_qform()
+        sizes = [nibabel.affines.voxel_sizes(affine) for affine in affines]
+        one, other = (affine[:3, :3] / size for affine, size in zip(affines, sizes, strict=True))
+        degrees = np.degrees(np.arccos(np.clip((one * other).sum(axis=0), -1, 1))).max()
+        if degrees > 1 or not np.allclose(*sizes, rtol=0.01):
+            texts = (f"{''.join(nibabel.aff2axcodes(affine))} with voxels of {' x '.join(f'{mm:.3g}' for mm in size)}"
+                     for affine, size in zip(affines, sizes, strict=True))
+            raise Refused("file", name, f"sform and qform differ by {degrees:.0f} degrees: {' and '.join(texts)}",
                           "find the right one, and write the file with it as both")
 
 
