@@ -164,7 +164,7 @@ def _check_affines(image: Any, name: str) -> None:
         sizes = [nibabel.affines.voxel_sizes(affine) for affine in affines]
         one, other = (affine[:3, :3] / size for affine, size in zip(affines, sizes, strict=True))
         degrees = np.degrees(np.arccos(np.clip((one * other).sum(axis=0), -1, 1))).max()
-        if degrees > 1 or not np.allclose(*sizes, rtol=0.01):
+        if degrees > 1 or not np.allclose(sizes[0], sizes[1], rtol=0.01):
             texts = (f"{''.join(nibabel.aff2axcodes(affine))} with voxels of {' x '.join(f'{mm:.3g}' for mm in size)}"
                      for affine, size in zip(affines, sizes, strict=True))
             raise Refused("file", name, f"sform and qform differ by {degrees:.0f} degrees: {' and '.join(texts)}",
