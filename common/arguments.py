@@ -402,7 +402,7 @@ def search_parser(doc: str | None, study: str, trials: int, nepochs: int, finetu
         "than the default also ends the names of tables and report, best_params_summary_NAME.csv")
     add("--heartbeat", type=positive_int, default=30, metavar="SECONDS",
         help="how often workers report that they are alive; after three missed reports a worker's trial is repeated "
-             "(give all workers the same)")
+             "(the same for all workers of a study)")
     add("-o", "--output", default="results", metavar="DIR", help="folder for tables and report")
     add_data_arguments(parser, leakage=True)
     recipes.add_recipe_argument(parser, "--space")

@@ -170,7 +170,9 @@ class Worker:
             images = self.cohort.split_images(split, arguments.image_size(own.image_size),
                                               **arguments.pick(own, "margin", "pool", "crop_bodies", "norm"))
             self.split_trials = SplitTrials(own, self.space, images, self.amp)
-            studies.agree(study, self.split_trials.settings(), self.where)
+            settings = self.split_trials.settings()
+            settings["arguments"]["heartbeat"] = self.args.heartbeat  # a shorter one would take over trials that run
+            studies.agree(study, settings, self.where)
             studies.mark(study, self.split_trials.images.table)
         return self.split_trials
 

@@ -345,7 +345,7 @@ def test_trial_without_a_heartbeat_is_taken_over(cohort, untrained, monkeypatch,
     """Its worker died between taking it and its first heartbeat."""
     monkeypatch.setattr(studies, "GRACE", 1)
     monkeypatch.setattr(worker, "POLL_SECONDS", 0.1)
-    find(cohort, "--trials", 1)
+    find(cohort, "--trials", 1, "--heartbeat", 1)
     study_of(cohort).ask()
     assert find(cohort, "--trials", 2, "--heartbeat", 1) is None
     assert states(study_of(cohort)) == {"COMPLETE": 2, "FAIL": 1}

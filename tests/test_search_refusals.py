@@ -116,6 +116,13 @@ def test_a_search_that_is_done_is_not_taken_for_one_with_other_settings(cohort, 
         find(cohort, "--trials", 2, "--splits", 0, 1)  # before split 0 is searched
 
 
+def test_a_worker_of_another_heartbeat_is_refused(cohort, untrained):
+    find(cohort, "--trials", 1, "--heartbeat", 60)
+    with pytest.raises(InputError, match=r"started with other values of --heartbeat \(60, now 30\); give the same, or"):
+        find(cohort, "--trials", 2)
+    find(cohort, "--trials", 2, "--heartbeat", 60)
+
+
 def test_trials_of_another_program_are_not_taken_for_ours(cohort, untrained):
     (cohort / "results").mkdir()
     storage = f"sqlite:///{cohort / 'results' / 'optuna.db'}"
