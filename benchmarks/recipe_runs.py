@@ -9,17 +9,23 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from benchmarks.measuring import SCRIPTS
+from common import arguments
 from common.files import InputError, read_csv, read_json_object, write_json
 from common.run_files import run_file
+from common.settings import differences
 from common.text import counted
 from evaluation.ensemble import check_rows
+from training.recorder import labels_hash
+from training.runs import on_other_images
 
 BEGINS, EPOCH = re.compile(r"split \d+: \d+ training and"), re.compile(r"split \d+ run \d+ epoch \d+/\d+: ")
 SETS = ("val", "test")
+MACHINE = ("device", "threads", "amp")  # options that train.py may be called with again for a finished run
 
 
 def seconds_of(folder: Path, options: Sequence[str], split: int, run: int) -> float | None:
@@ -47,9 +53,15 @@ def train_and_predict(folder: Path, options: Sequence[str], split: int, run: int
     Raises
     ------
     InputError
-        What train.py or predict.py says, such as that the folder's network was trained with other options.
+        What train.py or predict.py says, such as that the folder's network was trained with other options; it was
+        trained with others of MACHINE, by which train.py leaves a finished run alone.
     """
     record = _record(folder, split, run)
+    if record.get("done"):
+        changed = differences(machine_of(record["options"]), machine_of(options), prefix="--")
+        if changed:
+            raise InputError(f"{folder}: its network was trained with other values of {', '.join(changed)}: give the "
+                             "recipe another name, or another --output")
     _train(folder, record, [*shared, *options], list(options), split, run)
     _finish(*_start("predict.py", *shared, "--splits", f"{split}-{split}", "--run", run, "--set", *SETS,
                     "--no_features", "--chptfolder", folder, "--output", folder))
@@ -61,6 +73,11 @@ def train_and_predict(folder: Path, options: Sequence[str], split: int, run: int
 def _record(folder, split, run):
     path = run_file(folder, "bench", split, run)
     return read_json_object(path, "the record", "{}") if path.exists() else {}
+
+
+def machine_of(options: Sequence[str]) -> dict[str, Any]:
+    """The values of MACHINE in options of train.py."""
+    return arguments.pick(arguments.training_parser(None).parse_args(options), *MACHINE)
 
 
 def _known(seconds):
@@ -119,26 +136,27 @@ def _stop(process):
 
 
 def read_scores(folder: Path, split: int, run: int, scans: dict[str, pd.DataFrame],
-                labels: str) -> dict[str, pd.Series]:
+                table: pd.DataFrame) -> dict[str, pd.Series]:
     """A network's score of each scan, the mean of its views -> {set: Series by scan_id}.
 
     Parameters
     ----------
     scans : dict
         {set: `scans_of` the manifest}.
-    labels : str
-        `recorder.labels_hash` of the manifest.
+    table : DataFrame
+        The manifest.
 
     Raises
     ------
     InputError
         The predictions are not of the scans, or of the targets, that the manifest has in these sets, or the network was
-        trained on others.
+        trained on others, or on other images.
     """
-    settings = run_file(folder, "settings", split, run)
-    if read_json_object(settings, "the settings", "{}").get("labels_hash", labels) != labels:
-        raise InputError(f"{settings}: its network was trained on other scans, labels or sets than the manifest has, "
-                         "which has changed since; give another --output")
+    settings, labels = run_file(folder, "settings", split, run), labels_hash(table, split)
+    stored = read_json_object(settings, "the settings", "{}")
+    if stored.get("labels_hash", labels) != labels or on_other_images(stored.get("trained_on"), table, split):
+        raise InputError(f"{settings}: its network was trained on other scans, images, labels or sets than the "
+                         "manifest has, which has changed since; give another --output")
     path = run_file(folder, "pred", split, run)
     wanted = ("scan_id", "target", "probs", "set")
     rows, scores = check_rows(read_csv(path, wanted, lambda name: name in wanted), path), {}
@@ -151,12 +169,12 @@ def read_scores(folder: Path, split: int, run: int, scans: dict[str, pd.DataFram
     return scores
 
 
-def other_machines(folder: Path, splits_and_runs: Sequence[tuple[int, int]]) -> str:
-    """"cpu (AVX512), bfloat16, 1 thread; cpu (AVX512), bfloat16, 2 threads", where a recipe's networks were trained on
-    several machines, precisions or numbers of threads; else ""."""
+def other_machines(networks: Sequence[tuple[Path, int, int]]) -> str:
+    """"cpu (AVX512), bfloat16, 1 thread; cpu (AVX512), bfloat16, 2 threads", where networks (folder, split, run) were
+    trained on several machines, precisions or numbers of threads; else ""."""
     found = set()
-    for split, run in splits_and_runs:
-        stored = read_json_object(run_file(folder, "settings", split, run), "the settings", "{}")
+    for network in networks:
+        stored = read_json_object(run_file(network[0], "settings", *network[1:]), "the settings", "{}")
         found.add(f"{stored.get('device')}, {stored.get('precision')}, {counted(stored.get('threads', 0), 'thread')}")
     return "; ".join(sorted(found)) if len(found) > 1 else ""
 

@@ -17,7 +17,15 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from benchmarks.recipe_runs import SETS, other_machines, read_scores, scans_of, seconds_of, train_and_predict
+from benchmarks.recipe_runs import (
+    SETS,
+    machine_of,
+    other_machines,
+    read_scores,
+    scans_of,
+    seconds_of,
+    train_and_predict,
+)
 from benchmarks.recipe_scores import Folds, difference, measure
 from common.arguments import EXIT_SOME_FAILED, training_parser
 from common.files import InputError, progress, read_json_object, replace_file, write_csv
@@ -26,7 +34,6 @@ from common.params import as_text, listed
 from common.run_files import safe_name
 from common.text import counted
 from evaluation.figure_style import BLUE, FAINT, PAGE, RC, new_figure
-from training.recorder import labels_hash
 
 ADAMW = "--optimizer adamw --wd 0.01 --lr_schedule onecycle"
 RECIPES = {  # name: options of train.py; all but the first beside those of the first
@@ -83,7 +90,6 @@ def compare(data: str, images: str | None, splits: Sequence[int], runs: Sequence
     shared = [word for name, value in ({"data": data, "images": images} | device).items() if value is not None
               for word in (f"--{name}", str(value))]
     scans = {split: {name: scans_of(table, split, name) for name in SETS} for split in splits}
-    labels = {split: labels_hash(table, split) for split in splits}
     jobs = [(recipe, split, run) for run in runs for recipe in recipes for split in splits]
     bench, failed = Bench(recipes, scans, SETS if report_test else SETS[:1], len(splits) * len(runs)), 0
     with progress(jobs, "recipes", "network") as bar:
@@ -99,7 +105,7 @@ def compare(data: str, images: str | None, splits: Sequence[int], runs: Sequence
                 tqdm.write(f"error: {name}: {error}", file=sys.stderr)
                 failed += 1
                 continue
-            scores = read_scores(network[0], split, run, scans[split], labels[split])
+            scores = read_scores(network[0], split, run, scans[split], table)
             bench.networks[recipe.name, split, run] = seconds, scores
             if before is None:
                 tqdm.write(name + _number(seconds, ": {:.0f} s"))
@@ -108,10 +114,10 @@ def compare(data: str, images: str | None, splits: Sequence[int], runs: Sequence
         raise InputError(f"none of {counted(len(jobs), 'network')} could be trained; the lines above say why")
     write_csv(rows := bench.table(), output / "recipes.csv")
     print(as_lines(rows, bench.sets) + f"\n{ONE_FOLD}" * (len(splits) == 1))
-    for recipe in recipes:
-        trained = [(split, run) for (of, split, run) in bench.networks if of == recipe.name]
-        if found := other_machines(output / safe_name(recipe.name), trained):
-            print(f"warning: {recipe.name}: seconds do not compare: its networks were trained with {found}")
+    for names in alike(recipes):
+        trained = [(output / safe_name(of), split, run) for of, split, run in bench.networks if of in names]
+        if found := other_machines(trained):
+            print(f"warning: {', '.join(names)}: seconds do not compare: networks were trained with {found}")
     with matplotlib.rc_context(RC):
         draw(rows, output / "recipes.png")
     print(f"wrote {output / 'recipes.csv'}, {output / 'recipes.png'}")
@@ -181,6 +187,14 @@ def _parsed(file, name, options):
     if own := [each for each in OWN if each in parsed.given]:
         raise InputError(f"--recipes {file}: {name!r}: leave out --{own[0]}, which the bench gives")
     return {key: value for key, value in vars(parsed).items() if key != "given"}
+
+
+def alike(recipes: Sequence[Recipe]) -> list[list[str]]:
+    """The names of recipes that ask for the same device, threads and precision."""
+    groups: dict[str, list[str]] = {}
+    for recipe in recipes:
+        groups.setdefault(listed(machine_of(recipe.options)), []).append(recipe.name)
+    return list(groups.values())
 
 
 # ---------------------------------------------------------------- what it gave

@@ -16,12 +16,14 @@ from scipy.stats import t
 from sklearn.metrics import roc_auc_score
 
 import benchmark
-from benchmarks.recipe_runs import other_machines
+from benchmarks.recipe_runs import other_machines, read_scores, scans_of, seconds_of, train_and_predict
 from benchmarks.recipe_scores import difference, measure
-from benchmarks.recipes import HEADINGS, RECIPES, as_lines, read_recipes
+from benchmarks.recipes import HEADINGS, RECIPES, alike, as_lines, read_recipes
+from common.digests import training_digests
 from common.files import InputError, write_json
 from evaluation.metrics import auc_interval, delong
 from evaluation.paired_tests import delong_test
+from training.recorder import labels_hash
 
 FIRST = "--weights none --image_size auto --pool 2 --batch_size 12 --lr 0.01 --nepochs 2"
 
@@ -230,8 +232,32 @@ def test_seconds_of_other_threads_are_warned_of(tmp_path):
     for split, threads in enumerate((2, 2, 1)):
         settings = {"device": "cpu (AVX2)", "precision": "float32", "threads": threads}
         write_json(settings, tmp_path / f"settings_split{split}_run1.json")
-    assert other_machines(tmp_path, [(0, 1), (1, 1)]) == other_machines(tmp_path, []) == ""
-    assert other_machines(tmp_path, [(0, 1), (2, 1)]) == "cpu (AVX2), float32, 1 thread; cpu (AVX2), float32, 2 threads"
+    one, same, other = ((tmp_path, split, 1) for split in range(3))
+    assert other_machines([one, same]) == other_machines([]) == ""
+    assert other_machines([one, other]) == "cpu (AVX2), float32, 1 thread; cpu (AVX2), float32, 2 threads"
+    asked = {"base": "--lr 0.1", "--lr 0.2": "--lr 0.2", "off": "--amp off", "2": "--threads 2", "off, 1": "--amp off"}
+    assert alike(read_recipes(write_recipes(tmp_path, **asked))) == [["base", "--lr 0.2"], ["off", "off, 1"], ["2"]]
+
+
+def test_a_finished_network_of_another_precision_is_refused(tmp_path):
+    options, other = ["--lr", "0.1", "--amp", "off", "--threads", "2"], ["--lr", "0.1", "--threads", "2"]
+    write_json({"options": options, "seconds": 3.0, "done": True}, tmp_path / "bench_split0_run1.json")
+    assert seconds_of(tmp_path, options, 0, 1) == 3 and seconds_of(tmp_path, other, 0, 1) is None
+    with pytest.raises(InputError, match=r"other values of --amp \(off, now auto\): give the recipe another name, or"):
+        train_and_predict(tmp_path, other, 0, 1, [])
+
+
+def test_scores_of_a_network_of_other_images_are_refused(tmp_path):
+    table = pd.DataFrame({"scan_id": ["a", "b", "c"], "filename": ["a", "b", "c"], "target": [0, 1, 1],
+                          "split0": ["train", "train", "val"], "image_sha256": ["1", "2", "3"]})
+    table[["scan_id", "target", "split0"]].assign(set=table["split0"], probs=0.5).to_csv(
+        tmp_path / "pred_split0_run1.csv", index=False)
+    write_json({"labels_hash": labels_hash(table, 0), "trained_on": training_digests(table, table["split0"])},
+               tmp_path / "settings_split0_run1.json")
+    scans = {name: scans_of(table, 0, name) for name in ("train", "val")}
+    assert read_scores(tmp_path, 0, 1, scans, table)["val"].to_dict() == {"c": 0.5}
+    with pytest.raises(InputError, match="trained on other scans, images, labels or sets than the manifest has, which"):
+        read_scores(tmp_path, 0, 1, scans, table.assign(image_sha256=["1", "4", "3"]))
 
 
 # ---------------------------------------------------------------- networks
@@ -274,7 +300,7 @@ def test_each_network_is_trained_once_and_compared(tmp_path, capsys):
 
     swapped = table["target"].where(~table["scan_id"].isin(["s008", "s009"]), 1 - table["target"])  # of training scans
     table.assign(target=swapped).to_csv(tmp_path / "data.csv", index=False)
-    with pytest.raises(InputError, match="trained on other scans, labels or sets than the manifest has, which has"):
+    with pytest.raises(InputError, match="trained on other scans, images, labels or sets than the manifest has, which"):
         bench("--augm 3", "--split_index", 0)
     table.loc[table["scan_id"].isin(["s006", "s007"]), "target"] = 1
     table.to_csv(tmp_path / "data.csv", index=False)
