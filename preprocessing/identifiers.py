@@ -13,9 +13,8 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.files import InputError, read_csv, write_csv
+from common.files import InputError, read_csv, replace_file, write_csv
 from common.locks import locked
-from common.processes import tag
 
 KEY_NAME, CROSSWALK_NAME, LEAST_BYTES = "hash_key.txt", "crosswalk.csv", 16
 CROSSWALK = ("scan_id", "StudyInstanceUID", "PatientID", "StudyDate", "AccessionNumber")
@@ -63,42 +62,17 @@ def _make_key(folder: Path) -> Path:
     """Make the key in the folder above `folder`, or within it, where it is a disk of its own or that is closed."""
     places = [folder] if os.path.ismount(folder) else [folder.parent, folder]  # above a container's disk nothing stays
     for place in places:
+        path = place / KEY_NAME
         try:
-            place.mkdir(parents=True, exist_ok=True)
-            _write_once(place / KEY_NAME, secrets.token_hex(32) + "\n")
-            return place / KEY_NAME
+            with locked(place / f".{KEY_NAME}.lock", f"{path} is written", wait=20):
+                if not path.exists():  # made meanwhile
+                    with replace_file(path, private=True) as file:
+                        file.write(secrets.token_hex(32) + "\n")
+            return path
         except OSError as error:
             fault = error
     raise InputError(f"--key: none is there, and {places[-1] / KEY_NAME} cannot be made: {fault.strerror}; give the "
                      "file of a key") from fault
-
-
-def _write_once(path: Path, text: str) -> None:
-    """Write a file of mode 600, whole or not at all; one that is there meanwhile stays as it is."""
-    temporary = path.with_name(f".{path.name}.{tag()}{secrets.token_hex(4)}.tmp")
-    try:
-        _create(temporary, text)
-        try:
-            os.link(temporary, path)  # unlike a rename, replaces nothing
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without links
-            with contextlib.suppress(FileExistsError):
-                _create(path, text)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _create(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
 
 
 def read_key(path: Path) -> bytes:

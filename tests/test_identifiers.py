@@ -72,17 +72,20 @@ def test_a_full_disk_leaves_no_key(tmp_path, monkeypatch):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("links", [True, False])
-def test_two_at_once_get_one_key(links, tmp_path, monkeypatch):
-    def refused(*names):
-        raise OSError(1, "Operation not permitted")
+def _key(folder):
+    return read_key(find_key(None, folder))
 
-    if not links:  # FAT
-        monkeypatch.setattr(os, "link", refused)
-    identifiers._write_once(tmp_path / "hash_key.txt", "the first one's key")
-    identifiers._write_once(tmp_path / "hash_key.txt", "the second one's key")
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["the first one's key"]
+
+def test_runs_at_once_make_one_key(tmp_path):
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        keys = pool.map(_key, [tmp_path / f"mips{n}" for n in range(12)], chunksize=1)
+    assert len(set(keys)) == 1 and [path.name for path in tmp_path.iterdir()] == ["hash_key.txt"]
     assert mode(tmp_path / "hash_key.txt") == 0o600
+
+
+def test_a_key_made_meanwhile_stays(tmp_path):
+    (tmp_path / "hash_key.txt").write_text("the first one's key")
+    assert identifiers._make_key(tmp_path / "mips").read_text() == "the first one's key"
 
 
 def test_a_disk_of_its_own_holds_its_key(tmp_path, monkeypatch):
