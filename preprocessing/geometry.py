@@ -1,4 +1,5 @@
 """Where voxels are: slice positions, the patient's axes, isotropic resampling, projections."""
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -144,30 +145,21 @@ def project(array, spacing, isotropic, angles=()):
         right, and the front, on the left. Maximum over y, over x, and over the depth at that angle.
     """
     (z0, z1, zw), (y0, y1, yw), (x0, x1, xw) = map(_weights, array.shape, spacing, [isotropic] * 3)
-    yw = yw[:, None]
-    planes: dict[int, np.ndarray] = {}
-    below_y, above_y = np.empty((2, len(y0), array.shape[2]), np.float32)
-    above_x, plane = np.empty((2, len(y0), len(x0)), np.float32)
-    rotations = [_rotation(plane.shape, angle) for angle in angles]
+    rotations = [_rotation((len(y0), len(x0)), angle) for angle in angles]
     if rotations:
         from scipy.ndimage import affine_transform
     widths = [len(x0), len(y0), *(rotation["output_shape"][1] for rotation in rotations)]
     views = [np.empty((len(z0), width), np.float32) for width in widths]
 
+    @functools.lru_cache(2)  # neighbouring new slices share an old one
     def resampled(index):
-        """Slice `index`, resampled within the plane. Neighbouring new slices share it. No new memory: it is slow."""
-        if index not in planes:
-            old = next((key for key in planes if key < index - 1), None)
-            result = np.empty_like(plane) if old is None else planes.pop(old)
-            _between(array[index].astype(np.float32, copy=False), y0, y1, yw, 0, below_y, above_y)
-            planes[index] = _between(below_y, x0, x1, xw, 1, result, above_x)
-        return planes[index]
+        """Slice `index`, resampled within the plane."""
+        plane = _between(array[index].astype(np.float32, copy=False), y0, y1, yw[:, None], 0)
+        return _between(plane, x0, x1, xw, 1)
 
     for row, (low, high, weight) in enumerate(zip(z0, z1, zw, strict=True), start=1):
-        below, above = resampled(low), resampled(high)
-        np.subtract(above, below, out=plane)
-        np.multiply(plane, weight, out=plane)
-        np.add(plane, below, out=plane)
+        below = resampled(low)
+        plane = (resampled(high) - below) * weight + below
         plane.max(axis=0, out=views[0][-row])
         plane.max(axis=1, out=views[1][-row])
         for view, rotation in zip(views[2:], rotations, strict=True):
@@ -175,13 +167,13 @@ def project(array, spacing, isotropic, angles=()):
     return tuple(views)
 
 
-def _between(values, low, high, weight, axis, out, buffer):
-    """Linear interpolation along an axis, into `out`. mode: "raise" would copy first."""
-    np.take(values, low, axis, out=out, mode="clip")
-    np.take(values, high, axis, out=buffer, mode="clip")
-    np.subtract(buffer, out, out=buffer)
-    np.multiply(buffer, weight, out=buffer)
-    return np.add(out, buffer, out=out)
+def _between(values, low, high, weight, axis):
+    """Linear interpolation along an axis."""
+    below, result = (np.take(values, index, axis, mode="clip") for index in (low, high))
+    result -= below
+    result *= weight
+    result += below
+    return result
 
 
 def _rotation(shape, angle):
