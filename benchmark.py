@@ -16,8 +16,7 @@ train: images/s against the same model on tensors in memory (the ceiling), again
 and epoch, worker processes, float32, 310 x 310) and against that loop with LARS's evaluation of the training set after
 it; the ceiling in --amp's precision against the other one; and an epoch with frozen layers, cached and not.
 predict: ten models in one go against ten plain loops; memory; with --chptfolder, bfloat16 against float32.
-aggregate: aggregate.py and compare.py on the predictions of ten models; the jackknife of BCa intervals in closed form
-against leaving each scan out.
+aggregate: aggregate.py and compare.py on the predictions of ten models.
 lars: LARS's own training loop (310 x 310, float32, a file read for each image, two evaluations an epoch) against this
 toolkit on the same images: seconds of an epoch, and to the best validation AUC of LARS's loop.
 recipes: train.py under several recipes on the same folds: validation AUC and its paired difference from the first

@@ -1,4 +1,4 @@
-"""`benchmark.py aggregate`: what measuring ten models' predictions costs, and what the jackknife saves."""
+"""`benchmark.py aggregate`: what measuring ten models' predictions costs."""
 import subprocess
 import sys
 import time
@@ -11,16 +11,13 @@ from scipy.special import expit
 from benchmarks.measuring import SCRIPTS, in_new_process
 from common import files, run_files
 from common.text import counted
-from evaluation import bootstrap, jackknife
-from evaluation.weighted import Weighted
 
 MODELS = 10
-JACKKNIFE = 10_000  # scans at most: leaving each out takes n squared
 COMPARED = "ensemble_avg.csv", "ensemble_max.csv"
 
 
 def compare(folder: Path, scans: int) -> None:
-    """Print time and memory of aggregate.py and compare.py on so many scans, and both ways of the jackknife.
+    """Print time and memory of aggregate.py and compare.py on so many scans.
 
     Parameters
     ----------
@@ -34,19 +31,6 @@ def compare(folder: Path, scans: int) -> None:
     for name, given in {"aggregate.py": ["--dir", folder], "compare.py": [folder / name for name in COMPARED]}.items():
         wall, cpu, peak = in_new_process(run, name, *given, "--output", folder)
         print(f"  {name}: {wall:.1f} s, {cpu:.1f} s of a processor, {peak:.2f} GB at most", flush=True)
-    target, probability = scored(min(scans, JACKKNIFE), 1)
-    scores, n = Weighted(target, probability[0], [0.5]), len(target)
-    start = time.process_time()
-    closed = jackknife.without_each(scores, np.arange(n), n)
-    middle = time.process_time()
-    blocks = [scores.measure((left_out[:, None] != np.arange(n)).astype(np.uint8))
-              for left_out in bootstrap.in_blocks(np.arange(n), n)]
-    plain = {name: np.concatenate([block[name] for block in blocks]) for name in closed}
-    taken, longer = middle - start, time.process_time() - middle
-    # 0 for what neither can have, such as an AUC without the only positive scan
-    differ = max(np.abs(np.nan_to_num(plain[name]) - np.nan_to_num(closed[name])).max() for name in plain)
-    print(f"jackknife of {counted(n, 'score')}: {longer:.2f} s by leaving each out, {taken:.2f} s in closed form, "
-          f"{longer / taken:.0f} times as fast; they differ by {differ:.0e} at most")
 
 
 def run(name: str, *arguments: object) -> tuple[float, float, float]:

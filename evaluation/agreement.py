@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy import ndarray
 
-from evaluation import bootstrap, jackknife
+from evaluation import bootstrap
 from evaluation.bootstrap import Groups
 from evaluation.estimates import bootstrap_estimate, no_estimate
 
@@ -62,9 +62,7 @@ def estimates(ratings: ndarray, groups: Groups, resamples: int, seed: int) -> di
     if not n:
         return {"n": 0} | {name: no_estimate("no scan was read by two") for name in names}
     features, of_sums = indices(ratings)
-    drawn = bootstrap.distribution(
-        lambda weights: of_sums(weights @ features), groups, len(ratings), resamples, seed,
-        lambda index, count: of_sums(features.sum(axis=0) - jackknife.grouped(features, index, count)))
+    drawn = bootstrap.distribution(lambda weights: of_sums(weights @ features), groups, len(ratings), resamples, seed)
     found: dict = {"n": n}
     for name in names:
         value = float(drawn["observed"][name][0])

@@ -14,7 +14,6 @@ from scipy.stats import norm
 from threadpoolctl import threadpool_limits
 
 from common.text import counted
-from evaluation import jackknife
 from evaluation.weighted import Weighted
 
 Groups = ndarray | None  # (n,) patient ids; None: each row is its own
@@ -23,6 +22,7 @@ TAILS = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
 RESAMPLES = 2000
 BLOCK = 4_000_000  # weights in memory at a time
 THREADS = min(4, os.cpu_count() or 1)
+MOST_LEFT_OUT = 2000  # parts that the patients are left out in, where there are more of them
 MOST_UNDEFINED = 0.05  # of the resamples; with more of them there is no interval
 
 
@@ -55,7 +55,7 @@ def in_blocks(drawn: ndarray, n: int) -> list[ndarray]:
 
 
 def resample(y_true: ndarray, y_score: ndarray, thresholds: list, groups: Groups, resamples: int, seed: int) -> dict:
-    """Every metric of `metrics.all_metrics` in the sample, without each group in turn, and in each resample.
+    """`distribution` of every metric of `metrics.all_metrics`.
 
     Parameters
     ----------
@@ -67,40 +67,43 @@ def resample(y_true: ndarray, y_score: ndarray, thresholds: list, groups: Groups
     Returns
     -------
     dict
-        unit: patient, scan, or None where there is one only. observed, jackknife, resamples: {metric: (1,), (groups,),
-        (resamples,) float64}, and {(metric, k): the same at thresholds[k]}. NaN where the number cannot be had (a class
-        not drawn, nothing predicted positive, no finite fit).
+        As of `distribution`; {metric: values} and {(metric, k): values at thresholds[k]}.
     """
     scores = Weighted(y_true, y_score, thresholds)
-    return distribution(scores.measure, groups, len(scores.y), resamples, seed,
-                        functools.partial(jackknife.without_each, scores))
+    return distribution(scores.measure, groups, len(scores.y), resamples, seed)
 
 
-def distribution(values_of: Callable[[ndarray], dict], groups: Groups, n: int, resamples: int, seed: int,
-                 without_each: Callable[[ndarray, int], dict]) -> dict:
+def distribution(values_of: Callable[[ndarray], dict], groups: Groups, n: int, resamples: int, seed: int) -> dict:
     """What `values_of` gives in the sample, without each group in turn, and in each resample.
+
+    Of more than MOST_LEFT_OUT groups so many parts of them are left out, which gives BCa the same skewness.
 
     Parameters
     ----------
     values_of : callable
         (b, n) uint8 weights -> {metric: (b,) float64}.
-    without_each : callable
-        (n,) index of each scan's group, and how many groups -> what `values_of` gives without each in turn.
 
     Returns
     -------
     dict
-        As of `resample`.
+        unit: patient, scan, or None where there is one only. observed, jackknife, resamples: {metric: (1,), (groups,),
+        (resamples,) float64}; NaN where the number cannot be had (a class not drawn, nothing predicted positive, no
+        finite fit).
     """
     index, count = group_index(groups, n)
     unit = None if count < 2 else "scan" if groups is None else "patient"
+    parts = min(count, MOST_LEFT_OUT)
+
+    def measured(weights_of, rows):
+        blocks = list(pool.map(lambda block: values_of(weights_of(block)), in_blocks(rows, n)))
+        return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
     # every thread calls NumPy for itself: BLAS's own would wait for each other
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(THREADS) as pool:
-        blocks = list(pool.map(lambda times: values_of(np.take(times, index, axis=1)),
-                               in_blocks(draws(count, resamples, seed), n)))
         return {"unit": unit, "observed": values_of(np.ones((1, n), dtype=np.uint8)),
-                "jackknife": without_each(index, count),
-                "resamples": {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}}
+                "jackknife": measured(lambda left_out: (index % parts != left_out).astype(np.uint8),
+                                      np.arange(parts)[:, None]),
+                "resamples": measured(lambda times: np.take(times, index, axis=1), draws(count, resamples, seed))}
 
 
 def bca_interval(drawn: dict, metric: Hashable) -> dict:

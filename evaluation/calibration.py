@@ -2,8 +2,6 @@
 
 y_true is (n,) of 0 and 1, y_score (n,) probabilities in 0..1; weights is (b, n), one row a resample.
 """
-from collections.abc import Callable
-
 import numpy as np
 from numpy import ndarray
 from scipy.optimize import brentq
@@ -47,27 +45,13 @@ def fit_logistic(x: ndarray, y: ndarray, weights: ndarray, start: tuple | None =
         NaN where it does not converge: classes apart, one class, x all the same.
     """
     a, b = np.zeros((2, len(weights))) + (start if start is not None and np.isfinite(start).all() else 0)
-
-    def sums(active, a, b):
-        w = weights[active]
-        mu = expit(a[:, None] + b[:, None] * x)
-        residual = w * (y - mu)
-        curvature = w * (mu * (1 - mu))
-        return (residual.sum(axis=1), np.einsum("bn,n->b", residual, x), curvature.sum(axis=1),
-                np.einsum("bn,n->b", curvature, x), np.einsum("bn,n->b", curvature, x * x))
-
-    return solve_logistic(sums, a, b)
-
-
-def solve_logistic(sums: Callable, a: ndarray, b: ndarray) -> tuple[ndarray, ndarray]:
-    """The Newton iteration of `fit_logistic` from (b,) a and b.
-
-    sums(active, a, b) gives, for the fits of the (k,) indices `active` at (k,) a and b, the weighted sums over the
-    scans of r, r x, c, c x and c x^2, where mu = expit(a + b x), r = y - mu and c = mu (1 - mu): five (k,) arrays.
-    """
     active, result = np.arange(len(a)), np.full((2, len(a)), np.nan)
     for _ in range(STEPS):
-        g0, g1, h0, h1, h2 = sums(active, a, b)
+        w = weights[active]
+        mu = expit(a[:, None] + b[:, None] * x)
+        residual, curvature = w * (y - mu), w * (mu * (1 - mu))
+        g0, h0 = residual.sum(axis=1), curvature.sum(axis=1)
+        g1, h1, h2 = (np.einsum("bn,n->b", *each) for each in ((residual, x), (curvature, x), (curvature, x * x)))
         determinant = h0 * h2 - h1 * h1
         good = determinant > 1e-12 * h0 * h2
         safe = np.where(good, determinant, 1)
@@ -86,24 +70,11 @@ def solve_logistic(sums: Callable, a: ndarray, b: ndarray) -> tuple[ndarray, nda
 def fit_intercept(x: ndarray, y: ndarray, weights: ndarray, start: ndarray | None = None) -> ndarray:
     """Maximum likelihood of P(y = 1) = expit(a + x), slope held at 1, under each row of weights: (b,) a, or NaN."""
     a = np.full(len(weights), 0.0 if start is None or not np.isfinite(start[0]) else float(start[0]))
-    wanted = weights @ y
+    wanted, step = weights @ y, np.zeros(len(weights))
     inside = (wanted > 0) & (wanted < weights.sum(axis=1))
-
-    def sums(a):
-        mu = expit(a[:, None] + x)
-        return np.einsum("bn,bn->b", weights, mu), np.einsum("bn,bn->b", weights, mu * (1 - mu))
-
-    return solve_intercept(sums, a, wanted, inside)
-
-
-def solve_intercept(sums: Callable, a: ndarray, wanted: ndarray, inside: ndarray) -> ndarray:
-    """The Newton iteration of `fit_intercept` from (b,) a; NaN where not `inside`.
-
-    sums(a) gives the weighted sums over the scans of mu = expit(a + x), which is to be `wanted`, and of mu (1 - mu).
-    """
-    step = np.zeros(len(a))
     for _ in range(STEPS):
-        expected, curvature = sums(a)
+        mu = expit(a[:, None] + x)
+        expected, curvature = (np.einsum("bn,bn->b", weights, each) for each in (mu, mu * (1 - mu)))
         step = np.clip((wanted - expected) / np.maximum(curvature, 1e-300), -1, 1)
         a = np.where(inside, a + step, np.nan)
         if not (np.abs(step[inside]) > TOLERANCE).any():

@@ -41,11 +41,7 @@ def measure(y_true: ndarray, y_score: ndarray, thresholds: ndarray, groups: Grou
         weights = weights.astype(float)
         return dict(enumerate((weights @ of_scan / weights.sum(axis=1, keepdims=True)).T))
 
-    def without_each(index, count):
-        own = np.stack([np.bincount(index, column, count) for column in of_scan.T])
-        return dict(enumerate((of_scan.sum(axis=0)[:, None] - own) / np.maximum(1, len(y) - np.bincount(index))))
-
-    drawn = bootstrap.distribution(values_of, groups, len(y), resamples, seed, without_each)
+    drawn = bootstrap.distribution(values_of, groups, len(y), resamples, seed)
     benefit, everyone = (net_benefit(y_true, score, thresholds) for score in (p, np.ones(len(y))))
     return [{"threshold": float(threshold), "all": float(everyone[k]),
              "net_benefit": bootstrap_estimate(benefit[k], bootstrap.bca_interval(drawn, k))}

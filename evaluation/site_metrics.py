@@ -10,7 +10,7 @@ import numpy as np
 from numpy import ndarray
 
 from common.sites import truth_matrix
-from evaluation import bootstrap, jackknife
+from evaluation import bootstrap
 from evaluation.bootstrap import Groups
 from evaluation.estimates import bootstrap_estimate, no_estimate
 from evaluation.metrics import THRESHOLD, auc_estimate, proportion_estimate
@@ -74,39 +74,16 @@ def weighted_metrics(truth: ndarray, scores: ndarray, weights: ndarray | None = 
         each site against all other scans. Means are over the sites that the resample holds.
     """
     weights = np.ones((1, len(truth)), dtype=np.uint8) if weights is None else weights
-    if multi:
-        ranked = [Ranked(site, score) for site, score in zip(truth.T, scores.T, strict=True)]
-        each = [site.measure(weights[:, site.order]) for site in ranked]
-    else:
-        each = []
-    return _of_sums(weights.astype(float) @ _features(truth, scores), each, multi)
-
-
-def without_each(truth: ndarray, scores: ndarray, multi: bool, index: ndarray, count: int) -> dict[str, ndarray]:
-    """`weighted_metrics` without each of `count` patients in turn; index as in `jackknife`."""
-    features, each = _features(truth, scores), []
-    for site, score in zip(truth.T, scores.T, strict=True) if multi else ():
-        of_site = site, jackknife.ranks(score), index, count
-        each.append((jackknife.auc(*of_site), jackknife.average_precision(*of_site)))
-    return _of_sums(features.sum(axis=0) - jackknife.grouped(features, index, count), each, multi)
-
-
-def _features(truth, scores):
-    """(n, 3 + 2 k) float: of each scan 1, whether it counts for loc_acc and loc_top3, its sites, those predicted."""
-    right = hits(truth, scores)
-    return np.column_stack([np.ones(len(truth)), right, hits(truth, scores, TOP), truth,
-                            truth & right[:, None]]).astype(float)
-
-
-def _of_sums(sums, each, multi):
-    """The metrics from (b, 3 + 2 k) weighted sums of `_features` and, of several sites a scan, each site's AUC and AP.
-    """
-    total, right, top = sums.T[:3]
-    found = {"loc_acc": ratio(right, total), "loc_top3": ratio(top, total)}
+    right, near = hits(truth, scores), hits(truth, scores, TOP)
+    of_scan = np.column_stack([np.ones(len(truth)), right, near, truth, truth & right[:, None]])
+    total, right, near, *of_sites = (weights.astype(float) @ of_scan).T
+    found = {"loc_acc": ratio(right, total), "loc_top3": ratio(near, total)}
     if not multi:
-        true, predicted = np.split(sums[:, 3:], 2, axis=1)
+        true, predicted = np.split(np.stack(of_sites, axis=1), 2, axis=1)
         return found | {"loc_bacc": _mean_known(ratio(predicted, true))}
-    auc, precision = (np.stack(values, axis=1) for values in zip(*each, strict=True))
+    ranked = [Ranked(site, score) for site, score in zip(truth.T, scores.T, strict=True)]
+    auc, precision = (np.stack(values, axis=1) for values in zip(
+        *(site.measure(weights[:, site.order]) for site in ranked), strict=True))
     return found | {"loc_auc": _mean_known(auc), "loc_ap": _mean_known(precision)}
 
 
@@ -130,8 +107,7 @@ def all_metrics(truth: ndarray, scores: ndarray, names: list[str], multi: bool =
         precision by Wilson; multi: auc}]; with one site a scan `confusion`, (k, k) counts, a row a true site.
     """
     n, values_of = len(truth), functools.partial(weighted_metrics, truth, scores, multi=multi)
-    left_out = functools.partial(without_each, truth, scores, multi)
-    drawn = bootstrap.distribution(values_of, groups, n, resamples, seed, left_out)
+    drawn = bootstrap.distribution(values_of, groups, n, resamples, seed)
     result: dict = {"n": n, "n_groups": bootstrap.group_index(groups, n)[1], "multi": multi}
     for name, (value, *_) in drawn["observed"].items():
         interval = bootstrap.bca_interval(drawn, name)

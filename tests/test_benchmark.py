@@ -154,8 +154,7 @@ def test_lars_starts_from_the_weights_that_train_py_starts_from(cohort, tmp_path
 
 
 @pytest.mark.slow
-def test_aggregate_prints_time_memory_and_the_jackknifes_ratio():
+def test_aggregate_prints_time_and_memory():
     done = run("benchmark.py", "aggregate", "--scans", 60, check=0)
     for name in ("aggregate.py", "compare.py"):
         assert re.search(name + r": \S+ s, \S+ s of a processor, 0\.\d\d GB", done.stdout)
-    assert re.search(r"times as fast; they differ by \de-1[5-7] at most", done.stdout)

@@ -13,7 +13,7 @@ from sklearn.metrics import cohen_kappa_score
 
 import aggregate
 from common.files import InputError
-from evaluation import agreement, bootstrap, jackknife, paired_tests, readers
+from evaluation import agreement, bootstrap, paired_tests, readers
 
 NO = np.nan
 
@@ -85,18 +85,6 @@ def test_weights_repeat_scans(ratings):
         for name in agreement.TWO:
             expected = index(np.repeat(ratings, times, axis=0), name)
             assert drawn[name][k] == pytest.approx(expected, abs=1e-12, nan_ok=True)
-
-
-@given(calls(), st.integers(1, 5))
-def test_patients_left_out_are_those_without_their_scans(ratings, patients):
-    patient = np.arange(len(ratings)) % patients
-    features, of_sums = agreement.indices(ratings)
-    without = of_sums(features.sum(axis=0) - jackknife.grouped(features, patient, patients))
-    for k in range(min(patients, len(ratings))):
-        kept = ratings[patient != k]
-        for name in agreement.TWO:
-            expected = index(kept, name) if len(kept) else np.nan
-            assert without[name][k] == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 def test_kappa_without_chance_has_a_reason():
