@@ -16,10 +16,12 @@ from common.arguments import EXIT_SOME_FAILED, SEVERAL, Parser, positive_int, ru
 from common.files import InputError
 from common.locks import locked
 from common.workers import processes
+from preprocessing import tables
 from preprocessing.conversion import Options, convert_studies, error_row, refuse_dropping
 from preprocessing.dicom_values import Refused
 from preprocessing.dose import SUV_TYPES
 from preprocessing.identifiers import check_same_key, find_key, read_key, update_crosswalk
+from preprocessing.labels import check_targets, join_labels, read_labels, write_template
 from preprocessing.series_choice import print_list
 from preprocessing.studies import (
     add_key_argument,
@@ -74,15 +76,12 @@ def main(args):
     check_arguments(args)
     labels, labelled = None, None
     if args.labels and not listing(args):
-        from preprocessing.labels import check_targets, join_labels, read_labels  # they import pandas
-        from preprocessing.tables import OWN_COLUMNS
-        labels = read_labels(args.labels, args.carry, OWN_COLUMNS, not args.target_from_masks)
+        labels = read_labels(args.labels, args.carry, tables.OWN_COLUMNS, not args.target_from_masks)
     lock = contextlib.nullcontext() if listing(args) else locked(Path(args.output, "running.lock"),
                                                                  f"{args.output} is written")
     with lock, processes(args.workers) as run:
         folder, studies, refused = find_asked(args, run, args.checksums)
         if args.labels_template:
-            from preprocessing.labels import write_template
             write_template(studies, args.labels_template)
         if listing(args):
             return EXIT_SOME_FAILED if args.list and print_list(studies, refused, run) else None
@@ -100,7 +99,6 @@ def main(args):
         unlabelled = [study.folder for uid, study in studies.items() if uid not in wanted]
         options = Options(args.spacing, args.views, args.allow_uncorrected, args.save_suv, args.suv, args.frames)
         made, failed = convert_studies(wanted, folder, output, key, options, args.overwrite, run)
-        from preprocessing import tables  # after the studies: it imports pandas
         tables.print_alike(made, studies, labelled)
         rows = tables.with_labels(made, labelled, key, args.target_from_masks)
         errors = failed + [error_row(where, error) for where, error in refused]

@@ -12,6 +12,7 @@ from typing import Any
 from common import recipes
 from common.faults import fault_line
 from common.files import InputError, read_csv
+from common.manifest import is_synthetic
 from common.parser import Parser, loudness
 from common.signals import interrupt_on_signals
 from common.streams import last_line, lose_output, open_streams
@@ -72,8 +73,6 @@ def say_what_is_asked(args: argparse.Namespace) -> None:
 
 def cohort_line(data: str) -> str:
     """"manifest: data.csv", with ", SYNTHETIC" where phantom.py made any of its scans."""
-    from common.manifest import is_synthetic  # --help answers without pandas
-
     try:
         rows = read_csv(data, ["scan_id"], lambda name: name in ("scan_id", "synthetic", "series_description"))
     except InputError:  # said by the script, where it reads the manifest

@@ -15,17 +15,14 @@ import stat
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
+import pandas as pd
 from tqdm import tqdm
 
 from common.faults import of_file
 from common.processes import is_left_over, tag
 from common.text import counted, some
-
-if TYPE_CHECKING:  # --help answers without pandas
-    import pandas as pd
-
 
 NAMES = ("scan_id", "filename", "patient_id", "StudyInstanceUID", "StudyDate", "AccessionNumber",
          "target_loc")  # columns whose values may look like decimal numbers, but are names
@@ -126,7 +123,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def read_csv(path: str | Path, needed: Iterable[str] = (),
-             usecols: Callable[[str], bool] | None = None, whole: bool = False) -> "pd.DataFrame":
+             usecols: Callable[[str], bool] | None = None, whole: bool = False) -> pd.DataFrame:
     """Read a table, a CSV or .xlsx as people save them, as a DataFrame of stripped texts; empty fields are "".
 
     Fields may be separated by commas, semicolons or tabs (also after a line `sep=;`), the text be UTF-8, UTF-16 or
@@ -149,8 +146,6 @@ def read_csv(path: str | Path, needed: Iterable[str] = (),
         The table is missing, unreadable or ambiguous, a cell holds an Excel error, a line is longer than the header,
         the last line breaks off, two columns have one name, a column of `needed` is missing.
     """
-    import pandas as pd
-
     def wanted(number):
         return not usecols or usecols(names[number])
 
@@ -187,7 +182,7 @@ def read_csv(path: str | Path, needed: Iterable[str] = (),
     return table
 
 
-def without_na(column: "pd.Series") -> "pd.Series":
+def without_na(column: pd.Series) -> pd.Series:
     """A column of texts, empty where it says NA, NaN or the like: as a name, NA would be one patient, or one group."""
     return column.mask(column.str.strip().str.lower().isin(BLANK), "")
 
@@ -199,10 +194,8 @@ def _encodings(start: bytes) -> tuple[str, ...]:
     return ("utf-16",) if start[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252")
 
 
-def _read_sheet(path: str | Path, usecols: Callable[[str], bool] | None) -> tuple["pd.DataFrame", list[str]]:
+def _read_sheet(path: str | Path, usecols: Callable[[str], bool] | None) -> tuple[pd.DataFrame, list[str]]:
     """The first sheet of a workbook, its columns by number, and the names of all. InputError at Excel's errors."""
-    import pandas as pd
-
     _check_sheet(path)
     table = pd.read_excel(path, header=None, dtype=str, keep_default_na=False)
     names = _names(path, table.iloc[0] if len(table) else [])
@@ -269,7 +262,7 @@ def _check_lines(path: str | Path, encoding: str, whole: bool) -> tuple[str, lis
     return separator, names, int(bool(declared))
 
 
-def _with_points(path: str | Path, column: "pd.Series", separator: str) -> "pd.Series":
+def _with_points(path: str | Path, column: pd.Series, separator: str) -> pd.Series:
     """A column of numbers with its decimal commas as points; InputError where they may be thousands."""
     known = column[without_na(column) != ""]
     if not known.str.contains(",").any() or not known.str.fullmatch(r"[+-]?\d+(,\d+)?([eE][+-]?\d+)?").all():
@@ -292,11 +285,9 @@ def _separator(path: str | Path, header: str) -> str:
     return most[0]
 
 
-def guarded(table: "pd.DataFrame") -> "pd.DataFrame":
+def guarded(table: pd.DataFrame) -> pd.DataFrame:
     """The table with an apostrophe before each name and text (not number) that starts as in FORMULA or with an
     apostrophe, so that no spreadsheet takes it for a formula; `read_csv` removes it again."""
-    import pandas as pd
-
     def guard(value: Any) -> Any:
         return f"'{value}" if isinstance(value, str) and value.startswith((*FORMULA, "'")) and value.strip() \
             and not re.fullmatch(_NUMBER, value) else value
@@ -306,11 +297,11 @@ def guarded(table: "pd.DataFrame") -> "pd.DataFrame":
     return table.assign(**{str(name): column for name, column in texts.items()}).rename(columns=guard)
 
 
-def _unguarded(column: "pd.Series") -> "pd.Series":
+def _unguarded(column: pd.Series) -> pd.Series:
     return column.str.replace(r"^'(?=[-=+@\t\r'])", "", regex=True)
 
 
-def write_csv(table: "pd.DataFrame", path: str | Path, private: bool = False) -> None:
+def write_csv(table: pd.DataFrame, path: str | Path, private: bool = False) -> None:
     """Write a pandas DataFrame, `guarded`, without its index; floats in their shortest exact form, lines end in "\\n".
 
     `private`: as of `replace_file`.
@@ -319,7 +310,7 @@ def write_csv(table: "pd.DataFrame", path: str | Path, private: bool = False) ->
         to_csv(table, file)
 
 
-def to_csv(table: "pd.DataFrame", file: IO[str]) -> None:
+def to_csv(table: pd.DataFrame, file: IO[str]) -> None:
     """`write_csv` into an open file."""
     table = guarded(table)
     returns = any("\r" in value for _, column in table.select_dtypes(["object", "string"]).items() for value in column

@@ -13,6 +13,8 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from common.files import InputError, read_csv, replace_file, write_csv
 from common.locks import locked
 
@@ -144,8 +146,6 @@ def update_crosswalk(key_file: Path, rows: Sequence[Sequence[str]]) -> Path:
     InputError
         The one that is there cannot be read, or another process has been writing it for long.
     """
-    import pandas as pd
-
     path = key_file.with_name(CROSSWALK_NAME)
     with locked(path.with_name(f".{path.name}.lock"), f"{path} is written", wait=20):
         table = pd.DataFrame(rows, columns=CROSSWALK).set_index("scan_id")
