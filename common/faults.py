@@ -1,4 +1,4 @@
-"""Faults of the machine (disk, rights, memory) as a line with a remedy. Imports no torch."""
+"""Faults of the machine (disk, rights, memory of host or GPU) as a line with a remedy. Imports no torch."""
 import errno
 import os
 import re
@@ -6,7 +6,6 @@ from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.memory import is_out_of_memory, memory_line
 from common.text import short
 
 NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
@@ -22,8 +21,23 @@ REMEDIES = {
     errno.ENAMETOOLONG: "give shorter names"}
 EXTRAS = {"optuna": "search", "cmaes": "search", "plotly": "search", "sqlalchemy": "search", "psycopg": "postgres",
           "psycopg2": "postgres", "highdicom": "dicom", "tensorboard": "tensorboard"}  # package: extra that brings it
+LESS_MEMORY = {"batch_size": "give a smaller --batch_size", "pool": "--pool 2 (a quarter) and --image_size auto",
+               "workers": "give fewer --workers"}  # argument of a script -> what needs less
+NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|alloc_failed", re.IGNORECASE)
 LOST = re.compile(r"gloo/transport|connection (closed|reset) by peer", re.IGNORECASE)
 OTHERWISE = "see whether the disk or file server works, then give the same command again"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had: Python's, or PyTorch's for any device (a RuntimeError)."""
+    return isinstance(error, MemoryError) or isinstance(error, RuntimeError) and bool(NO_MEMORY.search(str(error)))
+
+
+def memory_line(error: BaseException, args: Namespace) -> str:
+    """The line that a script with these arguments prints; it names the process where torchrun started several."""
+    process = f" in process {os.environ['RANK']}" if "RANK" in os.environ else ""
+    remedies = [text for name, text in LESS_MEMORY.items() if hasattr(args, name)]
+    return f"out of memory{process}: {short(error)}; {' or '.join([*remedies, 'end other programs'])}"
 
 
 def machine_fault(error: BaseException) -> OSError | None:
@@ -57,7 +71,7 @@ def fault_line(error: BaseException, args: Namespace) -> str | None:
     package = (getattr(error, "name", None) or "").partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get(package)):
         return f"{package} is not installed: pip install 'deauville-scoring[{extra}]', or -r requirements.txt"
-    if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
+    if is_out_of_memory(error):
         return memory_line(error, args)
     if type(error).__module__.startswith(("torch._dynamo.", "torch._inductor.")):
         said = short(str(error).partition("\n\n")[0])  # before hints to PyTorch's developers

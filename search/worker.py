@@ -16,8 +16,8 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from common import arguments, manifest, params, text
+from common.faults import is_out_of_memory
 from common.files import InputError
-from common.memory import is_out_of_memory
 from common.model_files import checkpoints_in
 from common.signals import deferred_signals
 from common.text import counted

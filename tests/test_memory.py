@@ -11,8 +11,8 @@ from training_helpers import SMALL
 import aggregate
 import train
 from common.arguments import run_script
+from common.faults import is_out_of_memory, memory_line
 from common.files import InputError
-from common.memory import is_out_of_memory, memory_line
 from training import engine
 from training.batches import NoRoom
 

@@ -15,10 +15,10 @@ from common import arguments, recipes
 from common.arguments import pick
 from common.digests import name_scans, overlap, training_digests
 from common.effects import odd_together, without_effect
+from common.faults import is_out_of_memory, memory_line
 from common.files import InputError
 from common.locks import is_held, locked
 from common.manifest import LEARNED, leakage
-from common.memory import is_out_of_memory, memory_line
 from common.params import for_split, read_search, recipe_line
 from common.run_files import run_file
 from common.settings import differences, stored_args
