@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+from pydicom import dcmread
 
 from common.text import counted, some
 from preprocessing.archives import read_headers
@@ -58,8 +59,6 @@ def is_mask(header: Header) -> bool:
 
 def describe_mask(path: str, file: IO[bytes] | None = None) -> MaskFile:
     """What a DICOM mask refers to. `file`: the open member of an archive."""
-    from pydicom import dcmread  # importing it takes longer than searching a study without masks
-
     dataset = dcmread(readable(path, file), stop_before_pixels=True, force=True)
     others, frames = "StudiesContainingOtherReferencedInstancesSequence", "ReferencedFrameOfReferenceSequence"
     series = [(*way, "SeriesInstanceUID") for way in (
@@ -139,8 +138,6 @@ def read_dicom_mask(path: str, mask: MaskFile, volume: SuvVolume, warn: Warn) ->
     matrix : ndarray
         (4, 4): its indices to mm.
     """
-    from pydicom import dcmread
-
     dataset = dcmread(readable(path), force=True)
     if dataset.SOPClassUID == RTSTRUCT:
         return _read_contours(dataset, mask, volume, warn), volume.stored.matrix

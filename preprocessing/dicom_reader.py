@@ -15,34 +15,29 @@ import zlib
 from collections.abc import Sequence
 from typing import IO, Any
 
+from pydicom import dcmread
+from pydicom.tag import Tag
+
 from common.files import open_file
 from common.text import counted
 from preprocessing.dicom_values import Header, NotDicom, Refused, damaged, number, text
 
-# Tag and keyword (PS3.6). From a table, as importing pydicom for them takes longer than reading a series' headers.
-TAGS = """
-00020010 TransferSyntaxUID 00080008 ImageType 00080016 SOPClassUID 00080018 SOPInstanceUID 00080020 StudyDate
-00080021 SeriesDate 00080022 AcquisitionDate 0008002A AcquisitionDateTime 00080031 SeriesTime 00080032 AcquisitionTime
-00080050 AccessionNumber 00080060 Modality 00080070 Manufacturer 00080100 CodeValue 00080201 TimezoneOffsetFromUTC
-0008103E SeriesDescription 00081090 ManufacturerModelName 00100020 PatientID 00100040 PatientSex 00101020 PatientSize
-00101030 PatientWeight
-00180031 Radiopharmaceutical 00181072 RadiopharmaceuticalStartTime 00181074 RadionuclideTotalDose
-00181075 RadionuclideHalfLife 00181078 RadiopharmaceuticalStartDateTime 00181242 ActualFrameDuration
-00189074 FrameAcquisitionDateTime 00189220 FrameAcquisitionDuration 00189701 DecayCorrectionDateTime
-00189758 DecayCorrected 00189759 AttenuationCorrected 0020000D StudyInstanceUID 0020000E SeriesInstanceUID
-00200011 SeriesNumber 00200032 ImagePositionPatient 00200037 ImageOrientationPatient 00200052 FrameOfReferenceUID
-00209111 FrameContentSequence 00209113 PlanePositionSequence 00209116 PlaneOrientationSequence
-00209170 UnassignedSharedConvertedAttributesSequence 00209171 UnassignedPerFrameConvertedAttributesSequence
-00280002 SamplesPerPixel 00280008 NumberOfFrames 00280010 Rows 00280011 Columns 00280030 PixelSpacing
-00280051 CorrectedImage 00280100 BitsAllocated 00280101 BitsStored 00280102 HighBit 00280103 PixelRepresentation
-00281052 RescaleIntercept 00281053 RescaleSlope 00282110 LossyImageCompression 00289110 PixelMeasuresSequence
-00289145 PixelValueTransformationSequence 004008EA MeasurementUnitsCodeSequence 00409096 RealWorldValueMappingSequence
-00409224 RealWorldValueIntercept 00409225 RealWorldValueSlope 00540016 RadiopharmaceuticalInformationSequence
-00540081 NumberOfSlices 00540300 RadionuclideCodeSequence 00541000 SeriesType 00541001 Units 00541006 SUVType
-00541102 DecayCorrection 00541300 FrameReferenceTime 00541322 DoseCalibrationFactor
-52009229 SharedFunctionalGroupsSequence 52009230 PerFrameFunctionalGroupsSequence 7FE00010 PixelData
+KEYWORDS = """
+TransferSyntaxUID ImageType SOPClassUID SOPInstanceUID StudyDate SeriesDate AcquisitionDate AcquisitionDateTime
+SeriesTime AcquisitionTime AccessionNumber Modality Manufacturer CodeValue TimezoneOffsetFromUTC SeriesDescription
+ManufacturerModelName PatientID PatientSex PatientSize PatientWeight Radiopharmaceutical RadiopharmaceuticalStartTime
+RadionuclideTotalDose RadionuclideHalfLife RadiopharmaceuticalStartDateTime ActualFrameDuration
+FrameAcquisitionDateTime FrameAcquisitionDuration DecayCorrectionDateTime DecayCorrected AttenuationCorrected
+StudyInstanceUID SeriesInstanceUID SeriesNumber ImagePositionPatient ImageOrientationPatient FrameOfReferenceUID
+FrameContentSequence PlanePositionSequence PlaneOrientationSequence UnassignedSharedConvertedAttributesSequence
+UnassignedPerFrameConvertedAttributesSequence SamplesPerPixel NumberOfFrames Rows Columns PixelSpacing CorrectedImage
+BitsAllocated BitsStored HighBit PixelRepresentation RescaleIntercept RescaleSlope LossyImageCompression
+PixelMeasuresSequence PixelValueTransformationSequence MeasurementUnitsCodeSequence RealWorldValueMappingSequence
+RealWorldValueIntercept RealWorldValueSlope RadiopharmaceuticalInformationSequence NumberOfSlices
+RadionuclideCodeSequence SeriesType Units SUVType DecayCorrection FrameReferenceTime DoseCalibrationFactor
+SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence PixelData
 """.split()
-WANTED = {int(tag, 16): keyword for tag, keyword in zip(TAGS[::2], TAGS[1::2], strict=True)}
+WANTED = {int(Tag(keyword)): keyword for keyword in KEYWORDS}
 SEQUENCES = {tag for tag, keyword in WANTED.items() if keyword.endswith("Sequence")}
 PRIVATE_GROUPS = (0x0009, 0x7053)  # GE times, Philips factors: kept under their tag, an int
 SHORT_VR = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
@@ -143,8 +138,6 @@ def read_with_pydicom(content: bytes) -> Header:
     Exception
         Whatever pydicom raises on damaged data.
     """
-    from pydicom import dcmread  # importing it takes longer than reading a series' headers
-
     plain = inflated(content, MOST_HEADER)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
