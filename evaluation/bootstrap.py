@@ -69,8 +69,7 @@ def resample(y_true: ndarray, y_score: ndarray, thresholds: list, groups: Groups
     dict
         As of `distribution`; {metric: values} and {(metric, k): values at thresholds[k]}.
     """
-    scores = Weighted(y_true, y_score, thresholds)
-    return distribution(scores.measure, groups, len(scores.y), resamples, seed)
+    return distribution(Weighted(y_true, y_score, thresholds).measure, groups, len(y_true), resamples, seed)
 
 
 def distribution(values_of: Callable[[ndarray], dict], groups: Groups, n: int, resamples: int, seed: int) -> dict:

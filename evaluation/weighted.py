@@ -95,8 +95,7 @@ class Condensed:
 
     Attributes
     ----------
-    x, y, total : (points,) float array
-        total: what each weighs where every scan weighs 1.
+    x, y : (points,) float array
     steepest : float
         Slope up to which fits are exact.
     cells : list of (slice of the scans, (scans, points) array, or None where its scans are the points)
@@ -104,7 +103,7 @@ class Condensed:
 
     def __init__(self, x: ndarray, y: ndarray, slope: float):
         """x and y are sorted as by `Ranked`; slope is the sample's."""
-        self.x, self.y, self.total, self.whole = x, y, np.ones(len(x)), True  # the scans themselves
+        self.x, self.y, self.whole = x, y, True  # the scans themselves
         self.cells: list[tuple[slice, ndarray | None]] = [(slice(0, len(x)), None)]
         width = 1 / max(1.0, abs(slope))
         self.steepest = STEEPER / width
@@ -114,10 +113,9 @@ class Condensed:
             self.whole = False
             points = np.cos(np.pi * (np.arange(NODES) + 0.5) / NODES)
             parts = [slice(*ends) for ends in zip(starts, [*starts[1:], len(x)], strict=True)]
-            bases = [lagrange(2 * (x[part] / width - cell[part]) - 1, points) for part in parts]
-            self.cells = list(zip(parts, bases, strict=True))
+            self.cells = [(part, lagrange(2 * (x[part] / width - cell[part]) - 1, points)) for part in parts]
             self.x = ((cell[starts, None] + (points + 1) / 2) * width).ravel()
-            self.y, self.total = y[starts].repeat(NODES), np.concatenate([basis.sum(axis=0) for basis in bases])
+            self.y = y[starts].repeat(NODES)
 
 
 def lagrange(x: ndarray, points: ndarray) -> ndarray:
@@ -133,10 +131,10 @@ class Weighted:
     Attributes
     ----------
     ranked : Ranked
-    y, score, x : (n,) float array
-        In the order of `ranked`: target, probability, its logit.
+    y, x : (n,) float array
+        In the order of `ranked`: target, logit of the probability.
     features : (n, 4 + 2 thresholds) float array
-        Each scan's part in the sums that `by_name` takes.
+        Each scan's part in the sums that `measure` takes.
     condensed : Condensed
     fit : (a, b) arrays (1,)
         Logistic fit of the sample.
@@ -147,7 +145,7 @@ class Weighted:
     def __init__(self, y_true: ndarray, y_score: ndarray, thresholds: list):
         self.ranked = Ranked(y_true, y_score)
         y, p = (np.asarray(values, dtype=float)[self.ranked.order] for values in (y_true, y_score))
-        self.y, self.score, self.x, whole = y, p, calibration.clipped_logit(p), np.ones((1, len(y)))
+        self.y, self.x, whole = y, calibration.clipped_logit(p), np.ones((1, len(y)))
         calls = [np.asarray(y_score) >= each if np.ndim(each) == 0 else each for each in thresholds]
         predicted = np.array(calls, dtype=bool).reshape(-1, len(y)).T[self.ranked.order]
         losses = (p - y) ** 2, calibration.row_log_loss(y, p)
@@ -167,7 +165,15 @@ class Weighted:
             block = weights[:, part].astype(float)
             sums += block @ self.features[part]
             points.append(block if basis is None else block @ basis)
-        return by_name(sums, *self.ranked.measure(weights), *self._fits(weights, np.hstack(points)))
+        total, positives, brier, log_loss = sums.T[:4]
+        auc, precision = self.ranked.measure(weights)
+        values: dict = {"auc": auc, "average_precision": precision, "brier": ratio(brier, total),
+                        "log_loss": ratio(log_loss, total)}
+        for k, (above, hits) in enumerate(zip(*np.split(sums.T[4:], 2), strict=True)):
+            values |= {(name, k): value for name, value in from_counts(total, positives, hits, above).items()}
+        both, (slope, intercept) = (positives > 0) & (positives < total), self._fits(weights, np.hstack(points))
+        return values | {"calibration_slope": np.where(both, slope, np.nan),
+                         "calibration_intercept": np.where(both, intercept, np.nan)}
 
     def _fits(self, weights, points):
         """(b,) slope and intercept at slope 1; weights are those of the scans, points those of the condensed ones."""
@@ -179,16 +185,3 @@ class Weighted:
             if unsure.size:
                 slope[unsure] = calibration.fit_logistic(self.x, self.y, weights[unsure].astype(float), self.fit)[1]
         return slope, calibration.fit_intercept(x, y, points, self.offset)
-
-
-def by_name(sums: ndarray, auc: ndarray, precision: ndarray, slope: ndarray, intercept: ndarray) -> dict:
-    """What `Weighted.measure` gives, from (b, 4 + 2 thresholds) weighted sums of `Weighted.features` and (b,) AUC,
-    average precision, calibration slope and intercept; the latter two are NaN where a class has no weight."""
-    total, positives, brier, log_loss = sums.T[:4]
-    values: dict = {"auc": auc, "average_precision": precision, "brier": ratio(brier, total),
-                    "log_loss": ratio(log_loss, total)}
-    for k, (above, hits) in enumerate(zip(*np.split(sums.T[4:], 2), strict=True)):
-        values |= {(name, k): value for name, value in from_counts(total, positives, hits, above).items()}
-    both = (positives > 0) & (positives < total)
-    return values | {"calibration_slope": np.where(both, slope, np.nan),
-                     "calibration_intercept": np.where(both, intercept, np.nan)}

@@ -70,10 +70,11 @@ def test_condensing_keeps_weights_and_means():
     order = Ranked(y, p).order
     x, points = calibration.clipped_logit(p[order]), Condensed(calibration.clipped_logit(p[order]), y[order], 1.0)
     assert len(points.x) % NODES == 0
+    total = np.concatenate([basis.sum(axis=0) for _, basis in points.cells])  # what each weighs where every scan has 1
     for of in (0, 1):
         part = points.y == of
-        assert points.total[part].sum() == pytest.approx((y == of).sum())
-        assert points.total[part] @ points.x[part] == pytest.approx(x[y[order] == of].sum())
+        assert total[part].sum() == pytest.approx((y == of).sum())
+        assert total[part] @ points.x[part] == pytest.approx(x[y[order] == of].sum())
 
 
 def test_draws_are_those_of_one_call_of_the_generator():
