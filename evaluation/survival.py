@@ -48,9 +48,10 @@ def kaplan_meier(time: ndarray, event: ndarray) -> Curve:
 
 
 def survival_at(curve: Curve, t: float, followed: float) -> dict:
-    """The share without event at time `t`, an estimate; none after `followed`, the longest time of the patients."""
+    """The share without event at time `t`, an estimate; none after `followed`, the longest time of the patients, unless
+    all had their event by then."""
     k = np.searchsorted(curve.time, t, side="right") - 1
-    if t > followed:
+    if t > followed and 0 not in curve.survival:
         return no_estimate("no patient was followed for so long")
     if k < 0:
         return estimate(1, None, None, None) | {"reason": "no event until then"}

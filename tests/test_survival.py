@@ -69,7 +69,9 @@ def test_kaplan_meier_as_r_prints_it():
     assert survival.survival_at(curve, 36, 35)["value"] is None and survival.survival_at(curve, 5, 35)["value"] == 1
     placebo = survival.kaplan_meier(PLACEBO, np.ones(21))
     assert survival.median_time(placebo)["value"] == 8
-    assert survival.survival_at(placebo, 23, 23)["reason"] == "no patient is left at risk"
+    for time in (23, 52):  # summary(extend = TRUE): 0
+        entry = survival.survival_at(placebo, time, 23)
+        assert entry["value"] == 0 and entry["reason"] == "no patient is left at risk"
 
 
 def test_log_rank_and_cox_as_r_prints_them():
