@@ -4,6 +4,7 @@ y_true is (n,) of 0 and 1, y_score (n,) probabilities in 0..1; weights is (b, n)
 """
 import numpy as np
 from numpy import ndarray
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import expit, logit, xlogy
 from sklearn.isotonic import IsotonicRegression
@@ -14,7 +15,7 @@ from common.text import counted
 BINS = 10  # of equal width
 CLIP = 1e-9  # probabilities of exactly 0 or 1 have no logit
 EPSILON = np.finfo(float).eps  # what scikit-learn's log_loss clips at
-STEPS, TOLERANCE = 50, 1e-9
+STEPS = 50
 
 
 def clipped_logit(y_score: ndarray) -> ndarray:
@@ -28,58 +29,55 @@ def row_log_loss(y_true: ndarray, y_score: ndarray) -> ndarray:
     return -(xlogy(y_true, p) + xlogy(1 - np.asarray(y_true, dtype=float), 1 - p))
 
 
-def fit_logistic(x: ndarray, y: ndarray, weights: ndarray, start: tuple | None = None) -> tuple[ndarray, ndarray]:
-    """Maximum likelihood of P(y = 1) = expit(a + b x) under each row of weights, by Newton's method.
+def fit(design: ndarray, y: ndarray, weights: ndarray, start: ndarray, offset: ndarray | float = 0.0) -> ndarray:
+    """Maximum likelihood of P(y = 1) = expit(offset + design @ b) by Newton's method, for many weightings or y at once.
 
     Parameters
     ----------
-    x, y : (n,) float array
+    design : (n, c) float array
+    y, weights : (n,) or (b, n) array
         y may be fractions of 1.
-    weights : (b, n) float array
-    start : pair of arrays or None
-        Start of the iteration, the first of each; not used where it is not finite.
+    start : (c,) array
+        Not used where it is not finite.
+    offset : (n,) array or 0
 
     Returns
     -------
-    a, b : (b,) float64 array
-        NaN where it does not converge: classes apart, one class, x all the same.
+    (b, c) float64 array
+        NaN where it does not converge: classes apart, one class, columns that depend on each other.
     """
-    a, b = np.zeros((2, len(weights))) + (start if start is not None and np.isfinite(start).all() else 0)
-    active, result = np.arange(len(a)), np.full((2, len(a)), np.nan)
-    for _ in range(STEPS):
-        w = weights[active]
-        mu = expit(a[:, None] + b[:, None] * x)
-        residual, curvature = w * (y - mu), w * (mu * (1 - mu))
-        g0, h0 = residual.sum(axis=1), curvature.sum(axis=1)
-        g1, h1, h2 = (np.einsum("bn,n->b", *each) for each in ((residual, x), (curvature, x), (curvature, x * x)))
-        determinant = h0 * h2 - h1 * h1
-        good = determinant > 1e-12 * h0 * h2
-        safe = np.where(good, determinant, 1)
-        step_a, step_b = (h2 * g0 - h1 * g1) / safe, (h0 * g1 - h1 * g0) / safe
-        longest = np.maximum(1, np.maximum(np.abs(step_a), np.abs(step_b)))  # short steps far from the optimum
-        a, b = a + step_a / longest, b + step_b / longest
-        done = good & (np.maximum(np.abs(step_a), np.abs(step_b)) < TOLERANCE * (1 + np.abs(a) + np.abs(b)))
-        result[:, active[done]] = a[done], b[done]
+    y, weights = np.broadcast_arrays(np.atleast_2d(y), weights)
+    c = design.shape[1]
+    products = (design[:, :, None] * design[:, None, :]).reshape(-1, c * c)
+    active, b = np.arange(len(y)), np.tile(start if np.isfinite(start).all() else np.zeros(c), (len(y), 1))
+    result = np.full(b.shape, np.nan)
+    for k in range(STEPS):
+        mu, w = expit(b @ design.T + offset), weights[active]
+        gradient = (w * (y[active] - mu)) @ design
+        curvature = ((w * (mu * (1 - mu))) @ products).reshape(-1, c, c)
+        spread = np.linalg.eigvalsh(curvature)
+        good = spread[:, 0] > 1e-12 * spread[:, -1]
+        curvature[~good] = np.eye(c)
+        step = np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0]
+        longest = np.abs(step).max(axis=1)
+        b = b + step / np.maximum(1, longest)[:, None]  # short steps far from the optimum
+        done = good & (longest < (1e-8 if k < STEPS - 1 else 1e-6))  # of few positives rounding may move it for ever
+        result[active[done]] = b[done]
         keep = good & ~done
-        active, a, b = active[keep], a[keep], b[keep]
+        active, b = active[keep], b[keep]
         if not active.size:
             break
-    return result[0], result[1]
+    return result
 
 
-def fit_intercept(x: ndarray, y: ndarray, weights: ndarray, start: ndarray | None = None) -> ndarray:
-    """Maximum likelihood of P(y = 1) = expit(a + x), slope held at 1, under each row of weights: (b,) a, or NaN."""
-    a = np.full(len(weights), 0.0 if start is None or not np.isfinite(start[0]) else float(start[0]))
-    wanted, step = weights @ y, np.zeros(len(weights))
-    inside = (wanted > 0) & (wanted < weights.sum(axis=1))
-    for _ in range(STEPS):
-        mu = expit(a[:, None] + x)
-        expected, curvature = (np.einsum("bn,bn->b", weights, each) for each in (mu, mu * (1 - mu)))
-        step = np.clip((wanted - expected) / np.maximum(curvature, 1e-300), -1, 1)
-        a = np.where(inside, a + step, np.nan)
-        if not (np.abs(step[inside]) > TOLERANCE).any():
-            return a
-    return np.where(np.abs(step) < 1e-6, a, np.nan)
+def fit_logistic(x: ndarray, y: ndarray, weights: ndarray, start: ArrayLike = (0, 0)) -> ndarray:
+    """`fit` of P(y = 1) = expit(a + b x): a and b, (2, b)."""
+    return fit(np.stack([np.ones(len(x)), x], axis=1), y, weights, np.ravel(start)).T
+
+
+def fit_intercept(x: ndarray, y: ndarray, weights: ndarray, start: ArrayLike = 0) -> ndarray:
+    """`fit` of P(y = 1) = expit(a + x), slope held at 1: a, (b,)."""
+    return fit(np.ones((len(x), 1)), y, weights, np.ravel(start), x)[:, 0]
 
 
 def slope(y_true: ndarray, y_score: ndarray) -> float:

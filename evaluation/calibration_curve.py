@@ -19,7 +19,7 @@ from scipy.stats import rankdata
 
 from evaluation import bootstrap
 from evaluation.bootstrap import Groups
-from evaluation.calibration import BINS, STEPS, clipped_logit
+from evaluation.calibration import BINS, clipped_logit, fit
 from evaluation.cautions import rarer_class
 from evaluation.estimates import estimate, no_estimate
 from evaluation.metrics import NO_FIT, Z, check_scores, in_bins, one_class
@@ -68,7 +68,7 @@ class Curve:
         else:
             raise ValueError(NO_FIT)
         self.design = q * np.sqrt(len(x))
-        self.coefficients = fit(self.design, y[None], np.zeros(self.design.shape[1]))[0]
+        self.coefficients = fit(self.design, y, np.ones(len(y)), np.zeros(self.design.shape[1]))[0]
         if np.isnan(self.coefficients).any():
             raise ValueError(NO_FIT)
         self.fitted = expit(self.design @ self.coefficients)
@@ -120,46 +120,6 @@ def spline(x: ndarray, knots: ndarray) -> ndarray:
     return np.stack(columns, axis=1)
 
 
-def fit(design: ndarray, outcomes: ndarray, start: ndarray, count: ndarray | float = 1.0) -> ndarray:
-    """Maximum likelihood of P(y = 1) = expit(design @ b), by Newton's method, for many outcomes at once.
-
-    Parameters
-    ----------
-    design : (n, c) float array
-        Of orthonormal columns times the square root of n.
-    outcomes : (b, n) array
-        Of 0 and 1, or shares.
-    start : (c,) array
-    count : (n,) array
-        Scans in each row of `design`.
-
-    Returns
-    -------
-    (b, c) float64 array
-        NaN where it does not converge: classes apart, one class.
-    """
-    total, c = float(np.sum(np.broadcast_to(count, len(design)))), design.shape[1]
-    products = (design[:, :, None] * design[:, None, :]).reshape(-1, c * c)
-    active, b = np.arange(len(outcomes)), np.tile(start, (len(outcomes), 1))
-    result = np.full(b.shape, np.nan)
-    for _ in range(STEPS):
-        mu = expit(b @ design.T)
-        gradient = (count * (outcomes[active] - mu)) @ design
-        curvature = ((count * (mu * (1 - mu))) @ products).reshape(-1, c, c)
-        good = np.linalg.eigvalsh(curvature)[:, 0] > 1e-10 * total
-        curvature[~good] = np.eye(c)
-        step = np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0]
-        longest = np.abs(step).max(axis=1)
-        b = b + step / np.maximum(1, longest)[:, None]
-        done = good & (longest < 1e-8)
-        result[active[done]] = b[done]
-        keep = good & ~done
-        active, b = active[keep], b[keep]
-        if not active.size:
-            break
-    return result
-
-
 def errors(fitted: ndarray, y_score: ndarray) -> dict[str, ndarray]:
     """ICI, E50 and E90 of (..., n) values of a curve at (n,) probabilities: {name of INDICES: (...) array}.
 
@@ -181,7 +141,7 @@ def if_perfect(curve: Curve, y_score: ndarray, seed: int) -> dict[str, dict | No
     size = max(1, bootstrap.BLOCK // len(p))
     for begin in range(0, SIMULATIONS, size):
         outcomes = rng.binomial(count, p, (min(size, SIMULATIONS - begin), len(p))) / count
-        found.append(errors(expit(fit(design, outcomes, start, count) @ design.T), p))
+        found.append(errors(expit(fit(design, outcomes, count, start) @ design.T), p))
     result: dict[str, dict | None] = {}
     for name in INDICES:
         values = np.concatenate([each[name] for each in found])
