@@ -23,6 +23,9 @@ def answers(metrics: dict, flow: dict, settings: list[dict]) -> dict[str, str]:
     """
     found = _of_scans(metrics, flow) | _of_manifest(metrics, flow)
     found |= _of_analysis(metrics) | _of_models(metrics, settings)
+    if LEAKAGE in metrics["overlap"] or flow["manifest"] and flow["manifest"]["leaks"]:
+        found["apart"] = ("; ".join(filter(None, (f"Not apart: {LEAKED}", _seen(metrics)))),
+                          "what is in two sets: the page's head, and why")
     return {name: f"{text}." + (f" For the author: {rest}." if rest else "") for name, (text, rest) in found.items()}
 
 
@@ -52,10 +55,7 @@ def _of_scans(metrics, flow):
     if about["source"] == VALIDATION and not about.get("applied"):
         found["partition"] = ("Validation scans of each model: section Participants; no training scans were read "
                               "(--data)", "how the sets were drawn")
-    seen = _seen(metrics)
-    if LEAKAGE in metrics["overlap"]:
-        found["apart"] = _not_apart(seen)
-    elif seen:
+    if seen := _seen(metrics):
         found["apart"] = f"{seen[0].upper()}{seen[1:]}", "how the sets were drawn"
     return found
 
@@ -64,10 +64,6 @@ def _seen(metrics):
     """Of the measured scans, those that the models learned from; "" where it was not checked."""
     text = metrics["overlap"]["text"]
     return "" if text == NOT_CHECKED else f"measured scans that a model learned from, or whose patients: {text}"
-
-
-def _not_apart(seen):
-    return f"Not apart: {LEAKED}" + (f"; {seen}" if seen else ""), "what is in two sets: the page's head, and why"
 
 
 def _of_manifest(metrics, flow):
@@ -94,8 +90,6 @@ def _of_manifest(metrics, flow):
         level = "known patient" if manifest["patients"] else "scan"
         found["apart"] = (f"In {flow['source']} no {level} is in two sets of a split" + (f"; {seen}" if seen else ""),
                           "" if manifest["patients"] else "patients, which it does not name")
-    if manifest["leaks"] or LEAKAGE in metrics["overlap"]:
-        found["apart"] = _not_apart(seen)
     if metrics["set"] != "all":
         found["internal"] = f"Set {metrics['set']} of {flow['source']}: section Results", "whether it is internal"
     return found
