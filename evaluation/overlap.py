@@ -112,15 +112,32 @@ def find_overlap(models: list[Model], wanted: str, folder: Path) -> tuple[dict, 
                                      "predict with the splits of then")
             if name == wanted:
                 worst.append(value)
-    ranks = pd.concat(worst).map(WORST.index).groupby(level=0).min()
-    counts = {value: int((ranks == WORST.index(value)).sum()) for value in WORST if (ranks == WORST.index(value)).any()}
-    text, n_seen = _text(counts), sum(counts.get(name, 0) for name in LEARNED)
-    warnings = [f"overlap with the models' training: {text}"] if set(counts) - {NONE, *LEARNED} else []
-    optimistic = (f"{n_seen} of {counted(len(ranks), 'scan')}, or their patients, were trained or validated on by a "
-                  "model")
+    found = count_scans(pd.concat(worst))
+    counts, n_seen = found["scans"], sum(found["scans"].get(name, 0) for name in LEARNED)
+    warnings = [f"overlap with the models' training: {found['text']}"] if set(counts) - {NONE, *LEARNED} else []
+    optimistic = (f"{n_seen} of {counted(sum(counts.values()), 'scan')}, or their patients, were trained or validated "
+                  "on by a model")
     leaked = find_leakage(models, wanted)
-    return {"scans": counts, "text": text, "optimistic": optimistic if wanted == "all" and n_seen else None} | (
+    return found | {"optimistic": optimistic if wanted == "all" and n_seen else None} | (
         {LEAKAGE: leaked} if leaked else {}), warnings
+
+
+def count_scans(values: pd.Series) -> dict:
+    """How many scans the models have learned from, by the worst of what they say of a scan.
+
+    Parameters
+    ----------
+    values : Series of str
+        Values of `common.digests.overlap` of each model, by scan_id.
+
+    Returns
+    -------
+    dict
+        scans {value: scans} and text, of `overlap` of metrics.json.
+    """
+    ranks = values.map(WORST.index).groupby(level=0).min()
+    counts = {value: n for rank, value in enumerate(WORST) if (n := int((ranks == rank).sum()))}
+    return {"scans": counts, "text": _text(counts)}
 
 
 def find_leakage(models: list[Model], wanted: str) -> str:
@@ -133,4 +150,6 @@ def _text(counts):
     seen = {name: counts.get(name, 0) for name in LEARNED}
     parts = [f"{counted(n, 'scan')} {SAID[value]}" for value, n in counts.items() if value in SAID]
     found = "none" if not any(seen.values()) else f"{seen['train']} trained on, {seen['val']} validated on"
-    return f"{found}; compared: {', '.join(parts)}" if set(counts) - {NOT_CHECKED} else "not checked"
+    if not set(counts) - {NOT_CHECKED}:
+        return "not checked"
+    return f"{found}; compared: {', '.join(parts)}" if parts else found

@@ -20,6 +20,7 @@ from common.sites import scored_classes
 from common.text import counted, whole_number
 from evaluation.disagreement import per_scan
 from evaluation.metrics import THRESHOLD
+from evaluation.overlap import WORST
 from inference import gradcam
 from inference.gradcam import BINARY
 from inference.prediction import Model
@@ -130,6 +131,7 @@ def describe(models: Sequence[Model], asked: int | None, folder: Path) -> pd.Dat
         A row for each view: the manifest's columns, and
         place : its index among the models' images
         models, probs : the models that predict it, and the mean of their probabilities
+        overlap : with their training, the worst of `evaluation.overlap.WORST`
         scan_probs, sd, n_models : of its scan, over the models' means over the views (sd: n - 1; NaN of one model)
         class, code, speaks_for : the class that the map explains, its site's code ("" of BINARY), and its name
         sites : the predicted and the true site, for titles
@@ -147,7 +149,9 @@ def describe(models: Sequence[Model], asked: int | None, folder: Path) -> pd.Dat
     views = pd.concat([model.rows.assign(place=model.index, model=names_of([model])) for model in models],
                       ignore_index=True).assign(probs=probabilities(logits))
     rows = views.drop_duplicates("place").sort_values("place", ignore_index=True)
-    rows = rows.drop(columns=["model", "overlap", "checkpoint_sha256"]).assign(sites="")
+    rows = rows.drop(columns=["model", "checkpoint_sha256"]).assign(sites="")
+    worst = views.groupby("place")["overlap"].agg(lambda values: min(values, key=WORST.index))
+    rows["overlap"] = worst.to_numpy()
     rows["probs"] = views.groupby("place")["probs"].mean().to_numpy()  # both are in the order of the places
     rows["models"] = views.groupby("place")["model"].agg(", ".join).to_numpy()
     scores = _of_scans(views["probs"], views).unstack()
@@ -312,4 +316,4 @@ def cohort_scale(folder: Path, peaks: pd.DataFrame, some: bool) -> float:
 def models_line(rows: pd.DataFrame) -> str:
     """"each the mean of 2 to 5 models", of the maps of `describe`."""
     counts = rows["models"].str.count(",") + 1
-    return f"each the mean of {counts.min()}" + f" to {counts.max()}" * int(counts.min() < counts.max()) + " models"
+    return f"each the mean of {counts.min()} to " * int(counts.min() < counts.max()) + counted(counts.max(), "model")

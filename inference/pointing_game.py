@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 
 from common.files import InputError, write_csv, write_json
-from common.manifest import SYNTHETIC, VIEWS, is_synthetic, patient_column
+from common.manifest import LEARNED, SYNTHETIC, VIEWS, is_synthetic, patient_column
 from common.mips import read_image
 from common.text import aligned, counted
 from evaluation.estimates import short_text
 from evaluation.metrics import proportion_estimate
+from evaluation.overlap import count_scans
 from inference import lesion_masks
 from inference.lesion_masks import BODY, BRIGHTEST, RADIUS_MM
 
@@ -188,8 +189,8 @@ def play(peaks: pd.DataFrame, rows: pd.DataFrame, images: str | Path, draws: int
     settings : dict
         Written to pointing.json; holds `target`.
     """
-    masks, peaks = "known_mask" in rows, _with_patients(peaks)
-    places = np.flatnonzero(_in_game(rows, settings["target"]))
+    masks, peaks, played = "known_mask" in rows, _with_patients(peaks), _in_game(rows, settings["target"])
+    places = np.flatnonzero(played)
     if not len(places):
         print(f"no pointing game: no positive scan has a lesion{' of the site' * (':' in settings['target'])} in the "
               f"column {'mask, in each of its views' if masks else 'lesions'}")
@@ -208,8 +209,10 @@ def play(peaks: pd.DataFrame, rows: pd.DataFrame, images: str | Path, draws: int
     within = {"within_mm": RADIUS_MM} if spacing else {"within_pixels": lesion_masks.RADIUS_PIXELS}
     distance = f"{RADIUS_MM / 10:g} cm" if spacing else f"{lesion_masks.RADIUS_PIXELS} pixels"
     alarms = {"false_alarms": lesion_masks.false_alarms(peaks)} if masks else {}
+    controls = masks & (pd.to_numeric(rows["target"]) == 0).to_numpy()  # of false alarms
+    learned = count_scans(rows[played | controls].set_index("scan_id")["overlap"])
     write_csv(table, folder / "pointing.csv")
-    write_json({**within, **settings, "notice": notice, **alarms,
+    write_json({**within, **settings, "notice": notice, "overlap": learned, **alarms,
                 "rows": json.loads(table.to_json(orient="records", double_precision=15))}, folder / "pointing.json")
     print(f"pointing game: peak within {distance} of a lesion's {'mask' if masks else 'centre'}; "
           f"{counted(len(places), 'view')} of {counted(rows['scan_id'][places].nunique(), 'positive scan')}, "
@@ -218,6 +221,9 @@ def play(peaks: pd.DataFrame, rows: pd.DataFrame, images: str | Path, draws: int
     for each in alarms.values():
         print(f"false alarms: {each['alarms']} of {counted(each['controls'], 'control')} with a peak as high as "
               f"{lesion_masks.KEPT:.0%} of the hits: {short_text(each)}")
+    if set(learned["scans"]) & set(LEARNED):
+        print(f"warning: optimistic: of the pointing game's {counted(sum(learned['scans'].values()), 'scan')}, or "
+              f"their patients: {learned['text']}")
     if notice:
         print(notice)
 

@@ -23,7 +23,7 @@ STEP = 4
 TECHNICAL = {"scan_id", "filename", "target", "matrix_size_1", "matrix_size_2", "row", "view", "place", "models",
              "probs", "scan_probs", "sd", "n_models", "class", "code", "speaks_for", "sites", "map", "mask", "lesions",
              "known_mask", "known_lesions", "row0_mm", "column0_mm", "image_sha256", "id_key", "synthetic",
-             "spacing_mm", "suv_type"}
+             "spacing_mm", "suv_type", "overlap"}
 
 
 def write_review(rows: pd.DataFrame, images: str | Path, path: Path, scale: dict, source: str) -> None:

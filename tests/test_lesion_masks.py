@@ -182,6 +182,10 @@ def test_explain_plays_on_the_masks(cohort, capsys, spacing):
         heats = sorted(highest[name][0] for name in hits if hits[name])
         assert sum(heat >= alarms["heat"] - 1e-9 for heat in heats) >= 0.8 * len(heats)
         assert alarms["alarms"] == sum(heat >= alarms["heat"] - 1e-9 for heat, target in highest.values() if not target)
+    sets = table.drop_duplicates("scan_id")["split0"].replace({"test": "none", "cal": "none"}).value_counts()
+    assert data["overlap"]["scans"] == sets.to_dict() and set(sets.index) == {"train", "val", "none"}
+    assert (f"warning: optimistic: of the pointing game's 16 scans, or their patients: {sets['train']} trained on, "
+            f"{sets['val']} validated on; compared: {sets['none']} scans by identifiers and images") in said
 
 
 def test_scans_without_a_lesion_in_each_view_are_left_out(cohort, capsys):

@@ -24,6 +24,7 @@ import utils
 from common.digests import BY_IMAGE, NONE, NOT_CHECKED, overlap
 from common.files import InputError, sha256
 from common.manifest import LEAKED
+from evaluation.overlap import count_scans
 
 pytestmark = pytest.mark.usefixtures("shallow", "no_figure")
 
@@ -61,6 +62,14 @@ def predicted(folder, *arguments, data="data.csv", output="results", splits=(0, 
 def aggregated(folder, *arguments, output="results"):
     call(aggregate, "--dir", folder / output, "--output", folder / output, "--resamples", 50, *arguments)
     return json.loads((folder / output / "metrics.json").read_text())
+
+
+def test_scans_count_by_the_worst_that_a_model_says():
+    values = pd.Series([NONE, "val", "train", NONE, NONE], ["a", "a", "b", "b", "c"])
+    assert count_scans(values) == {"scans": {"train": 1, "val": 1, NONE: 1}, "text": (
+        "1 trained on, 1 validated on; compared: 1 scan by identifiers and images")}
+    assert count_scans(values[:3])["text"] == "1 trained on, 1 validated on"
+    assert count_scans(values[:1].replace(NONE, NOT_CHECKED))["text"] == "not checked"
 
 
 def test_a_checkpoint_knows_its_scans_and_tells_none_of_them(trained):
