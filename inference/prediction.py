@@ -284,8 +284,10 @@ def asked_runs(args: Namespace) -> tuple[list[dict], list[str]]:
 
 
 def runs_of_files(files: Sequence[str], sets: Sequence[str]) -> list[dict]:
-    """The models in these files, as of `find_runs`: split and run by their names, else splits 0, 1, ... in their order.
-    Of a zip its only model.
+    """The models in these files, as of `find_runs`; of a zip its only model.
+
+    Split and run are those of the file's name. A file whose name has none, or that of another file, gets run 1 of its
+    place among the files, from 0, or of the next split that is free.
 
     Parameters
     ----------
@@ -295,22 +297,27 @@ def runs_of_files(files: Sequence[str], sets: Sequence[str]) -> list[dict]:
     Raises
     ------
     InputError
-        A name says no split, and --set needs one; two files are of one split and run.
+        --set needs a split, and a name says none, or two files are of one split and run; a file is given twice.
     """
-    runs: dict[tuple[int, int], Path] = {}
-    for number, path in enumerate(map(only_checkpoint, files)):
-        named = run_of(path.with_suffix(".pth"), "checkpoint")
-        if not named and "all" not in sets:
-            raise InputError(f"{path}: its name says no split, whose {' and '.join(sets)} set is asked for; give --set "
-                             "all, or call it checkpoint_splitS_runR.pth")
-        split, run = named or (number, 1)
-        if other := runs.get((split, run)):
-            raise InputError(f"{path} and {other} are both split {split} run {run}; predict them into two folders, or "
-                             "name all of them checkpoint_splitS_runR.pth")
-        runs[split, run] = path
-        if not named:
-            print(f"{path} is called split {split} run {run}")
-    return [{"split": split, "run": run, "path": path} for (split, run), path in runs.items()]
+    paths = list(map(only_checkpoint, files))
+    places = [path.resolve() for path in paths]
+    if twice := [path for path, place in zip(paths, places, strict=True) if places.count(place) > 1]:
+        raise InputError(f"--checkpoints: {twice[0]} is given twice; give each file once")
+    named = [run_of(path.with_suffix(".pth"), "checkpoint") for path in paths]
+    own = {pair for pair in named if pair and named.count(pair) == 1}
+    taken, runs = set(own), []
+    for number, (path, pair) in enumerate(zip(paths, named, strict=True)):
+        if pair not in own and "all" not in sets:
+            raise InputError(f"{path}: " + (
+                f"another file is split {pair[0]} run {pair[1]}, too; give --set all, or predict them into two folders"
+                if pair else f"its name says no split, whose {' and '.join(sets)} set is asked for; give --set all, or "
+                "call it checkpoint_splitS_runR.pth"))
+        if pair not in own:
+            pair = next((split, 1) for split in itertools.count(number) if (split, 1) not in taken)
+            taken.add(pair)
+            print(f"{path} is called split {pair[0]} run {pair[1]}")
+        runs.append({"split": pair[0], "run": pair[1], "path": path})
+    return runs
 
 
 def find_runs(folder: str | Path, splits: Sequence[int] | None = None,

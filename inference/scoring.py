@@ -143,9 +143,11 @@ def inputs_of(runs: Sequence[dict]) -> list[NetworkInput]:
     found = [_stored(run).get("input") for run in runs]
     inputs = [NetworkInput(**stored) if stored else LARS for stored in found]
     for name in ("spacing_mm", "suv_type"):
-        if len(values := {getattr(each, name) or SPACING_MM for each in inputs}) > 1:
-            raise InputError(f"{runs[0]['path'].parent}: its models differ in {name} ({some(sorted(values))}); score "
-                             "with those of one kind: --checkpoints")
+        first, *others = [getattr(each, name) or SPACING_MM for each in inputs]
+        for run, value in zip(runs[1:], others, strict=True):
+            if value != first:
+                raise InputError(f"{run['path']} needs MIPs of {name} {value}, {runs[0]['path']} those of {first}; "
+                                 "score with networks of one kind: --checkpoints names them")
     return inputs
 
 

@@ -97,7 +97,8 @@ def test_a_file_that_says_its_split_is_asked_for_that_splits_set(folder, tmp_pat
 
 @pytest.mark.parametrize(("words", "message"), [
     (["published weights.pth"], "published weights.pth: its name says no split, whose test set .*--set all"),
-    (["checkpoint_split3_run2.pth", "checkpoint_split3_run2.pth"], "are both split 3 run 2"),
+    (["checkpoint_split3_run2.pth", "checkpoint_split3_run2.pth"], "split3_run2.pth is given twice"),
+    (["checkpoint_split3_run2.pth", "other/checkpoint_split3_run2.pth"], "split 3 run 2, too; give --set all, or"),
     (["checkpoint_split3_run2.pth", "--splits", "0-3"], "--splits: --checkpoints names the files")])
 def test_files_that_cannot_be_told_apart_are_refused(folder, tmp_path, words, message):
     words = [folder / word if word.endswith(".pth") else word for word in words]

@@ -374,7 +374,7 @@ def test_errors_are_one_line(scored, results, tmp_path):
     (tmp_path / "best_run.csv").write_text((results / "best_run.csv").read_text())
     (tmp_path / "checkpoint_split0_run1.pth").symlink_to(results / "checkpoint_split0_run1.pth")
     save_model(tmp_path, 1, spacing_mm=4.0)
-    with pytest.raises(InputError, match="its models differ in spacing_mm"):
+    with pytest.raises(InputError, match="split0_run1.pth needs MIPs of spacing_mm 3.27, .*1_run1.pth those of 4.0"):
         scored_by(scored, tmp_path)
     with pytest.raises(SystemExit):
         score.get_args_parser().parse_args(["--input", "x", "--output", "y"])

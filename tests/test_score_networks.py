@@ -77,6 +77,29 @@ def test_networks_of_several_views_score_alike_in_any_order(study, no_picture):
     assert found[0]["n_models"][0] == 3 and "the scan lacks" not in found[0]["warnings"][0]
 
 
+def test_networks_of_one_name_in_two_folders_are_scored_by(study, no_picture, capsys):
+    files = []
+    for split, folder in enumerate(("a", "b", "c")):  # called split 0, 0, 1
+        (study / folder).mkdir()
+        save_model(study / folder, split)
+        files.append((study / folder / f"checkpoint_split{split}_run1.pth").rename(
+            study / folder / f"checkpoint_split{split // 2}_run1.pth"))
+    call(score, "--input", study / "dicom", "--checkpoints", *files, "--output", study / "all", *CPU)
+    said = capsys.readouterr().out
+    assert f"{files[0]} is called split 0 run 1\n{files[1]} is called split 2 run 1\n" in said
+    assert f"{files[2]} is called" not in said
+    alone = []
+    for k, file in enumerate(files):
+        call(score, "--input", study / "dicom", "--checkpoints", file, "--output", study / str(k), *CPU)
+        alone.append(pd.read_csv(study / str(k) / "scores.csv")["ensemble_prob"][0])
+    found = pd.read_csv(study / "all" / "scores.csv").iloc[0]
+    assert found["ensemble_prob"] == pytest.approx(np.mean(alone), abs=1e-9) and found["n_models"] == 3
+    assert len(set(alone)) == 3
+    with pytest.raises(InputError, match=r"a.checkpoint_split0_run1\.pth is given twice"):
+        call(score, "--input", study / "dicom", "--checkpoints", files[0], study / "b" / ".." / "a" / files[0].name,
+             "--output", study / "all", *CPU)
+
+
 def test_a_view_that_no_network_takes_may_be_larger_than_their_frame(study, no_picture):
     save_model(study, 0, views=("sag",), frame=(64, 32))
     assert call(score, "--input", study / "dicom", "--checkpoints", study / "checkpoint_split0_run1.pth", "--output",
