@@ -128,8 +128,10 @@ def read_csv(path: str | Path, needed: Iterable[str] = (),
 
     Fields may be separated by commas, semicolons or tabs (also after a line `sep=;`), the text be UTF-8, UTF-16 or
     cp1252; of an .xlsx the first sheet is read. Names of COLUMNS are recognized in any case and with blanks. Where no
-    comma separates, decimal commas become points. Empty rows at the end are dropped. Texts stay as they are (007, 1e3
-    and NA are names), but for the apostrophe that `guarded` puts before them.
+    comma separates, decimal commas become points. Empty lines, and empty rows at the end, are dropped. Texts stay as
+    they are (007, 1e3 and NA are names), but for the apostrophe that `guarded` puts before them.
+
+    The index is where each row begins, for messages: the line of the file, or the row of the sheet, from 1.
 
     Parameters
     ----------
@@ -146,9 +148,6 @@ def read_csv(path: str | Path, needed: Iterable[str] = (),
         The table is missing, unreadable or ambiguous, a cell holds an Excel error, a line is longer than the header,
         the last line breaks off, two columns have one name, a column of `needed` is missing.
     """
-    def wanted(number):
-        return not usecols or usecols(names[number])
-
     try:
         with open_file(path) as file:
             start = file.read(4)
@@ -157,13 +156,10 @@ def read_csv(path: str | Path, needed: Iterable[str] = (),
         else:
             for encoding in _encodings(start):
                 with contextlib.suppress(UnicodeDecodeError):
-                    separator, names, skipped = _check_lines(path, encoding, whole)
+                    separator, table, names = _read_text(path, encoding, usecols, whole)
                     break
             else:
                 raise InputError(f"{path}: is no text in UTF-8, UTF-16 or cp1252 and no .xlsx; save it as CSV or .xlsx")
-            table = pd.read_csv(path, encoding=encoding, sep=separator, skipinitialspace=True, header=0,
-                                skiprows=skipped, names=range(len(names)), usecols=wanted, dtype=str,
-                                keep_default_na=False)
     except (InputError, MemoryError):
         raise
     except FileNotFoundError:
@@ -171,7 +167,7 @@ def read_csv(path: str | Path, needed: Iterable[str] = (),
     except Exception as error:  # whatever damage provokes in pandas and openpyxl
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(f"{path}: cannot be read as a table: {reason}; give a CSV or .xlsx") from error
-    table = table.rename(columns=dict(enumerate(names))).apply(lambda column: _unguarded(column.str.strip()))
+    table = table.apply(lambda column: _unguarded(column.str.strip()))
     filled = (table != "").any(axis=1).to_numpy().nonzero()[0]
     table = table.iloc[:filled[-1] + 1 if len(filled) else 0]
     if separator != ",":
@@ -195,15 +191,16 @@ def _encodings(start: bytes) -> tuple[str, ...]:
 
 
 def _read_sheet(path: str | Path, usecols: Callable[[str], bool] | None) -> tuple[pd.DataFrame, list[str]]:
-    """The first sheet of a workbook, its columns by number, and the names of all. InputError at Excel's errors."""
+    """The first sheet of a workbook, and the names of all its columns. InputError at Excel's errors."""
     _check_sheet(path)
     table = pd.read_excel(path, header=None, dtype=str, keep_default_na=False)
     names = _names(path, table.iloc[0] if len(table) else [])
-    table = table.iloc[1:, [k for k, name in enumerate(names) if not usecols or usecols(name)]]
+    table = table.set_axis(names, axis=1).iloc[1:, [k for k, name in enumerate(names) if not usecols or usecols(name)]]
+    table.index += 1
     for row, column in zip(*table.isna().to_numpy().nonzero(), strict=True):  # NaN is how pandas reads them
-        raise InputError(f"{path}: row {row + 2}, column {names[table.columns[column]]}: holds an Excel error such as "
-                         "#N/A; correct or empty it")
-    return table.reset_index(drop=True), names
+        raise InputError(f"{path}: row {table.index[row]}, column {table.columns[column]}: holds an Excel error such "
+                         "as #N/A; correct or empty it")
+    return table, names
 
 
 def _check_sheet(path: str | Path) -> None:
@@ -230,19 +227,17 @@ def _names(path: str | Path, header: Iterable[Any]) -> list[str]:
     return [name or f"Unnamed: {k}" for k, name in enumerate(names)]
 
 
-def _check_lines(path: str | Path, encoding: str, whole: bool) -> tuple[str, list[str], int]:
-    """A text file's separator, its columns' names, and whether Excel's line `sep=;` comes first (1 or 0).
-
-    Raises InputError at a line longer than the header: pandas would drop or move its fields; and at a last line that
-    breaks off.
-    """
-    last, fields = "", []
+def _read_text(path: str | Path, encoding: str, usecols: Callable[[str], bool] | None, whole: bool
+               ) -> tuple[str, pd.DataFrame, list[str]]:
+    """A text file's separator, its table, and the names of all its columns. InputError at a line longer than the
+    header, at a last line that breaks off and at quotation marks that do."""
+    n_read, last, fields, found = 0, "", [], {}
 
     def each_line(file):
-        nonlocal last
-        for line in file:
-            last = line
-            yield line
+        nonlocal n_read, last
+        for last in file:
+            n_read += 1
+            yield last
 
     with open_file(path, "r", encoding=encoding, newline="") as file:
         lines = itertools.dropwhile(lambda line: not line.strip(), each_line(file))
@@ -250,16 +245,27 @@ def _check_lines(path: str | Path, encoding: str, whole: bool) -> tuple[str, lis
         declared = re.fullmatch(r'"?sep=(.)"?[,;\s]*', first)
         separator = declared[1] if declared else _separator(path, first)
         rows = csv.reader(lines if declared else itertools.chain([first], lines), delimiter=separator,
-                          skipinitialspace=True)
-        names = _names(path, next(rows, []))
-        for fields in rows:
-            if len(fields) > len(names) and any(fields):
-                raise InputError(f"{path}, line {rows.line_num + bool(declared)}: has more fields than the header; "
-                                 "correct the file")
+                          skipinitialspace=True, strict=True)
+        begin = n_read + bool(declared)
+        try:
+            if not any(header := next(rows, [])):
+                raise ValueError("it has no header")
+            names = _names(path, header)
+            used = [k for k, name in enumerate(names) if not usecols or usecols(name)]
+            begin = n_read + 1
+            for fields in rows:
+                if len(fields) > len(names) and any(fields):
+                    raise InputError(f"{path}, line {begin}: has more fields than the header; correct the file")
+                if len(fields) > 1 or "".join(fields).strip():
+                    padded = fields + [""] * (len(names) - len(fields))
+                    found[begin] = [padded[k] for k in used]
+                begin = n_read + 1
+        except csv.Error as error:
+            raise InputError(f"{path}, line {begin}: cannot be read ({error}); correct its quotation marks") from None
     if last.strip() and last[-1] not in "\r\n" and (whole or fields and len(fields) < len(names)):
         raise InputError(f"{path}: its last line breaks off, {last[-30:]!r}: copy or make the file again; if it is "
                          "whole, end it with a line feed")
-    return separator, names, int(bool(declared))
+    return separator, pd.DataFrame(list(found.values()), list(found), [names[k] for k in used], dtype=str), names
 
 
 def _with_points(path: str | Path, column: pd.Series, separator: str) -> pd.Series:

@@ -66,7 +66,7 @@ def read_manifest(path: str | Path, splits: Iterable[int] = (), need_target: boo
         raise InputError(f"{path}: no rows")
     for name in table.columns.intersection(MAY_BE_EMPTY):
         table[name] = without_na(table[name])
-    table["row"] = np.arange(2, len(table) + 2)
+    table = table.assign(row=table.index).reset_index(drop=True)
 
     def refuse(bad, column, remedy):
         if bad.any():

@@ -54,7 +54,7 @@ def read_scores(path: Path, name: str, threshold: str, wanted: str) -> Model:
     if "ensemble_prob" in rows:
         rows["probs"] = rows["ensemble_prob"]
         for row, scan in rows.loc[rows.duplicated("scan_id"), "scan_id"].items():
-            raise InputError(f"{path}, line {int(row) + 2}: scan {scan} is there twice; remove one")
+            raise InputError(f"{path}, line {row}: scan {scan} is there twice; remove one")
     return Model(path, name, rows=check_rows(rows, path))
 
 
@@ -123,7 +123,7 @@ def predicted_positive(model: Model, threshold: str, score: pd.Series) -> pd.Ser
     if column in model.rows and (model.rows[column] != "").any():
         calls = model.rows[column].map(number)
         for row in calls.index[~calls.isin((0, 1))][:1]:
-            raise InputError(f"{model.path}, line {row + 2} (scan {model.rows['scan_id'][row]}): {column} "
+            raise InputError(f"{model.path}, line {row} (scan {model.rows['scan_id'][row]}): {column} "
                              f"{model.rows[column][row]!r}; it must be 0 or 1; run aggregate.py again")
         of_scan = calls.groupby(model.rows["scan_id"])
         for scan in score.index[of_scan.nunique().reindex(score.index) > 1][:1]:

@@ -167,7 +167,7 @@ def check_rows(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
     """
     def refuse(wrong, text):
         for row in rows.index[wrong][:1]:
-            raise InputError(f"{path}, line {row + 2}{text.format_map(rows.loc[row])}")
+            raise InputError(f"{path}, line {row}{text.format_map(rows.loc[row])}")
 
     rows = rows.assign(target=rows["target"].str.strip() if "target" in rows else "")
     probs, target = (rows[name].map(number).to_numpy(dtype=float) for name in ("probs", "target"))

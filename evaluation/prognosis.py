@@ -101,7 +101,7 @@ def _values(models, name, allowed):
         wrong = (texts != "") & ~(values.isin(allowed) if allowed else (values >= 0) & (values < np.inf))
         for row in model.rows.index[wrong][:1]:
             must = "0 (censored) or 1 (event)" if allowed else "a time of 0 or more"
-            raise InputError(f"{model.path}, line {row + 2} (scan {model.rows.loc[row, 'scan_id']}): {name} "
+            raise InputError(f"{model.path}, line {row} (scan {model.rows.loc[row, 'scan_id']}): {name} "
                              f"{texts[row]!r}; it must be {must}, or empty")
     rows = pd.concat([model.rows[["scan_id"]].assign(file=model.file, **{name: model.rows[name].map(number)})
                       for model in models]).dropna(subset=name)

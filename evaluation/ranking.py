@@ -61,8 +61,8 @@ def best_epoch(path: Path) -> tuple[int, float] | None:
         rows = rows[rows["epoch"] == selected.loc[known.idxmax(), "epoch"]] if len(known) else rows[:0]
     lines: dict[int, int] = {}
     values: dict[int, float] = {}
-    for index, text, auc in rows[["epoch", "value"]].itertuples():
-        line = f"{path}, line {index + 2}"
+    for number, text, auc in rows[["epoch", "value"]].itertuples():
+        line = f"{path}, line {number}"
         try:
             epoch, value = int(text), float(auc or "nan")
         except ValueError:
@@ -71,7 +71,7 @@ def best_epoch(path: Path) -> tuple[int, float] | None:
             raise InputError(f"{line}: the validation AUC of epoch {epoch} is in line {lines[epoch]}, too; remove one")
         if value < 0 or value > 1:
             raise InputError(f"{line}: validation AUC {value}; it must lie in 0..1; train that run again")
-        lines[epoch] = index + 2
+        lines[epoch] = number
         if value == value:
             values[epoch] = value
     return max(values.items(), key=lambda item: (item[1], -item[0]), default=None)

@@ -110,7 +110,7 @@ def _calls_of(path, warnings):
         raise InputError(f"{path}: column {CONSENSUS if CONSENSUS in names else 'target'} is no reader; leave it out "
                          "(the majority is formed here, the reference is the prediction files' target)")
     for row in table.index[table["scan_id"].duplicated() | (table["scan_id"] == "")][:1]:
-        raise InputError(f"{path}, line {row + 2}: scan_id {table.loc[row, 'scan_id']!r} is empty or there twice; keep "
+        raise InputError(f"{path}, line {row}: scan_id {table.loc[row, 'scan_id']!r} is empty or there twice; keep "
                          "one row a scan")
     written = table[names].apply(lambda column: without_na(column.str.strip()))
     texts = written.map(deauville_digits)
@@ -121,7 +121,7 @@ def _calls_of(path, warnings):
     allowed = (0, 1) if scale == "calls" else (1, 2, 3, 4, 5)
     wrong = (texts != "") & ~values.isin(allowed)
     for row, name in zip(*np.nonzero(wrong.to_numpy()), strict=True):
-        raise InputError(f"{path}, line {row + 2} (scan {table.loc[row, 'scan_id']}): {names[name]} "
+        raise InputError(f"{path}, line {table.index[row]} (scan {table['scan_id'].iloc[row]}): {names[name]} "
                          f"{texts.iloc[row, name]!r}; the file was read as {SCALES[scale]}: correct it, write one "
                          "scale for all readers, and leave out columns that are no reader's")
     if present == {1} and scale == "calls":
@@ -135,7 +135,7 @@ def _by_reader(path, table, warnings):
     for row in table.index[(table["reader"] == "") | ~table["deauville"].isin(list("12345"))
                            | table.duplicated(["scan_id", "reader"])][:1]:
         each = table.loc[row]
-        raise InputError(f"{path}, line {row + 2} (scan {each['scan_id']}): reader {each['reader']!r}, deauville "
+        raise InputError(f"{path}, line {row} (scan {each['scan_id']}): reader {each['reader']!r}, deauville "
                          f"{each['deauville']!r}: give each reader's score of a scan, 1 to 5, once")
     seen = table[table["blind"] != "1"] if "blind" in table else table[:0]
     for reader, rows in seen.groupby("reader"):

@@ -109,7 +109,7 @@ def probabilities(model: Model, count: int) -> pd.DataFrame:
     wrong = ~((values >= 0) & (values <= 1))
     for line in rows.index[wrong.any(axis=1)][:1]:
         row, name = rows.loc[line], wrong.columns[wrong.loc[line]][0]
-        raise InputError(f"{model.path}, line {line + 2} (scan {row['scan_id']}): {name} {row[name]!r}; it must lie in "
+        raise InputError(f"{model.path}, line {line} (scan {row['scan_id']}): {name} {row[name]!r}; it must lie in "
                          "0..1; run predict_loca.py again")
     return values.groupby(rows["scan_id"]).mean()
 
@@ -117,7 +117,7 @@ def probabilities(model: Model, count: int) -> pd.DataFrame:
 def true_sites(models: list[Model], count: int) -> pd.Series:
     """true_loc of the scans that have one, by scan_id."""
     known = pd.concat([model.rows.reindex(columns=["scan_id", "true_loc"], fill_value="").assign(
-        file=model.file, path=str(model.path), line=model.rows.index + 2) for model in models])
+        file=model.file, path=str(model.path), line=model.rows.index) for model in models])
     known["true_loc"] = known["true_loc"].str.strip().str.removesuffix(".0")  # as pandas writes a column with gaps
     known = known[known["true_loc"] != ""]
     for row, text in zip(known.itertuples(), known["true_loc"], strict=True):

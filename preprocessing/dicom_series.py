@@ -127,11 +127,12 @@ def find_studies(folder: Path, paths: Sequence[str], sums: dict[str, str] | None
     return group_series(found, folder)
 
 
-def add_overrides(studies: dict[str, Study], given: dict[str, dict[str, str]], path: str) -> str:
-    """Set each study's `overrides`. Returns a line that says how many have any, and which rows have no study."""
+def add_overrides(studies: dict[str, Study], given: dict[str, tuple[int, dict[str, str]]], path: str) -> str:
+    """Set each study's `overrides`; `given`: of `read_overrides`. Returns a line that says how many have any, and which
+    rows have no study."""
     for uid in studies.keys() & given.keys():
-        studies[uid].overrides = given[uid]
-    missing = [line for line, uid in enumerate(given, start=2) if uid not in studies]
+        studies[uid].overrides = given[uid][1]
+    missing = [line for uid, (line, _) in given.items() if uid not in studies]
     return f"{path}: {counted(len(given) - len(missing), 'study', 'studies')} with values that override the files'" + (
         f"; {counted(len(missing), 'row')} without a study: line {some(missing, 10)}" if missing else "")
 

@@ -107,7 +107,7 @@ def read_labels(path: str, carry: Sequence[str] = (), made: Sequence[str] = (), 
     except ValueError as error:
         raise InputError(f"--labels {path}: StudyDate holds {error}; write 2024-03-10") from None
     rows = [_label(row, line, f"--labels {path}: line {line}", carried, need_target)
-            for line, row in enumerate(table.to_dict("records"), start=2)]
+            for line, row in zip(table.index, table.to_dict("records"), strict=True)]
     first: dict[tuple[str, str], int] = {}
     for row in rows:
         way = next(name for name in WAYS if row.names.get(name))

@@ -17,7 +17,7 @@ COLUMNS = (*RANGES, "sex", *TIMES)
 MOMENT = re.compile(r"(?:(\d{4}-\d\d-\d\d)[T ]+)?(\d\d?):(\d\d)(?::(\d\d)(?:\.0+)?)?")
 
 
-def read_overrides(path: str) -> dict[str, dict[str, str]]:
+def read_overrides(path: str) -> dict[str, tuple[int, dict[str, str]]]:
     """Read --overrides.
 
     Parameters
@@ -27,8 +27,8 @@ def read_overrides(path: str) -> dict[str, dict[str, str]]:
 
     Returns
     -------
-    dict of str to dict
-        StudyInstanceUID -> column -> value.
+    dict of str to (int, dict)
+        StudyInstanceUID -> its line in the file; column -> value.
 
     Raises
     ------
@@ -40,14 +40,15 @@ def read_overrides(path: str) -> dict[str, dict[str, str]]:
     if unknown := set(columns) - set(COLUMNS):
         raise InputError(f"--overrides {path}: no such columns: {', '.join(sorted(unknown))}; known are "
                          f"{', '.join(COLUMNS)}")
-    given: dict[str, dict[str, str]] = {}
-    for line, row in enumerate(table.to_dict("records"), start=2):
+    given: dict[str, tuple[int, dict[str, str]]] = {}
+    for line, row in zip(table.index, table.to_dict("records"), strict=True):
         uid = row["StudyInstanceUID"].strip()
         if not uid or uid in given:
             raise InputError(f"--overrides {path}: line {line}: StudyInstanceUID is {'there twice' if uid else 'empty'}"
                              "; give each study one row")
-        given[uid] = {name: row[name].strip() for name in columns if row[name].strip()}
-        for name, value in given[uid].items():
+        values = {name: row[name].strip() for name in columns if row[name].strip()}
+        given[uid] = line, values
+        for name, value in values.items():
             if fault := _fault(name, value):
                 raise InputError(f"--overrides {path}: line {line}: {name} {value!r} is not {fault}; correct it")
     return given

@@ -26,6 +26,9 @@ def test_manifest_is_read_with_its_columns(cohort):
     assert table["target"].dtype == np.int64 and table["matrix_size_1"].dtype == np.int64
     assert table["hospital"].unique().tolist() == ["007"]  # carried through as it stands in the file
     assert table["row"].iloc[0] == 2
+    lines = (cohort / "data.csv").read_text().splitlines()
+    (cohort / "data.csv").write_text("\n".join([*lines[:3], "", " ", *lines[3:], ""]))
+    assert read_manifest(cohort / "data.csv")["row"].tolist() == [2, 3, *range(6, 52)]
 
 
 @pytest.mark.parametrize(("row", "column", "value", "expected"), [

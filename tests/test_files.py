@@ -160,6 +160,29 @@ def test_a_missing_table_and_a_missing_column_say_what_is_there(tmp_path):
         read_csv(tmp_path / "a.csv", ("scan_id", "age"), lambda name: name in ("scan_id", "age"))
 
 
+@pytest.mark.parametrize(("content", "lines"), [
+    ("scan_id,x\n1,2\n\n3,4\n", [2, 4]), ("\n\nscan_id,x\n1,2\n  \t\n\n3,4\n,\n\n", [4, 7]), ("scan_id\n\n1\n", [3]),
+    ("\nsep=;\nscan_id;x\n\n1;2\n", [5]), ('scan_id,"a\nb"\n\n1,"2\n\n3"\r\n\r\n4,5\n', [4, 8]), ("scan_id,x\n", []),
+    ("scan_id,x\n,,,\n1,2\n", [2, 3])])  # a longer row without texts: pandas took the first column for an index
+def test_the_index_is_the_line_of_the_file(content, lines, tmp_path):
+    (tmp_path / "a.csv").write_text(content, newline="")
+    table = read_csv(tmp_path / "a.csv")
+    assert table.index.tolist() == lines and set(table["scan_id"]) <= {"", "1", "3", "4"}
+
+
+def test_the_index_is_the_row_of_the_sheet(tmp_path):
+    pd.DataFrame([["scan_id", "x"], ["", ""], ["1", "2"], ["3", "4"]]).to_excel(
+        tmp_path / "a.xlsx", header=False, index=False)
+    assert read_csv(tmp_path / "a.xlsx").index.tolist() == [2, 3, 4]
+
+
+def test_quotes_that_are_not_closed_are_named_by_their_line(tmp_path):
+    for text in ('scan_id,x\n1,2\n\n3,"4\n5,6\n', 'scan_id,x\n1,2\n\n3,"4" or 5\n'):
+        (tmp_path / "a.csv").write_text(text)
+        with pytest.raises(InputError, match=r"a.csv, line 4: cannot be read \(.*\); correct its quotation marks"):
+            read_csv(tmp_path / "a.csv")
+
+
 def test_a_longer_line_is_refused_where_some_columns_are_read(tmp_path):
     """pandas drops the surplus: WB, AC without quotes would move the probability into another column."""
     (tmp_path / "a.csv").write_text("scan_id,series,probs,x\n1,WB,0.5,1\n2,WB, AC,0.9,1\n")

@@ -105,7 +105,7 @@ def test_nothing_usable(tmp_path):
     ("epoch,split,metric,value\nx,validation,auc,0.5\n", "line 2: epoch 'x'"),
     ("epoch,split,metric,value\n1,validation,auc,1.5\n", "line 2: validation AUC 1.5"),
     ("epoch,split,metric,value\n1,validation,auc,inf\n", "line 2: validation AUC inf"),
-    ("epoch,split,metric,value\n1,validation,auc,0.5\n1,validation,auc,0.6\n", "line 3: .* is in line 2"),
+    ("epoch,split,metric,value\n1,validation,auc,0.5\n\n1,validation,auc,0.6\n", "line 4: .* is in line 2"),
     ("epoch,split,metric,value\n1,validation,auc,0.5,7\n", "line 2: has more fields"),
     ("epoch,split,metric,value\n1,validation,auc,0.5\n2,a,b,c,d\n", "line 3: has more fields"),
 ])

@@ -59,7 +59,7 @@ def test_a_row_finds_its_study(text, expected, tmp_path):
      "its study's; correct it, or leave it empty (and 1 more lines like it)"),
     ("StudyInstanceUID,AccessionNumber,target\n1.1,A2,1\n", "line 2: AccessionNumber is another one"),
     ("StudyInstanceUID,AccessionNumber,target\n1.1,,1\n,A1,1\n", "line 3: is of the same study as line 2"),
-    ("AccessionNumber,target\nA1,1\nA1,1\n", "line 3: AccessionNumber is on line 2 too"),
+    ("\nAccessionNumber,target\nA1,1\n\nA1,1\n", "line 5: AccessionNumber is on line 3 too"),
     ("StudyInstanceUID,patient_id,target\n,007,1\n", "line 2: PatientID alone names no study; fill in StudyDate"),
     ("StudyInstanceUID;PatientID;target\n1.1;2,02401E+11;1\n", "line 2: PatientID is a number that Excel has"),
     ("patient_id,target\n007,1\n", "has no column that names studies")])

@@ -158,7 +158,7 @@ def test_any_weight_and_dose(weight, height, dose):
 
 @pytest.mark.parametrize(("table", "said"), [
     ("StudyInstanceUID,weight\n1.2,70\n", "no such columns: weight; known are weight_kg"),
-    ("StudyInstanceUID,weight_kg\n1.2,70\n1.2,71\n", "line 3: StudyInstanceUID is there twice"),
+    ("StudyInstanceUID,weight_kg\n1.2,70\n\n1.2,71\n", "line 4: StudyInstanceUID is there twice"),
     ("StudyInstanceUID,weight_kg\n1.2,heavy\n", "line 2: weight_kg 'heavy' is not a number"),
     ("StudyInstanceUID,weight_kg\n1.2,nan\n", "is not 1 to 400"),
     ("StudyInstanceUID,height_m\n1.2,175\n", "height_m '175' is not 0.3 to 2.5"),
@@ -178,9 +178,9 @@ def test_the_script_takes_them_and_converts_again_where_they_change(tmp_path, ca
     write_series(tmp_path / "in" / "A", **COARSE, PatientWeight=None)
     options = ("--input", tmp_path / "in", "--output", tmp_path / "out", "--keep_ids", "--workers", 1)
     assert call(prepro_script, *options) == 1
-    (tmp_path / "o.csv").write_text("StudyInstanceUID;weight_kg\n1.2.3;70,0\n9.9;80\n")
+    (tmp_path / "o.csv").write_text("StudyInstanceUID;weight_kg\n1.2.3;70,0\n\n9.9;80\n")
     assert call(prepro_script, *options, "--overrides", tmp_path / "o.csv") is None
-    assert "1 study with values that override the files'; 1 row without a study: line 3" in capsys.readouterr().out
+    assert "1 study with values that override the files'; 1 row without a study: line 4" in capsys.readouterr().out
     table = pd.read_csv(tmp_path / "out" / "data.csv")
     assert set(table["warnings"]) == {"weight_kg 70.0 from --overrides, PatientWeight is empty"}
     assert table["suv_max"][0] == pytest.approx(4, rel=1e-2) and set(table["suv_type"]) == {"bw"}

@@ -139,9 +139,9 @@ def test_both_scales_are_understood_and_named(tmp_path):
 
 @pytest.mark.parametrize("text, message", [
     ("scan_id\ns0\n", "no reader's column"), ("scan_id,r,target\ns0,1,1\n", "column target is no reader"),
-    ("scan_id,r\ns0,1\ns0,0\n", "line 3: scan_id 's0' is empty or there twice"),
+    ("scan_id,r\ns0,1\n \ns0,0\n", "line 4: scan_id 's0' is empty or there twice"),
     ("scan_id,r\ns0,0\ns1,4\n", "line 2 .scan s0.: r '0'; the file was read as Deauville"),
-    ("scan_id,r\ns0,0\ns1,-1\n", "line 3 .scan s1.: r '-1'; the file was read as calls"),
+    ("scan_id,r\n\ns0,0\ns1,-1\n", "line 4 .scan s1.: r '-1'; the file was read as calls"),
     ("scan_id,r,note\ns0,0,unclear\n", "note 'unclear'.*leave out columns that are no reader's"),
     ("scan_id,r\ns0,6\ns1,2\n", "r '6'"), ("scan_id,r\ns0,1\ns1,1\n", "Deauville 1 or a positive call"),
     ("scan_id,r\nx,1\ny,0\n", "holds none of the scans"),
