@@ -31,12 +31,11 @@ SUV_TYPES = {"bw": "body weight", "lbm": "lean body mass by Janmahasatian", "lbm
              "bsa": "body surface area"}
 DOSE_UNITS = {"mCi": 3.7e7, "µCi": 3.7e4, "GBq": 1e9, "kBq": 1e3}  # in Bq; what RadionuclideTotalDose was mistaken for
 LEAST_DOSE, MOST_DOSE, USUAL_DOSE = 1e7, 2e9, 3e8  # of F-18, Bq
-FDG = re.compile(r"fdg|glu[ck]os|fludeoxygl", re.IGNORECASE)  # fluorodésoxyglucose, Fluordesoxyglukose, ...
+FDG = re.compile(r"fdg|glu[ck][oó][sz]|fludeoxygl", re.IGNORECASE)  # Fluordesoxyglukose, fluorodeoksyglukoza, ...
 TRACERS = re.compile(r"\b(?:\w{0,3}PSMA|DOTA|FAPI|F?DOPA|(?:fluoro|methyl)?choline|glu[ck]ose|methionine|acetate|"
                      r"ammonia|water|fluciclovine|fluoride|NaF|FET|FLT|FES|FMISO|FAZA|PiB|florbeta|flutemetamol)"
                      r"[\w-]{0,8}|\b(?:F|C|N|O|Ga|Rb|Cu|Zr|I|Y|Br|Tc)-?\d{2,3}m?\b", re.IGNORECASE)
-NO_TRACER = re.compile(r"[\W_]*(18)?[\W_]*(f|fluor|fluorine|fluoro)?[\W_]*(18)?[\W_]*(solution|unknown|other)?[\W_]*",
-                       re.IGNORECASE)  # what says no more than the radionuclide
+NO_TRACER = re.compile(r"([\W_]|18|f|fluor|fluorine|fluoro|solution|unknown|other)*", re.IGNORECASE)  # F-18 and no more
 LATE_INJECTION = 15 * MINUTE  # about the start of an acquisition of which the image is a late window
 DUMMY = 300 * DAY  # dates that differ by more are not those of one examination
 

@@ -156,7 +156,8 @@ CASES = {
 
 @pytest.mark.parametrize("said", ["Fluorodeoxyglucose", "FDG -- fluorodeoxyglucose", "18F-FDG", "Fludeoxyglucose F18",
                                   "2-deoxy-2-[18F]fluoro-D-glucose", "Fluordesoxyglukose", "fluorodésoxyglucose",
-                                  "", "F-18", "Solution", "F18 solution", "Unknown"])
+                                  "Fluorodeoksyglukoza", "fluorodeoxyglukóza", "", "F-18", "Solution", "F18 solution",
+                                  "Unknown", "Fluorine F18", "FLUORINE F^18^", "18F-Fluor"])
 def test_names_of_fdg_are_no_warning(said, tmp_path):
     assert suv.suv_volume(write_series(tmp_path, Radiopharmaceutical=said, spacing=(28.0, 20.0, 20.0))).warnings == []
 
