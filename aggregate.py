@@ -152,9 +152,10 @@ def read(args):
     from evaluation.averaging import average_models
 
     models, warnings = ensemble.find_models(args.dir, args.best_run, args.top)
-    wanted = ensemble.read_models(models, args.set, [*args.by, *prognosis.columns(args.survival)])
+    columns = [*args.by, *prognosis.columns(args.survival)]
+    wanted = ensemble.read_models(models, args.set, columns)
     warnings += cohorts.check_cohort(models, args.pooled_folds, args.top)
-    overlap.check_sets(models, wanted, args.data)
+    warnings += overlap.check_manifest(models, wanted, args.data, columns)
     overlap.check_checkpoints(models, args.chptfolder or args.dir)
     seen, not_checked = overlap.find_overlap(models, wanted, args.chptfolder or args.dir)
     scans, more = ensemble.join_scans(models)

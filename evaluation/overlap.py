@@ -1,14 +1,15 @@
 """Did the models see the scans that they are measured on? By the manifest, and by the digests of their training."""
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from common.digests import BY_ID, BY_IMAGE, NONE, NOT_CHECKED, SEEN, name_scans, overlap
-from common.files import InputError
+from common.files import InputError, without_na
 from common.manifest import LEAKAGE, LEARNED, leakage_of, read_manifest
 from common.model_files import checkpoint_file, checkpoint_sha256, exists, read_settings
 from common.text import counted, some
-from evaluation.ensemble import Model
+from evaluation.ensemble import Model, number
 
 WORST = (*LEARNED, NOT_CHECKED, BY_IMAGE, BY_ID, NONE)  # values of `common.digests.overlap`, the worst first
 SAID = {NONE: "by identifiers and images", BY_ID: "by identifiers alone, for lack of images' digests",
@@ -21,8 +22,8 @@ def rows_by_set(model: Model, wanted: str) -> dict[str, pd.DataFrame]:
     return {"val": model.val_rows, "cal": model.cal_rows, wanted: model.rows}
 
 
-def check_sets(models: list[Model], wanted: str, data: str | None) -> None:
-    """Compare the prediction files' sets with a manifest's.
+def check_manifest(models: list[Model], wanted: str, data: str | None, columns: Sequence[str] = ()) -> list[str]:
+    """Compare the prediction files' sets, targets and patients with a manifest's, and these `columns`.
 
     Parameters
     ----------
@@ -33,17 +34,24 @@ def check_sets(models: list[Model], wanted: str, data: str | None) -> None:
     data : str or None
         The manifest; None: nothing is compared.
 
+    Returns
+    -------
+    list of str
+        Warnings of scans of the set that a file lacks, and of other images than the manifest's image_sha256 says.
+
     Raises
     ------
     InputError
-        A scan is in another set than its file says, or not in the manifest.
+        A scan is in another set than its file says, not in the manifest, or has another value there.
     """
     if not data:
-        return
+        return []
     splits = sorted({model.split for model in models}) if wanted != "all" else []
-    scans = read_manifest(data, splits, need_target=False, need_images=False,
-                          allow_leakage=bool(find_leakage(models, wanted))).drop_duplicates("scan_id")
-    scans = scans.assign(all="all").set_index("scan_id")
+    table = read_manifest(data, splits, need_target=False, need_images=False,
+                          allow_leakage=bool(find_leakage(models, wanted))).assign(all="all")
+    scans = table.drop_duplicates("scan_id").set_index("scan_id")
+    lacking: set[str] = set()
+    changed: set[str] = set()
     for model in models:
         for name, rows in rows_by_set(model, wanted).items():
             column = "all" if name == "all" else f"split{model.split}"
@@ -54,6 +62,36 @@ def check_sets(models: list[Model], wanted: str, data: str | None) -> None:
                 are = counted(len(wrong), "scan is", "scans are")
                 raise InputError(f"{model.path}: of its set {name} {are} {wrong.iloc[0]} in {data} "
                                  f"({some(wrong.index, 3)}): give the manifest that was predicted, or predict again")
+            for value in ("target", "patient_id", *columns):
+                if value != "view" and (others := _other_values(rows, table, value)):
+                    raise InputError(f"{model.path}: {value} of {counted(len(others), 'scan')} is not what {data} has "
+                                     f"({some(others, 3)}): changed since? predict again, or give the manifest that "
+                                     "was predicted")
+            changed |= set(_other_values(rows, table, "image_sha256"))
+            if name == wanted:
+                lacking |= set(scans.index[scans[column] == name]) - set(rows["scan_id"])
+    told = {"are in the set, but not predicted by every model: added since?": lacking,
+            "have another image_sha256 than was predicted: made anew since?": changed}
+    return [f"{counted(len(found), 'scan')} of {data} {text} run predict.py again: {some(sorted(found))}"
+            for text, found in told.items() if found]
+
+
+def _other_values(rows, table, column):
+    """The scans of both tables of which `rows` has a value of `column` that `table` has not; none where it has no such
+    column, or `rows` nothing in it."""
+    if not {column} <= {*rows} & {*table} or (without_na(rows[column].fillna("").astype(str)) == "").all():
+        return []
+    if column == "image_sha256":
+        rows, filled = rows[rows[column].fillna("") != ""], table[column] != ""
+        table = table[filled.groupby(table["scan_id"]).transform("all")]
+
+    def pairs(part):
+        texts = without_na(part[column].fillna("").astype(str))
+        same = {text: text if number(text) != number(text) else str(number(text)) for text in texts.unique()}
+        return pd.MultiIndex.from_arrays([part["scan_id"], texts.map(same)])
+
+    rows = rows[rows["scan_id"].isin(table["scan_id"])]
+    return sorted(rows["scan_id"][~pairs(rows).isin(pairs(table))].unique())
 
 
 def check_checkpoints(models: list[Model], folder: Path) -> None:

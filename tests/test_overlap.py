@@ -221,6 +221,31 @@ def test_sets_are_compared_with_the_manifest(study):
         aggregated(study, "--data", study / "other.csv")
 
 
+def test_values_and_images_are_compared_with_the_manifest(study, capsys):
+    predicted(study, "--set", "val", "test")
+    table = manifest(study).assign(sex="M")
+    scans, test = table["scan_id"], (table["split0"] == "test").to_numpy()
+    few = scans.isin(scans[test].unique()[:2])
+    table["image_sha256"] = [sha256(study / name) for name in table["filename"]]
+    for column, value in (("target", 1 - table["target"].astype(int)), ("patient_id", table["patient_id"] + "b")):
+        table.assign(**{column: table[column].mask(few, value)}).to_csv(study / "other.csv", index=False)
+        with pytest.raises(InputError, match=rf"run1.csv: {column} of 2 scans is not what .*other.csv has \(.*again"):
+            aggregated(study, "--data", study / "other.csv")
+    for path in (study / "results").glob("pred_*"):
+        pd.read_csv(path).assign(sex="M", age="63").to_csv(path, index=False)
+    table.assign(sex=table["sex"].mask(few, ""), age="63.0").to_csv(study / "other.csv", index=False)
+    aggregated(study, "--data", study / "other.csv", "--by", "age")
+    assert "predict.py again" not in capsys.readouterr().out
+    with pytest.raises(InputError, match="pred_split0_run1.csv: sex of 2 scans is not what"):
+        aggregated(study, "--data", study / "other.csv", "--by", "sex")
+    more = table[test][:2].assign(scan_id="new", patient_id="new", filename=["new_cor", "new_sag"], image_sha256="")
+    others = table.assign(image_sha256=table["image_sha256"].mask(few, "0" + table["image_sha256"].str[1:]))
+    pd.concat([others, more]).to_csv(study / "other.csv", index=False)
+    said = "\n".join(aggregated(study, "--data", study / "other.csv")["warnings"])
+    assert "1 scan of " in said and "not predicted by every model: added since? run predict.py again: new" in said
+    assert "2 scans of " in said and "have another image_sha256 than was predicted: made anew since? run" in said
+
+
 def test_files_of_before_are_checked_by_the_settings_beside_the_checkpoints(study):
     predicted(study, "--set", "val", "test")
     path = study / "results" / "pred_split0_run1.csv"
