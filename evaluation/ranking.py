@@ -104,6 +104,17 @@ def rank_runs(runs: pd.DataFrame) -> pd.DataFrame:
     return ranked.assign(rank=ranked.index + 1)
 
 
+def newer_runs(folder: Path, chosen: dict[int, int]) -> list[str]:
+    """"split 0 run 3" of each split whose best run by the logs in a folder is not the one that best_run.csv has
+    (`chosen`: split -> run); [] without logs, as in a zip of models."""
+    try:
+        best = rank_runs(read_runs(folder)[0])
+    except InputError:
+        return []
+    return [f"split {split} run {run}" for split, run in zip(best["split"], best["run"], strict=True)
+            if chosen.get(split) != run]
+
+
 def read_ranks(path: Path) -> dict[tuple[int, int], int]:
     """best_run.csv as {(split, run): rank}, best first. Raises InputError unless the ranks are 1, 2, ..., each once."""
     table = read_csv(path, ("split", "run", "rank"))

@@ -43,6 +43,7 @@ from common.model_files import (
 from common.run_files import run_file, run_of
 from common.text import counted, some
 from dataset import LARS, NORMS, NetworkInput, fit_bodies, read_bodies, stack_bodies
+from evaluation import ranking
 from inference.folding import for_prediction
 from inference.provenance import overlap_notes, refuse_mixing
 from training import engine
@@ -372,6 +373,9 @@ def best_runs(folder: str | Path, splits: Sequence[int] | None = None) -> tuple[
         raise no_best_run(folder) from None
     except (ValueError, TypeError, pd.errors.ParserError, KeyError) as error:
         raise InputError(f"{path}: not a best_run.csv ({error}); find_best_model.py --dir {folder} writes it") from None
+    if newer := ranking.newer_runs(Path(folder), {split: row["run"] for split, row in rows.items()}):
+        print(f"warning: {path}: by the logs beside it {some(newer)} would now be the best of a split; "
+              f"find_best_model.py --dir {folder} writes it anew")
     splits = sorted(rows) if splits is None else splits
     found = [rows[split] for split in splits if split in rows]
     if not splits:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import find_best_model
 from common.files import InputError
+from inference.prediction import best_runs
 
 
 def write_run(folder, split, run, aucs, checkpoint=True):
@@ -42,6 +43,23 @@ def test_best_epoch_best_run_and_rank(tmp_path, capsys):
     assert best(tmp_path) == [(3, 1, 1, "auc", 0.9, 1), (0, 2, 2, "auc", 0.81, 2), (10, 7, 2, "auc", 0.45, 3)]
     printed = capsys.readouterr().out
     assert "0.81" in printed and str(tmp_path / "best_run.csv") in printed
+
+
+def test_runs_that_were_trained_since_are_named(tmp_path, capsys):
+    write_run(tmp_path, 0, 1, [0.8])
+    write_run(tmp_path, 1, 1, [0.8])
+    run_main(tmp_path)
+    write_run(tmp_path, 0, 2, [0.7])
+    best_runs(tmp_path)
+    assert "warning" not in capsys.readouterr().out
+    write_run(tmp_path, 1, 2, [0.9])
+    write_run(tmp_path, 2, 1, [0.5])
+    write_run(tmp_path, 3, 1, [0.5], checkpoint=False)
+    best_runs(tmp_path, [0, 1])
+    said = capsys.readouterr().out
+    assert "by the logs beside it split 1 run 2, split 2 run 1 would now be the best of a split; find_best_" in said
+    run_main(tmp_path)
+    assert [run["run"] for run in best_runs(tmp_path)[0]] == [1, 2, 1] and "warning" not in capsys.readouterr().out
 
 
 def test_ties_go_to_the_first_epoch_the_lowest_run_and_the_lowest_split(tmp_path):
