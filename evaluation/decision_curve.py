@@ -11,6 +11,7 @@ from evaluation import bootstrap
 from evaluation.bootstrap import Groups
 from evaluation.calibration import net_benefit
 from evaluation.estimates import bootstrap_estimate, long_text
+from evaluation.weighted import ratio
 
 
 def thresholds_of(low: float, high: float) -> ndarray:
@@ -38,8 +39,7 @@ def measure(y_true: ndarray, y_score: ndarray, thresholds: ndarray, groups: Grou
     of_scan = (p[:, None] >= thresholds) * (y[:, None] - (1 - y[:, None]) * odds)  # what each scan brings
 
     def values_of(weights):
-        weights = weights.astype(float)
-        return dict(enumerate((weights @ of_scan / weights.sum(axis=1, keepdims=True)).T))
+        return dict(enumerate(ratio((weights.astype(float) @ of_scan).T, weights.sum(axis=1))))
 
     drawn = bootstrap.distribution(values_of, groups, len(y), resamples, seed)
     benefit, everyone = (net_benefit(y_true, score, thresholds) for score in (p, np.ones(len(y))))

@@ -16,7 +16,8 @@ STEEPER = 1.5  # than the slope that its cells are made for, the steepest fit th
 
 def ratio(numerator: ndarray, denominator: ndarray) -> ndarray:
     """Their quotient, float64; NaN where the denominator is not above 0."""
-    return np.divide(numerator, denominator, out=np.full(np.shape(denominator), np.nan), where=denominator > 0)
+    shape = np.broadcast(numerator, denominator).shape
+    return np.divide(numerator, denominator, out=np.full(shape, np.nan), where=denominator > 0)
 
 
 def from_counts(total: ndarray, positives: ndarray, tp: ndarray, predicted: ndarray) -> dict[str, ndarray]:

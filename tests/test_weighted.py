@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from evaluation import bootstrap, calibration, site_metrics
+from evaluation import bootstrap, calibration, decision_curve, site_metrics
 from evaluation.weighted import NODES, Condensed, Ranked, Weighted
 
 
@@ -91,3 +91,9 @@ def test_perfectly_separated_scores_have_the_intercept_of_each_patient_left_out(
         assert found["calibration_intercept"][k] == pytest.approx(
             calibration.intercept(np.delete(y, k), np.delete(p, k)), abs=1e-9)
     assert Weighted(y, p, []).condensed.whole == (n < 500)
+
+
+def test_a_single_patient_is_measured_without_a_warning(recwarn):
+    y, p, _ = study(20, 1)
+    (point,) = decision_curve.measure(y, p, np.array([0.3]), np.zeros(20, int), 10, 0)
+    assert point["net_benefit"]["ci_low"] is None and not recwarn.list
