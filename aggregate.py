@@ -241,7 +241,8 @@ def write(args, study, metrics, page):
                                      study.derived_from, args.operating_points)
         written.append("operating_points.json")
     if page:
-        write_json(metrics, args.output / "metrics.json")  # first: a call that is cut leaves no numbers of before
+        files = [*tables, *(path.name for path in earlier)]  # of a call that is cut, and of those before it
+        write_json(metrics | {"files": files}, args.output / "metrics.json")  # first: it leaves no numbers of before
         drawn = figures.write_figures(args.output, own.scans, own.ensembles, metrics, study.endpoints, page["flow"])
         lists = checklists.write_checklists(args.output, metrics, page["flow"], page["settings"])
         report.write_report(args.output / "report.html", metrics, drawn, tables["disagreement.csv"], page["wrong"],

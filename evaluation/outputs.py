@@ -14,11 +14,8 @@ from evaluation.ensemble import ENSEMBLES
 from evaluation.estimates import difference_text, short_text
 from evaluation.failures import list_failures
 from evaluation.metrics import DERIVED, THRESHOLD
-from evaluation.report import FIGURES, primary_name
+from evaluation.report import primary_name
 from evaluation.site_metrics import NAMES
-
-OF_PARTS = {"sites": "site_metrics.csv", "cohorts": "cohorts.csv", "prognosis": "prognosis.csv",
-            "readers": "readers.csv"}  # of metrics.json, as versions before wrote them
 
 
 def ensemble_table(scans: pd.DataFrame, each: Ensemble) -> pd.DataFrame:
@@ -69,16 +66,12 @@ def tables(scans: pd.DataFrame, ensembles: dict[str, Ensemble], sites: site_ense
 
 
 def earlier_files(folder: Path) -> list[Path]:
-    """The files in a folder that an earlier call of aggregate.py wrote: those that its metrics.json names, or of a
-    version before those that follow from what it holds.
-    """
+    """The files in a folder that an earlier call of aggregate.py wrote, as its metrics.json names them."""
     try:
         stored = read_json_object(folder / "metrics.json", "--output", "{}")
     except InputError:  # there is none: the earlier call, if any, had no targets
-        stored = {"files": []}
-    names = stored.get("files", [
-        "report.html", "failures.csv", *(name for part, name in OF_PARTS.items() if stored.get(part)),
-        *(f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg", "pdf"))])
+        stored = {}
+    names = stored.get("files", [])
     names = [name for name in names if isinstance(name, str) and Path(name).name == name] * isinstance(names, list)
     return [folder / name for name in dict.fromkeys((*names, "metrics.json", "operating_points.json",
                                                      "ensemble_sites.csv"))]

@@ -233,6 +233,23 @@ def test_the_page_of_a_study(done):
 
 
 @pytest.mark.usefixtures("no_figure")
+def test_a_call_after_one_that_was_cut_removes_its_files_alone(done, tmp_path, monkeypatch):
+    def cut(*arguments):
+        raise KeyboardInterrupt
+
+    _, scans, study, _ = done
+    write(tmp_path, predictions(0, scans), predictions(1, scans))
+    study.to_csv(tmp_path / "readers.csv", index=False)
+    mine = (tmp_path / "readers.csv").read_text()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("evaluation.checklists.write_checklists", cut)
+        run(tmp_path, "--readers", str(tmp_path / "readers.csv"))
+    assert (tmp_path / "reader_study.csv").exists()
+    run(tmp_path)
+    assert (tmp_path / "readers.csv").read_text() == mine and not (tmp_path / "reader_study.csv").exists()
+
+
+@pytest.mark.usefixtures("no_figure")
 def test_order_and_names_of_scans_change_nothing(done, tmp_path):
     folder, scans, study, metrics = done
     renamed = dict(zip(scans["scan_id"], [f"n{k * 7 % 60:03d}" for k in range(60)], strict=True))
