@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.ndimage import affine_transform
 
 from common.text import counted
 from preprocessing.dicom_values import Refused, required_numbers, text
@@ -116,7 +117,6 @@ def patient_axes(array, spacing, axes, origin, warn):
         array = np.ascontiguousarray(array.transpose(order)[flips])
         return array, tuple(spacing[i] for i in order), tuple(origin[::-1].tolist())
     warn("an oblique series was resampled along the body")
-    from scipy.ndimage import affine_transform
     step = np.array([spacing[i] for i in np.abs(axes).argmax(axis=0)])[::-1]  # of z, y, x
     to_patient = steps.T[::-1]  # array index -> mm along z, y, x
     corners = to_patient @ np.array(np.meshgrid(*[(0, size - 1) for size in array.shape])).reshape(3, -1)
@@ -146,8 +146,6 @@ def project(array, spacing, isotropic, angles=()):
     """
     (z0, z1, zw), (y0, y1, yw), (x0, x1, xw) = map(_weights, array.shape, spacing, [isotropic] * 3)
     rotations = [_rotation((len(y0), len(x0)), angle) for angle in angles]
-    if rotations:
-        from scipy.ndimage import affine_transform
     widths = [len(x0), len(y0), *(rotation["output_shape"][1] for rotation in rotations)]
     views = [np.empty((len(z0), width), np.float32) for width in widths]
 

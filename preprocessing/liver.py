@@ -8,6 +8,7 @@ scale: a wrong weight or dose shows in the result.
 from typing import NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 from common.acquisition import LIVER_SPHERE_MM
 
@@ -44,8 +45,6 @@ def find_liver(array: np.ndarray, spacing: tuple[float, ...], origin: tuple[floa
     Liver or None
         None where no place is even enough, or its organ has not a liver's volume.
     """
-    from scipy import ndimage
-
     steps = [max(1, round(GRID_MM / step)) for step in spacing]
     size = [n // step * step for n, step in zip(array.shape, steps, strict=True)]
     blocks = array[:size[0], :size[1], :size[2]].reshape([n for pair in zip(

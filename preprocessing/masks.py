@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.ndimage import affine_transform, label, maximum
 
 from common.text import counted
 from preprocessing.archives import local_files
@@ -105,8 +106,6 @@ def lesions_of(mask: np.ndarray, volume: SuvVolume) -> str:
         `:x:y:z:diameter:SUV` for each, separated by ";", the hottest first: the mean of its voxels' centres (LPS, mm),
         diameter (mm) of a sphere of its size, SUV maximum. Before the first colon stands the site, which is unknown.
     """
-    from scipy.ndimage import label, maximum
-
     if not mask.any():
         return ""
     box = _box(mask)
@@ -149,8 +148,6 @@ def _on_voxels(mask: np.ndarray, matrix: np.ndarray, volume: SuvVolume, warn: Wa
 
     Only the box around what is in it is looked at.
     """
-    from scipy.ndimage import affine_transform
-
     grid = make_grid(volume.array.shape, volume.spacing, np.eye(3)[::-1], np.array(volume.origin[::-1]))
     to_mask = np.linalg.inv(matrix) @ grid.matrix
     everything = _reach(np.array([(0, size - 1) for size in mask.shape]), to_mask, grid)
@@ -178,8 +175,6 @@ def _on_voxels(mask: np.ndarray, matrix: np.ndarray, volume: SuvVolume, warn: Wa
 
 def _missed(mask: np.ndarray, places: np.ndarray) -> str:
     """"2 of 9": of a mask's parts, how many hold none of these places, (n, 3) in its indices; "" where all hold one."""
-    from scipy.ndimage import label
-
     if not mask.any():
         return ""
     box = _box(mask)
