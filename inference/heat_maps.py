@@ -109,9 +109,9 @@ def claim_folder(folder: Path, settings: dict, models: Sequence[Model], overwrit
         if not overwrite:
             raise InputError(f"{folder}: holds heat maps with another {', '.join(differing)}; --overwrite makes them "
                              "again, or give another --output")
-        whole = folder / "scale.json", folder / "peaks.csv"
-        for old in (*folder.glob("maps/*.npy"), *folder.glob("panels/*.*"), *whole):
-            old.unlink(missing_ok=True)  # a later call would take them for its own
+        for name in ("maps/*.npy", "panels/*.*", "scale.json", "peaks.csv", "pointing.*", "review.html"):
+            for old in folder.glob(name):
+                old.unlink()  # a later call, or a reader, would take it for its own
     write_json(now, path)
 
 

@@ -197,6 +197,17 @@ def test_scans_without_a_lesion_in_each_view_are_left_out(cohort, capsys):
     assert "14 views of 7 positive scans, 7 patients" in capsys.readouterr().out
 
 
+def test_what_was_made_of_other_maps_is_removed_with_them(cohort):
+    folder = cohort / "other" / "binary_split0_run1"
+    call(explain, *options(cohort, output="other"), "--review")
+    assert all((folder / name).exists() for name in ("pointing.csv", "pointing.json", "review.html"))
+    call(explain, *options(cohort, output="other"), "--no_pointing")  # the same maps
+    assert (folder / "pointing.json").exists() and (folder / "review.html").exists()
+    call(explain, *options(cohort, output="other"), "--no_pointing", "--method", "gradcam", "--overwrite")
+    assert {path.name for path in folder.iterdir() if path.is_file()} == {
+        "settings.json", "models.csv", "scale.json", "peaks.csv", "panels.json"}
+
+
 def test_a_bad_mask_ends_with_exit_code_2_before_any_map(cohort):
     table = pd.read_csv(cohort / "data.csv", dtype=str, keep_default_na=False)
     np.save(cohort / "images" / "small.npy", np.ones((3, 4), bool))
