@@ -228,19 +228,18 @@ def find_result(run: Run, table: pd.DataFrame) -> dict | None:
             raise InputError(f"{last} exists: --resume goes on with it, --overwrite trains it again, or give another "
                              "--run")
         return None
-    content = utils.read_checkpoint(done)
+    content, sites = utils.read_checkpoint(done), hasattr(options, "site_lambda")
+    if ("sites" in content.get("model", {})) != sites:
+        other = "train.py" if sites else "train_loca.py"
+        raise InputError(f"{done} exists, a network of {other}: give another --output, or --overwrite")
     differing = differences(stored_args(content.get("args", {})), stored_args(vars(options)), MAY_CHANGE, "--")
     if differing or "args" not in content:
         raise InputError(f"{done} exists, trained with other values of {', '.join(differing) or 'its arguments'}: "
                          "--overwrite trains it again, or give another --run or --output")
-    sites = hasattr(options, "site_lambda")
     known = [labels_hash(table, run.split, each) for each in dict.fromkeys((sites, True))]  # binary ones had True once
     if content.get("labels_hash", known[0]) not in known:
         raise InputError(f"{done} exists, trained on other scans, labels or sets than {options.data} has for split "
                          f"{run.split} now: give that manifest, --overwrite to train again, or another --output")
-    if ("sites" in content.get("model", {})) != sites:
-        other = "train.py" if sites else "train_loca.py"
-        raise InputError(f"{done} exists, a network of {other}: give another --output, or --overwrite")
     if on_other_images(content.get("trained_on"), table, run.split):
         say(f"warning: split {run.split} run {run.run} was trained on other images than {options.data} has now "
             "(image_sha256): --overwrite trains it again")
