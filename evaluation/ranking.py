@@ -78,23 +78,25 @@ def best_epoch(path: Path) -> tuple[int, float] | None:
 
 
 def other_validations(folder: Path, runs: pd.DataFrame) -> list[str]:
-    """A warning for each split whose runs, by their settings, were trained on different scans, labels or sets; `runs`:
-    of `read_runs`."""
+    """A warning for each split whose runs, by their settings, were trained on different scans, images, labels or sets;
+    `runs`: of `read_runs`."""
     warnings = []
     for split in sorted(map(int, runs["split"].unique())):
-        found: dict[bool, dict[str, list[int]]] = {True: {}, False: {}}  # of train_loca.py it is of the sites, too
+        found: dict[tuple, dict[str, list[int]]] = {}  # labels_hash of train_loca.py is of the sites, too
         for run in runs.loc[runs["split"] == split, "run"]:
             with contextlib.suppress(InputError):
                 settings = read_settings(folder, split, run) or {}
-                if digest := settings.get("labels_hash"):
-                    found["sites" in settings.get("model", {})].setdefault(digest, []).append(run)
+                for name in ("labels_hash", "images_hash"):
+                    if digest := settings.get(name):
+                        kind = found.setdefault((name, "sites" in settings.get("model", {})), {})
+                        kind.setdefault(digest, []).append(run)
         for groups in found.values():
             if len(groups) > 1:
                 named = " and ".join(f"{counted(len(each), 'run')} ({ranges(each)})" for each in groups.values())
                 warnings.append(f"warning: split {split}: {named} were trained and validated on different scans, "
-                                "labels or sets: their AUCs do not compare; train the older ones again (--overwrite), "
-                                "or give them a folder of their own")
-    return warnings
+                                "images, labels or sets: their AUCs do not compare; train the older ones again "
+                                "(--overwrite), or give them a folder of their own")
+    return list(dict.fromkeys(warnings))
 
 
 def rank_runs(runs: pd.DataFrame) -> pd.DataFrame:

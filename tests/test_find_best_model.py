@@ -70,17 +70,21 @@ def test_ties_go_to_the_first_epoch_the_lowest_run_and_the_lowest_split(tmp_path
 
 
 def test_runs_of_one_split_on_different_data_are_warned_of(tmp_path, capsys):
-    """Run 3 after new labels; run 4 of train_loca.py, whose labels_hash is always another; run 5 of an old version."""
+    """Run 3 after new labels; run 4 of train_loca.py, whose labels_hash is always another; run 5 of an old version; of
+    split 1 run 2 after new images."""
     for run in range(1, 6):
         write_run(tmp_path, 0, run, [0.5])
         write_run(tmp_path, 1, run, [0.5])
         model = {"sites": {"1": "cervical"}} if run == 4 else {}
         for split, digest in ((0, "b" if run == 3 else "a"), (1, "a")):
             content = {"model": model, "labels_hash": digest + "sites" * (run == 4)} if run < 5 else {}
+            content |= {"images_hash": digest + "new" * (split == 1 and run == 2)} if run != 1 else {}
             (tmp_path / f"settings_split{split}_run{run}.json").write_text(json.dumps(content))
     run_main(tmp_path)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
-    assert len(said) == 1 and said[0].startswith("warning: split 0: 2 runs (1-2) and 1 run (3) were")
+    assert [line.partition(" were")[0] for line in said] == [
+        "warning: split 0: 2 runs (1-2) and 1 run (3)", "warning: split 0: 2 runs (2, 5) and 1 run (3)",
+        "warning: split 1: 1 run (2) and 2 runs (3, 5)"]
 
 
 def test_nan_never_wins(tmp_path, capsys):

@@ -1,4 +1,5 @@
 """Training stopped at any moment goes on to the same bits; what may not differ is refused."""
+import json
 import signal
 import time
 
@@ -133,6 +134,13 @@ def test_a_finished_run_on_other_images_than_the_manifest_s_is_named(cohort, cap
     pixels = np.fromfile(cohort / "images" / "s023_cor.bin", "<f4")
     (pixels * 1.01).tofile(cohort / "images" / "s023_cor.bin")
     assert resumed()
+    fit(cohort, "--nepochs", 1, "--run", 2)
+    pixels.tofile(cohort / "images" / "s023_cor.bin")
+    table.drop(columns="image_sha256").sample(frac=1, random_state=0).to_csv(cohort / "data.csv", index=False)
+    fit(cohort, "--nepochs", 1, "--pool", 1, "--run", 3)
+    paths = [cohort / "results" / f"settings_split0_run{run}.json" for run in (1, 2, 3)]
+    one, other, same = (json.loads(path.read_text())["images_hash"] for path in paths)
+    assert one == same != other
 
 
 def test_run_of_before_the_options_were_renamed_goes_on(cohort, monkeypatch):

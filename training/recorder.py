@@ -313,6 +313,7 @@ def run_settings(options: Namespace, model: dict, images: SplitImages, device: t
     return {"version": common.__version__, "model": model, "args": stored_args(vars(options)), "commit": commit(),
             "data_hash": images.hash,
             "labels_hash": labels_hash(images.table, images.split, hasattr(options, "site_lambda")),
+            "images_hash": images_hash(images.table),
             LEAKAGE: leakage_of(images.table) or None, "synthetic": bool(is_synthetic(images.table).any()),
             "trained_on": trained_on(options, images.table, images.table[f"split{images.split}"]),
             "device": f"{device.type} ({name})", "precision": precision_name(amp), "threads": torch.get_num_threads(),
@@ -346,6 +347,12 @@ def labels_hash(table: pd.DataFrame, split: int, sites: bool = False) -> str:
     rows = table[table[f"split{split}"].isin(LEARNED)].sort_values("filename")
     columns = ["scan_id", "filename", "target", *["target_loc"] * (sites and "target_loc" in rows), f"split{split}"]
     return hashlib.sha256(rows[columns].to_csv(index=False).encode(errors="surrogateescape")).hexdigest()
+
+
+def images_hash(table: pd.DataFrame) -> str:
+    """SHA-256 (hex) over scan_id, view and image_sha256 of rows, in any order, whatever the input is made of them."""
+    rows = table[["scan_id", "view", "image_sha256"]].sort_values(["scan_id", "view"])
+    return hashlib.sha256(rows.to_csv(index=False).encode(errors="surrogateescape")).hexdigest()
 
 
 def draw_convergence(table: pd.DataFrame, path: str | Path, title: str, kept: int) -> None:
