@@ -95,8 +95,9 @@ def find_models(folder: Path, best_run: Path | None = None, top: int | None = No
     ranked = [replace(by_run[run], rank=rank) for run, rank in ranks.items() if run in by_run]
     unranked = [model for run, model in by_run.items() if run not in ranks]
     if not top:
+        without = f"; --top {len(ranked)} takes those in it alone" * bool(ranked)
         return ranked + unranked, [f"used, though not in {ranking.name}: {counted(len(unranked), 'prediction file')}: "
-                                   f"{some(model.file for model in unranked)}"] * bool(unranked)
+                                   f"{some(model.file for model in unranked)}{without}"] * bool(unranked)
     if top > len(ranked):
         raise InputError(f"--top {top}: of the models that {ranking} ranks, {folder} holds the predictions of "
                          f"{len(ranked)}; lower --top, or run predict.py with more of them")

@@ -113,7 +113,8 @@ def test_order_of_models_is_split_and_run_or_rank(tmp_path):
     metrics = aggregated(tmp_path)[2]
     assert [(model["split"], model["run"], model["rank"]) for model in metrics["models"]] == [
         (2, 1, 1), (0, 9, 2), (1, 1, 3), (0, 1, None), (0, 10, None)]
-    assert any("used, though not in best_run.csv: 2 prediction files" in line for line in metrics["warnings"])
+    assert any("used, though not in best_run.csv: 2 prediction files" in line and "; --top 3 takes those" in line
+               for line in metrics["warnings"])
 
 
 @pytest.mark.usefixtures("no_figure")
