@@ -42,14 +42,16 @@ def facts(row: Mapping[str, Any]) -> list[Fact]:
     """
     uptake, dose, weight, minutes = (number(row, name) for name in ("uptake_min", "dose_MBq", "weight_kg", "frame_min"))
     liver, highest = number(row, "liver_suv"), number(row, "suv_max")
+    kind = f"--suv {row['suv_type']}" if row.get("suv_type") not in (None, "", "bw") else ""  # the bounds are of bw
     found = [Fact("Uptake time", shown(uptake, "{:.0f} min"), "60 min; {} to {} are accepted".format(*UPTAKE_MIN),
                   inside(uptake, UPTAKE_MIN, 0)),
              Fact("Injected dose", shown(dose, "{:.0f} MBq")), Fact("Weight", shown(weight, "{:.0f} kg")),
              dose_per_weight(dose, weight, minutes)]
-    found.append(Fact("Mean SUV of the liver", "not found for certain" if liver is None else f"{liver:.2f}",
+    no_liver = f"not measured: SUV is of {kind}" if kind else "not found for certain"
+    found.append(Fact("Mean SUV of the liver", no_liver if liver is None else f"{liver:.2f}",
                       "{} to {}".format(*LIVER_SUV), inside(liver, LIVER_SUV, 2)))
     texts = [Fact(name, str(row.get(name.lower()) or "not stored")) for name in ("Scanner", "Units")]
-    return [*found, Fact("Highest SUV", shown(highest, "{:.1f}")), *texts]
+    return [*found, Fact("Highest SUV", shown(highest, "{:.1f}" + f" ({kind})" * bool(kind))), *texts]
 
 
 def dose_per_weight(dose: float | None, weight: float | None, minutes: float | None) -> Fact:

@@ -71,7 +71,7 @@ def _cells(scan: Scan) -> list[tuple[str, Any]]:
              known["Scanner"]]
     texts = ["" if text == "not stored" else text for text in texts]
     return [(scan.scan_id, scan.scan_id), (f"{scan.probability:.3f}", scan.probability), (spread, spread),
-            *((text, text) for text in texts)]
+            *zip(texts, [*texts[:-2], texts[-2].partition(" ")[0], texts[-1]], strict=True)]  # SUV as a number
 
 
 def about_models(models: Sequence[Model]) -> dict[str, Any]:

@@ -227,6 +227,12 @@ def test_acquisition_beside_the_guideline():
     assert [fact.value for fact in acquisition.facts({"units": ""})] == [
         *["not stored"] * 4, "not found for certain", *["not stored"] * 3]
     assert all(fact.within is None for fact in acquisition.facts({}))
+    lean = {fact.name: fact for fact in acquisition.facts({"suv_max": 8.04, "suv_type": "lbm", "uptake_min": 60})}
+    assert lean["Highest SUV"].value == "8.0 (--suv lbm)"
+    assert lean["Mean SUV of the liver"].value == "not measured: SUV is of --suv lbm"
+    scan = scoring.Scan("a", 0.5, None, 0.1, [0.5], [], list(lean.values()), [], None, None)
+    assert ("8.0 (--suv lbm)", "8.0") in score_page._cells(scan)
+    assert acquisition.facts({"suv_max": 8.04, "suv_type": "bw"})[-3].value == "8.0"
 
 
 def test_scan_of_the_training_is_marked(scored, results, tmp_path, no_picture):
