@@ -192,8 +192,9 @@ def thresholds_text(point):
         return f"{point['threshold']:.3f}"
     known = sorted(value for value in values if value is not None)
     one = "" if point["threshold"] is None else f"{point['threshold']:.3f}"
-    of, missed = "folds" if point["by"] == "mean" else "models", len(values) - len(known)
-    several = f"{known[0]:.3f} to {known[-1]:.3f} of the {of}" if known else ""
+    of, missed = "fold" if point["by"] == "mean" else "model", len(values) - len(known)
+    ends = " to ".join(f"{value:.3f}" for value in (*known[:1], *known[1:][-1:]))
+    several = f"{ends} of {f'the {of}s' if len(known) > 1 else f'one {of}'}" if known else ""
     return "; ".join(filter(None, (one, several, f"not reached by {missed} of {len(values)}" if missed else "")))
 
 

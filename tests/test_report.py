@@ -55,6 +55,14 @@ def test_page_without_validation_targets_of_both_classes_or_several_models(tmp_p
     assert "over its views; one model, no ensemble." in said[27]
 
 
+@pytest.mark.parametrize(("values", "text"), [
+    ([0.25, 0.5, 0.75], "0.250 to 0.750 of the models"), ([0.5], "0.500 of one model"),
+    ([None, 0.5], "0.500 of one model; not reached by 1 of 2"), ([None], "not reached by 1 of 1")])
+def test_thresholds_of_several_models_as_text(values, text):
+    point = {"threshold": None, "by": "majority", "thresholds": dict(enumerate(values))}
+    assert report.thresholds_text(point) == text
+
+
 # ---------------------------------------------------------------- settings of the models, cohort
 
 def write_settings(folder, split, **content):
