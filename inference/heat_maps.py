@@ -316,4 +316,5 @@ def cohort_scale(folder: Path, peaks: pd.DataFrame, some: bool) -> float:
 def models_line(rows: pd.DataFrame) -> str:
     """"each the mean of 2 to 5 models", of the maps of `describe`."""
     counts = rows["models"].str.count(",") + 1
-    return f"each the mean of {counts.min()} to " * int(counts.min() < counts.max()) + counted(counts.max(), "model")
+    least = f"{counts.min()} to " * int(counts.min() < counts.max())
+    return f"each the mean of {least}{counted(counts.max(), 'model')}"

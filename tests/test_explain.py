@@ -353,6 +353,7 @@ def test_the_map_of_an_ensemble_is_the_mean_over_the_models_that_have_the_scan(c
         assert peaks.loc[key, "n_models"] == len(having)
         assert names[key] == ", ".join(f"split {k} run 1" for k in having)
     assert "2 models: " in said and "each the mean of 1 to 2 models" in said
+    assert heat_maps.models_line(pd.DataFrame({"models": ["a, b", "b, c"]})) == "each the mean of 2 models"
     for table in (pd.read_csv(cohort / "each" / "binary_split0_run1" / "pointing.csv"),
                   pd.read_csv(folder / "pointing.csv")):
         assert table["kind"].tolist() == [k for k in ("HiResCAM", "random weights", "brightest pixel") for _ in "123"]
